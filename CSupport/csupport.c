@@ -1,0 +1,3 @@
+#include "csupport.h"
+
+__thread const void *cs_current_executor;

@@ -1,0 +1,109 @@
+#define _GNU_SOURCE
+#include "csupport_file.h"
+
+#include <linux/fs.h>
+
+int32_t cs_open(const char *path, uint32_t flags) {
+    int mode = O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+    mode |= (flags & CS_OPEN_WRITE) ? O_RDWR : O_RDONLY;
+    if (flags & CS_OPEN_DIRECT) mode |= O_DIRECT;
+    int descriptor = open(path, mode);
+    if (descriptor < 0) return -errno;
+    /* io_uring would answer EAGAIN instead of waiting for the disk while the flag stays. */
+    int status = fcntl(descriptor, F_GETFL);
+    if (status < 0 || fcntl(descriptor, F_SETFL, status & ~O_NONBLOCK) != 0) {
+        int error = errno;
+        close(descriptor);
+        return -error;
+    }
+    return descriptor;
+}
+
+int32_t cs_clear_direct(int32_t descriptor) {
+    int status = fcntl(descriptor, F_GETFL);
+    if (status < 0 || fcntl(descriptor, F_SETFL, status & ~O_DIRECT) != 0) return -errno;
+    return 0;
+}
+
+int32_t cs_identify(int32_t descriptor, struct cs_file_identity *identity) {
+    struct stat status;
+    if (fstat(descriptor, &status) != 0) return -errno;
+    identity->device = status.st_dev;
+    identity->inode = status.st_ino;
+    identity->type = status.st_mode & S_IFMT;
+    identity->allocated_bytes = (uint64_t)status.st_blocks * 512;
+    identity->size_bytes = (uint64_t)status.st_size;
+    if (S_ISBLK(status.st_mode)) {
+        uint64_t size_bytes = 0;
+        if (ioctl(descriptor, BLKGETSIZE64, &size_bytes) != 0) return -errno;
+        identity->size_bytes = size_bytes;
+    }
+    return 0;
+}
+
+int32_t cs_direct_alignment(int32_t descriptor, struct cs_direct_alignment *alignment) {
+    /* struct statx is 256 bytes; glibc's may lack the two words that Linux 6.1 put at 152 and 156. */
+    union {
+        uint8_t bytes[256];
+        uint32_t words[64];
+    } status;
+    const unsigned int statx_dioalign = 0x2000;
+    memset(&status, 0, sizeof status);
+    if (syscall(SYS_statx, descriptor, "", AT_EMPTY_PATH, statx_dioalign, &status) != 0) return -errno;
+    if (!(status.words[0] & statx_dioalign)) return -ENOTSUP;
+    alignment->memory_bytes = status.words[152 / 4];
+    alignment->offset_bytes = status.words[156 / 4];
+    return 0;
+}
+
+int64_t cs_pread_fully(int32_t descriptor, void *buffer, uint64_t byte_count, uint64_t offset) {
+    uint64_t done = 0;
+    while (done < byte_count) {
+        ssize_t result = pread(descriptor, (uint8_t *)buffer + done, byte_count - done, (off_t)(offset + done));
+        if (result < 0 && errno == EINTR) continue;
+        if (result < 0) return -errno;
+        if (result == 0) break;
+        done += (uint64_t)result;
+    }
+    return (int64_t)done;
+}
+
+int32_t cs_ftruncate(int32_t descriptor, uint64_t size_bytes) {
+    int result;
+    do {
+        result = ftruncate(descriptor, (off_t)size_bytes);
+    } while (result != 0 && errno == EINTR);
+    return result == 0 ? 0 : -errno;
+}
+
+int64_t cs_file_length(int32_t descriptor) {
+    struct cs_file_identity identity;
+    int32_t result = cs_identify(descriptor, &identity);
+    return result < 0 ? result : (int64_t)identity.size_bytes;
+}
+
+static struct flock one_byte(short type, uint64_t offset) {
+    struct flock lock;
+    memset(&lock, 0, sizeof lock);
+    lock.l_type = type;
+    lock.l_whence = SEEK_SET;
+    lock.l_start = (off_t)offset;
+    lock.l_len = 1;
+    return lock;
+}
+
+int32_t cs_lock_byte_shared(int32_t descriptor, uint64_t offset) {
+    struct flock lock = one_byte(F_RDLCK, offset);
+    return fcntl(descriptor, F_OFD_SETLK, &lock) == 0 ? 0 : -errno;
+}
+
+int32_t cs_unlock_byte(int32_t descriptor, uint64_t offset) {
+    struct flock lock = one_byte(F_UNLCK, offset);
+    return fcntl(descriptor, F_OFD_SETLK, &lock) == 0 ? 0 : -errno;
+}
+
+int32_t cs_byte_is_locked(int32_t descriptor, uint64_t offset) {
+    struct flock lock = one_byte(F_WRLCK, offset);
+    if (fcntl(descriptor, F_OFD_GETLK, &lock) != 0) return -errno;
+    return lock.l_type == F_UNLCK ? 0 : 1;
+}

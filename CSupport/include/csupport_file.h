@@ -1,0 +1,66 @@
+/*
+ * Files: what swift-system lacks or the importer cannot see. Results are 0 or more, or -errno.
+ */
+#ifndef QED_UBLK_CSUPPORT_FILE_H
+#define QED_UBLK_CSUPPORT_FILE_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+enum : int32_t {
+    CS_FALLOCATE_PUNCH_HOLE = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+    CS_FALLOCATE_ZERO_RANGE = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+};
+
+/* Opens without waiting for a FIFO's writer and without following the terminal; the caller checks the type. */
+enum : uint32_t { CS_OPEN_WRITE = 1, CS_OPEN_DIRECT = 2 };
+int32_t cs_open(const char *path, uint32_t flags);
+
+/* Turns O_DIRECT off. */
+int32_t cs_clear_direct(int32_t descriptor);
+
+/* What a descriptor names. */
+struct cs_file_identity {
+    uint64_t device;
+    uint64_t inode;
+    uint64_t size_bytes;
+    uint64_t allocated_bytes;
+    uint32_t type; /* S_IFMT bits */
+};
+enum : uint32_t { CS_TYPE_REGULAR = 0100000, CS_TYPE_BLOCK = 0060000, CS_TYPE_DIRECTORY = 0040000 };
+int32_t cs_identify(int32_t descriptor, struct cs_file_identity *identity);
+
+/* The multiples that direct I/O needs; 0 where the file system does not do direct I/O, -ENOTSUP where the kernel
+ * cannot tell (before 6.1). */
+struct cs_direct_alignment {
+    uint32_t memory_bytes;
+    uint32_t offset_bytes;
+};
+int32_t cs_direct_alignment(int32_t descriptor, struct cs_direct_alignment *alignment);
+
+static inline void cs_sleep_milliseconds(uint32_t milliseconds) { (void)usleep(milliseconds * 1000); }
+
+static inline void cs_close(int32_t descriptor) { (void)close(descriptor); }
+
+/* Reads until count bytes or the end of the file; blocks. */
+int64_t cs_pread_fully(int32_t descriptor, void *buffer, uint64_t byte_count, uint64_t offset);
+
+int32_t cs_ftruncate(int32_t descriptor, uint64_t size_bytes);
+int64_t cs_file_length(int32_t descriptor);
+
+/* Open-file-description locks on one byte: a shared lock taken, released, or a test for anybody else's lock. */
+int32_t cs_lock_byte_shared(int32_t descriptor, uint64_t offset);
+int32_t cs_unlock_byte(int32_t descriptor, uint64_t offset);
+/* 1: another open file description holds a lock there; 0: none. */
+int32_t cs_byte_is_locked(int32_t descriptor, uint64_t offset);
+
+#endif

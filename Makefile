@@ -1,0 +1,53 @@
+# The verbs of the repository. Each installs the Debian packages it needs that are missing.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help build bench test check sim vm vm-shell vm-self-test demo install-dependencies clean clean-vm
+
+# The kernel of vm-shell, and what vm runs: make vm KERNEL=7 SCENARIO=name
+KERNEL ?=
+SCENARIO ?=
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | sort | expand -t 22
+
+build: ## compile the release program to .build/qed-ublk
+	scripts/build
+
+test: ## all tests: unit tests, then real devices in virtual machines with two kernels
+	@scripts/test
+
+check: ## compile and run the unit tests only
+	scripts/swift-test
+
+sim: ## simulate power cuts and faults; SEED=1, SECONDS_EACH=240, STATES=1400000, SABOTAGE=1 plants faults to be found
+	scripts/simulate $(if $(SABOTAGE),--sabotage,--seed $(or $(SEED),1) --seconds $(or $(SECONDS_EACH),240) --states $(or $(STATES),1400000))
+
+vm: ## run the scenarios on real devices; KERNEL=6.12 or 7, SCENARIO=part of a name
+	scripts/install-dependencies test
+	scripts/build
+	Tests/VM/run-scenarios $(if $(KERNEL),--kernel $(KERNEL)) $(SCENARIO)
+
+vm-shell: ## a shell in a virtual machine with ublk and the program; KERNEL=6.12 or 7
+	scripts/install-dependencies test
+	scripts/build
+	Tests/VM/vm shell $(if $(KERNEL),--kernel $(KERNEL)) --file .build/qed-ublk
+
+vm-self-test: ## test the virtual machine rig itself
+	scripts/install-dependencies test
+	Tests/VM/self-test $(KERNEL)
+
+demo: build ## create an image, use it as a disk, measure it, check it with QEMU
+	scripts/demo
+
+bench: build ## compare the engine with QEMU's block layer: a table of ratios; ROUNDS=5
+	scripts/install-dependencies test
+	bench/engine.py --rounds $(or $(ROUNDS),5)
+
+install-dependencies: ## install the Debian packages to build and test with
+	scripts/install-dependencies build test
+
+clean: ## remove what was built; the virtual machine's kernels stay
+	rm -rf .build .build-tests .build-tsan
+
+clean-vm: ## remove the kernels and roots kept for the virtual machine
+	rm -rf "$${QED_UBLK_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/qed-ublk}/vm"

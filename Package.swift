@@ -1,0 +1,116 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Settings of every Swift target. Cross-module optimisation lets the engine, generic over its storage, be specialised
+/// where it is used; exclusivity is proved by the debug build and the tests, and costs the release build nothing.
+///
+/// With QED_SABOTAGE in the environment the engine is built with the faults that its simulation must find.
+let swiftSettings: [SwiftSetting] = [
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .treatAllWarnings(as: .error),
+    .unsafeFlags(
+        ["-cross-module-optimization", "-enforce-exclusivity=unchecked"],
+        .when(configuration: .release)),
+] + (Context.environment["QED_SABOTAGE"] == nil ? [] : [.define("QED_SABOTAGE")])
+
+let package = Package(
+    name: "qed-ublk",
+    products: [
+        .executable(name: "qed-ublk", targets: ["qed-ublk"]),
+        .library(name: "Simulation", targets: ["Simulation"]),
+        .executable(name: "qed-ublk-sim", targets: ["qed-ublk-sim"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
+    ],
+    targets: [
+        // C: what Swift cannot import. Linked with liburing's static library: its shared one lacks io_uring_enable_rings
+        // in Debian 12, and one dependency less remains at run time.
+        .target(
+            name: "CSupport", path: "CSupport", publicHeadersPath: "include",
+            linkerSettings: [.linkedLibrary(":liburing.a")]),
+
+        .target(
+            name: "IOURing",
+            dependencies: ["CSupport", .product(name: "SystemPackage", package: "swift-system")],
+            swiftSettings: swiftSettings),
+        .target(
+            name: "BlockStorage",
+            dependencies: ["IOURing", "CSupport", .product(name: "SystemPackage", package: "swift-system")],
+            swiftSettings: swiftSettings),
+        .target(name: "QEDFormat", swiftSettings: swiftSettings),
+        .target(
+            name: "QEDEngine",
+            dependencies: [
+                "BlockStorage", "QEDFormat", "IOURing", "CSupport",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: swiftSettings),
+        .target(
+            name: "Ublk",
+            dependencies: ["IOURing", "CSupport", .product(name: "SystemPackage", package: "swift-system")],
+            swiftSettings: swiftSettings),
+        .target(
+            name: "DeviceServer",
+            dependencies: [
+                "Ublk", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "CSupport",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: swiftSettings),
+        .executableTarget(
+            name: "qed-ublk",
+            dependencies: [
+                "DeviceServer", "Ublk", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "CSupport",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Histogram", package: "hdrhistogram-swift"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: swiftSettings),
+
+        // Disks that lose power, from a seed, and the proof that the engine survives them.
+        .target(
+            name: "Simulation",
+            dependencies: [
+                "QEDEngine", "QEDFormat", "BlockStorage", "IOURing",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: swiftSettings),
+        .executableTarget(
+            name: "qed-ublk-sim",
+            dependencies: ["Simulation", "QEDEngine", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            swiftSettings: swiftSettings),
+
+        .testTarget(
+            name: "QEDEngineTests",
+            dependencies: [
+                "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "TestSupport",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: swiftSettings),
+        .testTarget(
+            name: "SimulationTests",
+            dependencies: ["Simulation", "QEDEngine", "TestSupport"], swiftSettings: swiftSettings),
+        .testTarget(name: "QEDFormatTests", dependencies: ["QEDFormat"], swiftSettings: swiftSettings),
+        .testTarget(
+            name: "DeviceServerTests",
+            dependencies: ["DeviceServer", .product(name: "SystemPackage", package: "swift-system")],
+            swiftSettings: swiftSettings),
+        .testTarget(
+            name: "UblkTests",
+            dependencies: [
+                "Ublk", "IOURing", "CSupport", .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: swiftSettings),
+        .testTarget(
+            name: "CommandLineTests", dependencies: ["qed-ublk", "DeviceServer", "TestSupport"], swiftSettings: swiftSettings),
+        // What several test targets need: programs to run, directories to run them in.
+        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: swiftSettings),
+    ]
+)

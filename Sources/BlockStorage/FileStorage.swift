@@ -1,0 +1,57 @@
+import CSupport
+import IOURing
+import SystemPackage
+
+/// A file on one queue's io_uring. The storage that ships.
+///
+/// Belongs to the ring's thread. Does not own the descriptor: the `ImageFile` that made it does, and outlives it.
+@frozen
+public struct FileStorage: Storage {
+    @usableFromInline let ring: Ring
+    @usableFromInline let descriptor: Int32
+    public let alignment: StorageAlignment
+
+    @inlinable
+    public init(ring: Ring, descriptor: Int32, alignment: StorageAlignment) {
+        self.ring = ring
+        self.descriptor = descriptor
+        self.alignment = alignment
+    }
+
+    @inlinable @inline(__always)
+    public func submit(_ operation: StorageOperation, token: CompletionToken) {
+        let sqe = ring.nextSubmission()
+        switch operation {
+        case .read(let buffer, let byteCount, let fileOffset):
+            cs_prep_read(sqe, descriptor, buffer, byteCount, fileOffset, token.rawValue)
+        case .write(let buffer, let byteCount, let fileOffset):
+            cs_prep_write(sqe, descriptor, buffer, byteCount, fileOffset, token.rawValue)
+        case .writeGathered(let vectors, let vectorCount, let fileOffset):
+            // SAFETY: IOVector has the layout of struct iovec (asserted in ImageFile.swift).
+            cs_prep_writev(
+                sqe, descriptor, UnsafeRawPointer(vectors).assumingMemoryBound(to: iovec.self), vectorCount, fileOffset,
+                token.rawValue)
+        case .sync:
+            cs_prep_fdatasync(sqe, descriptor, token.rawValue)
+        case .allocate(let fileOffset, let byteCount):
+            cs_prep_fallocate(sqe, descriptor, 0, fileOffset, byteCount, token.rawValue)
+        case .punchHole(let fileOffset, let byteCount):
+            cs_prep_fallocate(sqe, descriptor, CS_FALLOCATE_PUNCH_HOLE, fileOffset, byteCount, token.rawValue)
+        case .zeroRange(let fileOffset, let byteCount):
+            cs_prep_fallocate(sqe, descriptor, CS_FALLOCATE_ZERO_RANGE, fileOffset, byteCount, token.rawValue)
+        }
+    }
+
+    /// A plain system call: io_uring has this operation only from Linux 6.9, and it is rare (idle and close).
+    public func setLength(_ sizeBytes: UInt64) async throws(StorageError) {
+        var result: Int32
+        repeat { result = cs_ftruncate(descriptor, sizeBytes) } while result == -Errno.interrupted.rawValue
+        guard result == 0 else { throw StorageError(.setLength, errno: Errno(rawValue: -result)) }
+    }
+
+    public func length() async throws(StorageError) -> UInt64 {
+        let result = cs_file_length(descriptor)
+        guard result >= 0 else { throw StorageError(.length, errno: Errno(rawValue: Int32(-result))) }
+        return UInt64(result)
+    }
+}

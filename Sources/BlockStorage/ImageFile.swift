@@ -1,0 +1,183 @@
+import CSupport
+import IOURing
+import SystemPackage
+
+/// An open image or backing file: its descriptor, identity, lock, and how its I/O must be aligned.
+///
+/// Owns the descriptor: it is closed, and the lock released, with the last reference. Any thread.
+public final class ImageFile: @unchecked Sendable {
+    public enum Access: Sendable { case readOnly, readWrite }
+
+    public enum Caching: Sendable {
+        /// Through the page cache: what a base shared by many overlays wants.
+        case buffered
+        /// Past the page cache where the file system can, else buffered.
+        case directWherePossible
+    }
+
+    public let path: String
+    public let descriptor: Int32
+    public let access: Access
+    // SAFETY: the only thing that changes, and only before the first storage is made: see `useBufferedIO`.
+    public private(set) var alignment: StorageAlignment
+    /// The file's device and inode: two paths with the same identity are the same file.
+    public let identity: Identity
+    /// Its length when it was opened.
+    public let sizeBytes: UInt64
+    private let lock: FileLock?
+    /// Whether it is a block device: allowed as a raw base, never as an image.
+    public let isBlockDevice: Bool
+
+    public struct Identity: Hashable, Sendable {
+        public let device: UInt64
+        public let inode: UInt64
+    }
+
+    /// Opens and locks `path`.
+    ///
+    /// Never waits (a FIFO is refused, not read), follows symbolic links, accepts regular files and, where
+    /// `allowBlockDevice`, block devices.
+    public init(
+        path: String, access: Access, caching: Caching, lock: FileLock?, allowBlockDevice: Bool = false
+    ) throws(ImageFileError) {
+        let writeFlag: UInt32 = access == .readWrite ? CS_OPEN_WRITE : 0
+        var descriptor = cs_open(path, writeFlag)
+        guard descriptor >= 0 else { throw ImageFileError(path: path, opening: Errno(rawValue: -descriptor)) }
+        var keep = false
+        defer { if !keep { cs_close(descriptor) } }
+
+        var status = cs_file_identity()
+        let identified = cs_identify(descriptor, &status)
+        guard identified == 0 else { throw ImageFileError(path: path, opening: Errno(rawValue: -identified)) }
+        guard status.type == CS_TYPE_REGULAR || (allowBlockDevice && status.type == CS_TYPE_BLOCK) else {
+            throw .notARegularFile(path: path)
+        }
+
+        var alignment = StorageAlignment.none
+        if caching == .directWherePossible, let direct = ImageFile.directAlignment(of: descriptor) {
+            let again = cs_open(path, writeFlag | CS_OPEN_DIRECT)
+            if again >= 0 {
+                var reopened = cs_file_identity()
+                if cs_identify(again, &reopened) == 0, reopened.device == status.device, reopened.inode == status.inode {
+                    cs_close(descriptor)
+                    descriptor = again
+                    alignment = direct
+                } else {
+                    cs_close(again)
+                    throw .changedWhileOpening(path: path)
+                }
+            }
+        }
+
+        if let lock {
+            do { try lock.takePatiently(on: descriptor) } catch .resourceTemporarilyUnavailable {
+                throw .inUse(path: path)
+            } catch {
+                throw .cannotLock(path: path, errno: error)
+            }
+        }
+        // The length is read under the lock: before it another program could still have been changing it.
+        guard cs_identify(descriptor, &status) == 0 else { throw ImageFileError(path: path, opening: .ioError) }
+
+        self.path = path
+        self.lock = lock
+        self.descriptor = descriptor
+        self.access = access
+        self.alignment = alignment
+        identity = Identity(device: status.device, inode: status.inode)
+        sizeBytes = status.size_bytes
+        isBlockDevice = status.type == CS_TYPE_BLOCK
+        keep = true
+    }
+
+    deinit {
+        releaseLock()
+        cs_close(descriptor)
+    }
+
+    /// Lets other programs have the file, though it stays open. Nothing may be done with it any more.
+    public func releaseLock() { lock?.release(on: descriptor) }
+
+    /// Gives up direct I/O, where the image does not consist of whole blocks of it. Before the first storage is made.
+    public func useBufferedIO() throws(ImageFileError) {
+        guard alignment != .none else { return }
+        let result = cs_clear_direct(descriptor)
+        guard result == 0 else { throw .cannotOpen(path: path, errno: Errno(rawValue: -result)) }
+        alignment = .none
+    }
+
+    /// This file's storage for the queue of `ring`. The file must outlive it.
+    public func storage(on ring: Ring) -> FileStorage {
+        precondition(
+            MemoryLayout<IOVector>.size == MemoryLayout<iovec>.size
+                && MemoryLayout<IOVector>.offset(of: \.byteCount) == MemoryLayout<iovec>.offset(of: \.iov_len),
+            "IOVector must have the layout of struct iovec")
+        return FileStorage(ring: ring, descriptor: descriptor, alignment: alignment)
+    }
+
+    /// Up to `byteCount` bytes; fewer where the file ends. Blocks: for the header, before serving.
+    public func readBytes(fileOffset: UInt64 = 0, byteCount: Int) throws(ImageFileError) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: byteCount)
+        // Through a second, buffered descriptor of the same file: direct I/O would ask for alignment.
+        let reader = cs_open("/proc/self/fd/\(descriptor)", 0)
+        guard reader >= 0 else { throw ImageFileError(path: path, opening: Errno(rawValue: -reader)) }
+        defer { cs_close(reader) }
+        let count = bytes.withUnsafeMutableBytes { cs_pread_fully(reader, $0.baseAddress, UInt64(byteCount), fileOffset) }
+        guard count >= 0 else { throw .cannotRead(path: path, errno: Errno(rawValue: Int32(-count))) }
+        bytes.removeLast(byteCount - Int(count))
+        return bytes
+    }
+
+    /// The multiples direct I/O wants, or nil where the file system refuses it.
+    private static func directAlignment(of descriptor: Int32) -> StorageAlignment? {
+        var direct = cs_direct_alignment()
+        switch cs_direct_alignment(descriptor, &direct) {
+        case 0 where direct.offset_bytes == 0:
+            return nil
+        case 0:
+            return StorageAlignment(
+                offsetBytes: max(Int(direct.offset_bytes), sectorBytes), memoryBytes: max(Int(direct.memory_bytes), 1))
+        default:
+            // Before Linux 6.1 the kernel cannot tell: a page is right everywhere.
+            return StorageAlignment(offsetBytes: pageBytes, memoryBytes: pageBytes)
+        }
+    }
+}
+
+private let sectorBytes = 512
+private let pageBytes = 4096
+
+/// A file that cannot be used as image or backing file.
+public enum ImageFileError: Error, Equatable, Sendable, CustomStringConvertible {
+    case notFound(path: String)
+    case noPermission(path: String)
+    case notARegularFile(path: String)
+    case inUse(path: String)
+    case cannotLock(path: String, errno: Errno)
+    case changedWhileOpening(path: String)
+    case cannotOpen(path: String, errno: Errno)
+    case cannotRead(path: String, errno: Errno)
+
+    init(path: String, opening errno: Errno) {
+        switch errno {
+        case .noSuchFileOrDirectory, .notDirectory: self = .notFound(path: path)
+        case .permissionDenied, .notPermitted, .readOnlyFileSystem: self = .noPermission(path: path)
+        case .isDirectory: self = .notARegularFile(path: path)
+        default: self = .cannotOpen(path: path, errno: errno)
+        }
+    }
+
+    public var description: String {
+        switch self {
+        case .notFound(let path): "\(path): no such file"
+        case .noPermission(let path): "\(path): no permission to open it; run as its owner or root, or open it read-only"
+        case .notARegularFile(let path): "\(path): not a regular file; give the path of an image file"
+        case .inUse(let path):
+            "\(path): in use by another program (it holds the image's lock); close that program, or remove its device, first"
+        case .cannotLock(let path, let errno): "\(path): its file system cannot lock it (\(errno)); move it to a local one"
+        case .changedWhileOpening(let path): "\(path): was replaced while it was being opened; try again"
+        case .cannotOpen(let path, let errno): "\(path): cannot open: \(errno)"
+        case .cannotRead(let path, let errno): "\(path): cannot read: \(errno)"
+        }
+    }
+}

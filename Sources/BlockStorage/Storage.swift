@@ -1,0 +1,98 @@
+import IOURing
+import SystemPackage
+
+/// What an engine may ask of the file below it: the operations whose order matters after a crash, and nothing else.
+///
+/// Offsets and lengths are bytes in the file. Buffers stay valid, and the caller leaves them alone, until the completion.
+public enum StorageOperation {
+    /// Result: bytes read; fewer than asked only at the end of the file.
+    case read(UnsafeMutableRawPointer, byteCount: UInt32, fileOffset: UInt64)
+    /// Result: bytes written.
+    case write(UnsafeRawPointer, byteCount: UInt32, fileOffset: UInt64)
+    /// One write gathered from several buffers. The vectors too stay valid until the completion.
+    case writeGathered(UnsafePointer<IOVector>, vectorCount: UInt32, fileOffset: UInt64)
+    /// What was completed before this was submitted survives a power cut once this completes with 0, the file's
+    /// length included (`fdatasync`). It is not ordered after operations that are still in flight.
+    case sync
+    /// Reserves space, and makes the file at least `fileOffset + byteCount` long. What was never written reads as zeros.
+    case allocate(fileOffset: UInt64, byteCount: UInt64)
+    /// The range reads as zeros afterwards; its space goes back to the host. The length stays.
+    case punchHole(fileOffset: UInt64, byteCount: UInt64)
+    /// The range reads as zeros afterwards; its space stays reserved. The length stays.
+    case zeroRange(fileOffset: UInt64, byteCount: UInt64)
+}
+
+/// A piece of a gathered write: `struct iovec`, as the kernel lays it out on 64-bit machines.
+@frozen
+public struct IOVector {
+    public var base: UnsafeRawPointer?
+    public var byteCount: Int
+
+    @inlinable @inline(__always)
+    public init(base: UnsafeRawPointer?, byteCount: Int) {
+        self.base = base
+        self.byteCount = byteCount
+    }
+}
+
+/// A file as one queue sees it: operations go in with a token, the token comes back with the result on the same thread.
+///
+/// The engine is generic over this protocol; what ships is `FileStorage`. A value per queue and file, cheap to copy.
+public protocol Storage: Sendable {
+    /// What offsets, lengths and buffers must be multiples of.
+    var alignment: StorageAlignment { get }
+
+    /// Starts an operation. It reaches the file when the owner of the queue next enters the kernel.
+    /// The completion carries `token` and a result as documented at the operation, or a negative errno.
+    func submit(_ operation: StorageOperation, token: CompletionToken)
+
+    /// Makes the file exactly this long. What it gains reads as zeros.
+    /// - Throws: the errno of `ftruncate`; interruptions are retried here, as the waiting forms of the operations do.
+    func setLength(_ sizeBytes: UInt64) async throws(StorageError)
+
+    /// How long the file is now.
+    func length() async throws(StorageError) -> UInt64
+}
+
+/// The multiples that a file asks for: those of direct I/O, or 1.
+@frozen
+public struct StorageAlignment: Equatable, Sendable {
+    /// Of file offsets and lengths.
+    public var offsetBytes: Int
+    /// Of buffer addresses.
+    public var memoryBytes: Int
+
+    public init(offsetBytes: Int, memoryBytes: Int) {
+        self.offsetBytes = offsetBytes
+        self.memoryBytes = memoryBytes
+    }
+
+    /// Buffered I/O takes anything.
+    public static let none = StorageAlignment(offsetBytes: 1, memoryBytes: 1)
+}
+
+/// A storage operation that failed: which one, where, and why.
+public struct StorageError: Error, Equatable, Sendable, CustomStringConvertible {
+    public enum Operation: String, Sendable {
+        case read, write, sync, allocate, punchHole = "punch hole", zeroRange = "zero range", setLength = "set length", length
+    }
+
+    public var operation: Operation
+    public var fileOffset: UInt64
+    public var byteCount: UInt64
+    public var errno: Errno
+
+    public init(_ operation: Operation, fileOffset: UInt64 = 0, byteCount: UInt64 = 0, errno: Errno) {
+        self.operation = operation
+        self.fileOffset = fileOffset
+        self.byteCount = byteCount
+        self.errno = errno
+    }
+
+    public var description: String {
+        switch operation {
+        case .sync, .setLength, .length: "\(operation.rawValue): \(errno)"
+        default: "\(operation.rawValue) of \(byteCount) bytes at file offset \(fileOffset): \(errno)"
+        }
+    }
+}

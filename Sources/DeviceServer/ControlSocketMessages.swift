@@ -1,0 +1,129 @@
+// What goes over a device's control socket: one line of words to the server, one line of JSON back, then the end.
+//
+//     status                          {"ok":true,"result":{…}}
+//     stats
+//     flush
+//     stop [force] [timeout=SECONDS]  {"ok":false,"code":"busy","error":"…"}
+//
+// From a shell: echo status | socat - UNIX-CONNECT:/run/qed-ublk/ublk0.sock
+
+/// What a client asks of a device's server.
+public enum ControlRequest: Equatable, Sendable {
+    case status
+    case stats
+    /// Make everything that was written durable.
+    case flush
+    /// Take the disk away and end the server. `force`: even though the disk is in use.
+    case stop(force: Bool, timeoutSeconds: Int)
+
+    /// The longest line, its end included.
+    public static let limitBytes = 4096
+    /// For `stop` without a timeout.
+    public static let defaultStopTimeoutSeconds = 30
+    public static let stopTimeoutRange = 0...86_400
+}
+
+/// A line that is no request, in one sentence.
+public struct ControlRequestError: Error, Equatable, CustomStringConvertible {
+    public var description: String
+}
+
+extension ControlRequest {
+    /// Reads a request, with or without its line end.
+    public init(line: some Collection<UInt8>) throws(ControlRequestError) {
+        guard let text = String(validating: line, as: UTF8.self) else {
+            throw ControlRequestError(description: "the request is not UTF-8")
+        }
+        let words = text.split(whereSeparator: \.isWhitespace)
+        guard let name = words.first else { throw ControlRequestError(description: "the request is empty") }
+        let arguments = words.dropFirst()
+        switch name {
+        case "status": self = .status
+        case "stats": self = .stats
+        case "flush": self = .flush
+        case "stop":
+            self = try Self.stop(arguments)
+            return
+        default:
+            throw ControlRequestError(
+                description: "unknown request '\(name.prefix(40))': use status, stats, flush or stop")
+        }
+        guard arguments.isEmpty else { throw ControlRequestError(description: "'\(name)' takes no arguments") }
+    }
+
+    private static func stop(_ arguments: ArraySlice<Substring>) throws(ControlRequestError) -> ControlRequest {
+        var force = false
+        var timeoutSeconds = defaultStopTimeoutSeconds
+        for argument in arguments {
+            if argument == "force" {
+                force = true
+            } else if argument.hasPrefix("timeout="), let seconds = Int(argument.dropFirst(8)),
+                stopTimeoutRange.contains(seconds)
+            {
+                timeoutSeconds = seconds
+            } else {
+                throw ControlRequestError(
+                    description: "'stop' does not take '\(argument.prefix(40))': use force and timeout=SECONDS (0 to "
+                        + "\(stopTimeoutRange.upperBound))")
+            }
+        }
+        return .stop(force: force, timeoutSeconds: timeoutSeconds)
+    }
+
+    /// The request as a line, without its end.
+    public var line: String {
+        switch self {
+        case .status: "status"
+        case .stats: "stats"
+        case .flush: "flush"
+        case .stop(let force, let timeoutSeconds): "stop\(force ? " force" : "") timeout=\(timeoutSeconds)"
+        }
+    }
+}
+
+/// A server's answer.
+public enum ControlReply: Equatable, Sendable {
+    case success(JSONValue)
+    case failure(FailureCode, String)
+
+    /// Why, for programs; the sentence beside it is for people.
+    public enum FailureCode: String, Sendable, CaseIterable {
+        /// The request is not one.
+        case badRequest = "bad-request"
+        /// The disk is in use, or the server has too many clients.
+        case busy
+        /// Tried, and did not succeed.
+        case failed
+        /// Not possible in the device's state, or with this kernel.
+        case unavailable
+    }
+
+    /// The longest line, its end included.
+    public static let limitBytes = 65_536
+
+    /// The answer as one line with its end.
+    var line: [UInt8] {
+        let json: JSONValue =
+            switch self {
+            case .success(let result): ["ok": true, "result": result]
+            case .failure(let code, let sentence):
+                ["ok": false, "code": .string(code.rawValue), "error": .string(sentence)]
+            }
+        let line = Array(json.description.utf8) + [UInt8(ascii: "\n")]
+        guard line.count <= Self.limitBytes else {
+            return Self.failure(.failed, "the reply of \(line.count) bytes is longer than \(Self.limitBytes)").line
+        }
+        return line
+    }
+
+    /// nil where the line is no reply. An unknown code counts as `failed`.
+    init?(line: some Collection<UInt8>) {
+        guard let json = JSONValue(parsing: line), let isSuccess = json["ok"]?.truth else { return nil }
+        if isSuccess {
+            self = .success(json["result"] ?? .null)
+        } else {
+            guard let sentence = json["error"]?.text else { return nil }
+            self = .failure(json["code"]?.text.flatMap(FailureCode.init(rawValue:)) ?? .failed, sentence)
+        }
+    }
+}

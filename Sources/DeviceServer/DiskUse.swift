@@ -1,0 +1,58 @@
+import Glibc
+
+/// Why a disk cannot be taken away: who uses it.
+struct DiskUse: CustomStringConvertible {
+    let path: String
+    /// Processes that have it open; nil when it is claimed exclusively, as by a mount.
+    let users: [Process]?
+
+    struct Process {
+        let id: Int32
+        let name: String
+    }
+
+    /// It can be somebody who looks at every disk for a moment.
+    var mayPass: Bool { users != nil }
+
+    /// The beginning of a sentence.
+    var description: String {
+        guard let users else { return "\(path) is in use; unmount it first" }
+        let names = users.prefix(3).map { "\($0.name) (process \($0.id))" }.joined(separator: ", ")
+        return "\(path) is in use\(names.isEmpty ? "" : " by \(names)"); close it first"
+    }
+
+    /// The processes, but for this one, that have the device open under that path, as far as this process may see.
+    ///
+    /// Only the names of open files are looked at, never the files: one on a network may not answer.
+    static func processes(usingDeviceAt path: String) -> [Process] {
+        names(in: "/proc").compactMap { name in
+            guard let id = Int32(name), id != getpid() else { return nil }
+            let directory = "/proc/\(name)/fd"
+            guard names(in: directory).contains(where: { target(ofLink: "\(directory)/\($0)") == path }) else {
+                return nil
+            }
+            let comm = readSmallFile("/proc/\(name)/comm", limitBytes: 64) ?? []
+            return Process(id: id, name: String(decoding: comm.prefix { $0 != UInt8(ascii: "\n") }, as: UTF8.self))
+        }
+    }
+
+    private static func names(in directory: String) -> [String] {
+        guard let stream = opendir(directory) else { return [] }
+        defer { closedir(stream) }
+        var names: [String] = []
+        while let entry = readdir(stream) {
+            names.append(
+                withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
+                    String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+                })
+        }
+        return names
+    }
+
+    private static func target(ofLink path: String) -> String? {
+        var bytes = [CChar](repeating: 0, count: 256)
+        let count = readlink(path, &bytes, bytes.count)
+        guard count > 0 else { return nil }
+        return String(decoding: bytes.prefix(count).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+}

@@ -1,0 +1,58 @@
+import BlockStorage
+import Glibc
+import IOURing
+import QEDEngine
+import SystemPackage
+import Ublk
+
+/// The engine as a queue's target: the kernel's requests become the engine's.
+final class EngineTarget<S: Storage>: BlockTarget {
+    private let engine: EngineQueue<S>
+
+    init(engine: EngineQueue<S>) { self.engine = engine }
+
+    @inline(__always)
+    func start(tag: Int, _ request: RequestDescriptor, buffer: UnsafeMutableRawPointer) {
+        let flags = request.flags
+        switch request.operation {
+        case .read:
+            engine.start(tag, blockRequest(.read, request, buffer))
+        case .write:
+            var write = blockRequest(.write, request, buffer)
+            write.forcesUnitAccess = flags.contains(.forceUnitAccess)
+            engine.start(tag, write)
+        case .flush:
+            engine.start(tag, BlockRequest(.flush))
+        case .discard:
+            engine.start(tag, blockRequest(.discard, request, nil))
+        case .writeZeroes:
+            var zeroes = blockRequest(.writeZeroes, request, nil)
+            zeroes.keepsSpace = flags.contains(.noUnmap)
+            zeroes.forcesUnitAccess = flags.contains(.forceUnitAccess)
+            engine.start(tag, zeroes)
+        case .other:
+            engine.refuse(tag, .notSupported)
+        }
+    }
+
+    @inline(__always)
+    private func blockRequest(
+        _ operation: BlockOperation, _ request: RequestDescriptor, _ buffer: UnsafeMutableRawPointer?
+    ) -> BlockRequest {
+        BlockRequest(
+            operation, deviceOffset: request.deviceOffset, byteCount: UInt64(request.sizeBytes), buffer: buffer)
+    }
+
+    @inline(__always)
+    func completed(_ token: CompletionToken, _ result: Int32) { engine.storageCompleted(token, result) }
+    func endOfBatch() { engine.endOfBatch() }
+    @inline(__always)
+    func nextFinished() -> (tag: Int, result: Int32)? {
+        guard let (slot, result) = engine.nextFinished() else { return nil }
+        return (slot, result)
+    }
+    var needsTick: Bool { engine.needsTick }
+    func tick(nowMilliseconds: UInt64) { engine.tick(nowMilliseconds) }
+    func stop() { engine.stop() }
+    var isStopped: Bool { engine.isStopped }
+}

@@ -1,0 +1,72 @@
+import BlockStorage
+import IOURing
+import QEDEngine
+import QEDFormat
+import SystemPackage
+
+/// An image from its opening to its closing, on the main thread; the queues serve it in between on theirs.
+final class ImageSession {
+    let image: Image
+    let path: String
+    private(set) var chain: [ChainFile]
+    /// Of an image that is written.
+    private let sessionFile: SessionFile?
+
+    /// Opens and locks the image and its chain.
+    init(path: String, isReadOnly: Bool) throws(ServerError) {
+        let chain: [ChainFile]
+        do { chain = try ImageChain.open(path: path, isReadOnly: isReadOnly) } catch { throw .chain(error) }
+        if case .qed(let header, _) = chain[0].member, header.imageSizeBytes == 0 { throw .emptyImage(path: path) }
+        let loop = try ImageSession.makeLoop()
+        defer { loop.close() }
+        let storages = chain.map { $0.file.storage(on: loop.ring) }
+        var options = ImageOptions(isReadOnly: isReadOnly)
+        var sessionFile: SessionFile?
+        if !isReadOnly {
+            let identity = chain[0].file.identity
+            do throws(RegistryError) {
+                sessionFile = try SessionFile(
+                    image: ImageIdentity(device: identity.device, inode: identity.inode), registry: DeviceRegistry())
+            } catch {
+                throw .registry(error)
+            }
+            options.session = sessionFile?.memory
+        }
+        self.sessionFile = sessionFile
+        let openOptions = options
+        do throws(ImageOpenError) {
+            image = try loop.run { () throws(ImageOpenError) in
+                try await Image.open(chain: chain.map(\.member), storages: storages, options: openOptions)
+            }
+        } catch {
+            // What another server has left there may still be needed.
+            if let sessionFile, sessionFile.isNew { sessionFile.remove() }
+            throw .image(path: path, error)
+        }
+        self.chain = chain
+        self.path = path
+    }
+
+    /// What the image's requests must be multiples of: the size of the device's logical blocks.
+    var blockSizeBytes: Int { max(chain[0].file.alignment.offsetBytes, 512) }
+
+    /// Makes everything durable, marks the image as clean, and releases its lock. No queue serves it any more.
+    func close() throws(ServerError) {
+        defer { chain = [] }
+        let loop = try ImageSession.makeLoop()
+        defer { loop.close() }
+        let queue = EngineQueue(
+            image: image, storages: chain.map { $0.file.storage(on: loop.ring) }, depth: 1,
+            largestRequestBytes: 1 << 20, executor: loop.executor)
+        do throws(RequestError) {
+            try loop.run({ () throws(RequestError) in try await queue.close() }, inline: queue.storageCompleted)
+        } catch {
+            throw .notClosed(path: path, error.errno)
+        }
+        sessionFile?.remove()
+    }
+
+    private static func makeLoop() throws(ServerError) -> RingLoop {
+        do { return try RingLoop(entries: 128, completionEntries: 512) } catch { throw .ring(error) }
+    }
+}

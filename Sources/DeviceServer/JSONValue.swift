@@ -1,0 +1,114 @@
+/// A JSON value (RFC 8259), for records and replies of some kilobytes.
+///
+/// An object keeps the order of its members. Numbers without fraction and exponent are integers, wide enough for signed
+/// and unsigned 64-bit values.
+public enum JSONValue: Equatable, Sendable {
+    case null
+    case bool(Bool)
+    case integer(Int128)
+    case number(Double)
+    case string(String)
+    case array([JSONValue])
+    case object([Member])
+
+    public struct Member: Equatable, Sendable {
+        public var name: String
+        public var value: JSONValue
+
+        public init(_ name: String, _ value: JSONValue) {
+            self.name = name
+            self.value = value
+        }
+    }
+
+    public init(_ value: some FixedWidthInteger) { self = .integer(Int128(clamping: value)) }
+
+    /// The first member of this name; nil where there is none, or this is no object.
+    public subscript(name: String) -> JSONValue? {
+        guard case .object(let members) = self else { return nil }
+        return members.first { $0.name == name }?.value
+    }
+
+    public var text: String? {
+        guard case .string(let text) = self else { return nil }
+        return text
+    }
+
+    public var truth: Bool? {
+        guard case .bool(let truth) = self else { return nil }
+        return truth
+    }
+
+    /// nil where the value is no integer or does not fit.
+    public func integer<Integer: FixedWidthInteger>(as type: Integer.Type = Integer.self) -> Integer? {
+        guard case .integer(let value) = self else { return nil }
+        return Integer(exactly: value)
+    }
+}
+
+extension JSONValue: ExpressibleByStringLiteral, ExpressibleByBooleanLiteral, ExpressibleByIntegerLiteral {
+    public init(stringLiteral value: String) { self = .string(value) }
+    public init(booleanLiteral value: Bool) { self = .bool(value) }
+    public init(integerLiteral value: Int64) { self = .integer(Int128(value)) }
+}
+
+extension JSONValue: ExpressibleByDictionaryLiteral, ExpressibleByArrayLiteral {
+    public init(dictionaryLiteral elements: (String, JSONValue)...) {
+        self = .object(elements.map { Member($0.0, $0.1) })
+    }
+    public init(arrayLiteral elements: JSONValue...) { self = .array(elements) }
+}
+
+extension JSONValue: CustomStringConvertible {
+    /// The value as one line of JSON.
+    public var description: String {
+        var line = ""
+        append(to: &line)
+        return line
+    }
+
+    private func append(to line: inout String) {
+        switch self {
+        case .null: line += "null"
+        case .bool(let truth): line += truth ? "true" : "false"
+        case .integer(let value): line += "\(value)"
+        // JSON has no infinities.
+        case .number(let value): line += value.isFinite ? "\(value)" : "null"
+        case .string(let text): Self.appendQuoted(text, to: &line)
+        case .array(let elements):
+            line += "["
+            for (index, element) in elements.enumerated() {
+                if index > 0 { line += "," }
+                element.append(to: &line)
+            }
+            line += "]"
+        case .object(let members):
+            line += "{"
+            for (index, member) in members.enumerated() {
+                if index > 0 { line += "," }
+                Self.appendQuoted(member.name, to: &line)
+                line += ":"
+                member.value.append(to: &line)
+            }
+            line += "}"
+        }
+    }
+
+    private static func appendQuoted(_ text: String, to line: inout String) {
+        line += "\""
+        for scalar in text.unicodeScalars {
+            switch scalar {
+            case "\"": line += "\\\""
+            case "\\": line += "\\\\"
+            case "\n": line += "\\n"
+            case "\r": line += "\\r"
+            case "\t": line += "\\t"
+            case _ where scalar.value < 0x20 || scalar.value == 0x7f:
+                let digits = String(scalar.value, radix: 16)
+                line += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
+            default: line.unicodeScalars.append(scalar)
+            }
+        }
+        line += "\""
+    }
+}

@@ -1,0 +1,68 @@
+import BlockStorage
+import CSupport
+import Glibc
+import IOURing
+import QEDEngine
+import SystemPackage
+import Ublk
+
+/// A hardware queue's thread: sets the queue up, serves until the device stops, and tells the main thread of both.
+final class QueueThread: @unchecked Sendable {
+    enum Phase: Equatable {
+        case starting
+        case serving
+        case failed(reason: String)
+        case ended(QueueEnd)
+    }
+
+    // SAFETY: `phase` is locked; the rest is set before the thread starts, and `thread` is the main thread's.
+    let number: Int
+    private let phaseLock = Lock(Phase.starting)
+    private let changed: Int32
+    private let body: (QueueThread) -> Void
+    private var thread = pthread_t()
+
+    var phase: Phase { phaseLock.withLock { $0 } }
+
+    /// Starts the thread.
+    /// - Parameter changed: an eventfd that is signalled whenever the phase changes.
+    init(
+        number: Int, device: UblkCharacterDevice, info: UblkDeviceInfo, image: Image, chain: [ChainFile], changed: Int32
+    ) throws(Errno) {
+        self.number = number
+        self.changed = changed
+        body = { thread in
+            do {
+                let queue = try QueueLoop(device: device, info: info, queue: number) { loop in
+                    EngineTarget(
+                        engine: EngineQueue(
+                            image: image, storages: chain.map { $0.file.storage(on: loop.ring) },
+                            depth: info.queueDepth, largestRequestBytes: info.maxIOSizeBytes, executor: loop.executor))
+                }
+                thread.enter(.serving)
+                thread.enter(.ended(queue.run()))
+            } catch {
+                thread.enter(.failed(reason: "\(error)"))
+            }
+        }
+        // The thread holds a reference until its body has returned.
+        let result = pthread_create(&thread, nil, { argument in
+            guard let argument else { return nil }
+            let thread = Unmanaged<QueueThread>.fromOpaque(argument).takeRetainedValue()
+            thread.body(thread)
+            return nil
+        }, Unmanaged.passRetained(self).toOpaque())
+        guard result == 0 else {
+            Unmanaged.passUnretained(self).release()
+            throw Errno(rawValue: result)
+        }
+    }
+
+    /// Waits for the thread to end. Once.
+    func join() { pthread_join(thread, nil) }
+
+    private func enter(_ phase: Phase) {
+        phaseLock.withLock { $0 = phase }
+        cs_eventfd_signal(changed)
+    }
+}

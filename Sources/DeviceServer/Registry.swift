@@ -1,0 +1,171 @@
+import Glibc
+import SystemPackage
+
+/// What went wrong in the registry's directory.
+public struct RegistryError: Error, Equatable, CustomStringConvertible {
+    /// What was tried, for "cannot …".
+    public var attempt: String
+    public var path: String
+    public var errno: Errno
+
+    public init(attempt: String, path: String, errno: Errno) {
+        self.attempt = attempt
+        self.path = path
+        self.errno = errno
+    }
+
+    public var description: String {
+        let advice =
+            switch errno {
+            case .permissionDenied, .notPermitted, .readOnlyFileSystem: "; run this as root"
+            case .noSuchFileOrDirectory: "; its parent directory does not exist"
+            case .notDirectory: "; something else has that name, so remove it"
+            default: ""
+            }
+        return "cannot \(attempt) \(path): \(errno)\(advice)"
+    }
+}
+
+/// The devices that this program serves: one record file each, ublkN.json, in a directory of root's under /run.
+///
+/// Any process may read it at any time: a record appears and changes whole. Whatever else lies there is ignored.
+/// A record may outlive its server; `DeviceRecord.server.isRunning` tells.
+public struct DeviceRegistry: Sendable {
+    public let directory: String
+
+    private static let recordLimitBytes = 16 * 1024
+
+    /// `QED_UBLK_RUNTIME_DIR`, or /run/qed-ublk. Records and control sockets are there.
+    public static var standardDirectory: String {
+        directory(chosen: getenv("QED_UBLK_RUNTIME_DIR").map { String(cString: $0) })
+    }
+
+    static func directory(chosen: String?) -> String {
+        guard let chosen, !chosen.isEmpty else { return "/run/qed-ublk" }
+        return absolutePath(chosen)
+    }
+
+    public init(directory: String = standardDirectory) { self.directory = directory }
+
+    /// Writes a device's record, in place of an earlier one. Makes the directory where it is missing.
+    public func record(_ record: DeviceRecord) throws(RegistryError) {
+        precondition(record.imagePath.utf8.first == UInt8(ascii: "/"), "a record names its image absolutely")
+        try makeDirectory()
+        let temporary = "\(directory)/.ublk\(record.deviceID).json.\(getpid())"
+        // A left-over of a dead process that had our id.
+        unlink(temporary)
+        do {
+            try write(record.json.description + "\n", to: temporary)
+            try check(rename(temporary, path(record.deviceID)), "write", path(record.deviceID))
+        } catch {
+            unlink(temporary)
+            throw error
+        }
+    }
+
+    /// Removes a device's record; without one, does nothing.
+    public func remove(_ deviceID: UInt32) throws(RegistryError) {
+        guard unlink(path(deviceID)) != 0, errno != ENOENT else { return }
+        throw RegistryError(attempt: "remove", path: path(deviceID), errno: Errno(rawValue: errno))
+    }
+
+    /// Removes a record, unless its device has another server's by now.
+    public func remove(_ record: DeviceRecord) throws(RegistryError) {
+        if self.record(of: record.deviceID) == record { try remove(record.deviceID) }
+    }
+
+    /// All records, by device id. Half-written, unreadable and foreign files are left out; no directory is no records.
+    public func list() -> [DeviceRecord] {
+        guard let stream = opendir(directory) else { return [] }
+        defer { closedir(stream) }
+        var records: [DeviceRecord] = []
+        while let entry = readdir(stream) {
+            let name = withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
+                String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+            }
+            if let deviceID = Self.deviceID(ofFile: name), let record = self.record(of: deviceID) {
+                records.append(record)
+            }
+        }
+        return records.sorted { $0.deviceID < $1.deviceID }
+    }
+
+    /// The record of one device.
+    public func record(of deviceID: UInt32) -> DeviceRecord? {
+        guard let content = readSmallFile(path(deviceID), limitBytes: Self.recordLimitBytes),
+            let json = JSONValue(parsing: content), let record = DeviceRecord(json), record.deviceID == deviceID
+        else { return nil }
+        return record
+    }
+
+    /// The devices that are meant: at most one by number, several where an image is served more than once.
+    ///
+    /// An image is found by what file its path names; where that file is gone, by the path itself.
+    public func find(_ reference: DeviceReference) -> [DeviceRecord] {
+        switch reference {
+        case .device(let deviceID):
+            return record(of: deviceID).map { [$0] } ?? []
+        case .image(let path):
+            if let image = ImageIdentity(path: path) { return list().filter { $0.image == image } }
+            let absolute = Self.absolutePath(path)
+            return list().filter { $0.imagePath.utf8.elementsEqual(absolute.utf8) }
+        }
+    }
+
+    private func path(_ deviceID: UInt32) -> String { "\(directory)/ublk\(deviceID).json" }
+
+    /// The number in "ublkN.json".
+    private static func deviceID(ofFile name: String) -> UInt32? {
+        guard name.hasPrefix("ublk"), name.hasSuffix(".json"), name.utf8.count > 9 else { return nil }
+        return DeviceReference.deviceID(name.dropFirst(4).dropLast(5))
+    }
+
+    /// The path without "." and "..", from the root.
+    static func absolutePath(_ path: String) -> String {
+        if path.utf8.first == UInt8(ascii: "/") { return FilePath(path).lexicallyNormalized().string }
+        guard let current = getcwd(nil, 0) else { return path }
+        defer { free(current) }
+        return FilePath(String(cString: current)).appending(path).lexicallyNormalized().string
+    }
+}
+
+// Writing.
+extension DeviceRegistry {
+    /// Makes the directory where it is missing.
+    public func makeDirectory() throws(RegistryError) {
+        if mkdir(directory, 0o755) == 0 {
+            // Whatever the umask took away: everybody may list devices.
+            try check(chmod(directory, 0o755), "make the directory", directory)
+            return
+        }
+        let code = errno
+        var status = stat()
+        if code == EEXIST && stat(directory, &status) == 0 {
+            guard status.st_mode & S_IFMT == S_IFDIR else {
+                throw RegistryError(attempt: "make the directory", path: directory, errno: .notDirectory)
+            }
+            return
+        }
+        throw RegistryError(attempt: "make the directory", path: directory, errno: Errno(rawValue: code))
+    }
+
+    private func write(_ text: String, to path: String) throws(RegistryError) {
+        let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o644)
+        try check(descriptor, "write", path)
+        defer { close(descriptor) }
+        try check(fchmod(descriptor, 0o644), "write", path)
+        var rest = Array(text.utf8)[...]
+        while !rest.isEmpty {
+            let count = rest.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }
+            if count < 0 && errno == EINTR { continue }
+            try check(Int32(clamping: count), "write", path)
+            // Not seen on any file system; but no progress must not be tried for ever.
+            guard count > 0 else { throw RegistryError(attempt: "write", path: path, errno: .noSpace) }
+            rest = rest.dropFirst(count)
+        }
+    }
+
+    private func check(_ result: Int32, _ attempt: String, _ path: String) throws(RegistryError) {
+        guard result >= 0 else { throw RegistryError(attempt: attempt, path: path, errno: Errno(rawValue: errno)) }
+    }
+}

@@ -1,0 +1,102 @@
+import Glibc
+
+/// Which file an image is, whatever path names it.
+public struct ImageIdentity: Equatable, Sendable {
+    public var device: UInt64
+    public var inode: UInt64
+
+    public init(device: UInt64, inode: UInt64) {
+        self.device = device
+        self.inode = inode
+    }
+
+    /// The file that the path names now, symbolic links followed; nil where there is none.
+    public init?(path: String) {
+        var status = stat()
+        guard stat(path, &status) == 0 else { return nil }
+        self.init(status)
+    }
+
+    /// An open file.
+    public init?(descriptor: Int32) {
+        var status = stat()
+        guard fstat(descriptor, &status) == 0 else { return nil }
+        self.init(status)
+    }
+
+    private init(_ status: stat) {
+        device = UInt64(status.st_dev)
+        inode = UInt64(status.st_ino)
+    }
+}
+
+/// What is known about a served device besides what the kernel knows.
+public struct DeviceRecord: Equatable, Sendable {
+    public var deviceID: UInt32
+    public var server: ProcessIdentity
+    /// Absolute.
+    public var imagePath: String
+    public var image: ImageIdentity
+    public var isReadOnly: Bool
+    /// Seconds since 1970.
+    public var startedAt: Int64
+
+    public init(
+        deviceID: UInt32, server: ProcessIdentity, imagePath: String, image: ImageIdentity, isReadOnly: Bool,
+        startedAt: Int64
+    ) {
+        self.deviceID = deviceID
+        self.server = server
+        self.imagePath = imagePath
+        self.image = image
+        self.isReadOnly = isReadOnly
+        self.startedAt = startedAt
+    }
+}
+
+/// The record as JSON. A stable format: scripts may read it.
+extension DeviceRecord {
+    var json: JSONValue {
+        [
+            "device_id": JSONValue(deviceID), "pid": JSONValue(server.id),
+            "process_start_ticks": JSONValue(server.startTicks), "image": .string(imagePath),
+            "image_device": JSONValue(image.device), "image_inode": JSONValue(image.inode),
+            "read_only": .bool(isReadOnly), "started_at": JSONValue(startedAt),
+        ]
+    }
+
+    /// nil where a member is missing or impossible. Members that are not known are ignored.
+    init?(_ json: JSONValue) {
+        guard let deviceID = json["device_id"]?.integer(as: UInt32.self),
+            let processID = json["pid"]?.integer(as: Int32.self), processID > 0,
+            let startTicks = json["process_start_ticks"]?.integer(as: UInt64.self),
+            let imagePath = json["image"]?.text, imagePath.utf8.first == UInt8(ascii: "/"), !imagePath.utf8.contains(0),
+            let imageDevice = json["image_device"]?.integer(as: UInt64.self),
+            let imageInode = json["image_inode"]?.integer(as: UInt64.self),
+            let isReadOnly = json["read_only"]?.truth,
+            let startedAt = json["started_at"]?.integer(as: Int64.self)
+        else { return nil }
+        self.init(
+            deviceID: deviceID, server: ProcessIdentity(id: processID, startTicks: startTicks), imagePath: imagePath,
+            image: ImageIdentity(device: imageDevice, inode: imageInode), isReadOnly: isReadOnly, startedAt: startedAt)
+    }
+}
+
+/// How a user names a device.
+public enum DeviceReference: Equatable, Sendable {
+    case device(UInt32)
+    case image(path: String)
+
+    /// "3", "ublkb3" and "/dev/ublkb3" are device 3; anything else is an image's path ("./3" for one of that name).
+    public init(_ text: String) {
+        var digits = text[...]
+        for prefix in ["/dev/ublkb", "ublkb"] where text.hasPrefix(prefix) { digits = text.dropFirst(prefix.count) }
+        if let id = DeviceReference.deviceID(digits) { self = .device(id) } else { self = .image(path: text) }
+    }
+
+    /// A number as the kernel writes it: decimal, no sign, no leading zero.
+    static func deviceID(_ digits: Substring) -> UInt32? {
+        guard let id = UInt32(digits), digits == String(id)[...] else { return nil }
+        return id
+    }
+}

@@ -1,0 +1,179 @@
+import BlockStorage
+import CSupport
+import Glibc
+import Logging
+import QEDEngine
+import SystemPackage
+import Ublk
+
+/// The process that serves one device: makes it, answers its control socket and signals, and takes it away again.
+///
+/// The queues' threads serve; this, the main thread, waits for signals, requests on the control socket and the end of a
+/// queue.
+public final class Server {
+    private let configuration: ServerConfiguration
+    private let log: Logger
+    private let registry = DeviceRegistry()
+    private let signals: Int32
+
+    /// Call it before any other thread exists: they inherit the blocked signals.
+    public init(_ configuration: ServerConfiguration, log: Logger) throws(ServerError) {
+        self.configuration = configuration
+        self.log = log
+        signals = cs_block_signals()
+        guard signals >= 0 else { throw .ring(Errno(rawValue: -signals)) }
+    }
+
+    /// Serves until it is told to stop.
+    /// - Parameters:
+    ///   - ready: called once, with the device's number and path, when it is usable. False: nobody wants it any more, so it
+    ///     is taken away again.
+    ///   - gone: called when the device is gone, before anybody is told.
+    /// - Throws: why the device could not be made, or not be taken away properly.
+    public func run(ready: (UInt32, String) -> Bool, gone: () -> Void = {}) throws(ServerError) {
+        let device = try ServedDevice(configuration, log: log)
+        let socket: ControlSocketServer
+        var record: DeviceRecord?
+        do throws(ServerError) {
+            record = try register(device)
+            do { socket = try ControlSocketServer(deviceID: device.info.id) } catch { throw .socket(error) }
+        } catch {
+            if let record { try? registry.remove(record) }
+            _ = try? device.stop(force: true)
+            try? device.remove()
+            throw error
+        }
+        log.info("serving \(configuration.imagePath) as \(device.blockDevicePath)")
+        var request: ControlSocketServer.ConnectionID?
+        if ready(device.info.id, device.blockDevicePath) {
+            request = serve(device, socket)
+        } else {
+            log.warning("nobody waits for \(device.blockDevicePath) any more")
+            _ = try? device.stop(force: true)
+        }
+        // Once the device is deleted its number, and with it the names of these, can be another server's.
+        socket.stopListening()
+        var failure: ServerError?
+        do { try device.remove() } catch { failure = error }
+        if let record { try? registry.remove(record) }
+        if failure == nil { gone() }
+        if let request {
+            socket.reply(to: request, failure.map { .failure(.failed, "\($0)") } ?? .success(.null))
+        }
+        socket.close()
+        if let failure { throw failure }
+        log.info("\(device.blockDevicePath) is gone")
+    }
+
+    private func register(_ device: ServedDevice) throws(ServerError) -> DeviceRecord {
+        guard let process = ProcessIdentity.current else {
+            throw .notUsable(path: "/proc/self/stat", .noSuchFileOrDirectory)
+        }
+        let file = device.session.chain[0].file
+        let record = DeviceRecord(
+            deviceID: device.info.id, server: process, imagePath: absolutePath(configuration.imagePath),
+            image: ImageIdentity(device: file.identity.device, inode: file.identity.inode),
+            isReadOnly: configuration.isReadOnly, startedAt: Int64(time(nil)))
+        do { try registry.record(record) } catch { throw .registry(error) }
+        return record
+    }
+
+    private func absolutePath(_ path: String) -> String {
+        guard !path.hasPrefix("/"), let current = getcwd(nil, 0) else { return path }
+        defer { free(current) }
+        return FilePath(String(cString: current)).appending(path).lexicallyNormalized().string
+    }
+
+    /// Waits for a reason to stop, and stops the device.
+    /// - Returns: the control request that is to be answered when everything is done.
+    private func serve(_ device: ServedDevice, _ socket: ControlSocketServer) -> ControlSocketServer.ConnectionID? {
+        var forcesNextSignal = false
+        while true {
+            var polled = [
+                pollfd(fd: signals, events: Int16(POLLIN), revents: 0),
+                pollfd(fd: socket.descriptor, events: Int16(POLLIN), revents: 0),
+                pollfd(fd: device.queuesChanged, events: Int16(POLLIN), revents: 0),
+            ]
+            if poll(&polled, nfds_t(polled.count), -1) < 0 && errno != EINTR { return nil }
+
+            if polled[2].revents != 0 {
+                cs_eventfd_wait(device.queuesChanged)
+                if device.hasEndedQueue {
+                    log.warning("\(device.blockDevicePath) was stopped from outside")
+                    _ = try? device.stop(force: true)
+                    return nil
+                }
+            }
+            if polled[0].revents != 0, let name = takeSignal() {
+                log.info("\(name): stopping \(device.blockDevicePath)")
+                guard let use = stop(device, force: forcesNextSignal) else { return nil }
+                log.warning("\(use), or send the signal again to stop all the same")
+                forcesNextSignal = true
+            }
+            if polled[1].revents != 0 {
+                for arrival in socket.acceptRequests() {
+                    if let stopped = answer(arrival, device, socket) { return stopped }
+                }
+            }
+        }
+    }
+
+    private func answer(
+        _ arrival: ControlSocketServer.Arrival, _ device: ServedDevice, _ socket: ControlSocketServer
+    ) -> ControlSocketServer.ConnectionID? {
+        switch arrival.request {
+        case .status:
+            socket.reply(to: arrival.connection, .success(device.status(path: configuration.imagePath)))
+        case .stats:
+            socket.reply(to: arrival.connection, .failure(.unavailable, "this version keeps no statistics"))
+        case .flush:
+            socket.reply(to: arrival.connection, device.flush())
+        case .stop(let force, _):
+            guard let use = stop(device, force: force) else { return arrival.connection }
+            socket.reply(to: arrival.connection, .failure(.busy, "\(use), or use --force"))
+        }
+        return nil
+    }
+
+    /// - Returns: nil when it is stopped, else who uses it.
+    private func stop(_ device: ServedDevice, force: Bool) -> DiskUse? {
+        do { return try device.stop(force: force) } catch {
+            log.error("\(error)")
+            // The queues end when the device goes; if it will not go, deleting it says why.
+            return nil
+        }
+    }
+
+    private func takeSignal() -> String? {
+        switch cs_take_signal(signals) {
+        case SIGTERM: "SIGTERM"
+        case SIGINT: "SIGINT"
+        case SIGHUP: "SIGHUP"
+        default: nil
+        }
+    }
+}
+
+extension ServedDevice {
+    func status(path: String) -> JSONValue {
+        [
+            "device": .string(blockDevicePath), "image": .string(path), "size": JSONValue(session.image.sizeBytes),
+            "queues": JSONValue(info.queueCount), "depth": JSONValue(info.queueDepth),
+            "read_only": .bool(session.image.isReadOnly), "backing_files": JSONValue(session.chain.count - 1),
+            "failed": .bool(session.image.hasFailed),
+        ]
+    }
+
+    /// Makes everything durable that was written to the device, the page cache of the disk included.
+    func flush() -> ControlReply {
+        let descriptor = open(blockDevicePath, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else {
+            return .failure(.failed, "cannot open \(blockDevicePath): \(Errno(rawValue: errno))")
+        }
+        defer { close(descriptor) }
+        guard fsync(descriptor) == 0 else {
+            return .failure(.failed, "\(blockDevicePath) cannot be flushed: \(Errno(rawValue: errno))")
+        }
+        return .success(.null)
+    }
+}

@@ -1,0 +1,99 @@
+/// Hands out the clusters at the end of the image, and only those that the file already has for certain.
+///
+/// The file is extended ahead, in chunks, and the new length is made durable before any cluster of it is handed out. So
+/// no table entry can ever point past the end of the file, whatever a crash leaves behind, and every fresh cluster reads
+/// as zeros until it is written. A pure value: it does no I/O; whoever gets an `ExtensionStep.extend` performs it.
+struct AllocationCursor {
+    /// What a caller has to do to get more clusters.
+    enum ExtensionStep: Equatable {
+        /// Make the file reach `end`, durably, then report with `extensionEnded`. At least `leastEnd` is needed.
+        case extend(from: UInt64, end: UInt64, leastEnd: UInt64)
+        /// Somebody else is at it: wait, then try again.
+        case wait
+        /// There is enough already.
+        case enough
+    }
+
+    static let smallestChunkBytes: UInt64 = 1 << 20
+    static let largestChunkBytes: UInt64 = 1 << 26
+
+    let clusterSizeBytes: UInt64
+    /// File offset of the next cluster to be handed out. Only ever grows.
+    private(set) var nextFileOffset: UInt64
+    /// The file is at least this long, durably; what lies between `nextFileOffset` and here has never been written.
+    private(set) var durableEnd: UInt64
+    private(set) var isBusy = false
+    private var chunkBytes = AllocationCursor.smallestChunkBytes
+
+    /// - Parameter endOfClusters: end of the last cluster in use, a multiple of the cluster size: the file's length.
+    init(clusterSizeBytes: UInt64, endOfClusters: UInt64) {
+        precondition(endOfClusters % clusterSizeBytes == 0, "the image does not end with a cluster")
+        self.clusterSizeBytes = clusterSizeBytes
+        nextFileOffset = endOfClusters
+        durableEnd = endOfClusters
+    }
+
+    var availableClusters: Int { Int((durableEnd - nextFileOffset) / clusterSizeBytes) }
+
+    /// Takes `clusters` contiguous clusters.
+    /// - Returns: the file offset of the first, or nil when the file has to be extended first.
+    mutating func reserve(_ clusters: Int) -> UInt64? {
+        precondition(clusters > 0, "nothing to reserve")
+        if isSabotaged(.reservePastDurableEnd) && nextFileOffset % (16 * clusterSizeBytes) == 0 {
+            durableEnd = max(durableEnd, nextFileOffset + UInt64(clusters) * clusterSizeBytes)
+        }
+        guard clusters <= availableClusters else { return nil }
+        let fileOffset = nextFileOffset
+        nextFileOffset += UInt64(clusters) * clusterSizeBytes
+        return fileOffset
+    }
+
+    /// Whether it is time to extend before somebody has to wait for it: less than half a chunk is left.
+    var wantsExtension: Bool {
+        !isBusy && durableEnd > 0 && durableEnd - nextFileOffset < chunkBytes / 2
+    }
+
+    /// Begins an extension unless `clusters` are there already. One runs at a time.
+    mutating func beginExtension(atLeast clusters: Int) -> ExtensionStep {
+        if isBusy { return .wait }
+        if clusters <= availableClusters && !wantsExtension { return .enough }
+        let needed = UInt64(max(clusters, 1)) * clusterSizeBytes
+        let missing = needed > durableEnd - nextFileOffset ? needed - (durableEnd - nextFileOffset) : clusterSizeBytes
+        let (leastEnd, overflow) = durableEnd.addingReportingOverflow(missing)
+        precondition(!overflow, "an image beyond 2^64 bytes")
+        let wanted = max(missing, chunkBytes)
+        isBusy = true
+        return .extend(from: durableEnd, end: durableEnd + roundedUp(wanted), leastEnd: leastEnd)
+    }
+
+    /// The extension is durable up to `end`, or has failed (nil).
+    mutating func extensionEnded(at end: UInt64?) {
+        precondition(isBusy, "no extension was under way")
+        isBusy = false
+        guard let end else { return }
+        precondition(end % clusterSizeBytes == 0 && end >= durableEnd, "an extension that shortens the file")
+        durableEnd = end
+        chunkBytes = min(chunkBytes * 2, AllocationCursor.largestChunkBytes)
+    }
+
+    /// Gives back what was extended ahead. Nothing is handed out until `trimEnded`.
+    /// - Returns: the length that the file should have, or nil while an extension is under way.
+    mutating func beginTrim() -> UInt64? {
+        guard !isBusy else { return nil }
+        isBusy = true
+        durableEnd = nextFileOffset
+        return nextFileOffset
+    }
+
+    /// Ends what `beginTrim` began, whether the file could be shortened or not: space past `durableEnd` is not used
+    /// before it has been extended again.
+    mutating func trimEnded() {
+        precondition(isBusy, "no trim was under way")
+        isBusy = false
+        chunkBytes = AllocationCursor.smallestChunkBytes
+    }
+
+    private func roundedUp(_ bytes: UInt64) -> UInt64 {
+        (bytes + clusterSizeBytes - 1) / clusterSizeBytes * clusterSizeBytes
+    }
+}

@@ -1,0 +1,203 @@
+import BlockStorage
+import IOURing
+import QEDFormat
+import Synchronization
+
+/// Clusters of the device that a request fills with data from the backing file around its own.
+struct Fill {
+    /// First of them, counted through the device, and how many.
+    var firstCluster: UInt64
+    var count: UInt64
+    /// Their new clusters, contiguous in the file.
+    var fileOffset: UInt64
+    /// The slot of the L2 page that maps them all; it is pinned.
+    var pageSlot: Int
+    /// The part of the device that the request writes.
+    var start: UInt64
+    var end: UInt64
+    /// The first and the last cluster hide the backing file already: their old content is zeros.
+    var headIsZeros: Bool
+    var tailIsZeros: Bool
+}
+
+/// Allocation: transitions under the image's lock, called from the write path with what it found without the lock.
+extension Image {
+    /// Gives the range from `start` its places: existing clusters, fresh ones as far as nothing lies beneath, or a fill.
+    ///
+    /// Fresh clusters are published at once: until the data is there they read as zeros, which is what was there before.
+    /// So a second write to the same cluster goes ahead in place, and a write that fails leaves nothing wrong behind.
+    func planAllocation<S: Storage>(
+        _ start: UInt64, to end: UInt64, mayFill: Bool, into list: inout ExtentList, for: S.Type = S.self
+    ) -> EngineQueue<S>.WritePlan {
+        let geometry = self.geometry
+        return state.withLock { state -> EngineQueue<S>.WritePlan in
+            var position = start
+            while position < end {
+                let pieceEnd = min((position | geometry.clusterMask) &+ 1, end)
+                let cluster = position &>> geometry.clusterShift
+                let blocked: EngineQueue<S>.WritePlan
+                switch entryForChange(at: position, in: &state) {
+                case .missing: blocked = .missing(deviceOffset: position)
+                case .invalid: blocked = .invalid(deviceOffset: position)
+                case .needsSpace: blocked = .needsSpace(clusters: Int(geometry.tableSizeClusters) + 1)
+                case .commitFirst: blocked = .commitFirst
+                case .found(let value, let pageSlot):
+                    if value > L2Entry.zeroValue {
+                        guard append(value, position, pieceEnd, to: &list) else { return .direct(end: position) }
+                        position = pieceEnd
+                        continue
+                    }
+                    if state.fills.contains(cluster: cluster) {
+                        blocked = .busy(cluster: cluster)
+                    } else if value == L2Entry.unallocatedValue && hasDataBeneath(cluster) {
+                        if !mayFill {
+                            blocked = .needsFill
+                        } else if position > start {
+                            // First what came before; the fill is planned when its turn comes.
+                            return .direct(end: position)
+                        } else {
+                            blocked = planFill(position, to: end, pageSlot: pageSlot, in: &state)
+                        }
+                    } else if let fileOffset = state.cursor.reserve(1) {
+                        guard append(fileOffset, position, pieceEnd, to: &list) else {
+                            preconditionFailure("the extent list is smaller than a request")
+                        }
+                        state.setEntry(ofCluster: cluster, pageSlot, to: fileOffset, in: top, sealedBySync: nil)
+                        state.lastAllocationTick = state.tick
+                        position = pieceEnd
+                        continue
+                    } else {
+                        let remaining = ((end - 1) >> geometry.clusterShift) - cluster + 1
+                        blocked = .needsSpace(clusters: Int(remaining))
+                    }
+                }
+                return position > start ? .direct(end: position) : blocked
+            }
+            return .direct(end: end)
+        }
+    }
+
+    private func append(_ clusterOffset: UInt64, _ position: UInt64, _ end: UInt64, to list: inout ExtentList) -> Bool {
+        list.append(
+            layer: 0, fileOffset: clusterOffset &+ (position & geometry.clusterMask), deviceOffset: position,
+            byteCount: end &- position)
+    }
+
+    /// Whether the backing chain may have something else than zeros for the cluster.
+    func hasDataBeneath(_ cluster: UInt64) -> Bool {
+        cluster &<< geometry.clusterShift < backingEnd && !isSabotaged(.fillIsFresh)
+    }
+
+    enum EntryForChange {
+        case found(value: UInt64, pageSlot: Int)
+        case missing, invalid, needsSpace, commitFirst
+    }
+
+    /// The entry at `deviceOffset` with its page in memory, ready to be changed; makes the table where there is none.
+    func entryForChange(at deviceOffset: UInt64, in state: inout ImageState) -> EntryForChange {
+        // NEED_CHECK first: it is set together with an extension.
+        guard state.needCheckIsSet else { return .needsSpace }
+        // For this entry and, perhaps, its table.
+        if let log = state.log, !log.hasRoom(2) { return .commitFirst }
+        let l1Index = geometry.l1Index(ofDeviceOffset: deviceOffset)
+        switch top.tableWord(l1Index) {
+        case .invalid: return .invalid
+        case .unallocated:
+            // A table in fresh space is a table of zeros: it needs no write before its entries do.
+            guard let fileOffset = state.cursor.reserve(Int(geometry.tableSizeClusters)) else { return .needsSpace }
+            state.log?.append(.table, index: UInt64(l1Index), value: fileOffset, oldValue: 0)
+            top.addTable(l1Index, fileOffset: fileOffset)
+            if !isSabotaged(.forgetL1Entry) { state.unwrittenL1Indexes.append(l1Index) }
+        default: break
+        }
+        let page = geometry.l2PageNumber(ofDeviceOffset: deviceOffset)
+        guard let words = top.pageWords(ofTable: l1Index) else { return .invalid }
+        let word = PageWord(rawValue: words[page & (geometry.pagesPerTable - 1)].load(ordering: .acquiring))
+        let pageSlot: Int
+        if let slot = word.slot {
+            pageSlot = slot
+        } else if word == .allUnallocated {
+            if state.cache.dirtySlots.count >= state.cache.slotCount * 3 / 4 { return .commitFirst }
+            guard let slot = state.cache.takeSlot(layers: qedLayers) else { return .commitFirst }
+            state.cache.addEmptyPage(slot, page: page, in: top)
+            pageSlot = slot
+        } else {
+            return .missing
+        }
+        if !state.cache[pageSlot].isDirty, state.cache.dirtySlots.count >= state.cache.slotCount * 3 / 4 {
+            return .commitFirst
+        }
+        let index = geometry.indexInL2Page(ofDeviceOffset: deviceOffset)
+        let value = UInt64(littleEndian: state.cache.values(ofSlot: pageSlot)[index])
+        if state.cache[pageSlot].isCareful, case .invalid = entryBounds(of: top, in: state).l2Entry(value) {
+            return .invalid
+        }
+        return .found(value: value, pageSlot: pageSlot)
+    }
+
+    /// Reserves clusters for as many neighbours as one fill can take, from `position`'s cluster on.
+    private func planFill<S: Storage>(
+        _ position: UInt64, to end: UInt64, pageSlot: Int, in state: inout ImageState
+    ) -> EngineQueue<S>.WritePlan {
+        let firstCluster = position >> geometry.clusterShift
+        let lastCluster = (end - 1) >> geometry.clusterShift
+        let firstIndex = geometry.indexInL2Page(ofDeviceOffset: position)
+        let values = state.cache.values(ofSlot: pageSlot)
+        var count: UInt64 = 0
+        while firstCluster + count <= lastCluster, firstIndex + Int(count) < QEDGeometry.entriesPerL2Page,
+            UInt64(littleEndian: values[firstIndex + Int(count)]) <= L2Entry.zeroValue,
+            !state.fills.contains(cluster: firstCluster + count)
+        {
+            count += 1
+        }
+        if let log = state.log {
+            guard log.hasRoom(1) else { return .commitFirst }
+            while !log.hasRoom(Int(count)) { count /= 2 }
+        }
+        count = min(count, UInt64(state.cursor.availableClusters))
+        guard count > 0, let fileOffset = state.cursor.reserve(Int(count)) else {
+            return .needsSpace(clusters: Int(lastCluster - firstCluster) + 1)
+        }
+        state.fills.begin(firstCluster: firstCluster, count: count)
+        state.log?.reserve(count)
+        state.cache[pageSlot].pinCount += 1
+        state.lastAllocationTick = state.tick
+        let fillEnd = min(end, (firstCluster + count) << geometry.clusterShift)
+        func isZeros(_ cluster: UInt64) -> Bool {
+            UInt64(littleEndian: values[firstIndex + Int(cluster)]) == L2Entry.zeroValue
+        }
+        return .fill(
+            Fill(
+                firstCluster: firstCluster, count: count, fileOffset: fileOffset, pageSlot: pageSlot, start: position,
+                end: fillEnd, headIsZeros: isZeros(0), tailIsZeros: isZeros(count - 1)))
+    }
+
+    /// The fill's data is in its clusters: publishes them. They are written to the file's table once a sync that starts
+    /// after this moment has completed.
+    /// - Returns: the tasks that waited for the fill.
+    func publish(_ fill: Fill) -> [CompletionContinuation] {
+        state.withLock { state in
+            let waiters = endFill(fill, in: &state)
+            for cluster in 0..<fill.count {
+                state.setEntry(
+                    ofCluster: fill.firstCluster + cluster, fill.pageSlot,
+                    to: fill.fileOffset + cluster << geometry.clusterShift, in: top,
+                    sealedBySync: isSabotaged(.sealBySyncInFlight) ? state.syncs.started : state.syncs.nextToStart)
+            }
+            return waiters
+        }
+    }
+
+    /// The fill failed. Its clusters are not fresh any more, so nobody gets them: they are leaked until the next check.
+    /// - Returns: the tasks that waited for the fill.
+    func abandon(_ fill: Fill) -> [CompletionContinuation] {
+        state.withLock { endFill(fill, in: &$0) }
+    }
+
+    private func endFill(_ fill: Fill, in state: inout ImageState) -> [CompletionContinuation] {
+        precondition(state.cache[fill.pageSlot].pinCount > 0, "the fill's page was not pinned")
+        state.cache[fill.pageSlot].pinCount -= 1
+        state.log?.release(fill.count)
+        return state.fills.end(firstCluster: fill.firstCluster) + state.takeSlotWaiters()
+    }
+}

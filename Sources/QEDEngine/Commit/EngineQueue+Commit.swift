@@ -1,0 +1,214 @@
+import BlockStorage
+import IOURing
+import QEDFormat
+import Synchronization
+import SystemPackage
+
+/// Commits: what makes completed writes survive a power cut.
+///
+/// 1. Where entries wait for their data (filled clusters), a sync.
+/// 2. The dirty L2 pages, as far as their entries are sealed, all at once.
+/// 3. For new tables: a sync, then their L1 entries. No L1 entry is ever durable before its table.
+/// 4. A sync.
+///
+/// Entries of fresh clusters need no sync in front of them: until the data is there they read as the zeros that were there
+/// before. So an image without a backing file pays one sync for a flush, however many clusters it covers.
+extension EngineQueue {
+    /// Whether everything that was acknowledged is durable already, and no commit is under way.
+    var nothingToFlush: Bool {
+        // In this order: a sync first counts itself, then takes the mark away.
+        if image.isUnsynced.load(ordering: .sequentiallyConsistent) { return false }
+        if isSabotaged(.flushIgnoresRunningCommit), image.state.withLock({ !$0.commit.isIdle }) { return true }
+        return image.state.withLock { $0.commit.isIdle && $0.syncs.inFlight == 0 && !$0.hasDirtyMetadata }
+    }
+
+    /// Returns when everything that was completed before the call is durable.
+    /// - Parameter slot: lends its counters to the writes of this commit; nil: the housekeeping slot's are not free, and
+    ///   pages are written one after the other.
+    func commit(slot: Int?) async throws(RequestError) {
+        if let failure = image.failure { throw failure }
+        var role = CommitCoordinator<CompletionContinuation>.Role.lead
+        let answer = await withUnsafeContinuation { (continuation: CompletionContinuation) in
+            role = image.state.withLock { $0.commit.join(continuation) }
+            if role == .lead { continuation.resume(returning: CommitAnswer.lead) }
+        }
+        switch answer {
+        case CommitAnswer.lead:
+            let result: Int32
+            do throws(RequestError) {
+                try await runCommit(slot: slot)
+                result = CommitAnswer.done
+            } catch {
+                result = -error.errno.rawValue
+            }
+            let outcome = image.state.withLock { $0.commit.commitEnded() }
+            for waiter in outcome.finished { waiter.resume(returning: result) }
+            outcome.nextLeader?.resume(returning: CommitAnswer.lead)
+            guard result >= 0 else { throw image.failure ?? .storage(Errno(rawValue: -result)) }
+        case CommitAnswer.done:
+            return
+        default:
+            throw image.failure ?? .storage(Errno(rawValue: -answer))
+        }
+    }
+
+    private func runCommit(slot: Int?) async throws(RequestError) {
+        statistics.commits &+= 1
+        if let failure = image.failure { throw failure }
+        let (pages, logged, waitsForData) = image.state.withLock { state in
+            let pages = state.cache.takeDirtySlots()
+            let completed = state.syncs.completed
+            return (
+                pages, state.log?.lastSequence,
+                pages.contains { state.cache[$0].unsealed.contains { $0.sealedBySync > completed } }
+            )
+        }
+        var unwritten = pages[...]
+        do throws(RequestError) {
+            if waitsForData && !isSabotaged(.skipSyncBeforeEntries) { try await sync() }
+            while !unwritten.isEmpty {
+                let batch = unwritten.prefix(Image.commitStagingPages)
+                try await writePages(batch, slot: slot)
+                unwritten = unwritten.dropFirst(batch.count)
+            }
+        } catch {
+            // Nothing is lost: what was not written is dirty still, and the next commit tries again.
+            image.state.withLock { state in
+                for page in unwritten where !isSabotaged(.forgetUnwrittenPages) { state.cache.markDirty(page) }
+            }
+            throw error
+        }
+        try await writeL1Entries()
+        // A sync that somebody else has begun (for an extension) may have been too early for what we have to cover.
+        let isCovered = image.state.withLock { $0.syncs.inFlight == 0 } && !image.isUnsynced.load(ordering: .acquiring)
+        if (!pages.isEmpty || !isCovered) && !isSabotaged(.skipFinalSync) { try await sync() }
+        if let logged { image.state.withLock { $0.log?.commit(through: logged) } }
+    }
+
+    /// Writes snapshots of up to `commitStagingPages` pages, all at once where a slot lends its counters.
+    private func writePages(_ pages: ArraySlice<Int>, slot: Int?) async throws(RequestError) {
+        statistics.l2PageWrites &+= UInt64(pages.count)
+        let fileOffsets = image.state.withLock { state in
+            var offsets: [UInt64] = []
+            for (position, page) in pages.enumerated() {
+                statistics.l2EntriesWritten &+= UInt64(state.cache.takeChangeCount(page))
+                state.cache.snapshot(page, completedSync: state.syncs.completed, into: stagingAddress(position))
+                guard let offset = image.top.fileOffset(ofPage: state.cache[page].page) else {
+                    preconditionFailure("a dirty page without a table")
+                }
+                offsets.append(offset)
+            }
+            return offsets
+        }
+        var failure: RequestError?
+        let pageBytes = UInt32(QEDGeometry.l2PageSizeBytes)
+        if let slot {
+            slots[slot].firstError = 0
+            for (position, fileOffset) in fileOffsets.enumerated() {
+                slots[slot].outstanding += 1
+                top.submit(
+                    .write(stagingAddress(position), byteCount: pageBytes, fileOffset: fileOffset),
+                    token: dataToken(slot, byteCount: pageBytes))
+            }
+            await transfersCompleted(slot)
+        }
+        if slot.map({ slots[$0].firstError != 0 && !isSabotaged(.ignorePageWriteError) }) ?? true {
+            do throws(RequestError) {
+                for (position, fileOffset) in fileOffsets.enumerated() {
+                    try await storageWrite(
+                        stagingAddress(position), byteCount: Int(pageBytes), fileOffset: fileOffset)
+                }
+            } catch {
+                failure = error
+            }
+        }
+        markUnsynced()
+        image.state.withLock { state in
+            for page in pages { state.cache.writeEnded(page) }
+        }
+        if let failure { throw failure }
+    }
+
+    private func stagingAddress(_ position: Int) -> UnsafeMutableRawPointer {
+        image.commitStaging + position * QEDGeometry.l2PageSizeBytes
+    }
+
+    /// Writes the L1 entries of tables made since the last commit, after a sync that covers the tables.
+    private func writeL1Entries() async throws(RequestError) {
+        let indexes = image.state.withLock { state in
+            let indexes = state.unwrittenL1Indexes
+            state.unwrittenL1Indexes = []
+            return indexes
+        }
+        guard !indexes.isEmpty else { return }
+        do throws(RequestError) {
+            try await sync()
+            var written: Set<Int> = []
+            for index in indexes {
+                let piece = index / QEDGeometry.entriesPerL2Page
+                if !written.insert(piece).inserted { continue }
+                statistics.l1PieceWrites &+= 1
+                try await writeL1Piece(piece)
+            }
+        } catch {
+            image.state.withLock { $0.unwrittenL1Indexes.append(contentsOf: indexes) }
+            throw error
+        }
+        markUnsynced()
+    }
+
+    /// Writes 4 KiB of the L1 table. Entries beyond those that the image's size needs are not held in memory: where the
+    /// piece has any, they are read from the file first.
+    private func writeL1Piece(_ piece: Int) async throws(RequestError) {
+        let fileOffset = image.top.header.l1TableFileOffset + UInt64(piece * QEDGeometry.l2PageSizeBytes)
+        let first = piece * QEDGeometry.entriesPerL2Page
+        let held = min(QEDGeometry.entriesPerL2Page, image.top.l1EntryCount - first)
+        let buffer = image.commitStaging
+        if held < QEDGeometry.entriesPerL2Page {
+            do throws(StorageError) {
+                try await top.readFully(
+                    into: buffer, byteCount: QEDGeometry.l2PageSizeBytes, fileOffset: fileOffset)
+            } catch {
+                throw .storage(error.errno)
+            }
+        }
+        image.state.withLock { _ in
+            for index in 0..<held {
+                buffer.storeBytes(
+                    of: image.top.l1Value(first + index).littleEndian, toByteOffset: index * 8, as: UInt64.self)
+            }
+        }
+        try await storageWrite(buffer, byteCount: QEDGeometry.l2PageSizeBytes, fileOffset: fileOffset)
+    }
+
+    /// Makes durable what was completed before. A failure is latched: what the disk holds is unknown from then on.
+    func sync() async throws(RequestError) {
+        if let failure = image.failure { throw failure }
+        statistics.syncs &+= 1
+        let number = image.state.withLock { $0.syncs.begin() }
+        if !isSabotaged(.clearMarkAfterSync) { image.isUnsynced.store(false, ordering: .sequentiallyConsistent) }
+        do throws(StorageError) {
+            try await top.sync()
+        } catch {
+            if !isSabotaged(.noLatchAfterFailedSync) {
+                image.latchedFailure.store(error.errno.rawValue, ordering: .sequentiallyConsistent)
+            }
+            image.isUnsynced.store(true, ordering: .sequentiallyConsistent)
+            image.state.withLock { $0.syncs.fail() }
+            throw .storage(error.errno)
+        }
+        // Another sync failed while this one ran: the kernel reports a lost write once, and what was lost may be ours.
+        if let failure = image.failure {
+            image.state.withLock { $0.syncs.fail() }
+            throw failure
+        }
+        image.state.withLock { $0.syncs.end(number) }
+        if isSabotaged(.clearMarkAfterSync) { image.isUnsynced.store(false, ordering: .sequentiallyConsistent) }
+    }
+}
+
+/// What a task that joined a commit is resumed with, besides negative errnos.
+private enum CommitAnswer {
+    static let done: Int32 = 0
+    static let lead: Int32 = 1
+}

@@ -1,0 +1,111 @@
+import BlockStorage
+import QEDFormat
+
+/// A file of an open chain: its descriptor, and what it is.
+public struct ChainFile: Sendable {
+    public let file: ImageFile
+    public let member: ChainMember
+}
+
+/// Opens an image and the files behind it: by the names in their headers, and as nothing but plain local files.
+///
+/// A format is never guessed: a backing file is raw where the header says so, else it must be QED. Otherwise whoever can
+/// write into a raw file could make it look like an image that names any file of the host.
+public enum ImageChain {
+    /// No sensible chain is longer; a longer one costs descriptors and time at every read.
+    public static let longestChain = 200
+
+    /// - Parameters:
+    ///   - path: of the image.
+    ///   - backingCaching: of every file behind it. Through the page cache one copy of a base serves all its overlays.
+    /// - Returns: the image first. The image is locked for writing or reading, the others for reading.
+    public static func open(
+        path: String, isReadOnly: Bool, caching: ImageFile.Caching = .directWherePossible,
+        backingCaching: ImageFile.Caching = .buffered
+    ) throws(ChainError) -> [ChainFile] {
+        var (last, name) = try openQED(
+            path: path, access: isReadOnly ? .readOnly : .readWrite, caching: caching,
+            lock: isReadOnly ? .readOnly : .writable, backingOf: nil)
+        var files = [last]
+        while case .qed(let header, _) = last.member, let backingName = name {
+            guard files.count < longestChain else { throw .tooLong(path: path) }
+            let overlay = last.file.path
+            let backingPath: String
+            do { backingPath = try backingName.path(inImageAt: overlay) } catch {
+                throw .backingName(path: overlay, error)
+            }
+            // Before it is opened: its lock would be refused because this very chain holds it.
+            let identity = ImageFile.Identity(ofFileAt: backingPath)
+            guard !files.contains(where: { $0.file.identity == identity }) else {
+                throw .loop(path: path, repeated: backingPath)
+            }
+            if header.backingFileIsRaw {
+                let file = try openFile(
+                    path: backingPath, access: .readOnly, caching: backingCaching, lock: .readOnly, backingOf: overlay,
+                    allowBlockDevice: true)
+                last = ChainFile(file: file, member: .raw(sizeBytes: file.sizeBytes))
+                name = nil
+            } else {
+                (last, name) = try openQED(
+                    path: backingPath, access: .readOnly, caching: backingCaching, lock: .readOnly, backingOf: overlay)
+            }
+            files.append(last)
+        }
+        return files
+    }
+
+    private static func openQED(
+        path: String, access: ImageFile.Access, caching: ImageFile.Caching, lock: FileLock, backingOf overlay: String?
+    ) throws(ChainError) -> (ChainFile, BackingFileName?) {
+        let file = try openFile(path: path, access: access, caching: caching, lock: lock, backingOf: overlay)
+        do throws(ImageReadError) {
+            let image = try ImageHeader(reading: file)
+            // The last block must be whole to be read and written past the page cache, and so must a page of a table.
+            let block = UInt64(file.alignment.offsetBytes)
+            if image.header.imageSizeBytes % block != 0 || block > UInt64(QEDGeometry.l2PageSizeBytes) {
+                do throws(ImageFileError) { try file.useBufferedIO() } catch { throw .file(error) }
+            }
+            let member = ChainMember.qed(header: image.header, fileSizeBytes: file.sizeBytes)
+            return (ChainFile(file: file, member: member), image.backingFileName)
+        } catch {
+            if let overlay, error == .format(path: path, .notQED) {
+                throw .backingFormatUnknown(path: path, backingOf: overlay)
+            }
+            throw .image(error, backingOf: overlay)
+        }
+    }
+
+    private static func openFile(
+        path: String, access: ImageFile.Access, caching: ImageFile.Caching, lock: FileLock, backingOf overlay: String?,
+        allowBlockDevice: Bool = false
+    ) throws(ChainError) -> ImageFile {
+        do throws(ImageFileError) {
+            return try ImageFile(
+                path: path, access: access, caching: caching, lock: lock, allowBlockDevice: allowBlockDevice)
+        } catch {
+            throw .image(.file(error), backingOf: overlay)
+        }
+    }
+}
+
+/// A chain that cannot be opened. Nothing has been changed, and nothing stays locked.
+public enum ChainError: Error, Equatable, CustomStringConvertible {
+    case image(ImageReadError, backingOf: String?)
+    case backingFormatUnknown(path: String, backingOf: String)
+    case backingName(path: String, BackingNameError)
+    case loop(path: String, repeated: String)
+    case tooLong(path: String)
+
+    public var description: String {
+        switch self {
+        case .image(let error, nil): "\(error)"
+        case .image(let error, let overlay?): "\(error) (it is the backing file of \(overlay))"
+        case .backingFormatUnknown(let path, let overlay):
+            "\(path): the backing file of \(overlay) is not a QED image, and the image does not say that it is raw; "
+                + "if it is, say so: qemu-img rebase -u -b \(path) -F raw \(overlay)"
+        case .backingName(let path, let error): "\(path): \(error)"
+        case .loop(let path, let repeated): "\(path): its backing files form a loop: \(repeated) comes up twice"
+        case .tooLong(let path): "\(path): more than \(ImageChain.longestChain) backing files behind one another"
+        }
+    }
+}

@@ -1,0 +1,55 @@
+import QEDFormat
+import SystemPackage
+
+/// Why an image was not created.
+public enum ImageCreationError: Error, Sendable, Equatable {
+    case alreadyExists(path: String)
+    /// There is neither a size nor a backing file to take one from.
+    case sizeMissing(path: String)
+    /// No valid header could say what was asked for.
+    case cannotBeDescribed(path: String, QEDFormatError)
+    /// QEMU could not open such an image, and that was not asked for.
+    case qemuCannotOpen(path: String, QEMULimitation)
+    case backingName(path: String, BackingNameError)
+    /// The backing file is missing, not accessible, or not what it is said to be.
+    case backingFile(ImageReadError)
+    case directoryNotFound(path: String)
+    case noPermission(path: String)
+    /// `step` says what failed.
+    case failed(path: String, step: String, errno: Errno)
+
+    init(path: String, _ failure: NewFile.Failure) {
+        switch (failure.step, failure.errno) {
+        case (_, .fileExists): self = .alreadyExists(path: path)
+        case (.openDirectory, .noSuchFileOrDirectory), (.openDirectory, .notDirectory):
+            self = .directoryNotFound(path: path)
+        case (_, .permissionDenied), (_, .notPermitted), (_, .readOnlyFileSystem): self = .noPermission(path: path)
+        default: self = .failed(path: path, step: failure.step.rawValue, errno: failure.errno)
+        }
+    }
+}
+
+extension ImageCreationError: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .alreadyExists(let path):
+            "\(path): already exists; remove it or choose another name"
+        case .sizeMissing(let path):
+            "\(path): an image without a backing file needs a size, such as 20G"
+        case .cannotBeDescribed(let path, let error):
+            "\(path): cannot create such an image: \(error.fault)"
+        case .qemuCannotOpen(let path, let limitation):
+            "\(path): \(limitation); choose another cluster or table size, or use --force if QEMU shall never open it"
+        case .backingName(let path, let error):
+            "\(path): \(error)"
+        case .backingFile(let error):
+            "backing file \(error)"
+        case .directoryNotFound(let path):
+            "\(path): its directory does not exist; create it first"
+        case .noPermission(let path):
+            "\(path): no permission to create a file there"
+        case .failed(let path, let step, let errno):
+            "\(path): \(step): \(errno)"
+        }
+    }
+}

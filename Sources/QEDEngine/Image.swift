@@ -1,0 +1,143 @@
+import CSupport
+import Glibc
+import IOURing
+import QEDFormat
+import Synchronization
+import SystemPackage
+
+/// An open image with its backing chain: what all queues that serve it share.
+///
+/// Lookups go through `PageLookup` without locks. Everything that changes goes through `state`, whose lock is held only for
+/// transitions; the I/O that a transition asks for is performed by the caller, on its own queue.
+public final class Image: @unchecked Sendable {
+    /// A file of the chain. Only the last one can be raw.
+    enum Layer {
+        case qed(ImageLayer)
+        case raw(sizeBytes: UInt64)
+
+        var sizeBytes: UInt64 {
+            switch self {
+            case .qed(let layer): layer.header.imageSizeBytes
+            case .raw(let sizeBytes): sizeBytes
+            }
+        }
+    }
+
+    public let geometry: QEDGeometry
+    /// The device's size.
+    public let sizeBytes: UInt64
+    public let isReadOnly: Bool
+    public let hasBackingFile: Bool
+
+    let layers: [Layer]
+    /// The layers as the cache wants them: nil for a raw one.
+    let qedLayers: [ImageLayer?]
+    /// The image itself: layer 0.
+    let top: ImageLayer
+    /// Device offsets from here on have nothing in the backing chain: they read as zeros when unallocated.
+    let backingEnd: UInt64
+    let state: Lock<ImageState>
+
+    /// Something was written to the file that no sync covers yet.
+    let isUnsynced = Atomic<Bool>(false)
+    /// The errno of a failed sync, which nothing can mend: the kernel may have dropped what it could not write. 0: none.
+    let latchedFailure = Atomic<Int32>(0)
+
+    // SAFETY: page-aligned, allocated here and freed in deinit. The header page is touched by whoever holds the cursor's
+    // busy flag, or before the image is shared; the staging by the leader of the running commit.
+    let headerPage: UnsafeMutableRawPointer
+    let commitStaging: UnsafeMutableRawPointer
+    static let headerPageBytes = 4096
+    static let commitStagingPages = 64
+
+    /// What became of the log that an earlier process had left.
+    private let replay: MappingReplay.Outcome
+
+    /// Changes that were acknowledged, and would have died with the process that served the image before.
+    public var replayedChanges: Int { if case .replayed(let records) = replay { records } else { 0 } }
+
+    /// Why an earlier process's log was not replayed; nil when there was none, or it was.
+    public var replayRefusal: String? { if case .rejected(let reason) = replay { reason } else { nil } }
+
+    init(
+        layers: [Layer], top: ImageLayer, isReadOnly: Bool, state: consuming ImageState,
+        headerPage: UnsafeMutableRawPointer, replay: MappingReplay.Outcome
+    ) {
+        self.replay = replay
+        self.layers = layers
+        qedLayers = layers.map { if case .qed(let layer) = $0 { layer } else { nil } }
+        self.top = top
+        self.isReadOnly = isReadOnly
+        self.headerPage = headerPage
+        geometry = top.geometry
+        sizeBytes = top.header.imageSizeBytes
+        hasBackingFile = layers.count > 1
+        backingEnd = layers.count > 1 ? layers[1].sizeBytes : 0
+        commitStaging = .allocate(
+            byteCount: Image.commitStagingPages * QEDGeometry.l2PageSizeBytes, alignment: QEDGeometry.l2PageSizeBytes)
+        self.state = Lock(state)
+    }
+
+    deinit {
+        headerPage.deallocate()
+        commitStaging.deallocate()
+    }
+
+
+    /// A sync has failed: nothing that is written is promised to survive until the image has been opened again.
+    public var hasFailed: Bool { failure != nil }
+
+    /// The errno that every write and flush is answered with since a sync failed.
+    var failure: RequestError? {
+        latchedFailure.load(ordering: .relaxed) == 0 ? nil : .failedEarlier
+    }
+}
+
+/// What changes in an open image. Guarded by the image's lock.
+struct ImageState: ~Copyable {
+    var cache: PageCache
+    var cursor: AllocationCursor
+    var fills = ClusterFills()
+    var commit = CommitCoordinator<CompletionContinuation>()
+    var syncs = SyncCounter()
+    /// What a commit has yet to cover, for whoever takes over when this process dies; nil: nobody would.
+    var log: MappingLog?
+    /// L1 entries whose tables were made since the last commit.
+    var unwrittenL1Indexes: [Int] = []
+    /// Tasks that wait for a page of the cache, when every one is being loaded or filled; each looks again.
+    var slotWaiters: [CompletionContinuation] = []
+    /// Tasks that wait for the file to be extended: resumed with 0 or a negative errno.
+    var spaceWaiters: [CompletionContinuation] = []
+    /// NEED_CHECK stands in the header on disk, durably.
+    var needCheckIsSet: Bool
+    /// When clusters were last allocated, and metadata last became dirty: for the background commit. Milliseconds.
+    var lastAllocationTick: UInt64 = 0
+    var tick: UInt64 = 0
+
+    init(cache: consuming PageCache, cursor: AllocationCursor, needCheckIsSet: Bool) {
+        self.cache = cache
+        self.cursor = cursor
+        self.needCheckIsSet = needCheckIsSet
+    }
+
+    /// Changes the L2 entry of a cluster whose page is resident: first in the log, then for everybody.
+    /// - Parameter sealedBySync: the sync that must complete before the entry may be written; nil if none.
+    mutating func setEntry(
+        ofCluster cluster: UInt64, _ pageSlot: Int, to value: UInt64, in layer: ImageLayer, sealedBySync: UInt64?
+    ) {
+        let index = Int(truncatingIfNeeded: cluster) & (QEDGeometry.entriesPerL2Page - 1)
+        let oldValue = UInt64(littleEndian: cache.values(ofSlot: pageSlot)[index])
+        log?.append(.entry, index: cluster, value: value, oldValue: oldValue)
+        cache.setEntry(pageSlot, index: index, to: value, in: layer, sealedBySync: sealedBySync)
+    }
+
+    /// The tasks that wait for a page of the cache: one may be free now.
+    mutating func takeSlotWaiters() -> [CompletionContinuation] {
+        let waiters = slotWaiters
+        slotWaiters = []
+        return waiters
+    }
+
+    /// Whether metadata in memory differs from the file's.
+    var hasDirtyMetadata: Bool { !cache.dirtySlots.isEmpty || !unwrittenL1Indexes.isEmpty }
+}

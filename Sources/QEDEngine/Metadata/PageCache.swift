@@ -1,0 +1,239 @@
+import Glibc
+import IOURing
+import QEDFormat
+import Synchronization
+
+/// The L2 pages that are in memory, within a budget of bytes; the unit is 4 KiB of a table, wherever it belongs.
+///
+/// Lookups do not come here (see `PageLookup`); everything else does, under the image's lock. Clean pages are evicted by
+/// a clock; dirty, pinned and loading ones stay.
+struct PageCache: ~Copyable {
+    /// A page is written to the file as it was when all its entries were safe to write: an entry whose data may still be
+    /// lost in a power cut goes out with its old value.
+    struct UnsealedEntry {
+        var index: Int
+        var oldValue: UInt64
+        /// The entry may be written once a sync with this number or a later one has completed.
+        var sealedBySync: UInt64
+    }
+
+    enum Phase { case free, loading, resident }
+
+    struct Slot {
+        var layer = 0
+        var page = 0
+        var phase = Phase.free
+        var generation: UInt32 = 0
+        var isCareful = false
+        /// Its entries differ from the file's.
+        var isDirty = false
+        /// It is in `dirtySlots`.
+        var isListed = false
+        /// A snapshot of it is on its way to the file.
+        var isBeingWritten = false
+        /// Fills that will publish entries in it.
+        var pinCount = 0
+        var unsealed: [UnsealedEntry] = []
+        /// Entries set since the last snapshot.
+        var changeCount = 0
+        /// Tasks that wait for the page to be loaded: resumed with 0 or a negative errno.
+        var waiters: [CompletionContinuation] = []
+    }
+
+    // SAFETY: both allocated here and freed in deinit; `memory` is page-aligned and doubles as I/O buffer.
+    let memory: UnsafeMutableRawPointer
+    let referenced: UnsafeMutablePointer<Atomic<UInt8>>
+    let slotCount: Int
+    private var slots: [Slot]
+    private var clockHand = 0
+    private(set) var dirtySlots: [Int] = []
+
+    /// - Parameter budgetBytes: of pages; at least 16 of them.
+    init(budgetBytes: Int) {
+        slotCount = max(budgetBytes / QEDGeometry.l2PageSizeBytes, 16)
+        let sizeBytes = slotCount * QEDGeometry.l2PageSizeBytes
+        let mapped = mmap(nil, sizeBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        guard let mapped, mapped != MAP_FAILED else {
+            preconditionFailure("no memory for an L2 cache of \(sizeBytes) bytes")
+        }
+        memory = mapped
+        referenced = .allocate(capacity: slotCount)
+        for slot in 0..<slotCount { (referenced + slot).initialize(to: Atomic(0)) }
+        slots = Array(repeating: Slot(), count: slotCount)
+    }
+
+    deinit {
+        munmap(memory, slotCount * QEDGeometry.l2PageSizeBytes)
+        referenced.deallocate()
+    }
+
+    subscript(slot: Int) -> Slot {
+        get { slots[slot] }
+        _modify { yield &slots[slot] }
+    }
+
+    func address(ofSlot slot: Int) -> UnsafeMutableRawPointer { memory + slot * QEDGeometry.l2PageSizeBytes }
+
+    /// Entries of a slot that is not published, or is only read: plain values, little-endian.
+    func values(ofSlot slot: Int) -> UnsafeMutablePointer<UInt64> {
+        address(ofSlot: slot).assumingMemoryBound(to: UInt64.self)
+    }
+
+    /// The slot of a page that is resident or loading.
+    func slot(ofPage page: Int, in layer: ImageLayer) -> Int? {
+        guard let words = layer.tableWord(layer.geometry.l1Index(ofL2Page: page)).pageWords else { return nil }
+        let word = PageWord(rawValue: words[page & (layer.geometry.pagesPerTable - 1)].load(ordering: .acquiring))
+        if let slot = word.slot { return slot }
+        return loadingSlots.first { slots[$0].page == page && slots[$0].layer == layer.index }
+    }
+
+    private var loadingSlots: [Int] = []
+
+    /// A free slot for a page, the clock's next victim if need be.
+    /// - Returns: nil when every page is dirty or in use: a commit must come first.
+    mutating func takeSlot(layers: borrowing [ImageLayer?]) -> Int? {
+        // Two turns: the first may only clear the reference bits.
+        for _ in 0..<(2 * slotCount) {
+            let candidate = clockHand
+            clockHand = clockHand + 1 == slotCount ? 0 : clockHand + 1
+            let slot = slots[candidate]
+            switch slot.phase {
+            case .free: return candidate
+            case .loading: continue
+            case .resident:
+                if (slot.isDirty && !isSabotaged(.evictDirtyPages)) || slot.isBeingWritten || slot.pinCount > 0 {
+                    continue
+                }
+                if referenced[candidate].exchange(0, ordering: .relaxed) != 0 { continue }
+                if let layer = layers[slot.layer] { setWord(.absent, ofPage: slot.page, in: layer) }
+                slots[candidate].phase = .free
+                slots[candidate].unsealed = []
+                return candidate
+            }
+        }
+        return nil
+    }
+
+    /// Whether `takeSlot` would find one.
+    var hasRoom: Bool {
+        slots.contains { slot in
+            switch slot.phase {
+            case .free: true
+            case .loading: false
+            case .resident: !slot.isDirty && !slot.isBeingWritten && slot.pinCount == 0
+            }
+        }
+    }
+
+    /// Claims `slot` for a page that is about to be read into it.
+    mutating func beginLoading(_ slot: Int, page: Int, in layer: ImageLayer) {
+        precondition(slots[slot].phase == .free, "the slot is taken")
+        slots[slot].phase = .loading
+        slots[slot].layer = layer.index
+        slots[slot].page = page
+        slots[slot].generation &+= 1
+        slots[slot].isCareful = false
+        loadingSlots.append(slot)
+    }
+
+    /// Publishes a page that has been read, or gives the slot back where that failed.
+    /// - Returns: the tasks to resume.
+    mutating func endLoading(_ slot: Int, in layer: ImageLayer, succeeded: Bool, isCareful: Bool) -> [CompletionContinuation] {
+        precondition(slots[slot].phase == .loading, "the page was not being loaded")
+        loadingSlots.removeAll { $0 == slot }
+        slots[slot].phase = succeeded ? .resident : .free
+        slots[slot].isCareful = isCareful
+        referenced[slot].store(1, ordering: .relaxed)
+        if succeeded { publish(slot, in: layer) }
+        let waiters = slots[slot].waiters
+        slots[slot].waiters = []
+        if isSabotaged(.dropPageWaiters) { return [] }
+        return waiters
+    }
+
+    /// Makes a page of zeros resident without reading: for a table that this process has made.
+    mutating func addEmptyPage(_ slot: Int, page: Int, in layer: ImageLayer) {
+        precondition(slots[slot].phase == .free, "the slot is taken")
+        slots[slot].phase = .resident
+        slots[slot].layer = layer.index
+        slots[slot].page = page
+        slots[slot].generation &+= 1
+        slots[slot].isCareful = false
+        // Atomic stores: a lookup that still holds the slot's former page may be reading.
+        let entries = layer.lookup.entries(ofSlot: slot)
+        for index in 0..<QEDGeometry.entriesPerL2Page { entries[index].store(0, ordering: .relaxed) }
+        referenced[slot].store(1, ordering: .relaxed)
+        publish(slot, in: layer)
+    }
+
+    private func publish(_ slot: Int, in layer: ImageLayer) {
+        let word = PageWord(slot: slot, generation: slots[slot].generation, isCareful: slots[slot].isCareful)
+        setWord(word, ofPage: slots[slot].page, in: layer)
+    }
+
+    private func setWord(_ word: PageWord, ofPage page: Int, in layer: ImageLayer) {
+        guard let words = layer.pageWords(ofTable: layer.geometry.l1Index(ofL2Page: page)) else {
+            preconditionFailure("a page of a table that does not exist")
+        }
+        words[page & (layer.geometry.pagesPerTable - 1)].store(word.rawValue, ordering: .releasing)
+    }
+
+    /// Changes an entry of a resident page of the image itself and marks the page dirty.
+    /// - Parameter sealedBySync: the sync that must complete before the entry may be written; nil if none.
+    mutating func setEntry(_ slot: Int, index: Int, to value: UInt64, in layer: ImageLayer, sealedBySync: UInt64?) {
+        precondition(slots[slot].phase == .resident, "an entry of a page that is not in memory")
+        precondition(layer.index == 0, "only the image itself is written, never its backing files")
+        let entry = layer.lookup.entries(ofSlot: slot) + index
+        if let sealedBySync {
+            let oldValue = UInt64(littleEndian: entry.pointee.load(ordering: .relaxed))
+            slots[slot].unsealed.append(UnsealedEntry(index: index, oldValue: oldValue, sealedBySync: sealedBySync))
+        }
+        entry.pointee.store(value.littleEndian, ordering: .releasing)
+        slots[slot].changeCount &+= 1
+        if isSabotaged(.forgetDirtyPage) && index % 8 == 3 { return }
+        markDirty(slot)
+    }
+
+    /// Marks a page for the next commit: because it has changed, or because the last one could not write it.
+    mutating func markDirty(_ slot: Int) {
+        slots[slot].isDirty = true
+        guard !slots[slot].isListed else { return }
+        slots[slot].isListed = true
+        dirtySlots.append(slot)
+    }
+
+    /// All dirty pages, for a commit to write; what it does not write it marks again.
+    mutating func takeDirtySlots() -> [Int] {
+        for slot in dirtySlots { slots[slot].isListed = false }
+        let taken = dirtySlots.filter { slots[$0].isDirty }
+        dirtySlots.removeAll(keepingCapacity: true)
+        return taken
+    }
+
+    /// Copies what may be written of a page to `destination`: every entry that is sealed by the syncs up to
+    /// `completedSync`, and the old value of the others. A page with unsealed entries stays dirty.
+    mutating func snapshot(_ slot: Int, completedSync: UInt64, into destination: UnsafeMutableRawPointer) {
+        precondition(slots[slot].isDirty && !slots[slot].isBeingWritten, "only a dirty page is written, and once at a time")
+        slots[slot].isDirty = false
+        slots[slot].isBeingWritten = true
+        destination.copyMemory(from: address(ofSlot: slot), byteCount: QEDGeometry.l2PageSizeBytes)
+        slots[slot].unsealed.removeAll { $0.sealedBySync <= completedSync || isSabotaged(.writeLivePage) }
+        let entries = destination.assumingMemoryBound(to: UInt64.self)
+        // From the newest to the oldest: an entry that changed twice goes out as it was first.
+        for entry in slots[slot].unsealed.reversed() { entries[entry.index] = entry.oldValue.littleEndian }
+        if !slots[slot].unsealed.isEmpty { markDirty(slot) }
+    }
+
+    /// How many entries of a page were set since this was last asked.
+    mutating func takeChangeCount(_ slot: Int) -> Int {
+        defer { slots[slot].changeCount = 0 }
+        return slots[slot].changeCount
+    }
+
+    /// The write of a snapshot has ended; a page that could not be written has to be marked again.
+    mutating func writeEnded(_ slot: Int) {
+        precondition(slots[slot].isBeingWritten, "the page was not being written")
+        slots[slot].isBeingWritten = false
+        if isSabotaged(.forgetChangeDuringWrite) { slots[slot].isDirty = false }
+    }
+}

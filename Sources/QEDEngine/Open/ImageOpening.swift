@@ -1,0 +1,194 @@
+import BlockStorage
+import IOURing
+import QEDFormat
+import SystemPackage
+
+/// What is known of a file of the chain before its tables are read.
+public enum ChainMember: Sendable {
+    case qed(header: QEDHeader, fileSizeBytes: UInt64)
+    case raw(sizeBytes: UInt64)
+}
+
+/// How an image is to be opened.
+public struct ImageOptions: Sendable {
+    public var isReadOnly: Bool
+    /// For L2 pages in memory, those of backing files included.
+    public var cacheBytes: Int
+
+    /// Memory that outlives this process, for the image's mapping log; what an earlier process left there is replayed.
+    public var session: SessionMemory?
+
+    public init(isReadOnly: Bool = false, cacheBytes: Int = 32 << 20, session: SessionMemory? = nil) {
+        self.isReadOnly = isReadOnly
+        self.cacheBytes = cacheBytes
+        self.session = session
+    }
+}
+
+/// Memory for a `MappingLog`: mapped by somebody who keeps it mapped while the image is open.
+public struct SessionMemory: @unchecked Sendable {
+    // SAFETY: the engine alone writes to it between open and close; see `MappingLog`.
+    public var address: UnsafeMutableRawPointer
+    public var sizeBytes: Int
+    public var image: MappingLog.Identity
+
+    public init(address: UnsafeMutableRawPointer, sizeBytes: Int, image: MappingLog.Identity) {
+        self.address = address
+        self.sizeBytes = sizeBytes
+        self.image = image
+    }
+}
+
+/// An image that cannot be opened; nothing has been changed in it.
+public enum ImageOpenError: Error, Equatable, CustomStringConvertible {
+    case storage(StorageError)
+    case damaged(invalidEntries: UInt64, crossLinkedClusters: UInt64)
+    case tooLargeToCheck(fileSizeBytes: UInt64)
+
+    public var description: String {
+        switch self {
+        case .storage(let error): "cannot read or repair its tables: \(error)"
+        case .damaged(let invalid, 0):
+            "\(invalid) table entries point where no cluster can be; repair it (qemu-img check -r all) or open it read-only"
+        case .damaged(_, let crossLinked):
+            "\(crossLinked) clusters have more than one owner, which no repair can decide; open it read-only to save its data"
+        case .tooLargeToCheck(let size):
+            "a file of \(size) bytes has too many clusters to be checked; open it read-only"
+        }
+    }
+}
+
+extension Image {
+    /// Opens an image over its chain's storages: reads the L1 tables and, when it is to be written, checks its structure.
+    ///
+    /// A writable image is served only when every entry of every table points at a cluster of its own. If NEED_CHECK is set
+    /// the entries that a crash left dangling are dropped first, as the format asks; the bit stays set until the image is
+    /// closed or idle. Runs on the thread of `storages`' ring, before the image is shared.
+    public static func open<S: Storage>(
+        chain: [ChainMember], storages: [S], options: ImageOptions
+    ) async throws(ImageOpenError) -> Image {
+        precondition(chain.count == storages.count && !chain.isEmpty, "a storage for each file of the chain")
+        guard case .qed(var header, var fileSizeBytes) = chain[0] else { preconditionFailure("the image must be QED") }
+        let headerPage = UnsafeMutableRawPointer.allocate(byteCount: headerPageBytes, alignment: headerPageBytes)
+        var owned = false
+        defer { if !owned { headerPage.deallocate() } }
+        do throws(StorageError) {
+            try await storages[0].readFully(into: headerPage, byteCount: headerPageBytes, fileOffset: 0)
+        } catch {
+            throw .storage(error)
+        }
+        var endOfClusters: UInt64 = 0
+        var replay = MappingReplay.Outcome.nothingToReplay
+        if !options.isReadOnly {
+            if let session = options.session,
+                let log = MappingLog(adopting: session.address, sizeBytes: session.sizeBytes, for: session.image)
+            {
+                replay = try await MappingReplay.run(
+                    storages[0], header: header, fileSizeBytes: fileSizeBytes, log: log)
+            }
+            endOfClusters = try await prepareForWriting(
+                storages[0], header: &header, fileSizeBytes: &fileSizeBytes, headerPage: headerPage)
+        }
+
+        let cache = PageCache(budgetBytes: options.cacheBytes)
+        var layers: [Layer] = []
+        for (index, member) in chain.enumerated() {
+            switch member {
+            case .raw(let sizeBytes):
+                layers.append(.raw(sizeBytes: sizeBytes))
+            case .qed(let memberHeader, let memberSize):
+                let header = index == 0 ? header : memberHeader
+                let l1 = try await readL1(storages[index], header: header)
+                layers.append(
+                    .qed(
+                        ImageLayer(
+                            index: index, header: header, fileSizeBytes: index == 0 ? fileSizeBytes : memberSize, l1: l1,
+                            cache: cache)))
+            }
+        }
+        guard case .qed(let top) = layers[0] else { preconditionFailure("the image must be QED") }
+        let cursor = AllocationCursor(
+            clusterSizeBytes: header.geometry.clusterSizeBytes,
+            endOfClusters: options.isReadOnly ? 0 : endOfClusters)
+        owned = true
+        var state = ImageState(cache: cache, cursor: cursor, needCheckIsSet: header.needsCheck)
+        if let session = options.session, !options.isReadOnly {
+            state.log = MappingLog(
+                formatting: session.address,
+                capacity: MappingLog.capacity(ofSizeBytes: session.sizeBytes), for: session.image)
+        }
+        return Image(
+            layers: layers, top: top, isReadOnly: options.isReadOnly, state: state, headerPage: headerPage,
+            replay: replay)
+    }
+
+    /// - Returns: where the next cluster will be allocated: the file's length, a whole number of clusters.
+    private static func prepareForWriting<S: Storage>(
+        _ storage: S, header: inout QEDHeader, fileSizeBytes: inout UInt64, headerPage: UnsafeMutableRawPointer
+    ) async throws(ImageOpenError) -> UInt64 {
+        let scan = try await StructureScan.run(storage, header: header, fileSizeBytes: fileSizeBytes, repairs: false)
+        guard scan.crossLinkedClusters == 0, scan.invalidEntries == 0 || header.needsCheck else {
+            throw .damaged(invalidEntries: scan.invalidEntries, crossLinkedClusters: scan.crossLinkedClusters)
+        }
+        do throws(StorageError) {
+            if header.hasUnknownAutoclearFeatures {
+                // Before anything else is changed: another program's extra data is stale from now on.
+                header.clearUnknownAutoclearFeatures()
+                headerPage.copyMemory(from: header.encoded(), byteCount: QEDLimits.headerSizeBytes)
+                let block = max(storage.alignment.offsetBytes, Int(QEDLimits.sectorSizeBytes))
+                try await storage.writeFully(from: headerPage, byteCount: min(block, headerPageBytes), fileOffset: 0)
+                try await storage.sync()
+            }
+            if scan.invalidEntries > 0 {
+                _ = try await repair(storage, header: header, fileSizeBytes: fileSizeBytes)
+                try await storage.sync()
+            }
+            let wholeClusters = TableEntryBounds(header: header, fileSizeBytes: fileSizeBytes).endOfClustersFileOffset
+            // After a crash nobody refers to what lies behind the last cluster in use: space that was reserved ahead. An
+            // image that was closed well keeps its tail: it may be of use to somebody who wants to rescue data.
+            let length = header.needsCheck ? scan.endOfReferenced : wholeClusters
+            if length != fileSizeBytes {
+                try await storage.setLength(length)
+                try await storage.sync()
+                fileSizeBytes = length
+            }
+            return length
+        } catch {
+            throw .storage(error)
+        }
+    }
+
+    private static func repair<S: Storage>(
+        _ storage: S, header: QEDHeader, fileSizeBytes: UInt64
+    ) async throws(StorageError) -> StructureScan {
+        do {
+            return try await StructureScan.run(storage, header: header, fileSizeBytes: fileSizeBytes, repairs: true)
+        } catch {
+            if case .storage(let error) = error { throw error }
+            preconditionFailure("a repair that fails where the check before it did not: \(error)")
+        }
+    }
+
+    /// As much of the L1 table as the image's size needs.
+    private static func readL1<S: Storage>(_ storage: S, header: QEDHeader) async throws(ImageOpenError) -> [UInt64] {
+        let count = header.geometry.requiredL1Entries(imageSizeBytes: header.imageSizeBytes)
+        var entries: [UInt64] = []
+        entries.reserveCapacity(count)
+        let buffer = UnsafeMutableRawPointer.allocate(byteCount: QEDGeometry.l2PageSizeBytes, alignment: 4096)
+        defer { buffer.deallocate() }
+        while entries.count < count {
+            do throws(StorageError) {
+                try await StructureScan.readTable(
+                    storage, into: buffer, byteCount: QEDGeometry.l2PageSizeBytes,
+                    at: header.l1TableFileOffset + UInt64(entries.count * 8))
+            } catch {
+                throw .storage(error)
+            }
+            let values = buffer.assumingMemoryBound(to: UInt64.self)
+            for index in 0..<min(QEDGeometry.entriesPerL2Page, count - entries.count) {
+                entries.append(UInt64(littleEndian: values[index]))
+            }
+        }
+        return entries
+    }
+}

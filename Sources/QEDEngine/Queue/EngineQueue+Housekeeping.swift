@@ -1,0 +1,132 @@
+import BlockStorage
+import IOURing
+import QEDFormat
+import SystemPackage
+
+/// What has to be done now and then, by one queue's housekeeping task.
+struct Housekeeping {
+    var wantsCommit = false
+    var wantsExtension = false
+    var wantsTrim = false
+    var isRunning = false
+    /// When this queue first saw that something is not durable; 0: everything is. Milliseconds.
+    var dirtySince: UInt64 = 0
+}
+
+/// The background commit, extension ahead, and giving back what was extended in vain.
+extension EngineQueue {
+    /// How long acknowledged writes may stay volatile when nobody flushes.
+    static var commitDelayMilliseconds: UInt64 { 5_000 }
+    /// How long after the last allocation the image is trimmed and marked as clean.
+    static var trimDelayMilliseconds: UInt64 { 5_000 }
+    /// How often `tick` wants to be called while anything is pending.
+    public static var tickMilliseconds: UInt64 { 1_000 }
+
+    /// Looks at the time. Called about once a second by the owner of one queue of the image.
+    /// - Parameter now: milliseconds of a clock that does not go back; more than 0.
+    public func tick(_ now: UInt64) {
+        guard !image.isReadOnly, image.failure == nil else { return }
+        let isClean = nothingToFlush
+        let (idleFor, canTrim) = image.state.withLock { state in
+            state.tick = now
+            let idleFor = now >= state.lastAllocationTick ? now - state.lastAllocationTick : 0
+            return (idleFor, state.needCheckIsSet && state.fills.isEmpty && !state.cursor.isBusy)
+        }
+        if isClean {
+            housekeeping.dirtySince = 0
+            if canTrim && idleFor >= EngineQueue.trimDelayMilliseconds { housekeeping.wantsTrim = true }
+        } else if housekeeping.dirtySince == 0 {
+            housekeeping.dirtySince = now
+        } else if now - housekeeping.dirtySince >= EngineQueue.commitDelayMilliseconds {
+            housekeeping.wantsCommit = true
+            housekeeping.dirtySince = now
+        }
+        startHousekeeping()
+    }
+
+    /// Whether `tick` still has something to wait for: nothing while the image is clean and trimmed.
+    public var needsTick: Bool {
+        if image.isReadOnly || image.failure != nil { return false }
+        return !nothingToFlush || image.state.withLock { $0.needCheckIsSet }
+    }
+
+    /// Called between batches: extends the file before somebody has to wait for it.
+    public func endOfBatch() {
+        guard !housekeeping.isRunning, !image.isReadOnly else { return }
+        let wanted = image.state.withLock {
+            ($0.cursor.wantsExtension && $0.needCheckIsSet && $0.cursor.availableClusters > 0,
+             $0.cache.dirtySlots.count > $0.cache.slotCount / 2 || $0.log?.wantsCommit ?? false)
+        }
+        if wanted.0 { housekeeping.wantsExtension = true }
+        if wanted.1 { housekeeping.wantsCommit = true }
+        startHousekeeping()
+    }
+
+    private func startHousekeeping() {
+        let isWanted = housekeeping.wantsCommit || housekeeping.wantsExtension || housekeeping.wantsTrim
+        guard isWanted, !housekeeping.isRunning else { return }
+        housekeeping.isRunning = true
+        wakeTask(housekeepingSlot)
+    }
+
+    /// Errors stay where they are: dirty pages are dirty still, and the request that needs space meets the error itself.
+    func keepHouse() async {
+        let wanted = housekeeping
+        housekeeping.wantsCommit = false
+        housekeeping.wantsExtension = false
+        housekeeping.wantsTrim = false
+        do throws(RequestError) {
+            if wanted.wantsExtension { try await extend(atLeast: 1) }
+            if wanted.wantsCommit { try await commit(slot: housekeepingSlot) }
+            if wanted.wantsTrim { try await trim() }
+        } catch {
+            housekeeping.dirtySince = 0
+        }
+        housekeeping.isRunning = false
+    }
+
+    /// Gives back what was extended ahead and marks the image as clean, when nothing is being allocated.
+    func trim() async throws(RequestError) {
+        let length = image.state.withLock { state -> UInt64? in
+            // Pages that a commit is writing are dirty no more, but they are not durable either.
+            guard state.needCheckIsSet, state.fills.isEmpty, state.commit.isIdle, !state.hasDirtyMetadata
+            else { return nil }
+            return state.cursor.beginTrim()
+        }
+        guard let length else { return }
+        let failure = await shorten(to: isSabotaged(.trimTooShort) ? length - image.geometry.clusterSizeBytes : length)
+        let waiters = image.state.withLock { state in
+            state.cursor.trimEnded()
+            let waiters = state.spaceWaiters
+            state.spaceWaiters = []
+            return waiters
+        }
+        for waiter in waiters { waiter.resume(returning: 0) }
+        if let failure { throw failure }
+    }
+
+    private func shorten(to length: UInt64) async -> RequestError? {
+        do throws(RequestError) {
+            try await sync()
+            do throws(StorageError) { try await top.setLength(length) } catch { throw .storage(error.errno) }
+            image.state.withLock { $0.needCheckIsSet = false }
+            if !isSabotaged(.keepNeedCheck) { try await writeNeedCheck(false) }
+            try await sync()
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    /// Makes everything durable, gives back what was extended ahead, and marks the image as clean. The last thing that is
+    /// done with a writable image, by one queue, when no request is under way on any.
+    /// - Throws: what went wrong; the image is then as after a crash: sound, and checked when it is next opened.
+    public func close() async throws(RequestError) {
+        guard !image.isReadOnly else { return }
+        slots[housekeepingSlot].isSlow = true
+        try await commit(slot: housekeepingSlot)
+        // An extension ahead of its need may still be under way: what it gains is given back too.
+        _ = await cursorIdle()
+        try await trim()
+    }
+}

@@ -1,0 +1,63 @@
+import BlockStorage
+import IOURing
+import QEDFormat
+import SystemPackage
+
+/// Waiting for L2 pages.
+extension EngineQueue {
+    /// Returns when the page for `deviceOffset` was in memory; it may be gone again when the caller looks.
+    ///
+    /// One read of 4 KiB, shared by all that wait for the page.
+    func loadPage(layer: Int, deviceOffset: UInt64) async throws(RequestError) {
+        switch image.beginPageLoad(layer: layer, deviceOffset: deviceOffset) {
+        case .ready:
+            return
+        case .commitFirst:
+            try await makeRoom()
+        case .wait(let slot):
+            let result = await withUnsafeContinuation { (continuation: CompletionContinuation) in
+                if !image.waitForPage(slot, layer: layer, deviceOffset: deviceOffset, continuation) {
+                    continuation.resume(returning: 0)
+                }
+            }
+            guard result >= 0 else { throw .storage(Errno(rawValue: -result)) }
+        case .read(let slot, let fileOffset):
+            let address = image.pageAddress(slot)
+            var failure: Errno?
+            statistics.l2PageReads &+= 1
+            do {
+                try await layers[layer].storage.readFully(
+                    into: address, byteCount: QEDGeometry.l2PageSizeBytes, fileOffset: fileOffset)
+            } catch {
+                failure = error.errno
+            }
+            let waiters = image.pageLoaded(slot, layer: layer, succeeded: failure == nil)
+            for waiter in waiters { waiter.resume(returning: failure.map { -$0.rawValue } ?? 0) }
+            if let failure { throw .storage(failure) }
+        }
+    }
+
+    /// Returns when it makes sense to ask for a page of the cache again: after a commit where pages are dirty, else when a
+    /// page has been loaded or a fill has ended. A commit alone would free nothing then, and never wait.
+    func makeRoom() async throws(RequestError) {
+        var mustCommit = false
+        _ = await withUnsafeContinuation { (continuation: CompletionContinuation) in
+            let waits = image.state.withLock { state in
+                mustCommit = !state.cache.dirtySlots.isEmpty || !state.commit.isIdle
+                // Fills under way may have reserved all of the log; their end wakes us as well.
+                if mustCommit || (state.cache.hasRoom && state.log?.hasRoom(2) ?? true) { return false }
+                state.slotWaiters.append(continuation)
+                return true
+            }
+            if !waits { continuation.resume(returning: 0) }
+        }
+        if mustCommit { try await commit(slot: nil) }
+    }
+}
+
+extension Image {
+    /// Where a slot's page lies: its I/O buffer while it is being loaded.
+    func pageAddress(_ slot: Int) -> UnsafeMutableRawPointer {
+        top.lookup.memory + slot * QEDGeometry.l2PageSizeBytes
+    }
+}

@@ -1,0 +1,103 @@
+import BlockStorage
+import Glibc
+import IOURing
+import QEDFormat
+import SystemPackage
+
+/// Making the file longer, ahead of its need, and shorter again.
+extension EngineQueue {
+    /// Returns when there was room for `clusters` more clusters at some moment; the caller tries again.
+    /// - Throws: the errno of the extension, `noSpace` above all, to everybody who waits for it.
+    func extend(atLeast clusters: Int) async throws(RequestError) {
+        switch image.state.withLock({ $0.cursor.beginExtension(atLeast: clusters) }) {
+        case .enough:
+            return
+        case .wait:
+            let result = await cursorIdle()
+            guard result >= 0 else { throw .storage(Errno(rawValue: -result)) }
+        case .extend(let from, let end, let leastEnd):
+            do throws(RequestError) {
+                let reached = try await extendFile(from: from, to: end, atLeast: leastEnd)
+                endExtension(at: reached, result: 0)
+            } catch {
+                endExtension(at: nil, result: -error.errno.rawValue)
+                throw error
+            }
+        }
+    }
+
+    /// Returns when no extension or trim is under way, with the result of the one that was: 0 or a negative errno.
+    func cursorIdle() async -> Int32 {
+        await withUnsafeContinuation { (continuation: CompletionContinuation) in
+            let waits = image.state.withLock { state in
+                guard state.cursor.isBusy else { return false }
+                state.spaceWaiters.append(continuation)
+                return true
+            }
+            if !waits { continuation.resume(returning: 0) }
+        }
+    }
+
+    private func endExtension(at end: UInt64?, result: Int32) {
+        let waiters = image.state.withLock { state in
+            state.cursor.extensionEnded(at: end)
+            let waiters = state.spaceWaiters
+            state.spaceWaiters = []
+            return waiters
+        }
+        for waiter in waiters { waiter.resume(returning: result) }
+    }
+
+    /// Extends the file and makes its new length durable, together with NEED_CHECK when that is not set yet.
+    ///
+    /// The bit tells QEMU, and ourselves after a crash, to look for what was allocated and not linked.
+    /// - Returns: the length reached: less than `end`, but `leastEnd` or more, when space is short.
+    private func extendFile(
+        from start: UInt64, to end: UInt64, atLeast leastEnd: UInt64
+    ) async throws(RequestError) -> UInt64 {
+        let setsNeedCheck = image.state.withLock { !$0.needCheckIsSet }
+        if setsNeedCheck { try await writeNeedCheck(true) }
+        statistics.extensions &+= 1
+        var reached = end
+        while true {
+            do throws(StorageError) {
+                try await top.allocate(fileOffset: start, byteCount: reached - start)
+                break
+            } catch {
+                switch error.errno {
+                case .notSupported, Errno(rawValue: ENOSYS):
+                    // A file system without fallocate: the new length alone will do; space is found at the write.
+                    do throws(StorageError) { try await top.setLength(reached) } catch { throw .storage(error.errno) }
+                case .noSpace, .fileTooLarge, Errno(rawValue: EDQUOT):
+                    guard reached > leastEnd else { throw .storage(error.errno) }
+                    reached = max(leastEnd, roundedDownToCluster(start + (reached - start) / 2))
+                    continue
+                default:
+                    throw .storage(error.errno)
+                }
+                break
+            }
+        }
+        if !isSabotaged(.skipSyncAfterExtension) { try await sync() }
+        if setsNeedCheck { image.state.withLock { $0.needCheckIsSet = true } }
+        return reached
+    }
+
+    private func roundedDownToCluster(_ fileOffset: UInt64) -> UInt64 {
+        fileOffset & ~image.geometry.clusterMask
+    }
+
+    /// Writes the header with or without NEED_CHECK; the caller syncs. Everything else of the header's page stays as it is.
+    /// One at a time: the caller holds the cursor's busy flag.
+    func writeNeedCheck(_ isSet: Bool) async throws(RequestError) {
+        statistics.headerWrites &+= 1
+        let features = image.headerPage.loadUnaligned(
+            fromByteOffset: QEDHeaderField.features.fileOffset, as: UInt64.self)
+        let needCheck = QEDFeatures.needCheck.rawValue.littleEndian
+        image.headerPage.storeBytes(
+            of: isSet ? features | needCheck : features & ~needCheck,
+            toByteOffset: QEDHeaderField.features.fileOffset, as: UInt64.self)
+        let bytes = max(top.alignment.offsetBytes, Int(QEDLimits.sectorSizeBytes))
+        try await storageWrite(image.headerPage, byteCount: min(bytes, Image.headerPageBytes), fileOffset: 0)
+    }
+}

@@ -1,0 +1,287 @@
+import BlockStorage
+import IOURing
+import QEDFormat
+import Synchronization
+import SystemPackage
+
+/// The engine as one queue sees it: requests go in by slot, results come out, and everything between happens on the
+/// thread of the queue's ring.
+///
+/// Two paths. *Inline*: reads, overwrites and writes to fresh clusters whose L2 pages are in memory become storage
+/// operations at once, and their completions finish the request, without a task and without allocating memory. *Slow*:
+/// whatever has to wait for something first (a page, space, a copy from the backing file, a commit) is run by the slot's
+/// own task. An inline request that fails is run again by the slow path, which knows how to continue short transfers and
+/// what to report.
+public final class EngineQueue<S: Storage>: @unchecked Sendable {
+    // SAFETY: everything here belongs to the thread of the queue's ring; the image behind it is shared and locked.
+    public let image: Image
+    public let depth: Int
+    let executor: any TaskExecutor
+    let layers: UnsafeMutablePointer<LayerView>
+    let layerCount: Int
+    let slots: UnsafeMutablePointer<RequestSlot>
+    private let finished: UnsafeMutablePointer<(slot: Int32, result: Int32)>
+    private var finishedHead = 0
+    private var finishedTail = 0
+    /// For the inline path, which never waits: one list is enough.
+    var extents: ExtentList
+    let staging: StagingPool
+    let extentCapacity: Int
+    private(set) var taskCount = 0
+    private var isStopping = false
+
+    public internal(set) var statistics = EngineStatistics()
+    /// What the housekeeping task has been asked for.
+    var housekeeping = Housekeeping()
+
+    /// A file of the chain, with what the inline path needs of it in one place.
+    struct LayerView {
+        var lookup: PageLookup?
+        var sizeBytes: UInt64
+        var storage: S
+    }
+
+    /// The kind of the tokens whose completions belong to `storageCompleted`.
+    public static var tokenKind: UInt8 { 1 }
+
+    /// - Parameters:
+    ///   - storages: this queue's storage of each file of the chain, the image first.
+    ///   - depth: how many requests can be under way; their slots are numbered from 0.
+    ///   - largestRequestBytes: of reads and writes; larger ones are split by the slow path.
+    ///   - executor: runs tasks on this queue's thread, and on no other.
+    public init(
+        image: Image, storages: [S], depth: Int, largestRequestBytes: Int, executor: any TaskExecutor
+    ) {
+        precondition(storages.count == image.layers.count, "a storage for each file of the chain")
+        precondition(depth > 0, "a queue without slots")
+        self.image = image
+        self.depth = depth
+        self.executor = executor
+        layerCount = storages.count
+        layers = .allocate(capacity: storages.count)
+        for (index, storage) in storages.enumerated() {
+            let lookup: PageLookup? = if case .qed(let layer) = image.layers[index] { layer.lookup } else { nil }
+            (layers + index).initialize(
+                to: LayerView(lookup: lookup, sizeBytes: image.layers[index].sizeBytes, storage: storage))
+        }
+        // One more slot than the queue has tags: the housekeeping task's.
+        slots = .allocate(capacity: depth + 1)
+        slots.initialize(repeating: RequestSlot(), count: depth + 1)
+        finished = .allocate(capacity: depth + 1)
+        extentCapacity = largestRequestBytes / Int(QEDLimits.minimumClusterSizeBytes) + 8
+        extents = ExtentList(capacity: extentCapacity)
+        staging = StagingPool(clusterSizeBytes: image.geometry.clusterSizeBytes)
+    }
+
+    deinit {
+        layers.deinitialize(count: layerCount)
+        layers.deallocate()
+        slots.deinitialize(count: depth + 1)
+        slots.deallocate()
+        finished.deallocate()
+        extents.deallocate()
+    }
+
+    var housekeepingSlot: Int { depth }
+    var top: S { layers[0].storage }
+
+    // MARK: - Requests in, results out
+
+    /// Starts a request. Its result comes from `nextFinished`, perhaps at once.
+    public func start(_ slot: Int, _ request: BlockRequest) {
+        precondition(slot >= 0 && slot < depth, "no such slot")
+        slots[slot].request = request
+        slots[slot].firstError = 0
+        if let refusal = refusal(of: request) {
+            finish(slot, -refusal.errno.rawValue)
+            return
+        }
+        switch request.operation {
+        case .read:
+            if startRead(slot) { return }
+        case .write:
+            if startWrite(slot) { return }
+        case .flush:
+            if nothingToFlush {
+                finish(slot, 0)
+                return
+            }
+        case .discard, .writeZeroes:
+            break
+        }
+        wakeTask(slot)
+    }
+
+    /// Answers a request that the engine does not know.
+    public func refuse(_ slot: Int, _ errno: Errno) { finish(slot, -errno.rawValue) }
+
+    private func refusal(of request: BlockRequest) -> RequestError? {
+        if request.operation != .flush {
+            let (end, overflow) = request.deviceOffset.addingReportingOverflow(request.byteCount)
+            guard !overflow, end <= image.sizeBytes,
+                (request.deviceOffset | request.byteCount) % QEDLimits.sectorSizeBytes == 0
+            else { return .outOfRange }
+        }
+        if request.operation != .read {
+            if image.isReadOnly { return request.operation == .flush ? nil : .readOnly }
+            return image.failure
+        }
+        return nil
+    }
+
+    /// A request that is done: its slot, and 0 or a negative errno. Nil when there is none.
+    public func nextFinished() -> (slot: Int, result: Int32)? {
+        guard finishedHead != finishedTail else { return nil }
+        let entry = finished[finishedHead]
+        finishedHead = finishedHead == depth ? 0 : finishedHead + 1
+        return (Int(entry.slot), entry.result)
+    }
+
+    public var hasFinished: Bool { finishedHead != finishedTail }
+
+    @inline(__always)
+    func finish(_ slot: Int, _ result: Int32) {
+        finished[finishedTail] = (Int32(truncatingIfNeeded: slot), result)
+        finishedTail = finishedTail == depth ? 0 : finishedTail + 1
+    }
+
+    // MARK: - Storage completions
+
+    /// A storage operation with one of this queue's inline tokens has completed.
+    @inline(__always)
+    public func storageCompleted(_ token: CompletionToken, _ result: Int32) {
+        let slot = token.slot
+        let isWhole = result == Int32(truncatingIfNeeded: token.detail) || (isSabotaged(.acceptShortTransfer) && result > 0)
+        if !isWhole && slots[slot].firstError == 0 {
+            slots[slot].firstError = result < 0 ? result : -Errno.ioError.rawValue
+        }
+        slots[slot].outstanding &-= 1
+        if slots[slot].outstanding == 0 { transfersDone(slot) }
+    }
+
+    @inline(__always)
+    private func transfersDone(_ slot: Int) {
+        if slots[slot].isSlow {
+            if let waiter = slots[slot].transferWaiter {
+                slots[slot].transferWaiter = nil
+                waiter.resume(returning: 0)
+            }
+            return
+        }
+        let isWrite = slots[slot].request.operation == .write
+        if isWrite && !isSabotaged(.forgetUnsyncedMark) { markUnsynced() }
+        if slots[slot].firstError != 0 || (isWrite && slots[slot].request.forcesUnitAccess && !isSabotaged(.ignoreFUA)) {
+            wakeTask(slot)
+        } else {
+            finish(slot, 0)
+        }
+    }
+
+    /// The file holds something that no sync covers. Called after it was written, before it is acknowledged.
+    @inline(__always)
+    func markUnsynced() {
+        if !image.isUnsynced.load(ordering: .acquiring) { image.isUnsynced.store(true, ordering: .releasing) }
+    }
+
+    @inline(__always)
+    func dataToken(_ slot: Int, byteCount: UInt32) -> CompletionToken {
+        CompletionToken(kind: EngineQueue.tokenKind, slot: slot, detail: byteCount)
+    }
+
+    /// Submits the data transfers of a request whose extents are known; each counts as outstanding.
+    func submit(_ list: ExtentList, slot: Int, isWrite: Bool, buffer: UnsafeMutableRawPointer, bufferStart: UInt64) {
+        for index in 0..<list.count {
+            let extent = list[index]
+            let position = buffer + Int(truncatingIfNeeded: extent.deviceOffset &- bufferStart)
+            if extent.layer == Extent.zeros {
+                position.initializeMemory(as: UInt8.self, repeating: 0, count: Int(extent.byteCount))
+                continue
+            }
+            slots[slot].outstanding &+= 1
+            let token = dataToken(slot, byteCount: extent.byteCount)
+            let storage = layers[Int(extent.layer)].storage
+            if isWrite {
+                statistics.dataWrites &+= 1
+                storage.submit(
+                    .write(position, byteCount: extent.byteCount, fileOffset: extent.fileOffset), token: token)
+            } else {
+                statistics.dataReads &+= 1
+                storage.submit(
+                    .read(position, byteCount: extent.byteCount, fileOffset: extent.fileOffset), token: token)
+            }
+        }
+    }
+
+    // MARK: - The slots' tasks
+
+    /// Hands a slot's request to its task.
+    func wakeTask(_ slot: Int) {
+        slots[slot].isSlow = true
+        if slot != housekeepingSlot { statistics.slowRequests &+= 1 }
+        if !slots[slot].hasTask {
+            slots[slot].hasTask = true
+            slots[slot].isWoken = true
+            taskCount += 1
+            // SAFETY: the task runs on this queue's thread only: its executor preference says so, and nothing below
+            // leaves it.
+            Task(executorPreference: executor) { await self.runTask(slot) }
+        } else if let parked = slots[slot].parked {
+            slots[slot].parked = nil
+            parked.resume(returning: 0)
+        } else {
+            slots[slot].isWoken = true
+        }
+    }
+
+    private func runTask(_ slot: Int) async {
+        while await park(slot) {
+            if slot == housekeepingSlot {
+                await keepHouse()
+                continue
+            }
+            let result = await performSlowly(slot)
+            slots[slot].isSlow = false
+            finish(slot, result)
+        }
+        taskCount -= 1
+    }
+
+    /// Waits for the slot's next slow request.
+    /// - Returns: false when the queue is stopping.
+    private func park(_ slot: Int) async -> Bool {
+        if slots[slot].isWoken {
+            slots[slot].isWoken = false
+            return true
+        }
+        if isStopping { return false }
+        _ = await withUnsafeContinuation { (continuation: CompletionContinuation) in
+            slots[slot].parked = continuation
+        }
+        if slots[slot].isWoken {
+            slots[slot].isWoken = false
+            return true
+        }
+        return !isStopping
+    }
+
+    /// Ends the slots' tasks. Call it when no request is under way, then run the executor until `isStopped`.
+    public func stop() {
+        isStopping = true
+        for slot in 0...depth {
+            if let parked = slots[slot].parked {
+                slots[slot].parked = nil
+                parked.resume(returning: 0)
+            }
+        }
+    }
+
+    public var isStopped: Bool { isStopping && taskCount == 0 }
+
+    /// Suspends the slot's task until its transfers have completed.
+    func transfersCompleted(_ slot: Int) async {
+        guard slots[slot].outstanding > 0 else { return }
+        _ = await withUnsafeContinuation { (continuation: CompletionContinuation) in
+            slots[slot].transferWaiter = continuation
+        }
+    }
+}

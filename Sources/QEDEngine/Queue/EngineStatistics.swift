@@ -1,0 +1,33 @@
+/// What a queue has asked of its storage, by purpose. Counted by the queue's thread.
+public struct EngineStatistics: Equatable, Sendable {
+    /// Of guest data, from the image and the backing chain.
+    public var dataReads: UInt64 = 0
+    public var dataWrites: UInt64 = 0
+    /// Copies from the backing chain into new clusters, and the clusters that they filled.
+    public var fills: UInt64 = 0
+    public var filledClusters: UInt64 = 0
+    public var l2PageReads: UInt64 = 0
+    public var l2PageWrites: UInt64 = 0
+    /// Entries that the written pages changed.
+    public var l2EntriesWritten: UInt64 = 0
+    public var l1PieceWrites: UInt64 = 0
+    public var headerWrites: UInt64 = 0
+    public var syncs: UInt64 = 0
+    public var extensions: UInt64 = 0
+    public var commits: UInt64 = 0
+    /// Requests that a task had to finish.
+    public var slowRequests: UInt64 = 0
+
+    public init() {}
+
+    /// Every counter with its name, for output.
+    public var counters: [(name: String, value: UInt64)] {
+        [
+            ("data-reads", dataReads), ("data-writes", dataWrites), ("fills", fills),
+            ("filled-clusters", filledClusters), ("l2-page-reads", l2PageReads), ("l2-page-writes", l2PageWrites),
+            ("l2-entries-written", l2EntriesWritten), ("l1-piece-writes", l1PieceWrites),
+            ("header-writes", headerWrites), ("fsyncs", syncs), ("extensions", extensions), ("commits", commits),
+            ("slow-requests", slowRequests),
+        ]
+    }
+}

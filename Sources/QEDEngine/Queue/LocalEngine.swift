@@ -1,0 +1,96 @@
+import BlockStorage
+import IOURing
+import QEDFormat
+import SystemPackage
+
+/// An image served to the program that opened it, on the thread that opened it: for tools and tests.
+///
+/// It is the engine that serves devices, with one queue and without a device.
+public final class LocalEngine: @unchecked Sendable {
+    // SAFETY: used by the thread that made it.
+    public let image: Image
+    /// The open files, until the engine is closed: then they are closed, and their locks released.
+    public private(set) var chain: [ChainFile]
+    public let queue: EngineQueue<FileStorage>
+    /// How often the kernel was entered.
+    public private(set) var turns: UInt64 = 0
+    private let loop: RingLoop
+
+    /// Opens the image at `path` with its backing chain.
+    /// - Throws: `ChainError`, `ImageOpenError`, or `Errno` where there is no io_uring.
+    public init(
+        path: String, options: ImageOptions = ImageOptions(), depth: Int = 64, largestRequestBytes: Int = 1 << 20,
+        caching: ImageFile.Caching = .directWherePossible, backingCaching: ImageFile.Caching = .buffered
+    ) throws {
+        let chain = try ImageChain.open(
+            path: path, isReadOnly: options.isReadOnly, caching: caching, backingCaching: backingCaching)
+        let loop = try RingLoop(entries: 256, completionEntries: 4096)
+        do {
+            let storages = chain.map { $0.file.storage(on: loop.ring) }
+            image = try loop.run { () throws(ImageOpenError) in
+                try await Image.open(chain: chain.map(\.member), storages: storages, options: options)
+            }
+            queue = EngineQueue(
+                image: image, storages: storages, depth: depth, largestRequestBytes: largestRequestBytes,
+                executor: loop.executor)
+        } catch {
+            loop.close()
+            throw error
+        }
+        self.chain = chain
+        self.loop = loop
+    }
+
+    /// Hands what is prepared to the kernel, and handles what has completed.
+    public func turn(waits: Bool) {
+        turns += 1
+        // Tasks first: one may be ready to finish a request, and nothing would end the wait then.
+        loop.executor.runReady()
+        loop.turn(waits: waits && !queue.hasFinished) { token, result in queue.storageCompleted(token, result) }
+        queue.endOfBatch()
+        loop.executor.runReady()
+    }
+
+    /// Performs requests, as many at once as there are slots.
+    /// - Returns: the result of each: 0 or a negative errno.
+    public func perform(_ requests: [BlockRequest]) -> [Int32] {
+        var results = [Int32](repeating: 0, count: requests.count)
+        var requestOfSlot = [Int](repeating: -1, count: queue.depth)
+        var freeSlots = Array((0..<queue.depth).reversed())
+        var next = 0
+        var pending = requests.count
+        while pending > 0 {
+            while next < requests.count, let slot = freeSlots.popLast() {
+                requestOfSlot[slot] = next
+                queue.start(slot, requests[next])
+                next += 1
+            }
+            loop.executor.runReady()
+            while let (slot, result) = queue.nextFinished() {
+                results[requestOfSlot[slot]] = result
+                freeSlots.append(slot)
+                pending -= 1
+            }
+            if pending > 0 && (freeSlots.isEmpty || next == requests.count) { turn(waits: !queue.hasFinished) }
+        }
+        return results
+    }
+
+    /// Makes everything durable, trims the image, marks it as clean and ends the loop.
+    public func close() throws {
+        defer { shutDown() }
+        let queue = self.queue
+        try loop.run({ () throws(RequestError) in try await queue.close() }, inline: queue.storageCompleted)
+    }
+
+    /// Ends the loop and leaves the image as it is, as a crash would, but for what has been written already.
+    public func abandon() { shutDown() }
+
+    private func shutDown() {
+        queue.stop()
+        loop.executor.runReady()
+        while !queue.isStopped { turn(waits: true) }
+        loop.close()
+        chain = []
+    }
+}

@@ -1,0 +1,187 @@
+import Synchronization
+
+/// What an image's tables will say once the next commit is done: a log in memory that outlives the process.
+///
+/// A write into a new cluster is acknowledged when its data is in the file, long before its L2 entry is. Against a power
+/// cut that is right: nothing was promised. But when only the process dies, the file system above goes on and trusts every
+/// completed write; so each change of an entry is recorded here first, in memory that another process can map (a file on a
+/// tmpfs, mapped shared). Whoever opens the image next replays what no commit has covered.
+///
+/// The log is consistent between any two instructions. A record becomes valid with the store of its sequence number, the
+/// last of its four words; a slot is only used again when the commit that covers its old record is complete; and a
+/// commit is one store of a number. A power cut takes the log away with the memory, as it should.
+///
+///     0     magic, version and capacity, image device, image inode
+///     64    sequence number of the last record that a commit has covered
+///     4096  the records, a ring: sequence number, key, value, value before
+///
+/// Guarded by the image's lock.
+public struct MappingLog: @unchecked Sendable {
+    /// A change of one table entry.
+    struct Record: Equatable {
+        enum Kind: UInt64 {
+            /// `index` is the cluster's number on the device, `value` its L2 entry.
+            case entry = 0
+            /// `index` is the L1 index, `value` the new table's file offset.
+            case table = 1
+        }
+
+        var sequence: UInt64
+        var kind: Kind
+        var index: UInt64
+        var value: UInt64
+        var oldValue: UInt64
+    }
+
+    /// Which image a log belongs to.
+    public struct Identity: Equatable, Sendable {
+        public var device: UInt64
+        public var inode: UInt64
+
+        public init(device: UInt64, inode: UInt64) {
+            self.device = device
+            self.inode = inode
+        }
+    }
+
+    private static let magic: UInt64 = 0x676f_6c70_616d_6471
+    private static let version: UInt64 = 1
+    private static let recordBytes = 32
+    private static let recordsOffset = 4096
+    private static let committedOffset = 64
+
+    /// As many changes as one commit can be behind; at half of it a commit is started.
+    public static let standardCapacity = 65536
+
+    public static func sizeBytes(capacity: Int = standardCapacity) -> Int { recordsOffset + capacity * recordBytes }
+
+    /// As many records as fit.
+    public static func capacity(ofSizeBytes sizeBytes: Int) -> Int {
+        max((sizeBytes - recordsOffset) / recordBytes, 0)
+    }
+
+    // SAFETY: `memory` is 8-byte aligned, `sizeBytes(capacity)` long, and outlives the log: whoever maps it sees to that.
+    // The words that decide validity are written with release stores, in program order, by one thread at a time.
+    private let memory: UnsafeMutableRawPointer
+    private let capacity: UInt64
+    private(set) var lastSequence: UInt64
+    /// Records that fills under way will need.
+    private var reservedCount: UInt64 = 0
+
+    /// An empty log in `memory`, whatever was there before.
+    public init(formatting memory: UnsafeMutableRawPointer, capacity: Int = standardCapacity, for image: Identity) {
+        self.memory = memory
+        self.capacity = UInt64(capacity)
+        lastSequence = 0
+        // Invalid first, so that a process that dies meanwhile leaves nothing that looks like a log.
+        word(0).store(0)
+        for index in 0..<capacity { sequenceWord(UInt64(index)).store(0) }
+        word(MappingLog.committedOffset).store(0)
+        word(8).store(MappingLog.version << 32 | UInt64(capacity))
+        word(16).store(image.device)
+        word(24).store(image.inode)
+        word(0).store(MappingLog.magic)
+    }
+
+    /// The log that another process has left in `memory`.
+    /// - Returns: nil when there is none, or it is another image's.
+    public init?(adopting memory: UnsafeMutableRawPointer, sizeBytes: Int, for image: Identity) {
+        guard sizeBytes >= MappingLog.recordsOffset else { return nil }
+        self.memory = memory
+        capacity = memory.loadUnaligned(fromByteOffset: 8, as: UInt64.self) & 0xffff_ffff
+        lastSequence = 0
+        guard word(0).load() == MappingLog.magic,
+            word(8).load() >> 32 == MappingLog.version, capacity > 0,
+            capacity <= UInt64(sizeBytes - MappingLog.recordsOffset) / UInt64(MappingLog.recordBytes),
+            word(16).load() == image.device, word(24).load() == image.inode
+        else { return nil }
+        let committed = committedSequence
+        lastSequence = committed
+        for index in 0..<capacity {
+            lastSequence = max(lastSequence, sequenceWord(index).load())
+        }
+    }
+
+    // MARK: - Writing
+
+    /// Whether `count` more records find room, besides those that fills have reserved.
+    func hasRoom(_ count: Int) -> Bool { lastSequence - committedSequence + reservedCount + UInt64(count) <= capacity }
+
+    /// More than half of the log waits for a commit.
+    var wantsCommit: Bool { lastSequence - committedSequence > capacity / 2 }
+
+    mutating func reserve(_ count: UInt64) { reservedCount += count }
+
+    mutating func release(_ count: UInt64) {
+        precondition(reservedCount >= count, "more log records were released than reserved")
+        reservedCount -= count
+    }
+
+    /// Records a change, before it is made.
+    mutating func append(_ kind: Record.Kind, index: UInt64, value: UInt64, oldValue: UInt64) {
+        precondition(lastSequence - committedSequence < capacity, "the mapping log is full")
+        lastSequence += 1
+        let offset = slotOffset(lastSequence)
+        // The old record of this slot is covered by a commit; it stops counting before its words change.
+        word(offset).store(0)
+        word(offset + 8).store(kind.rawValue << 62 | index)
+        word(offset + 16).store(value)
+        word(offset + 24).store(oldValue)
+        word(offset).store(lastSequence)
+    }
+
+    /// Everything up to `sequence` is durable in the image.
+    func commit(through sequence: UInt64) {
+        precondition(sequence >= committedSequence && sequence <= lastSequence, "a commit of what was not recorded")
+        word(MappingLog.committedOffset).store(sequence)
+    }
+
+    // MARK: - Reading
+
+    var committedSequence: UInt64 { word(MappingLog.committedOffset).load() }
+
+    /// What no commit has covered, oldest first.
+    /// - Returns: nil when the memory cannot be what a log has left there.
+    func uncommitted() -> [Record]? {
+        let committed = committedSequence
+        guard lastSequence >= committed, lastSequence - committed <= capacity else { return nil }
+        var records: [Record] = []
+        records.reserveCapacity(Int(lastSequence - committed))
+        var sequence = committed
+        while sequence < lastSequence {
+            sequence += 1
+            let offset = slotOffset(sequence)
+            let key = word(offset + 8).load()
+            guard word(offset).load() == sequence, let kind = Record.Kind(rawValue: key >> 62) else {
+                return nil
+            }
+            records.append(
+                Record(
+                    sequence: sequence, kind: kind, index: key & (1 << 62 - 1),
+                    value: word(offset + 16).load(),
+                    oldValue: word(offset + 24).load()))
+        }
+        return records
+    }
+
+    private func slotOffset(_ sequence: UInt64) -> Int {
+        MappingLog.recordsOffset + Int((sequence - 1) % capacity) * MappingLog.recordBytes
+    }
+
+    private func sequenceWord(_ index: UInt64) -> SharedWord {
+        word(MappingLog.recordsOffset + Int(index) * MappingLog.recordBytes)
+    }
+
+    private func word(_ offset: Int) -> SharedWord { SharedWord(address: memory + offset) }
+}
+
+/// A word of shared memory: every load acquires, every store releases.
+private struct SharedWord {
+    // SAFETY: 8-byte aligned and inside the log's memory; `Atomic<UInt64>` has the layout of `UInt64`.
+    private let pointer: UnsafeMutablePointer<Atomic<UInt64>>
+
+    init(address: UnsafeMutableRawPointer) { pointer = address.assumingMemoryBound(to: Atomic<UInt64>.self) }
+
+    @inline(__always) func load() -> UInt64 { pointer.pointee.load(ordering: .acquiring) }
+    @inline(__always) func store(_ value: UInt64) { pointer.pointee.store(value, ordering: .releasing) }
+}

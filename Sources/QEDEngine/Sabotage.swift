@@ -1,0 +1,80 @@
+/// Faults that the simulation plants in the engine, one at a time, to prove that it would find them.
+///
+/// Compiled in only with `QED_SABOTAGE` (an environment variable of the package's build); in every other build
+/// `isSabotaged` is the constant false and costs nothing.
+public enum Sabotage: String, CaseIterable, Sendable {
+    /// Entries of filled clusters are written without a sync after their data.
+    case skipSyncBeforeEntries
+    /// The live page is written, with entries whose data is not durable.
+    case writeLivePage
+    /// L1 entries of new tables are never written.
+    case forgetL1Entry
+    /// The new length is used before it is durable.
+    case skipSyncAfterExtension
+    /// Clusters are handed out past the durable end.
+    case reservePastDurableEnd
+    /// The clusters of a failed fill are published all the same.
+    case publishFailedFill
+    /// NEED_CHECK is not cleared by a trim.
+    case keepNeedCheck
+    /// A changed page is not marked dirty when it was written before.
+    case forgetDirtyPage
+    /// A page that changes while it is written counts as clean.
+    case forgetChangeDuringWrite
+    /// A flush that finds a commit running is answered without waiting.
+    case flushIgnoresRunningCommit
+    /// A flush that finds a commit running shares that one.
+    case flushJoinsRunningCommit
+    /// The waiters of a fill are not resumed.
+    case dropFillWaiters
+    /// Those who share a commit are not resumed.
+    case dropCommitFollowers
+    /// The result of a page write is not looked at.
+    case ignorePageWriteError
+    /// A failed sync is forgotten by the next flush.
+    case noLatchAfterFailedSync
+    /// Pages that could not be written are not written again.
+    case forgetUnwrittenPages
+    /// A fill leaves out what lies behind the data.
+    case fillWithoutTail
+    /// A fill leaves out what lies in front of the data.
+    case fillWithoutHead
+    /// Whole clusters over backing data are allocated without a fill's ordering.
+    case fillIsFresh
+    /// The file is cut below clusters that are being filled.
+    case trimTooShort
+    /// Zeroing a cluster over backing data leaves its entry 0.
+    case skipZeroOverBacking
+    /// The mark that says that a sync is needed is not set by writes in place.
+    case forgetUnsyncedMark
+    /// Dirty pages are evicted.
+    case evictDirtyPages
+    /// Zeroing in place punches one sector too many.
+    case punchTooMuch
+    /// A fill's entries count as sealed by a sync that began before its data was written.
+    case sealBySyncInFlight
+    /// A sync takes the mark away when it ends, with the marks of what completed meanwhile.
+    case clearMarkAfterSync
+    /// Those who wait for a page are not resumed.
+    case dropPageWaiters
+    /// FUA is ignored.
+    case ignoreFUA
+    /// The last sync of a commit is left out.
+    case skipFinalSync
+    /// A short transfer counts as whole.
+    case acceptShortTransfer
+
+    #if QED_SABOTAGE
+    // SAFETY: set once, before the engine runs.
+    nonisolated(unsafe) public static var active: Sabotage?
+    #endif
+}
+
+@inline(__always)
+func isSabotaged(_ fault: Sabotage) -> Bool {
+    #if QED_SABOTAGE
+    return Sabotage.active == fault
+    #else
+    return false
+    #endif
+}

@@ -1,0 +1,150 @@
+import BlockStorage
+import Glibc
+import IOURing
+import SystemPackage
+
+/// What has been submitted to the disks of one machine and has not completed. Which operation completes next is up to
+/// the seed.
+final class SimulatedIO: @unchecked Sendable {
+    // SAFETY: a simulation has one thread.
+    enum Kind {
+        case storage(StorageOperation)
+        case setLength(UInt64)
+    }
+
+    struct Operation {
+        var kind: Kind
+        var disk: SimulatedDisk
+        var queue: Int
+        var token: CompletionToken
+        /// For a sync: what had completed when it was submitted.
+        var coveredSequence: Int
+        /// Completes after everything else, mostly.
+        var isSlow: Bool
+    }
+
+    private(set) var inFlight: [Operation] = []
+    /// The machine is being taken down: operations fail at once and touch no disk.
+    var isDead = false
+    var fault: Fault?
+    /// Operations that have completed.
+    private(set) var completedCount = 0
+    private(set) var faultCount = 0
+    private(set) var failedSyncs = 0
+
+    var slowPercent = 10
+
+    func submit(
+        _ kind: Kind, disk: SimulatedDisk, queue: Int, token: CompletionToken, alignment: StorageAlignment
+    ) {
+        if case .storage(let operation) = kind { checkAlignment(of: operation, alignment) }
+        // Whether it is slow follows from its number: no draw here, where the engine and not the machine runs.
+        let isSlow = (inFlight.count &* 37 &+ completedCount &* 61) % 100 < slowPercent
+        inFlight.append(
+            Operation(
+                kind: kind, disk: disk, queue: queue, token: token, coveredSequence: disk.sequence, isSlow: isSlow))
+    }
+
+    private func checkAlignment(of operation: StorageOperation, _ alignment: StorageAlignment) {
+        func check(_ buffer: UnsafeRawPointer?, _ byteCount: Int, _ fileOffset: UInt64) {
+            precondition(
+                fileOffset % UInt64(alignment.offsetBytes) == 0 && byteCount % alignment.offsetBytes == 0,
+                "an operation at \(fileOffset) of \(byteCount) bytes where multiples of \(alignment.offsetBytes) are asked for")
+            precondition(
+                byteCount == 0 || UInt(bitPattern: buffer) % UInt(alignment.memoryBytes) == 0,
+                "a buffer that is not aligned")
+        }
+        switch operation {
+        case .read(let buffer, let byteCount, let fileOffset): check(buffer, Int(byteCount), fileOffset)
+        case .write(let buffer, let byteCount, let fileOffset): check(buffer, Int(byteCount), fileOffset)
+        case .writeGathered(let vectors, let count, let fileOffset):
+            for index in 0..<Int(count) { check(vectors[index].base, vectors[index].byteCount, fileOffset) }
+        case .sync, .allocate, .punchHole, .zeroRange: break
+        }
+    }
+
+    /// Completes one operation: its effect on the disk happens now.
+    func completeOne(_ random: inout SeededRandom) -> (operation: Operation, result: Int32) {
+        var index = random.below(inFlight.count)
+        if inFlight[index].isSlow, random.chance(15, in: 16), let other = inFlight.firstIndex(where: { !$0.isSlow }) {
+            index = other
+        }
+        let operation = inFlight.remove(at: index)
+        let number = completedCount
+        completedCount += 1
+        if isDead { return (operation, -EIO) }
+        if let fault, fault.strikes(number) {
+            faultCount += 1
+            return (operation, fail(operation, fault.effect, &random))
+        }
+        return (operation, execute(operation, limit: Int.max))
+    }
+
+    /// - Parameter limit: the most bytes that a transfer moves.
+    private func execute(_ operation: Operation, limit: Int) -> Int32 {
+        let disk = operation.disk
+        switch operation.kind {
+        case .setLength(let length):
+            disk.setLength(length)
+        case .storage(.read(let buffer, let byteCount, let fileOffset)):
+            return Int32(disk.read(into: buffer, byteCount: min(Int(byteCount), limit), at: fileOffset))
+        case .storage(.write(let buffer, let byteCount, let fileOffset)):
+            let count = min(Int(byteCount), limit)
+            disk.write(buffer, byteCount: count, at: fileOffset)
+            return Int32(count)
+        case .storage(.writeGathered(let vectors, let vectorCount, let fileOffset)):
+            var done = 0
+            for index in 0..<Int(vectorCount) {
+                let count = min(vectors[index].byteCount, limit - done)
+                if let base = vectors[index].base, count > 0 {
+                    disk.write(base, byteCount: count, at: fileOffset + UInt64(done))
+                    done += count
+                }
+            }
+            return Int32(done)
+        case .storage(.sync):
+            disk.makeDurable(upTo: operation.coveredSequence)
+        case .storage(.allocate(let fileOffset, let byteCount)):
+            disk.setLengthAtLeast(fileOffset + byteCount)
+        case .storage(.punchHole(let fileOffset, let byteCount)), .storage(.zeroRange(let fileOffset, let byteCount)):
+            disk.zero(byteCount: byteCount, at: fileOffset)
+        }
+        return 0
+    }
+
+    private func fail(_ operation: Operation, _ effect: Fault.Effect, _ random: inout SeededRandom) -> Int32 {
+        let byteCount = operation.transferBytes
+        let sectors = byteCount / SparsePages.sectorBytes
+        switch effect {
+        case .short:
+            guard sectors > 1 else { return execute(operation, limit: Int.max) }
+            return execute(operation, limit: (1 + random.below(sectors - 1)) * SparsePages.sectorBytes)
+        case .error(let errno):
+            // An interrupted operation has done nothing; any other may have done a part.
+            if errno != .interrupted {
+                switch operation.kind {
+                case .storage(.write), .storage(.writeGathered):
+                    _ = execute(operation, limit: random.below(sectors + 1) * SparsePages.sectorBytes)
+                case .storage(.sync):
+                    operation.disk.loseSome(&random)
+                    failedSyncs += 1
+                case .storage(.allocate(let fileOffset, let count)) where random.chance(1, in: 2):
+                    operation.disk.setLengthAtLeast(fileOffset + count / 2 / 4096 * 4096)
+                default: break
+                }
+            }
+            return -errno.rawValue
+        }
+    }
+}
+
+extension SimulatedIO.Operation {
+    var transferBytes: Int {
+        switch kind {
+        case .storage(.read(_, let byteCount, _)), .storage(.write(_, let byteCount, _)): return Int(byteCount)
+        case .storage(.writeGathered(let vectors, let count, _)):
+            return (0..<Int(count)).reduce(0) { $0 + vectors[$1].byteCount }
+        default: return 0
+        }
+    }
+}

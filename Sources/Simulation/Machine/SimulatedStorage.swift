@@ -1,0 +1,30 @@
+import BlockStorage
+import IOURing
+import SystemPackage
+
+/// A simulated file as one queue of the engine sees it.
+struct SimulatedStorage: Storage {
+    let io: SimulatedIO
+    let disk: SimulatedDisk
+    /// Whose inline tokens its operations carry.
+    let queue: Int
+    let alignment: StorageAlignment
+
+    func submit(_ operation: StorageOperation, token: CompletionToken) {
+        io.submit(.storage(operation), disk: disk, queue: queue, token: token, alignment: alignment)
+    }
+
+    func setLength(_ sizeBytes: UInt64) async throws(StorageError) {
+        var result: Int32
+        repeat {
+            result = await withUnsafeContinuation { (continuation: CompletionContinuation) in
+                io.submit(
+                    .setLength(sizeBytes), disk: disk, queue: queue, token: CompletionToken(continuation),
+                    alignment: alignment)
+            }
+        } while result == -Errno.interrupted.rawValue
+        guard result >= 0 else { throw StorageError(.setLength, errno: Errno(rawValue: -result)) }
+    }
+
+    func length() async throws(StorageError) -> UInt64 { disk.length }
+}

@@ -1,0 +1,180 @@
+import QEDEngine
+import SystemPackage
+
+/// One operation of the disk fails, every one in turn: while the image is opened, in each request, while it is closed.
+///
+/// The request that met the fault is answered with its errno, no request is left without an answer, the image stays
+/// sound, and when the fault is gone everything works again, unless a sync has failed: then nothing is ever flushed.
+public struct FaultLoop {
+    public struct Report: Sendable {
+        /// Runs with a fault that struck.
+        public var faults = 0
+        public var states = 0
+    }
+
+    let scene: Scene
+    let seed: UInt64
+    private let clusterSectors: Int
+    private let sectors: Int
+
+    public init(scene: Scene, seed: UInt64) {
+        self.scene = scene
+        self.seed = seed
+        clusterSectors = Int(scene.clusterSizeBytes / 512)
+        sectors = Int(scene.imageSizeBytes / 512)
+    }
+
+    public static let effects: [Fault.Effect] = [.error(.ioError), .error(.noSpace), .error(.interrupted), .short]
+
+    /// Each is played one request at a time and all at once.
+    private var scripts: [[PlayedRequest]] {
+        let cluster = clusterSectors
+        return [
+            [PlayedRequest(.write, 1..<3), PlayedRequest(.flush), PlayedRequest(.read, 0..<cluster)],
+            [PlayedRequest(.write, 0..<(2 * cluster)), PlayedRequest(.write, 4..<7, fua: true)],
+            [
+                PlayedRequest(.write, (cluster - 2)..<(cluster + 2)), PlayedRequest(.write, (2 * cluster + 1)..<(2 * cluster + 2)),
+                PlayedRequest(.write, (2 * cluster + 3)..<(2 * cluster + 5)), PlayedRequest(.flush),
+            ],
+            [
+                PlayedRequest(.write, 0..<cluster), PlayedRequest(.flush), PlayedRequest(.writeZeroes, 2..<4),
+                PlayedRequest(.writeZeroes, 0..<(3 * cluster), keepsSpace: true), PlayedRequest(.discard, 0..<cluster),
+                PlayedRequest(.flush),
+            ],
+            [
+                PlayedRequest(.write, (sectors - 3)..<sectors), PlayedRequest(.read, (sectors - cluster)..<sectors),
+                PlayedRequest(.writeZeroes, (sectors - cluster)..<sectors, fua: true),
+            ],
+        ]
+    }
+
+    public func run() throws -> Report {
+        var report = Report()
+        for (index, script) in scripts.enumerated() {
+            for allAtOnce in [false, true] {
+                for effect in FaultLoop.effects {
+                    // An operation that is interrupted for ever never ends, and no kernel does that.
+                    for isPersistent in effect == .error(.interrupted) ? [false] : [false, true] {
+                        var operation = 0
+                        while true {
+                            let fault = Fault(effect, operation: operation, isPersistent: isPersistent)
+                            do {
+                                guard try play(script, allAtOnce: allAtOnce, fault, &report) else { break }
+                            } catch {
+                                throw Violation(
+                                    "\(scene), seed \(seed), script \(index)\(allAtOnce ? " at once" : ""), \(fault): \(error)")
+                            }
+                            report.faults += 1
+                            operation += 1
+                        }
+                    }
+                }
+            }
+        }
+        return report
+    }
+
+    private var window: [Range<Int>] { [0..<min(4 * clusterSectors, sectors), (sectors - clusterSectors)..<sectors] }
+
+    private func allowedErrors(_ fault: Fault) -> Set<Int32> {
+        switch fault.effect {
+        case .error(.interrupted), .short: []
+        // After a failed sync every later request is answered with EIO.
+        case .error(let errno): [errno.rawValue, Errno.ioError.rawValue]
+        }
+    }
+
+    /// - Returns: whether the fault struck.
+    private func play(
+        _ script: [PlayedRequest], allAtOnce: Bool, _ fault: Fault, _ report: inout Report
+    ) throws -> Bool {
+        let backing = try scene.makeBacking()
+        let check = CrashCheck(scene: scene, backing: backing, seed: seed)
+        defer { report.states += check.states }
+        var options = Machine.Options()
+        options.alignmentBytes = 512
+        var machine = Machine(disk: try scene.makeDisk(), backing: backing, options: options, seed: seed)
+        machine.fault = fault
+        if let refusal = try machine.open() {
+            guard machine.faultCount > 0, case .error = fault.effect else { throw Violation("refused: \(refusal)") }
+            try machine.settle()
+            machine = Machine(disk: machine.disk, backing: backing, options: options, seed: seed)
+            try check.open(machine, "after the fault")
+            if let error = try machine.close() { throw Violation("closing fails: \(error)") }
+            return true
+        }
+        let player = Player(
+            machine: machine, history: SectorHistory(sizeBytes: scene.imageSizeBytes) { [scene] in scene.initialValue($0) },
+            depth: options.depth, largestSectors: 4 * clusterSectors)
+        player.allowedErrors = allowedErrors(fault)
+        for request in script {
+            player.start(request)
+            if !allAtOnce { try player.drain { _ in } }
+        }
+        try player.drain { _ in }
+        try machine.settle()
+        // Transient faults are met by the engine's own retries; an errno with no request to report it to would be a loss.
+        if machine.faultCount == 0 {
+            let error = try machine.close()
+            guard machine.faultCount > 0 else {
+                if let error { throw Violation("closing fails: \(error)") }
+                return false
+            }
+            if error == nil {
+                try verifyClosed(machine, player, check)
+            } else {
+                guard case .error(let errno) = fault.effect, errno != .interrupted else {
+                    throw Violation("closing fails with \(String(describing: error)) for \(fault)")
+                }
+                try reopen(machine, player, check, backing)
+            }
+            return true
+        }
+        try check.cutPower(machine, player.history, window, limit: 8, samples: 6)
+        machine.fault = nil
+        if machine.io.failedSyncs > 0 {
+            // O7: whatever is asked for now, nothing is promised.
+            player.allowedErrors = [Errno.ioError.rawValue]
+            player.start(PlayedRequest(.write, 0..<1, fua: true))
+            player.start(PlayedRequest(.flush))
+            let before = player.errorCount
+            try player.drain { _ in }
+            if player.errorCount != before + 2 { throw Violation("a request succeeds that must not after a failed sync") }
+            if try machine.close() == nil { throw Violation("closing succeeds after a failed sync") }
+            try reopen(machine, player, check, backing)
+            return true
+        }
+        player.allowedErrors = []
+        for request in script {
+            player.start(request)
+            try player.drain { _ in }
+        }
+        player.start(PlayedRequest(.flush))
+        try player.drain { _ in }
+        try check.cutPower(machine, player.history, window, limit: 8, samples: 4)
+        if let error = try machine.close() { throw Violation("closing fails though the fault is gone: \(error)") }
+        try verifyClosed(machine, player, check)
+        return true
+    }
+
+    private func verifyClosed(_ machine: Machine, _ player: Player, _ check: CrashCheck) throws {
+        let history = player.history
+        try check.checkClosed(
+            machine.disk, window, allows: { history.mayRead($0, $1, start: history.now) },
+            explain: { history.explain($0) })
+    }
+
+    /// The process ends; another one opens the image. Mappings that were only in memory are lost, as in a power cut.
+    private func reopen(
+        _ machine: Machine, _ player: Player, _ check: CrashCheck, _ backing: [Machine.BackingFile]
+    ) throws {
+        let history = player.history
+        try check.cutPower(machine, history, window, limit: 8, samples: 6)
+        let next = Machine(disk: machine.disk, backing: backing, options: Machine.Options(), seed: seed)
+        try check.open(next, "after the fault")
+        try check.readBack(
+            next, window, "after the fault", allows: { history.maySurvive($0, $1) },
+            explain: { history.explain($0) })
+        if let error = try next.close() { throw Violation("closing fails after the fault: \(error)") }
+    }
+}

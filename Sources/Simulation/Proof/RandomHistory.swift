@@ -1,0 +1,241 @@
+import QEDEngine
+import QEDFormat
+import SystemPackage
+
+/// A long history from one seed: a scene, requests of all kinds at once, ticks, closes, power cuts, and lives after them.
+///
+/// The seed also decides what kind of history it is (few or many requests at once, a cache of few pages, one or two queues,
+/// how often it flushes), so that each leaves other things out.
+public struct RandomHistory {
+    public struct Report: Sendable, Equatable {
+        public var states = 0
+        public var requests = 0
+        public var operations = 0
+    }
+
+    public let seed: UInt64
+    public let requestLimit: Int
+    private var random: SeededRandom
+    public let scene: Scene
+    private var options = Machine.Options()
+    private let windows: [Range<Int>]
+    private let concurrency: Int
+    private let blockSectors: Int
+    private let checkOneIn: Int
+    private let flushPercent: Int
+    private let zeroPercent: Int
+    private let largestSectors: Int
+    /// How often an operation of the disk fails, in a thousand steps.
+    private let faultsPerThousand: Int
+
+    public init(seed: UInt64, requestLimit: Int = 120) {
+        self.seed = seed
+        self.requestLimit = requestLimit
+        random = SeededRandom(seed: seed)
+        let clusterSizeBytes = random.pick([4096, 4096, 4096, 16384, 65536] as [UInt64])
+        let isWide = random.chance(1, in: 3)
+        let imageSizeBytes: UInt64 = isWide ? 100 << 20 : clusterSizeBytes * 24
+        scene = Scene(
+            clusterSizeBytes: clusterSizeBytes, imageSizeBytes: imageSizeBytes,
+            base: random.pick([.none, .none, .raw, .short, .qed]))
+        concurrency = random.pick([1, 2, 4, 8, 16, 64])
+        options.queueCount = random.chance(1, in: 4) ? 2 : 1
+        options.depth = max(concurrency / options.queueCount, 1)
+        options.alignmentBytes = random.pick([1, 512, 512, 4096])
+        options.slowPercent = random.pick([0, 10, 40])
+        blockSectors = max(options.alignmentBytes / 512, 1)
+        flushPercent = random.pick([1, 5, 15])
+        zeroPercent = random.pick([0, 10, 30])
+        faultsPerThousand = random.pick([0, 0, 4])
+        checkOneIn = random.pick([2, 4, 8])
+        let sectors = Int(imageSizeBytes / 512)
+        let clusterSectors = Int(clusterSizeBytes / 512)
+        if isWide {
+            // More pages than the smallest cache holds, around the ends of tables, pages and the backing file.
+            var places = (0..<random.pick([18, 40])).map { Int(clusterSizeBytes) / 8 * $0 * 8 % (sectors - 64) }
+            places.append(sectors - 64)
+            places.append(Int(scene.baseBytes / 512) / 64 * 64)
+            windows = places.map { first in
+                let start = min(max(first / clusterSectors * clusterSectors, 0), sectors - 64)
+                return start..<min(start + max(16, min(clusterSectors, 32)), sectors)
+            }
+        } else {
+            windows = [0..<min(sectors, 1024)]
+        }
+        largestSectors = random.pick([8, 2 * clusterSectors, 4 * clusterSectors]).clamped(to: blockSectors...512)
+    }
+
+    // MARK: - Requests
+
+    private mutating func nextRequest() -> PlayedRequest {
+        let window = random.pick(windows)
+        let blocks = window.count / blockSectors
+        let largest = min(max(largestSectors / blockSectors, 1), blocks)
+        let clusterSectors = Int(scene.clusterSizeBytes / 512)
+        var first = random.below(blocks)
+        var count = min(1 + random.below(largest), blocks - first)
+        if random.chance(1, in: 4), window.count >= clusterSectors, clusterSectors % blockSectors == 0 {
+            // Whole clusters.
+            first = first * blockSectors / clusterSectors * clusterSectors / blockSectors
+            count = min(clusterSectors / blockSectors * (1 + random.below(2)), blocks - first)
+        }
+        let start = window.lowerBound + first * blockSectors
+        let range = start..<(start + count * blockSectors)
+        let dice = random.below(100)
+        if dice < flushPercent { return PlayedRequest(.flush) }
+        if dice < flushPercent + zeroPercent {
+            return random.chance(1, in: 3)
+                ? PlayedRequest(.discard, range)
+                : PlayedRequest(.writeZeroes, range, fua: random.chance(1, in: 8), keepsSpace: random.chance(1, in: 3))
+        }
+        if random.chance(1, in: 4) { return PlayedRequest(.read, range) }
+        return PlayedRequest(.write, range, fua: random.chance(1, in: 12))
+    }
+
+    // MARK: - Playing
+
+    /// - Throws: `Violation` or `Machine.Hang`.
+    public mutating func run(
+        keepsLog: Bool = false, observer: ((CrashState) throws -> Void)? = nil
+    ) throws -> Report {
+        let scene = self.scene
+        let backing = try scene.makeBacking()
+        let check = CrashCheck(scene: scene, backing: backing, seed: seed)
+        if let observer { check.observer = { try observer(CrashState(disk: $0, history: $1)) } }
+        var report = Report()
+        let history = SectorHistory(sizeBytes: scene.imageSizeBytes) { scene.initialValue($0) }
+        var machine = Machine(disk: try scene.makeDisk(), backing: backing, options: options, seed: random.next())
+        try check.open(machine, "a new image")
+        let player = Player(
+            machine: machine, history: history, depth: options.depth, largestSectors: 512)
+        player.keepsLog = keepsLog
+        do {
+            for life in 0..<3 {
+                try play(player, check)
+                report.operations += machine.completedOperations
+                let isLast = life == 2
+                if machine.io.failedSyncs == 0 && random.chance(1, in: 3) {
+                    try player.drain { _ in }
+                    machine.fault = nil
+                    if let error = try machine.close() { throw Violation("closing fails: \(error)") }
+                    let last = player.history
+                    try check.checkClosed(machine.disk, windows, allows: { last.mayRead($0, $1, start: last.now) },
+                        explain: { last.explain($0) })
+                    if isLast { break }
+                    machine = Machine(disk: machine.disk, backing: backing, options: options, seed: random.next())
+                    try check.open(machine, "the closed image")
+                    player.goOn(with: machine)
+                } else {
+                    let left = check.survivor(of: machine)
+                    try machine.takeDown()
+                    if isLast { break }
+                    machine = Machine(disk: left, backing: backing, options: options, seed: random.next())
+                    try recover(machine, player, check)
+                }
+            }
+        } catch {
+            if keepsLog { throw Violation((player.log + ["\(error)"]).joined(separator: "\n")) }
+            throw error
+        }
+        report.states = check.states
+        report.requests = player.finishedCount
+        return report
+    }
+
+    /// Opens what a power cut has left, with more power cuts meanwhile, and takes what it reads as the truth.
+    private mutating func recover(_ machine: Machine, _ player: Player, _ check: CrashCheck) throws {
+        let before = player.history
+        let windows = self.windows
+        let refusal = try machine.open { completed in
+            if completed { try check.cutPower(machine, before, windows, limit: 16, samples: 3) }
+        }
+        if let refusal { throw Violation("the image that is left is refused: \(refusal)") }
+        var after = before
+        _ = after.advance()
+        let time = after.now
+        try check.readBack(machine, windows, "after recovery") { sector, value in
+            let isAllowed = before.maySurvive(sector, value)
+            if before.isTouched(sector) { after.settle(sector, value: value) }
+            return isAllowed
+        } explain: { before.explain($0) }
+        after.flushed(start: time + 1)
+        _ = after.advance()
+        _ = after.advance()
+        player.history = after
+        player.goOn(with: machine)
+    }
+
+    /// Lets one of the next operations fail, once or until the next fault is planted or the fault is taken away.
+    private mutating func plantFault(_ player: Player) {
+        let machine = player.machine
+        if machine.fault != nil, random.chance(1, in: 2) {
+            machine.fault = nil
+            return
+        }
+        let effect = random.pick([.error(.ioError), .error(.noSpace), .error(.interrupted), .short] as [Fault.Effect])
+        machine.fault = Fault(
+            effect, operation: machine.completedOperations + random.below(8),
+            isPersistent: effect != .error(.interrupted) && random.chance(1, in: 4))
+        player.allowedErrors = [Errno.ioError.rawValue, Errno.noSpace.rawValue]
+    }
+
+    private mutating func play(_ player: Player, _ check: CrashCheck) throws {
+        let machine = player.machine
+        player.allowedErrors = []
+        var started = 0
+        let startPercent = random.pick([5, 20, 60])
+        while started < requestLimit {
+            if player.hasFreeSlot && (player.pendingCount == 0 || random.chance(startPercent, in: 100)) {
+                player.start(nextRequest())
+                started += 1
+            }
+            if random.chance(faultsPerThousand, in: 1000) { plantFault(player) }
+            if machine.io.failedSyncs > 0 && random.chance(1, in: 100) { return }
+            if random.chance(1, in: 200) { machine.tick(milliseconds: random.chance(1, in: 2) ? 1_000 : 6_000) }
+            let completed = machine.step()
+            try player.poll()
+            if random.chance(1, in: 2) { machine.endOfBatch() }
+            if completed == nil && player.pendingCount > 0 && !player.machine.hasReady {
+                throw Machine.Hang(reason: "nothing is ready, nothing in flight, \(player.pendingCount) requests wait")
+            }
+            if completed == true, random.chance(1, in: checkOneIn) {
+                try check.cutPower(machine, player.history, windows, limit: 8, samples: 4)
+            }
+            if player.pendingCount == 0, random.chance(1, in: 4) {
+                for window in windows { for sector in window { player.history.prune(sector) } }
+            }
+            if random.chance(1, in: 150) {
+                try player.drain { _ in }
+                machine.fault = nil
+                if random.chance(1, in: 2) {
+                    // Idle for long: commit, then trim.
+                    for _ in 0..<4 {
+                        machine.tick(milliseconds: 6_000)
+                        try machine.settle { completed in
+                            if completed {
+                                try check.cutPower(machine, player.history, windows, limit: 8, samples: 4)
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What a power cut has left, for a judge outside the simulation.
+public struct CrashState {
+    public let disk: SimulatedDisk
+    let history: SectorHistory
+
+    /// Compares the content of the device, as another program reads it, with what the model allows.
+    /// - Returns: the first sector that holds something else.
+    public func firstSectorThatMayNotBe(_ device: UnsafeRawBufferPointer) -> Int? {
+        guard let base = device.baseAddress, device.count == Int(history.sizeBytes) else { return 0 }
+        return (0..<(device.count / 512)).first { !history.maySurvive($0, SectorValue.read(base + $0 * 512)) }
+    }
+}
+
+extension Comparable {
+    fileprivate func clamped(to range: ClosedRange<Self>) -> Self { min(max(self, range.lowerBound), range.upperBound) }
+}

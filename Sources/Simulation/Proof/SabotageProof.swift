@@ -1,0 +1,47 @@
+#if QED_SABOTAGE
+import QEDEngine
+
+/// The proof of the proof: with each of its planted faults the engine must be caught.
+public enum SabotageProof {
+    public struct Finding: Sendable {
+        public var proof: String
+        public var violation: String
+        public var duration: Duration
+    }
+
+    /// Looks for a violation with one fault planted; nil when none is found in `limit`.
+    ///
+    /// Not to be run beside anything else that uses the engine.
+    public static func find(_ sabotage: Sabotage, limit: Duration) -> Finding? {
+        Sabotage.active = sabotage
+        defer { Sabotage.active = nil }
+        let start = ContinuousClock.now
+        func finding(_ proof: String, _ body: () throws -> Void) -> Finding? {
+            do {
+                try body()
+                return nil
+            } catch {
+                return Finding(proof: proof, violation: "\(error)", duration: ContinuousClock.now - start)
+            }
+        }
+        var seed: UInt64 = 0
+        while ContinuousClock.now - start < limit {
+            seed += 1
+            let found = finding("random history, seed \(seed)") {
+                var history = RandomHistory(seed: seed)
+                _ = try history.run()
+            }
+            if let found { return found }
+            // Chance has had its turn: now everything else, once.
+            guard seed == 40 else { continue }
+            for scene in ExhaustiveSequences.scenes where scene.clusterSizeBytes == 4096 {
+                let found =
+                    finding("faults, \(scene)") { _ = try FaultLoop(scene: scene, seed: 1).run() }
+                    ?? finding("sequences, \(scene)") { _ = try ExhaustiveSequences(scene: scene).run(length: 2) }
+                if let found { return found }
+            }
+        }
+        return nil
+    }
+}
+#endif

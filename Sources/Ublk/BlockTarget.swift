@@ -1,0 +1,30 @@
+import IOURing
+
+/// What serves the requests of one queue: the queue loop hands it requests and its own I/O's completions, and takes
+/// results. Everything happens on the queue's thread.
+public protocol BlockTarget: AnyObject {
+    /// Starts a request. `buffer` holds the data of a write, or takes that of a read; it is the target's until the request is
+    /// finished. The result comes from `nextFinished`, perhaps at once.
+    func start(tag: Int, _ request: RequestDescriptor, buffer: UnsafeMutableRawPointer)
+
+    /// An operation that the target put on the queue's ring has completed.
+    func completed(_ token: CompletionToken, _ result: Int32)
+
+    /// All completions of a turn have been handed out.
+    func endOfBatch()
+
+    /// A request that is done: 0 for success, or a negative errno that is not EAGAIN. Nil when there is none.
+    func nextFinished() -> (tag: Int, result: Int32)?
+
+    /// Whether `tick` should be called about once a second.
+    var needsTick: Bool { get }
+
+    /// - Parameter nowMilliseconds: of the monotonic clock.
+    func tick(nowMilliseconds: UInt64)
+
+    /// No request is under way and none will come: let go of everything.
+    func stop()
+
+    /// Whether nothing of the target's is left on the ring.
+    var isStopped: Bool { get }
+}

@@ -1,0 +1,147 @@
+import Glibc
+import IOURing
+import SystemPackage
+
+/// How a queue's loop ended.
+public enum QueueEnd: Equatable, Sendable {
+    /// The device was stopped: every tag came back aborted.
+    case stopped
+    /// The driver refused a command: a defect of ours or the driver's. The errno, and for which tag.
+    case refused(tag: Int, errno: Errno)
+}
+
+/// A hardware queue: fetches its tags, hands their requests to a target and commits the results, until the device stops.
+///
+/// One thread runs it from beginning to end: the driver takes a queue's commands from the thread that fetched (6.12), and
+/// runs deliveries as that thread's task work. One turn: everything that has completed is handled, the target's finished
+/// requests are committed, and one system call submits all of it and waits.
+public final class QueueLoop<Target: BlockTarget> {
+    private let queue: UInt16
+    private let depth: Int
+    private let loop: RingLoop
+    private let descriptors: DescriptorTable
+    private let buffers: QueueBuffers
+    private let target: Target
+    private let device = DeviceFile.registered(index: 0)
+    /// Tags that the driver will not use again.
+    private var retiredTags = 0
+    /// Requests that the target has.
+    private var requestsUnderWay = 0
+    private var end = QueueEnd.stopped
+    private var nextTickMilliseconds: UInt64 = 0
+
+    /// The kind of the tokens of this loop's commands; a target uses others.
+    public static var tokenKind: UInt8 { 2 }
+
+    /// Sets up the queue on the calling thread, which must go on to `run`.
+    /// - Parameters:
+    ///   - info: the device as it was negotiated.
+    ///   - makeTarget: gets the loop that carries the target's I/O and tasks.
+    public init(
+        device: UblkCharacterDevice, info: UblkDeviceInfo, queue: Int,
+        makeTarget: (RingLoop) throws -> Target
+    ) throws {
+        self.queue = UInt16(queue)
+        depth = info.queueDepth
+        // The commands of all tags, and beside them a few operations of the target for each.
+        let entries = UInt32(max(depth * 2, 64))
+        loop = try RingLoop(entries: entries, completionEntries: entries * 4)
+        do {
+            try loop.ring.registerFiles([device.descriptor])
+            buffers = try QueueBuffers(depth: depth, maxIOSizeBytes: info.maxIOSizeBytes)
+            descriptors = try DescriptorTable.map(device, queue: queue, depth: depth)
+        } catch {
+            loop.close()
+            throw error
+        }
+        do {
+            target = try makeTarget(loop)
+        } catch {
+            descriptors.unmap()
+            loop.close()
+            throw error
+        }
+    }
+
+    /// Serves until the device stops. Everything is released when it returns, but for the character device itself.
+    public func run() -> QueueEnd {
+        for tag in 0..<depth { fetch(tag) }
+        while retiredTags < depth || requestsUnderWay > 0 { turn() }
+        target.stop()
+        loop.executor.runReady()
+        while !target.isStopped { turn() }
+        descriptors.unmap()
+        loop.close()
+        return end
+    }
+
+    private func turn() {
+        let ticks = target.needsTick
+        loop.turn(waits: true, timeoutNanoseconds: ticks ? tickNanoseconds : nil) { token, result in
+            if token.kind == Self.tokenKind {
+                commandCompleted(tag: token.slot, result)
+            } else {
+                target.completed(token, result)
+            }
+        }
+        if ticks { tickIfDue() }
+        target.endOfBatch()
+        loop.executor.runReady()
+        while let (tag, result) = target.nextFinished() { commit(tag, result) }
+    }
+
+    private func commandCompleted(tag: Int, _ result: Int32) {
+        switch FetchResult(result: result) {
+        case .request:
+            requestsUnderWay += 1
+            target.start(tag: tag, descriptors[tag], buffer: buffers.buffer(tag))
+        case .aborted:
+            retiredTags += 1
+        case .needsData:
+            retire(tag, .invalidArgument)
+        case .refused(let code):
+            retire(tag, Errno(rawValue: -code))
+        }
+    }
+
+    private func retire(_ tag: Int, _ errno: Errno) {
+        retiredTags += 1
+        if end == .stopped { end = .refused(tag: tag, errno: errno) }
+    }
+
+    private func fetch(_ tag: Int) {
+        QueueCommands.fetch(
+            on: loop.ring, device: device, queue: queue, tag: UInt16(tag), bufferAddress: address(tag),
+            token: CompletionToken(kind: Self.tokenKind, slot: tag))
+    }
+
+    /// The driver is told the whole size, or an error: anything between is lost or repeated, depending on the kernel.
+    private func commit(_ tag: Int, _ result: Int32) {
+        requestsUnderWay -= 1
+        var answer = result
+        if result >= 0 {
+            let request = descriptors[tag]
+            switch request.operation {
+            case .read, .write: answer = Int32(truncatingIfNeeded: request.sizeBytes)
+            default: answer = 0
+            }
+        }
+        precondition(answer != -EAGAIN, "the block layer would take EAGAIN for a wish to be asked again")
+        QueueCommands.commitAndFetch(
+            on: loop.ring, device: device, queue: queue, tag: UInt16(tag), result: answer, bufferAddress: address(tag),
+            token: CompletionToken(kind: Self.tokenKind, slot: tag))
+    }
+
+    private func address(_ tag: Int) -> UInt64 { UInt64(UInt(bitPattern: buffers.buffer(tag))) }
+
+    private var tickNanoseconds: Int64 { 1_000_000_000 }
+
+    private func tickIfDue() {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        let now = UInt64(time.tv_sec) * 1000 + UInt64(time.tv_nsec) / 1_000_000
+        guard now >= nextTickMilliseconds else { return }
+        nextTickMilliseconds = now + UInt64(tickNanoseconds / 1_000_000)
+        target.tick(nowMilliseconds: now)
+    }
+}

@@ -1,0 +1,182 @@
+import ArgumentParser
+import Glibc
+import QEDEngine
+import Simulation
+
+/// Runs the engine on simulated disks that lose power, and says how many disks were looked at.
+@main
+struct QedUblkSim: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "qed-ublk-sim",
+        abstract: "Prove the engine by simulation: random histories, power cuts at every point, failing disks.")
+
+    @Option(help: "First seed. With --histories 1 this repeats one history.")
+    var seed: UInt64 = 1
+
+    @Option(help: "Stop after this many histories.")
+    var histories: Int = .max
+
+    @Option(help: "Stop after this many crash states.")
+    var states: Int = .max
+
+    @Option(help: "Stop after this many seconds.")
+    var seconds: Int = 10
+
+    @Option(help: "Stop after this many violations.")
+    var failuresToStop = 10
+
+    @Flag(help: "Print what happened before a violation.")
+    var log = false
+
+    @Option(help: "What to run: random, exhaustive, faults, scenarios, sabotage.")
+    var proof: Proof = .random
+
+    @Option(help: "A fault to plant in the engine; builds with QED_SABOTAGE=1 have them.")
+    var sabotage: String?
+
+    enum Proof: String, ExpressibleByArgument, CaseIterable { case random, exhaustive, faults, scenarios, sabotage }
+
+    func run() throws {
+        try plantSabotage()
+        let start = ContinuousClock.now
+        let states =
+            switch proof {
+            case .random: try playHistories()
+            case .exhaustive: try playSequences()
+            case .faults: try playFaults()
+            case .scenarios: try playScenarios()
+            case .sabotage: try findSabotage()
+            }
+        let elapsed = ContinuousClock.now - start
+        let duration = Double(elapsed.components.seconds) + Double(elapsed.components.attoseconds) * 1e-18
+        print("\(states) crash states in \(Int(duration)) s: \(Int(Double(states) / max(duration, 0.001))) states/s")
+    }
+
+    private func plantSabotage() throws {
+        guard let sabotage else { return }
+        #if QED_SABOTAGE
+        guard let fault = Sabotage(rawValue: sabotage) else {
+            throw ValidationError("no such fault: \(sabotage); there are \(Sabotage.allCases.map(\.rawValue))")
+        }
+        Sabotage.active = fault
+        #else
+        throw ValidationError("\(sabotage): this program was built without QED_SABOTAGE=1 in the environment")
+        #endif
+    }
+
+    /// - Returns: the crash states that were looked at.
+    private func playHistories() throws -> Int {
+        let start = ContinuousClock.now
+        var checked = 0
+        var played = 0
+        var failures = 0
+        while played < histories, checked < states, ContinuousClock.now - start < .seconds(seconds) {
+            let current = seed &+ UInt64(played)
+            var history = RandomHistory(seed: current)
+            CurrentSeed.note(current)
+            CurrentSeed.startTimer()
+            do {
+                checked += try history.run(keepsLog: log).states
+            } catch {
+                print("seed \(current) (\(history.scene)): \(error)")
+                fflush(nil)
+                failures += 1
+                if failures >= failuresToStop { break }
+            }
+            played += 1
+        }
+        print("\(played) histories")
+        if failures > 0 { throw ExitCode(1) }
+        return checked
+    }
+
+    private func playSequences() throws -> Int {
+        var checked = 0
+        for scene in ExhaustiveSequences.scenes {
+            CurrentSeed.note(seed)
+            for length in 1...3 {
+                let report = try ExhaustiveSequences(scene: scene).run(length: length, seed: seed)
+                checked += report.states
+                print("\(scene): \(report.sequences) sequences of \(length), \(report.states) crash states")
+                fflush(nil)
+            }
+        }
+        return checked
+    }
+
+    /// Every planted fault must be found within a minute.
+    private func findSabotage() throws -> Int {
+        #if QED_SABOTAGE
+        var missed = 0
+        for fault in Sabotage.allCases {
+            CurrentSeed.note(seed)
+            if let finding = SabotageProof.find(fault, limit: .seconds(60)) {
+                print("\(fault): found in \(finding.duration), \(finding.proof): \(finding.violation.prefix(120))")
+            } else {
+                print("\(fault): NOT FOUND")
+                missed += 1
+            }
+            fflush(nil)
+        }
+        print("\(Sabotage.allCases.count - missed) of \(Sabotage.allCases.count) planted faults found")
+        if missed > 0 { throw ExitCode(1) }
+        return 0
+        #else
+        throw ValidationError("this program was built without QED_SABOTAGE=1 in the environment")
+        #endif
+    }
+
+    private func playScenarios() throws -> Int {
+        for base in [Scene.Base.none, .raw] {
+            for operation in [BlockOperation.read, .write, .writeZeroes] {
+                CurrentSeed.note(seed)
+                CurrentSeed.startTimer()
+                try Scenarios.morePagesWantedThanTheCacheHolds(seed: seed, operation: operation, base: base)
+                print("more pages wanted than the cache holds, \(operation), base \(base)")
+            }
+        }
+        let report = try RepairProof().run(seeds: seed...(seed &+ 199))
+        print("\(report.images) damaged images, \(report.states) crash states while they were repaired")
+        return report.states
+    }
+
+    private func playFaults() throws -> Int {
+        var checked = 0
+        var failures = 0
+        for scene in ExhaustiveSequences.scenes {
+            CurrentSeed.note(seed)
+            do {
+                let report = try FaultLoop(scene: scene, seed: seed).run()
+                checked += report.states
+                print("\(scene): \(report.faults) faults, \(report.states) crash states")
+            } catch {
+                print("\(error)")
+                failures += 1
+            }
+            fflush(nil)
+        }
+        if failures > 0 { throw ExitCode(1) }
+        return checked
+    }
+}
+
+/// Says which seed was played when the engine itself stopped the program, or went on for ever without a step.
+enum CurrentSeed {
+    // SAFETY: written by the only thread, read by a signal handler on it.
+    nonisolated(unsafe) private static var text: [CChar] = []
+    /// No history takes this long.
+    private static let deadlineSeconds: UInt32 = 30
+
+    static func note(_ seed: UInt64) {
+        text = Array("the engine stopped, or went on for ever, in seed \(seed)\n".utf8CString)
+        for number in [SIGILL, SIGTRAP, SIGSEGV, SIGABRT, SIGALRM] {
+            signal(number) { number in
+                CurrentSeed.text.withUnsafeBufferPointer { _ = write(2, $0.baseAddress, $0.count - 1) }
+                signal(number, SIG_DFL)
+                raise(number)
+            }
+        }
+    }
+
+    static func startTimer() { alarm(deadlineSeconds) }
+}

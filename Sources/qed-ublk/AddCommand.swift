@@ -1,0 +1,84 @@
+import ArgumentParser
+import CSupport
+import DeviceServer
+import Glibc
+import Logging
+import SystemPackage
+import Ublk
+
+struct AddCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "add",
+        abstract: "Make a block device of an image.",
+        discussion: """
+            Prints the device's path, and nothing else, once the device is usable. A server process for it stays in the \
+            background until 'qed-ublk del'. Where anything fails nothing is left behind. Needs root, and a kernel with \
+            ublk (Linux 6.4 or later; modprobe ublk_drv).
+
+            Example: mkfs.ext4 $(qed-ublk add disk.qed)
+            """)
+
+    @OptionGroup var device: DeviceOptions
+
+    @Flag(name: [.customShort("f"), .long], help: "Do not go into the background; log to standard error; end with Ctrl-C.")
+    var foreground = false
+
+    func run() throws {
+        if foreground {
+            try serve()
+            return
+        }
+        // Without a driver, or the right to use it, there is no point in going further.
+        _ = try UblkControlDevice()
+        let server = try BackgroundServer.start(device)
+        do { try printOutput(server.path) } catch {
+            server.abandon()
+            throw error
+        }
+        try server.keep()
+    }
+
+    private func serve() throws {
+        // stdout is scripted: the path alone.
+        LoggingSystem.bootstrap(StreamLogHandler.standardError)
+        let server = try Server(device.configuration, log: Logger(label: "qed-ublk"))
+        var failure: OutputError?
+        try server.run { _, path in
+            do throws(OutputError) { try printOutput(path) } catch { failure = error }
+            return failure == nil
+        }
+        if let failure { throw failure }
+    }
+}
+
+/// The process behind `add` without `--foreground`. Not for users: its standard error is a log file, and descriptor 3 is
+/// connected with `add`.
+struct ServeCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "serve", shouldDisplay: false)
+
+    @OptionGroup var device: DeviceOptions
+
+    func run() throws {
+        // It was started as /proc/self/exe, and would be called exe.
+        cs_name_process("qed-ublk")
+        LoggingSystem.bootstrap(StreamLogHandler.standardError)
+        let add = FileDescriptor(rawValue: 3)
+        var deviceID: UInt32?
+        do {
+            let server = try Server(device.configuration, log: Logger(label: "qed-ublk"))
+            try server.run { id, path in
+                deviceID = id
+                do { try ServerLog.publish(deviceID: id) } catch { return false }
+                return BackgroundServer.announce(path, to: add)
+            } gone: {
+                if let deviceID { ServerLog.remove(deviceID: deviceID) }
+            }
+        } catch {
+            // Afterwards the log has it.
+            if deviceID == nil {
+                _ = try? add.writeAll(BackgroundServer.Report.failed(error.exitStatus, "\(error)").line.utf8)
+            }
+            throw error
+        }
+    }
+}

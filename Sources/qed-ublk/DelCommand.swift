@@ -1,0 +1,80 @@
+import ArgumentParser
+import DeviceServer
+import Glibc
+import SystemPackage
+import Ublk
+
+struct DelCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "del",
+        abstract: "Remove a device.",
+        discussion: """
+            Returns when the device is gone, everything that was written to it is in the image, and the image is free for \
+            other programs. A device that is in use (mounted, held by another device, or open in a program) is refused.
+
+            Example: qed-ublk del /dev/ublkb0
+            """)
+
+    @Argument(help: "The device: /dev/ublkb0, ublkb0, 0, or its image's path.", transform: PathArgument.parse)
+    var device: String
+
+    @Flag(help: "Remove it even though it is in use; whoever uses it gets I/O errors.")
+    var force = false
+
+    func run() throws {
+        let registry = DeviceRegistry()
+        let records = registry.find(DeviceReference(device))
+        guard let record = records.first else { throw DelError.notFound(device) }
+        guard records.count == 1 else { throw DelError.ambiguous(device, records.map(\.deviceID)) }
+        let control = try UblkControlDevice()
+        guard record.server.isRunning else {
+            try removeOrphan(record, registry, control)
+            return
+        }
+        let reply = try ControlSocketClient.send(
+            .stop(force: force, timeoutSeconds: ControlRequest.defaultStopTimeoutSeconds), deviceID: record.deviceID,
+            timeout: .seconds(150))
+        if case .failure(let code, let sentence) = reply { throw DelError.refused(isBusy: code == .busy, sentence) }
+        // Until it has ended, the server has files of the image's file system open.
+        for _ in 0..<500 where record.server.isRunning { usleep(10_000) }
+    }
+
+    /// The server has died and the kernel still has the device.
+    private func removeOrphan(
+        _ record: DeviceRecord, _ registry: DeviceRegistry, _ control: UblkControlDevice
+    ) throws {
+        let info = try control.existingDeviceInfo(record.deviceID, timeout: .seconds(5))
+        // The number can be that of another program's device by now.
+        if let info, !(info.state == .live && info.serverProcess != record.server.id) {
+            if try !control.forgetDevice(record.deviceID) {
+                printError(
+                    "\(UblkPaths.blockDevice(record.deviceID)) is gone, but still mounted or open: unmount it, or close it")
+            }
+        }
+        try registry.remove(record)
+        for name in ["sock", "log"] { unlink("\(registry.directory)/ublk\(record.deviceID).\(name)") }
+    }
+}
+
+enum DelError: ReportableError {
+    case notFound(String)
+    case ambiguous(String, [UInt32])
+    case refused(isBusy: Bool, String)
+
+    var exitStatus: ExitStatus {
+        switch self {
+        case .notFound: .notFound
+        case .ambiguous: .usage
+        case .refused(let isBusy, _): isBusy ? .busy : .failure
+        }
+    }
+
+    var description: String {
+        switch self {
+        case .notFound(let device): "\(device): qed-ublk serves no such device; see 'qed-ublk list'"
+        case .ambiguous(let image, let ids):
+            "\(image) is served by \(ids.map(UblkPaths.blockDevice).joined(separator: " and ")); name the device"
+        case .refused(_, let sentence): sentence
+        }
+    }
+}

@@ -1,0 +1,42 @@
+import ArgumentParser
+import DeviceServer
+
+/// What `add` can be told about the device.
+struct DeviceOptions: ParsableArguments {
+    @Argument(help: "The image.", transform: PathArgument.parse)
+    var image: String
+
+    @Option(name: [.customShort("q"), .long], help: "Hardware queues; no more than there are processors are made.")
+    var queues = 1
+
+    @Option(name: [.customShort("d"), .long], help: "Requests under way per queue: 1 to 4096.")
+    var depth = 128
+
+    @Option(name: [.customShort("n"), .long], help: "The device's number: 0 makes /dev/ublkb0. Without it the next free one.")
+    var id: UInt32?
+
+    @Flag(name: [.customShort("r"), .long], help: "Serve it read-only: the image is not changed in any way.")
+    var readOnly = false
+
+    func validate() throws {
+        guard (1...4096).contains(queues) else { throw ValidationError("--queues must be between 1 and 4096") }
+        guard (1...4096).contains(depth) else { throw ValidationError("--depth must be between 1 and 4096") }
+    }
+
+    var configuration: ServerConfiguration {
+        var configuration = ServerConfiguration(imagePath: image)
+        configuration.queues = queues
+        configuration.queueDepth = depth
+        configuration.deviceID = id
+        configuration.isReadOnly = readOnly
+        return configuration
+    }
+
+    /// The same options as arguments, for the process that serves the device.
+    var arguments: [String] {
+        var arguments = ["--queues", "\(queues)", "--depth", "\(depth)"]
+        if let id { arguments += ["--id", "\(id)"] }
+        if readOnly { arguments.append("--read-only") }
+        return arguments + ["--", image]
+    }
+}

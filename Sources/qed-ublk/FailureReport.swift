@@ -1,0 +1,176 @@
+import ArgumentParser
+import BlockStorage
+import DeviceServer
+import QEDEngine
+import SystemPackage
+import Ublk
+
+/// An error that says what it means for the exit status. Its description is one sentence for the user.
+protocol ReportableError: Error, CustomStringConvertible {
+    var exitStatus: ExitStatus { get }
+}
+
+extension QedUblk {
+    /// Ends the process after `error`: one sentence to standard error, and the exit status that goes with it. Help and
+    /// version, which the argument parser throws as well, go to standard output with status 0.
+    static func exit(after error: any Error) -> Never {
+        if let error = error as? any ReportableError {
+            printError("\(error)")
+            exit(withError: ExitCode(error.exitStatus.rawValue))
+        }
+        if exitCode(for: error) == .validationFailure {
+            // Some of the parser's messages end in a full stop.
+            var message = message(for: error)
+            if message.last == "." { message.removeLast() }
+            printError("\(message); see 'qed-ublk --help'")
+            exit(withError: ExitCode(ExitStatus.usage.rawValue))
+        }
+        exit(withError: error)
+    }
+}
+
+/// Writes a sentence to standard error, as one line whatever characters it holds.
+func printError(_ sentence: String) {
+    // There is nowhere left to report that this failed.
+    _ = try? FileDescriptor.standardError.writeAll("qed-ublk: \(sentence.printable)\n".utf8)
+}
+
+/// Writes the result of a command to standard output.
+func printOutput(_ text: String) throws(OutputError) {
+    do {
+        try FileDescriptor.standardOutput.writeAll("\(text)\n".utf8)
+    } catch {
+        throw OutputError(errno: error as? Errno ?? .ioError)
+    }
+}
+
+/// Standard output does not take what is written to it.
+struct OutputError: ReportableError {
+    let errno: Errno
+
+    var exitStatus: ExitStatus { .failure }
+    var description: String { "cannot write to standard output: \(errno)" }
+}
+
+extension String {
+    /// The text with its control characters escaped. Names found in images can hold any byte, and a terminal obeys
+    /// some.
+    var printable: String {
+        var result = ""
+        for scalar in unicodeScalars {
+            switch scalar.properties.generalCategory {
+            case .control, .format, .lineSeparator, .paragraphSeparator:
+                result += "\\u{\(String(scalar.value, radix: 16))}"
+            default: result.unicodeScalars.append(scalar)
+            }
+        }
+        return result
+    }
+}
+
+// MARK: - What errors mean
+
+extension ImageFileError: ReportableError {
+    var exitStatus: ExitStatus {
+        switch self {
+        case .notFound: .notFound
+        case .noPermission: .noPermission
+        case .notARegularFile: .unusableImage
+        case .inUse, .changedWhileOpening: .busy
+        case .cannotLock, .cannotOpen, .cannotRead: .failure
+        }
+    }
+}
+
+extension ImageReadError: ReportableError {
+    var exitStatus: ExitStatus {
+        switch self {
+        case .file(let error): error.exitStatus
+        case .format: .unusableImage
+        }
+    }
+}
+
+extension ImageCreationError: ReportableError {
+    var exitStatus: ExitStatus {
+        switch self {
+        case .alreadyExists: .busy
+        case .sizeMissing, .cannotBeDescribed, .qemuCannotOpen, .backingName: .usage
+        case .backingFile(let error): error.exitStatus
+        case .directoryNotFound: .notFound
+        case .noPermission: .noPermission
+        case .failed: .failure
+        }
+    }
+}
+
+extension ChainError: ReportableError {
+    var exitStatus: ExitStatus {
+        switch self {
+        case .image(let error, _): error.exitStatus
+        case .backingFormatUnknown, .backingName, .loop, .tooLong: .unusableImage
+        }
+    }
+}
+
+extension ImageOpenError: ReportableError {
+    var exitStatus: ExitStatus {
+        switch self {
+        case .storage: .failure
+        case .damaged, .tooLargeToCheck: .unusableImage
+        }
+    }
+}
+
+extension ServerError: ReportableError {
+    var exitStatus: ExitStatus {
+        switch self {
+        case .chain(let error): error.exitStatus
+        case .image(_, let error): error.exitStatus
+        case .emptyImage: .unusableImage
+        case .control(let error): error.exitStatus
+        case .characterDevice(let error): ExitStatus(errno: error.errno)
+        case .registry(let error): error.exitStatus
+        case .socket(let error): error.exitStatus
+        case .queue, .ring, .notUsable, .notClosed: .failure
+        }
+    }
+}
+
+extension UblkControlError: ReportableError {
+    var exitStatus: ExitStatus {
+        switch self {
+        case .noDriver: .noUblk
+        case .notPermitted: .noPermission
+        case .refused(_, _, let errno): ExitStatus(errno: errno)
+        case .outOfRange: .usage
+        case .cannotOpen, .ringUnavailable, .invalidParameters, .featureMissing, .wrongState, .timedOut: .failure
+        }
+    }
+}
+
+extension RegistryError: ReportableError {
+    var exitStatus: ExitStatus { ExitStatus(errno: errno) }
+}
+
+extension ControlSocketError: ReportableError {
+    var exitStatus: ExitStatus {
+        switch self {
+        case .notPermitted: .noPermission
+        case .notServed: .notFound
+        default: .failure
+        }
+    }
+}
+
+extension ExitStatus {
+    /// What an errno means where nothing more is known.
+    init(errno: Errno) {
+        switch errno {
+        case .permissionDenied, .notPermitted: self = .noPermission
+        case .resourceBusy, .fileExists: self = .busy
+        case .noSuchFileOrDirectory, Errno(rawValue: 19): self = .notFound
+        default: self = .failure
+        }
+    }
+}

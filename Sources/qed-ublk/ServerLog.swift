@@ -1,0 +1,59 @@
+import CSupport
+import DeviceServer
+import Glibc
+import SystemPackage
+
+/// The log of a server in the background: its standard error, a file beside the device's record.
+///
+/// It has no name until the device is usable, so that an `add` that fails or is killed leaves none.
+enum ServerLog {
+    static func path(deviceID: UInt32) -> String { "\(DeviceRegistry.standardDirectory)/ublk\(deviceID).log" }
+
+    /// Makes the file.
+    static func create() throws(RegistryError) -> FileDescriptor {
+        try DeviceRegistry().makeDirectory()
+        let directory = try openDirectory()
+        defer { try? directory.close() }
+        let descriptor = cs_create_unnamed(directory.rawValue, 0o644)
+        guard descriptor >= 0 else { throw failure(Errno(rawValue: -descriptor)) }
+        return FileDescriptor(rawValue: descriptor)
+    }
+
+    /// In the server: gives the log its name, in place of that of an earlier server.
+    static func publish(deviceID: UInt32) throws(RegistryError) {
+        let directory = try openDirectory()
+        defer { try? directory.close() }
+        let path = path(deviceID: deviceID)
+        unlink(path)
+        let name = String(path[path.index(after: path.lastIndex(of: "/") ?? path.startIndex)...])
+        let result = cs_link_unnamed(STDERR_FILENO, directory.rawValue, name)
+        guard result == 0 else { throw failure(Errno(rawValue: -result)) }
+    }
+
+    /// In the server: removes the name again, unless it is a later server's by now.
+    static func remove(deviceID: UInt32) {
+        let path = path(deviceID: deviceID)
+        if let own = ImageIdentity(descriptor: STDERR_FILENO), ImageIdentity(path: path) == own { unlink(path) }
+    }
+
+    /// The end of what a server has written that died without a word.
+    static func lastWords(_ log: FileDescriptor) -> String {
+        var bytes = [UInt8](repeating: 0, count: 2000)
+        let count = (try? bytes.withUnsafeMutableBytes { try log.read(fromAbsoluteOffset: 0, into: $0) }) ?? 0
+        return String(decoding: bytes.prefix(count), as: UTF8.self)
+            .split(whereSeparator: \.isNewline).suffix(3).joined(separator: " / ")
+    }
+
+    private static func openDirectory() throws(RegistryError) -> FileDescriptor {
+        do {
+            return try FileDescriptor.open(
+                DeviceRegistry.standardDirectory, .readOnly, options: [.directory, .closeOnExec])
+        } catch {
+            throw failure(error as? Errno ?? .ioError)
+        }
+    }
+
+    private static func failure(_ errno: Errno) -> RegistryError {
+        RegistryError(attempt: "write a log in", path: DeviceRegistry.standardDirectory, errno: errno)
+    }
+}

@@ -1,0 +1,86 @@
+import DeviceServer
+import Testing
+
+@testable import qed_ublk
+
+@Suite struct SizeArgumentTests {
+    @Test(
+        "sizes",
+        arguments: [
+            ("0", 0), ("1000", 1000), ("20G", 20 << 30), ("1.5T", 3 << 39), ("512M", 512 << 20), ("1k", 1024),
+            ("1K", 1024), ("7b", 7), ("7B", 7), ("2P", 2 << 50), ("15E", 15 << 60), ("007", 7), ("0.5K", 512),
+            // What is left of a byte is dropped, as qemu-img does: 1126.4.
+            ("1.1K", 1126), ("0.9999999999999999999999999K", 1023), ("18446744073709551615", .max),
+            ("15.9999999999999999999999E", 0 &- 2),
+        ] as [(String, UInt64)])
+    func sizes(text: String, bytes: UInt64) throws {
+        #expect(try SizeArgument.parse(text) == bytes)
+    }
+
+    @Test(
+        "no sizes",
+        arguments: [
+            "", "K", ".", "1.", ".5G", "1.5", "1.5b", "1.2.3K", "-1", "+1", " 1", "1 ", "1 K", "20GB", "20GiB", "0x10",
+            "1e3", "1,5G", "٣", "１", "1K\n", "nan", "1_000",
+        ])
+    func noSizes(text: String) {
+        #expect(throws: SizeArgumentError.notASize) { try SizeArgument.parse(text) }
+    }
+
+    @Test(
+        "sizes beyond 64 bits",
+        arguments: [
+            "18446744073709551616", "16E", "16384P", "99999999999999999999999999999999999999999999999999G",
+            "18446744073709551615K", "16.0E",
+        ])
+    func overflow(text: String) {
+        #expect(throws: SizeArgumentError.tooLarge) { try SizeArgument.parse(text) }
+    }
+}
+
+@Suite struct PathArgumentTests {
+    @Test func paths() throws {
+        #expect(try PathArgument.parse("dir/a:b.qed") == "dir/a:b.qed")
+        #expect(throws: PathArgumentError.empty) { try PathArgument.parse("") }
+        #expect(throws: PathArgumentError.directory) { try PathArgument.parse("dir/") }
+        #expect(throws: PathArgumentError.notUTF8) { try PathArgument.parse("a\u{fffd}") }
+    }
+}
+
+@Suite struct TextTests {
+    @Test func sizesForPeople() {
+        #expect(SizeText.short(0) == "0 B")
+        #expect(SizeText.short(999) == "999 B")
+        #expect(SizeText.short(1000) == "0.977 KiB")
+        #expect(SizeText.short(1024) == "1 KiB")
+        #expect(SizeText.short(1536) == "1.5 KiB")
+        #expect(SizeText.short(260 << 10) == "260 KiB")
+        #expect(SizeText.short(10_700 << 10) == "10.4 MiB")
+        #expect(SizeText.short(.max) == "16 EiB")
+        #expect(SizeText.long(1 << 30) == "1 GiB (1073741824 bytes)")
+    }
+
+    @Test func controlCharactersNeverReachATerminal() {
+        #expect("a\u{1b}[31m\nb\u{202e}é".printable == "a\\u{1b}[31m\\u{a}b\\u{202e}é")
+    }
+
+    @Test func jsonIsSortedAndEscaped() {
+        let value: JSONValue = ["b": [JSONValue(UInt64.max), false], "a": "\"\\\n\u{7f}é", "c": [:]]
+        #expect(
+            value.indented() == """
+                {
+                    "a": "\\"\\\\\\n\\u007fé",
+                    "b": [
+                        18446744073709551615,
+                        false
+                    ],
+                    "c": {}
+                }
+                """)
+    }
+
+    @Test func exitStatusesNeverChange() {
+        #expect(ExitStatus.allCases.map(\.rawValue) == [0, 1, 2, 3, 4, 5, 6, 64])
+        for line in ExitStatus.table.split(separator: "\n") { #expect(line.count <= 80) }
+    }
+}

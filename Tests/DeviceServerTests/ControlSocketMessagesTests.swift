@@ -1,0 +1,74 @@
+import Testing
+
+@testable import DeviceServer
+
+struct ControlSocketMessagesTests {
+    private static let requests: [(String, ControlRequest)] = [
+        ("status", .status), ("stats", .stats), ("flush", .flush), ("  status\t\r\n", .status),
+        ("stop", .stop(force: false, timeoutSeconds: 30)), ("stop force", .stop(force: true, timeoutSeconds: 30)),
+        ("stop timeout=0", .stop(force: false, timeoutSeconds: 0)),
+        ("stop timeout=86400 force", .stop(force: true, timeoutSeconds: 86400)),
+    ]
+
+    @Test(arguments: requests)
+    func requestsAreLinesOfWords(line: String, request: ControlRequest) throws {
+        #expect(try ControlRequest(line: line.utf8) == request)
+        #expect(try ControlRequest(line: request.line.utf8) == request)
+        #expect(!request.line.contains("\n"))
+    }
+
+    @Test(arguments: [
+        "", "   ", "Status", "status now", "flush force", "stop now", "stop timeout", "stop timeout=", "stop timeout=x",
+        "stop timeout=-1", "stop timeout=86401", "stop timeout=99999999999999999999", "stop timeout=1.5", "{}", "\u{0}",
+    ])
+    func otherLinesAreNone(line: String) {
+        let error = #expect(throws: ControlRequestError.self) { try ControlRequest(line: line.utf8) }
+        #expect(error?.description.isEmpty == false)
+    }
+
+    @Test func linesThatAreNoTextAreNone() {
+        #expect(throws: ControlRequestError.self) { try ControlRequest(line: [0x73, 0xff]) }
+    }
+
+    @Test func longWordsAreNotRepeatedInFull() {
+        let line = String(repeating: "x", count: 4000)
+        let error = #expect(throws: ControlRequestError.self) { try ControlRequest(line: line.utf8) }
+        #expect((error?.description.utf8.count ?? 0) < 200)
+    }
+
+    @Test func repliesAreOneLineOfJSON() throws {
+        let success = ControlReply.success(["state": "live", "text": "two\nlines"])
+        #expect(
+            String(decoding: success.line, as: UTF8.self)
+                == #"{"ok":true,"result":{"state":"live","text":"two\nlines"}}"# + "\n")
+        #expect(ControlReply(line: success.line) == success)
+        for code in ControlReply.FailureCode.allCases {
+            let failure = ControlReply.failure(code, "the reason")
+            #expect(ControlReply(line: failure.line) == failure)
+        }
+        #expect(
+            String(decoding: ControlReply.failure(.badRequest, "why").line, as: UTF8.self)
+                == #"{"ok":false,"code":"bad-request","error":"why"}"# + "\n")
+    }
+
+    @Test func repliesOfOtherVersionsAreUnderstoodAsFarAsPossible() {
+        #expect(ControlReply(line: #"{"ok":true,"more":1}"#.utf8) == .success(.null))
+        #expect(ControlReply(line: #"{"ok":false,"code":"new","error":"why"}"#.utf8) == .failure(.failed, "why"))
+        #expect(ControlReply(line: #"{"ok":false,"error":"why"}"#.utf8) == .failure(.failed, "why"))
+        for line in ["", "ok", "{}", #"{"ok":1}"#, #"{"ok":false}"#, "[]"] {
+            #expect(ControlReply(line: line.utf8) == nil)
+        }
+    }
+
+    @Test func replyThatIsTooLongIsReplacedByAnError() {
+        let longest = ControlReply.success(.string(String(repeating: "x", count: 65_536 - 24)))
+        #expect(longest.line.count == ControlReply.limitBytes)
+        #expect(ControlReply(line: longest.line) == longest)
+        let tooLong = ControlReply.success(.string(String(repeating: "x", count: 65_536 - 23)))
+        guard case .failure(.failed, let sentence) = ControlReply(line: tooLong.line) else {
+            Issue.record("sent")
+            return
+        }
+        #expect(sentence.contains("65537"))
+    }
+}

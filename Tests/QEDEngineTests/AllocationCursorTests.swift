@@ -1,0 +1,107 @@
+import Testing
+
+@testable import QEDEngine
+
+/// The cursor hands out what is durably there, and nothing else.
+@Suite struct AllocationCursorTests {
+    private let clusterBytes: UInt64 = 65536
+
+    private func cursor(clusters: UInt64 = 5) -> AllocationCursor {
+        AllocationCursor(clusterSizeBytes: clusterBytes, endOfClusters: clusters * clusterBytes)
+    }
+
+    @Test func nothingIsHandedOutBeforeAnExtension() {
+        var cursor = cursor()
+        #expect(cursor.reserve(1) == nil)
+        #expect(cursor.availableClusters == 0)
+    }
+
+    @Test func clustersAreContiguousAndBelowTheDurableEnd() {
+        var cursor = cursor()
+        guard case .extend(let from, let end, let leastEnd) = cursor.beginExtension(atLeast: 3) else {
+            Issue.record("an extension was due")
+            return
+        }
+        #expect(from == 5 * clusterBytes)
+        #expect(leastEnd == 8 * clusterBytes)
+        #expect(end == from + AllocationCursor.smallestChunkBytes)
+        // Not durable yet.
+        #expect(cursor.reserve(1) == nil)
+        cursor.extensionEnded(at: end)
+        #expect(cursor.reserve(1) == 5 * clusterBytes)
+        #expect(cursor.reserve(2) == 6 * clusterBytes)
+        #expect(cursor.reserve(14) == nil)
+        #expect(cursor.reserve(13) == 8 * clusterBytes)
+        #expect(cursor.reserve(1) == nil)
+        #expect(cursor.nextFileOffset == end)
+    }
+
+    @Test func onlyOneExtensionRunsAtATime() {
+        var cursor = cursor()
+        guard case .extend(_, let end, _) = cursor.beginExtension(atLeast: 1) else {
+            Issue.record("an extension was due")
+            return
+        }
+        #expect(cursor.beginExtension(atLeast: 1) == .wait)
+        #expect(cursor.beginTrim() == nil)
+        cursor.extensionEnded(at: end)
+        #expect(cursor.beginExtension(atLeast: 1) != .wait)
+    }
+
+    @Test func aFailedExtensionChangesNothing() {
+        var cursor = cursor()
+        _ = cursor.beginExtension(atLeast: 1)
+        cursor.extensionEnded(at: nil)
+        #expect(cursor.reserve(1) == nil)
+        guard case .extend(let from, _, _) = cursor.beginExtension(atLeast: 1) else {
+            Issue.record("the extension can be tried again")
+            return
+        }
+        #expect(from == 5 * clusterBytes)
+    }
+
+    @Test func chunksGrowToABound() {
+        var cursor = cursor()
+        var sizes: [UInt64] = []
+        for _ in 0..<10 {
+            guard case .extend(let from, let end, _) = cursor.beginExtension(atLeast: cursor.availableClusters + 1) else {
+                Issue.record("an extension was due")
+                return
+            }
+            sizes.append(end - from)
+            cursor.extensionEnded(at: end)
+        }
+        #expect(sizes == [20, 21, 22, 23, 24, 25, 26, 26, 26, 26].map { 1 << $0 })
+    }
+
+    @Test func aRequestLargerThanAChunkGetsWhatItNeeds() {
+        var cursor = cursor()
+        guard case .extend(let from, let end, let leastEnd) = cursor.beginExtension(atLeast: 1000) else {
+            Issue.record("an extension was due")
+            return
+        }
+        #expect(end == leastEnd)
+        #expect(end - from == 1000 * clusterBytes)
+    }
+
+    @Test func whatIsTrimmedIsNotHandedOut() {
+        var cursor = cursor()
+        guard case .extend(_, let end, _) = cursor.beginExtension(atLeast: 1) else {
+            Issue.record("an extension was due")
+            return
+        }
+        cursor.extensionEnded(at: end)
+        _ = cursor.reserve(2)
+        #expect(cursor.beginTrim() == 7 * clusterBytes)
+        #expect(cursor.reserve(1) == nil)
+        #expect(cursor.beginExtension(atLeast: 1) == .wait)
+        cursor.trimEnded()
+        // The space behind may be there or not: it must be extended again before it is used.
+        #expect(cursor.reserve(1) == nil)
+        guard case .extend(let from, _, _) = cursor.beginExtension(atLeast: 1) else {
+            Issue.record("an extension was due")
+            return
+        }
+        #expect(from == 7 * clusterBytes)
+    }
+}

@@ -1,0 +1,114 @@
+import QEDFormat
+import Testing
+
+@testable import QEDEngine
+
+/// What goes to disk of a page is its sealed snapshot; what stays in memory is what cannot be lost.
+@Suite struct PageCacheTests {
+    /// An image layer of one L2 table, all of whose pages are empty.
+    private func makeLayer(_ cache: borrowing PageCache) throws -> ImageLayer {
+        let geometry = try QEDGeometry(clusterSizeBytes: 65536, tableSizeClusters: 4)
+        let header = try QEDHeader(newImageOfSizeBytes: 2 << 30, geometry: geometry)
+        let layer = ImageLayer(index: 0, header: header, fileSizeBytes: 10 << 20, l1: [0], cache: cache)
+        layer.addTable(0, fileOffset: 5 << 16)
+        return layer
+    }
+
+    private func takeSlot(_ cache: inout PageCache, _ layer: ImageLayer) throws -> Int {
+        let slot = cache.takeSlot(layers: [layer])
+        return try #require(slot)
+    }
+
+    private func expectDirty(
+        _ cache: inout PageCache, _ slots: [Int], sourceLocation: SourceLocation = #_sourceLocation
+    ) {
+        let dirty = cache.takeDirtySlots()
+        #expect(dirty == slots, sourceLocation: sourceLocation)
+    }
+
+    private func entry(_ index: Int, of bytes: UnsafeMutableRawPointer) -> UInt64 {
+        UInt64(littleEndian: bytes.load(fromByteOffset: index * 8, as: UInt64.self))
+    }
+
+    @Test func anUnsealedEntryGoesOutWithItsOldValue() throws {
+        var cache = PageCache(budgetBytes: 64 << 10)
+        let layer = try makeLayer(cache)
+        let slot = try takeSlot(&cache, layer)
+        cache.addEmptyPage(slot, page: 0, in: layer)
+        let snapshot = UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 4096)
+        defer { snapshot.deallocate() }
+
+        cache.setEntry(slot, index: 3, to: 0x100000, in: layer, sealedBySync: nil)
+        cache.setEntry(slot, index: 4, to: 0x110000, in: layer, sealedBySync: 7)
+        // Lookups see both at once.
+        #expect(layer.lookup.entry(at: 3 << 16) == 0x100000)
+        #expect(layer.lookup.entry(at: 4 << 16) == 0x110000)
+
+        expectDirty(&cache, [slot])
+        cache.snapshot(slot, completedSync: 6, into: snapshot)
+        #expect(entry(3, of: snapshot) == 0x100000)
+        #expect(entry(4, of: snapshot) == 0)
+        cache.writeEnded(slot)
+        // It is dirty still: the entry has not been written.
+        expectDirty(&cache, [slot])
+        cache.snapshot(slot, completedSync: 7, into: snapshot)
+        #expect(entry(4, of: snapshot) == 0x110000)
+        cache.writeEnded(slot)
+        expectDirty(&cache, [])
+    }
+
+    @Test func anEntryThatChangedTwiceGoesOutAsItWasFirst() throws {
+        var cache = PageCache(budgetBytes: 64 << 10)
+        let layer = try makeLayer(cache)
+        let slot = try takeSlot(&cache, layer)
+        cache.addEmptyPage(slot, page: 0, in: layer)
+        let snapshot = UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 4096)
+        defer { snapshot.deallocate() }
+        cache.setEntry(slot, index: 9, to: 1, in: layer, sealedBySync: 3)
+        cache.setEntry(slot, index: 9, to: 0x120000, in: layer, sealedBySync: 5)
+        _ = cache.takeDirtySlots()
+        cache.snapshot(slot, completedSync: 2, into: snapshot)
+        #expect(entry(9, of: snapshot) == 0)
+        cache.writeEnded(slot)
+        _ = cache.takeDirtySlots()
+        cache.snapshot(slot, completedSync: 3, into: snapshot)
+        #expect(entry(9, of: snapshot) == 1)
+    }
+
+    @Test func dirtyPinnedAndWrittenPagesAreNotEvicted() throws {
+        var cache = PageCache(budgetBytes: 64 << 10)
+        let layer = try makeLayer(cache)
+        let slotCount = cache.slotCount
+        #expect(slotCount == 16)
+        var slots: [Int] = []
+        for page in 0..<16 {
+            let slot = try takeSlot(&cache, layer)
+            cache.addEmptyPage(slot, page: page, in: layer)
+            slots.append(slot)
+        }
+        for slot in slots.dropFirst(2) { cache.setEntry(slot, index: 0, to: 1, in: layer, sealedBySync: nil) }
+        cache[slots[0]].pinCount = 1
+        let victim = try takeSlot(&cache, layer)
+        #expect(victim == slots[1])
+        let again = try takeSlot(&cache, layer)
+        #expect(again == victim, "it is free, and the only one")
+        // The evicted page has to be read again: it is not one of zeros.
+        #expect(layer.lookup.entry(at: layer.geometry.deviceOffset(ofL2Page: 1)) == PageLookup.miss)
+        #expect(layer.lookup.entry(at: layer.geometry.deviceOffset(ofL2Page: 2)) == 1)
+    }
+
+    @Test func aPageThatCouldNotBeWrittenStaysDirty() throws {
+        var cache = PageCache(budgetBytes: 64 << 10)
+        let layer = try makeLayer(cache)
+        let slot = try takeSlot(&cache, layer)
+        cache.addEmptyPage(slot, page: 0, in: layer)
+        let snapshot = UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 4096)
+        defer { snapshot.deallocate() }
+        cache.setEntry(slot, index: 1, to: 1, in: layer, sealedBySync: nil)
+        _ = cache.takeDirtySlots()
+        cache.snapshot(slot, completedSync: 0, into: snapshot)
+        cache.writeEnded(slot)
+        cache.markDirty(slot)
+        expectDirty(&cache, [slot])
+    }
+}

@@ -1,0 +1,69 @@
+# Sourced by the scenarios, after lib.sh: what several of them expect of devices, images and refusals. Written with few
+# programs: starting one takes long in an emulated machine.
+# shellcheck shell=bash
+
+# Prints what there is of devices: their nodes, what the kernel knows, run-time files, and processes of the program.
+traces_of_devices() {
+    local path name
+    for path in /dev/ublk[bc]* /sys/class/ublk-char/* /run/qed-ublk/* /run/qed-ublk/.[!.]*; do
+        if [[ -e $path || -L $path ]]; then echo "$path"; fi
+    done
+    for path in /proc/[0-9]*; do
+        # A server is called exe until it has given itself its name.
+        read -r name 2>/dev/null <"$path/comm" || continue
+        if [[ $name == qed-ublk || $name == exe ]]; then echo "process ${path#/proc/}"; fi
+    done
+}
+
+# Expects that no device, server or file of one is left. What a killed server has left for the next one to use may be.
+expect_no_devices() {
+    local left
+    left=$(traces_of_devices | grep -v '^/run/qed-ublk/image-') || true
+    if [[ -n $left ]]; then fail "left behind: $left"; fi
+    expect_equal "what list shows" '[]' "$(qed-ublk list --json)"
+}
+
+# For wait_until: processes of the program end by themselves.
+no_processes() {
+    [[ $(traces_of_devices) != *process* ]]
+}
+
+# expect_sound IMAGE...: nobody holds its lock, QEMU finds neither errors nor leaks, and it does not ask to be checked.
+expect_sound() {
+    local image
+    for image; do
+        expect_output 'No errors were found' qemu-img check -f qed "$image"
+        # The feature bits at byte 16: bit 1 is NEED_CHECK.
+        expect_equal "NEED_CHECK of $image" 0 $(($(od -An -tu1 -j 16 -N 1 "$image") & 2))
+    done
+}
+
+# expect_refusal STATUS PATTERN COMMAND...: within a minute it ends with the status, nothing on standard output, and on
+# standard error one sentence that starts with the program's name and matches the extended regular expression.
+expect_refusal() {
+    local expected=$1 pattern=$2 status=0 output lines
+    shift 2
+    timeout 60 "$@" >/tmp/output 2>/tmp/errors </dev/null || status=$?
+    output=$(</tmp/output)
+    mapfile -t lines </tmp/errors
+    if ((status != expected || ${#lines[@]} != 1)) || [[ -n $output ]] ||
+        [[ ${lines[0]} != "qed-ublk: "* || ! ${lines[0]} =~ $pattern ]]; then
+        printf 'standard output: %s\nstandard error: %s\n' "$output" "$(</tmp/errors)" >&2
+        fail "expected status $expected and a sentence like '$pattern', got status $status: $*"
+    fi
+}
+
+# fingerprint FILE...: changes when a byte of them does.
+fingerprint() {
+    cat -- "$@" | md5sum
+}
+
+# The process that serves the device with this number.
+server_of() {
+    qed-ublk list --json | jq ".[] | select(.id == $1) | .pid"
+}
+
+# process_is_gone PID: for wait_until.
+process_is_gone() {
+    [[ ! -d /proc/$1 ]]
+}

@@ -1,0 +1,215 @@
+#!/usr/bin/env python3
+"""Compares the engine with QEMU's block layer on raw, qcow2 and QED images: speeds as ratios, never as times.
+
+Each round runs every contender once, in turn, on a fresh image of the same file system; a ratio is taken inside its round
+and the median over the rounds is shown, with the smallest and the largest. Writes a table and a plot beside it.
+
+    bench/engine.py --rounds 5 --directory /var/tmp/bench --program .build/qed-ublk --out bench/results/engine
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+
+GIB = 1 << 30
+
+
+def run(*command):
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    if result.returncode != 0:
+        sys.exit(f"{' '.join(command)}: {result.stderr.strip() or result.stdout.strip()}")
+    return result.stdout
+
+
+class Workload:
+    """What is measured: options that both bench programs take, on which images, and the bars: ratio to whom, at least."""
+
+    def __init__(self, name, options, bars, base=False, prefill=False, image_bytes=4 * GIB):
+        self.name = name
+        self.options = options
+        self.bars = bars
+        self.base = base
+        self.prefill = prefill
+        self.image_bytes = image_bytes
+
+
+ALLOCATE = ["-w", "-c", "20000", "-d", "32", "-s", "4096", "-S", "65536", "-t", "none"]
+READ = ["-c", "40000", "-d", "32", "-s", "4096", "-S", "65536", "-t", "none"]
+WORKLOADS = [
+    Workload("allocate 4 KiB, 64 KiB apart, depth 32", ALLOCATE, {"qed": 18, "qcow2": 7, "raw": 1.2}),
+    Workload("the same on an overlay of a full base", ALLOCATE, {"qed": 8, "qcow2": 1.5}, base=True, image_bytes=2 * GIB),
+    Workload(
+        "allocate, flush every 32, no drain",
+        ["-w", "-c", "4000", "-d", "32", "-s", "4096", "-S", "65536", "-t", "none", "--flush-interval", "32", "--no-drain"],
+        {"qed": 15, "raw": 0.9}),
+    Workload(
+        "allocate 64 KiB, sequential, depth 16",
+        ["-w", "-c", "20000", "-d", "16", "-s", "65536", "-S", "65536", "-t", "none"], {"qed": 7, "raw": 1.0}),
+    Workload("overwrite 4 KiB, depth 32", ALLOCATE, {"raw": 1.0}, prefill=True),
+    Workload("overwrite 4 KiB, depth 1", ["-w", "-c", "5000", "-d", "1", *ALLOCATE[5:]], {"raw": 1.0},
+             prefill=True),
+    Workload("read 4 KiB, depth 32", READ, {"raw": 1.0}, prefill=True),
+    Workload("read 4 KiB, depth 1", ["-c", "5000", "-d", "1", *READ[4:]], {"raw": 1.0}, prefill=True),
+]
+
+
+class Bench:
+    def __init__(self, arguments):
+        self.program = os.path.abspath(arguments.program)
+        self.directory = arguments.directory
+        self.rounds = arguments.rounds
+        os.makedirs(self.directory, exist_ok=True)
+
+    def path(self, name):
+        return os.path.join(self.directory, name)
+
+    def make(self, contender, workload):
+        """A fresh image for a contender; its path."""
+        image = self.path("image." + contender)
+        if os.path.exists(image):
+            os.remove(image)
+        size = str(workload.image_bytes)
+        base = self.path("base.raw")
+        if contender == "ours":
+            options = ["--backing", base, "--backing-format", "raw"] if workload.base else []
+            run(self.program, "create", *options, image, size)
+        else:
+            options = ["-b", base, "-F", "raw"] if workload.base else []
+            run("qemu-img", "create", "-q", "-f", contender, *options, image, size)
+        if workload.prefill:
+            # As a guest would have: every cluster that is touched later has been written before.
+            fill = ["-w", "-c", "2500", "-d", "16", "-s", "1048576", "-S", "1048576", "-t", "none"]
+            self.time(contender, image, fill)
+        os.sync()
+        return image
+
+    def time(self, contender, image, options):
+        if contender == "ours":
+            output = run(self.program, "bench", *options, image)
+        else:
+            output = run("qemu-img", "bench", "-f", contender, *options, image)
+        return float(re.search(r"Run completed in ([0-9.]+) seconds", output).group(1))
+
+    def make_base(self):
+        with open(self.path("base.raw"), "wb") as base:
+            block = os.urandom(1 << 20)
+            for _ in range(2048):
+                base.write(block)
+            os.fsync(base.fileno())
+
+    def measure(self, workload):
+        """Ratios by contender: how many times faster we are, one for each round."""
+        contenders = ["ours", *workload.bars]
+        ratios = {contender: [] for contender in workload.bars}
+        for _ in range(self.rounds):
+            times = {}
+            for contender in contenders:
+                image = self.make(contender, workload)
+                times[contender] = self.time(contender, image, workload.options)
+                os.remove(image)
+            for contender in workload.bars:
+                ratios[contender].append(times[contender] / times["ours"])
+        return ratios
+
+    def allocation_against_overwriting(self):
+        ratios = []
+        workload = Workload("", ALLOCATE, {})
+        for _ in range(self.rounds):
+            image = self.make("ours", workload)
+            allocating = self.time("ours", image, ALLOCATE)
+            overwriting = self.time("ours", image, ALLOCATE)
+            ratios.append(overwriting / allocating)
+        return ratios
+
+    def metadata_per_cold_read(self):
+        """Bytes of tables read for each random read in a 1 TiB image, and the engine's peak memory in MiB."""
+        image = self.path("image.cold")
+        if os.path.exists(image):
+            os.remove(image)
+        run(self.program, "create", image, "1T")
+        # Tables everywhere: one cluster every 32 MiB.
+        run(self.program, "bench", "-w", "-c", "32768", "-d", "32", "-s", "4096", "-S", str(32 << 20), "-t", "none", image)
+        report = json.loads(run(self.program, "bench", "--random", "-c", "50000", "-d", "32", "-s", "4096", "-t", "none", "--json", image))
+        os.remove(image)
+        operations = report["storage-operations"]
+        return operations["l2-page-reads"] * 4096 / report["requests"]
+
+
+def median_with_spread(values):
+    return statistics.median(values), min(values), max(values)
+
+
+def plot(rows, path):
+    """A bar for each comparison, on a logarithmic scale, with its bar to reach as a tick: plain SVG, no library."""
+    import math
+    left, width, height = 380, 460, 26
+    largest = max(high for *_, high, _ in rows)
+    scale = width / math.log10(max(largest, 10) * 10)
+    x = lambda value: left + scale * math.log10(max(value, 0.1) * 10)
+    lines = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 80}" height="{height * len(rows) + 50}" '
+             'font-family="sans-serif" font-size="12">']
+    for tick in (0.1, 1, 10, 100):
+        if x(tick) <= left + width:
+            lines.append(f'<line x1="{x(tick)}" x2="{x(tick)}" y1="10" y2="{height * len(rows) + 20}" stroke="#ccc"/>'
+                         f'<text x="{x(tick)}" y="{height * len(rows) + 38}" text-anchor="middle">{tick}x</text>')
+    for index, (name, contender, median, low, high, bar) in enumerate(rows):
+        y = 14 + index * height
+        color = "#2a7" if median >= bar else "#c63"
+        lines.append(f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{name} / {contender}</text>')
+        lines.append(f'<rect x="{left}" y="{y}" width="{max(x(median) - left, 1)}" height="16" fill="{color}"/>')
+        lines.append(f'<line x1="{x(low)}" x2="{x(high)}" y1="{y + 8}" y2="{y + 8}" stroke="#333"/>')
+        lines.append(f'<line x1="{x(bar)}" x2="{x(bar)}" y1="{y - 2}" y2="{y + 18}" stroke="#000" stroke-width="2"/>')
+        lines.append(f'<text x="{x(high) + 6}" y="{y + 13}">{median:.2f}</text>')
+    lines.append("</svg>")
+    with open(path, "w") as file:
+        file.write("\n".join(lines) + "\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--directory", default="/var/tmp/qed-ublk-bench")
+    parser.add_argument("--program", default=".build/qed-ublk")
+    parser.add_argument("--out", default="bench/results/engine")
+    parser.add_argument("--only", default="", help="workloads whose name contains this")
+    arguments = parser.parse_args()
+    bench = Bench(arguments)
+    rows = []
+    chosen = [workload for workload in WORKLOADS if arguments.only in workload.name]
+    if any(workload.base for workload in chosen):
+        bench.make_base()
+    for workload in chosen:
+        for contender, values in bench.measure(workload).items():
+            rows.append((workload.name, contender, *median_with_spread(values), workload.bars[contender]))
+            print(format_row(rows[-1]), flush=True)
+    if not arguments.only:
+        values = bench.allocation_against_overwriting()
+        rows.append(("allocating, against overwriting", "ours", *median_with_spread(values), 0.7))
+        print(format_row(rows[-1]), flush=True)
+    lines = [HEADER, *map(format_row, rows)]
+    if not arguments.only:
+        cold = bench.metadata_per_cold_read()
+        lines.append(f"\nTables read for each cold random 4 KiB read in a 1 TiB image: {cold:.0f} bytes (bar: at most 4096).")
+        print(lines[-1])
+    with open(arguments.out + ".md", "w") as file:
+        file.write("\n".join(lines) + "\n")
+    plot(rows, arguments.out + ".svg")
+    shutil.rmtree(bench.directory)
+
+
+HEADER = "| work | against | median | smallest | largest | bar | |\n|---|---|---|---|---|---|---|"
+
+
+def format_row(row):
+    name, contender, median, low, high, bar = row
+    verdict = "reached" if median >= bar else "**not reached**"
+    return f"| {name} | {contender} | {median:.2f} | {low:.2f} | {high:.2f} | {bar} | {verdict} |"
+
+
+if __name__ == "__main__":
+    main()
