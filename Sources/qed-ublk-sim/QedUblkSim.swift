@@ -135,6 +135,7 @@ struct QedUblkSim: ParsableCommand {
                 print("more pages wanted than the cache holds, \(operation), base \(base)")
             }
         }
+        CurrentSeed.stopTimer()
         let report = try RepairProof().run(seeds: seed...(seed &+ 199))
         print("\(report.images) damaged images, \(report.states) crash states while they were repaired")
         return report.states
@@ -179,4 +180,6 @@ enum CurrentSeed {
     }
 
     static func startTimer() { alarm(deadlineSeconds) }
+
+    static func stopTimer() { alarm(0) }
 }
