@@ -46,11 +46,12 @@ extension Storage {
         }
     }
 
-    /// Writes all `byteCount` bytes.
+    /// Writes all `byteCount` bytes; a file that never takes a whole block is an `ioError`.
     public func writeFully(
         from buffer: UnsafeRawPointer, byteCount: Int, fileOffset: UInt64
     ) async throws(StorageError) {
         var done = 0
+        var attemptsInVain = 0
         while done < byteCount {
             let position = fileOffset + UInt64(done)
             let piece = min(byteCount - done, transferLimitBytes)
@@ -61,9 +62,14 @@ extension Storage {
                     .write, fileOffset: position, byteCount: UInt64(piece),
                     errno: result == 0 ? .ioError : Errno(rawValue: -result))
             }
-            // A short direct write may end inside a block; that block is written again.
-            done += Int(result)
-            if done < byteCount { done -= done % alignment.offsetBytes }
+            // A short direct write may end inside a block; that block is written again, but not for ever.
+            let reached = done + Int(result)
+            let next = reached < byteCount ? reached - reached % alignment.offsetBytes : reached
+            attemptsInVain = next > done ? 0 : attemptsInVain + 1
+            guard attemptsInVain < writeAttemptLimit else {
+                throw StorageError(.write, fileOffset: position, byteCount: UInt64(piece), errno: .ioError)
+            }
+            done = next
         }
     }
 
@@ -102,6 +108,9 @@ extension Storage {
 
 /// The most that one operation transfers: well inside what the kernel moves in one call.
 private let transferLimitBytes = 1 << 26
+
+/// How often a block is written before it counts as one that cannot be.
+private let writeAttemptLimit = 16
 
 private let interrupted = -Errno.interrupted.rawValue
 private let tryAgain = -Errno.resourceTemporarilyUnavailable.rawValue

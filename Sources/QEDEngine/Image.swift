@@ -99,7 +99,7 @@ struct ImageState: ~Copyable {
     var cursor: AllocationCursor
     var fills = ClusterFills()
     var commit = CommitCoordinator<CompletionContinuation>()
-    var syncs = SyncCounter()
+    var syncs = SyncCoordinator<CompletionContinuation>()
     /// What a commit has yet to cover, for whoever takes over when this process dies; nil: nobody would.
     var log: MappingLog?
     /// L1 entries whose tables were made since the last commit.

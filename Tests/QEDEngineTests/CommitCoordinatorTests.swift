@@ -68,25 +68,25 @@ import Testing
     }
 
     @Test func aSyncCoversWhatCompletedBeforeItBegan() {
-        var syncs = SyncCounter()
+        var syncs = SyncCoordinator<String>()
+        #expect(syncs.join("a") == .lead)
         let needed = syncs.nextToStart
-        let first = syncs.begin()
-        #expect(first == needed)
+        #expect(syncs.begin() == needed)
         // What completes now is not covered by the first.
         let neededLater = syncs.nextToStart
-        syncs.end(first)
+        #expect(syncs.join("b") == .wait)
+        #expect(syncs.join("c") == .wait)
+        var outcome = syncs.ended(succeeded: true)
         #expect(syncs.completed >= needed)
         #expect(syncs.completed < neededLater)
-        let second = syncs.begin()
-        let third = syncs.begin()
-        #expect(syncs.inFlight == 2)
-        // They may end in any order; a later one covers all that an earlier one would have.
-        syncs.end(third)
-        syncs.end(second)
-        #expect(syncs.completed == third)
-        #expect(syncs.inFlight == 0)
-        let failed = syncs.begin()
-        syncs.fail()
-        #expect(syncs.completed < failed)
+        #expect(outcome.finished.isEmpty)
+        #expect(outcome.nextLeader == "b")
+        #expect(!syncs.isIdle)
+        #expect(syncs.begin() == neededLater)
+        outcome = syncs.ended(succeeded: false)
+        #expect(syncs.completed < neededLater, "a sync that failed covers nothing")
+        #expect(outcome.finished == ["c"])
+        #expect(outcome.nextLeader == nil)
+        #expect(syncs.isIdle)
     }
 }

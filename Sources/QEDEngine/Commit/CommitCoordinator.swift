@@ -57,33 +57,3 @@ struct CommitCoordinator<Waiter> {
         return Outcome(finished: finished, nextLeader: leader)
     }
 }
-
-/// Numbers the syncs of an image, so that it can be told which of them cover a write.
-///
-/// A write that completed before sync k was submitted is durable once k, or any later one, has completed.
-struct SyncCounter {
-    private(set) var started: UInt64 = 0
-    private(set) var completed: UInt64 = 0
-    private(set) var inFlight = 0
-
-    /// The first sync that will cover what has completed by now.
-    var nextToStart: UInt64 { started + 1 }
-
-    mutating func begin() -> UInt64 {
-        started += 1
-        inFlight += 1
-        return started
-    }
-
-    mutating func end(_ number: UInt64) {
-        precondition(number <= started && inFlight > 0, "a sync that was not begun")
-        inFlight -= 1
-        completed = max(completed, number)
-    }
-
-    /// A sync has failed: it covers nothing.
-    mutating func fail() {
-        precondition(inFlight > 0, "a sync that was not begun")
-        inFlight -= 1
-    }
-}

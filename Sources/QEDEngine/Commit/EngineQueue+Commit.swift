@@ -19,7 +19,7 @@ extension EngineQueue {
         // In this order: a sync first counts itself, then takes the mark away.
         if image.isUnsynced.load(ordering: .sequentiallyConsistent) { return false }
         if isSabotaged(.flushIgnoresRunningCommit), image.state.withLock({ !$0.commit.isIdle }) { return true }
-        return image.state.withLock { $0.commit.isIdle && $0.syncs.inFlight == 0 && !$0.hasDirtyMetadata }
+        return image.state.withLock { $0.commit.isIdle && $0.syncs.isIdle && !$0.hasDirtyMetadata }
     }
 
     /// Returns when everything that was completed before the call is durable.
@@ -27,9 +27,8 @@ extension EngineQueue {
     ///   pages are written one after the other.
     func commit(slot: Int?) async throws(RequestError) {
         if let failure = image.failure { throw failure }
-        var role = CommitCoordinator<CompletionContinuation>.Role.lead
         let answer = await withUnsafeContinuation { (continuation: CompletionContinuation) in
-            role = image.state.withLock { $0.commit.join(continuation) }
+            let role = image.state.withLock { $0.commit.join(continuation) }
             if role == .lead { continuation.resume(returning: CommitAnswer.lead) }
         }
         switch answer {
@@ -80,7 +79,7 @@ extension EngineQueue {
         }
         try await writeL1Entries()
         // A sync that somebody else has begun (for an extension) may have been too early for what we have to cover.
-        let isCovered = image.state.withLock { $0.syncs.inFlight == 0 } && !image.isUnsynced.load(ordering: .acquiring)
+        let isCovered = image.state.withLock { $0.syncs.isIdle } && !image.isUnsynced.load(ordering: .acquiring)
         if (!pages.isEmpty || !isCovered) && !isSabotaged(.skipFinalSync) { try await sync() }
         if let logged { image.state.withLock { $0.log?.commit(through: logged) } }
     }
@@ -183,9 +182,27 @@ extension EngineQueue {
 
     /// Makes durable what was completed before. A failure is latched: what the disk holds is unknown from then on.
     func sync() async throws(RequestError) {
+        let answer = await withUnsafeContinuation { (continuation: CompletionContinuation) in
+            let role = image.state.withLock { $0.syncs.join(continuation) }
+            if role == .lead { continuation.resume(returning: CommitAnswer.lead) }
+        }
+        if answer == CommitAnswer.lead {
+            // The latch first: whoever waits is told by it.
+            let failure = await syncFile()
+            let outcome = image.state.withLock { $0.syncs.ended(succeeded: failure == nil) }
+            for waiter in outcome.finished { waiter.resume(returning: CommitAnswer.done) }
+            outcome.nextLeader?.resume(returning: CommitAnswer.lead)
+            if let failure { throw failure }
+        }
         if let failure = image.failure { throw failure }
+    }
+
+    /// The leader's part of a sync.
+    private func syncFile() async -> RequestError? {
+        if let failure = image.failure { return failure }
         statistics.syncs &+= 1
-        let number = image.state.withLock { $0.syncs.begin() }
+        // Counted first, then the mark: see `nothingToFlush`.
+        _ = image.state.withLock { $0.syncs.begin() }
         if !isSabotaged(.clearMarkAfterSync) { image.isUnsynced.store(false, ordering: .sequentiallyConsistent) }
         do throws(StorageError) {
             try await top.sync()
@@ -194,20 +211,14 @@ extension EngineQueue {
                 image.latchedFailure.store(error.errno.rawValue, ordering: .sequentiallyConsistent)
             }
             image.isUnsynced.store(true, ordering: .sequentiallyConsistent)
-            image.state.withLock { $0.syncs.fail() }
-            throw .storage(error.errno)
+            return .storage(error.errno)
         }
-        // Another sync failed while this one ran: the kernel reports a lost write once, and what was lost may be ours.
-        if let failure = image.failure {
-            image.state.withLock { $0.syncs.fail() }
-            throw failure
-        }
-        image.state.withLock { $0.syncs.end(number) }
         if isSabotaged(.clearMarkAfterSync) { image.isUnsynced.store(false, ordering: .sequentiallyConsistent) }
+        return nil
     }
 }
 
-/// What a task that joined a commit is resumed with, besides negative errnos.
+/// What a task that joined a commit or a sync is resumed with, besides negative errnos.
 private enum CommitAnswer {
     static let done: Int32 = 0
     static let lead: Int32 = 1

@@ -70,7 +70,7 @@ struct Survivors {
             let before = mark > 0 ? units[mark - 1].content : disk.durable.sector(sector)
             let after = content.map { $0 + (sector - first) * sectorBytes }
             if mark == 0, content == nil, sector % 8 == 0, sector + 8 <= first + count,
-                disk.durable.sector(sector) == nil, marks.count <= sector || marks[sector..<(sector + 8)].allSatisfy({ $0 == 0 })
+                disk.durable.sector(sector) == nil, !hasMarks(sector..<(sector + 8))
             {
                 sector += 8
                 continue
@@ -88,6 +88,10 @@ struct Survivors {
             }
             sector += 1
         }
+    }
+
+    private func hasMarks(_ sectors: Range<Int>) -> Bool {
+        marks[sectors.clamped(to: 0..<marks.count)].contains { $0 != 0 }
     }
 
     private static func isEqual(_ first: UnsafeRawPointer?, _ second: UnsafeRawPointer?) -> Bool {
