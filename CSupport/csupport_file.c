@@ -107,3 +107,19 @@ int32_t cs_byte_is_locked(int32_t descriptor, uint64_t offset) {
     if (fcntl(descriptor, F_OFD_GETLK, &lock) != 0) return -errno;
     return lock.l_type == F_UNLCK ? 0 : 1;
 }
+
+int32_t cs_next_data(int32_t descriptor, uint64_t offset, uint64_t *start, uint64_t *end) {
+    off_t data = lseek(descriptor, (off_t)offset, SEEK_DATA);
+    if (data < 0 && errno == ENXIO) {
+        off_t length = lseek(descriptor, 0, SEEK_END);
+        if (length < 0) return -errno;
+        *start = *end = (uint64_t)length > offset ? (uint64_t)length : offset;
+        return 0;
+    }
+    if (data < 0) return -errno;
+    off_t hole = lseek(descriptor, data, SEEK_HOLE);
+    if (hole < 0) return -errno;
+    *start = (uint64_t)data;
+    *end = (uint64_t)hole;
+    return 0;
+}

@@ -54,6 +54,9 @@ static inline void cs_close(int32_t descriptor) { (void)close(descriptor); }
 /* Reads until count bytes or the end of the file; blocks. */
 int64_t cs_pread_fully(int32_t descriptor, void *buffer, uint64_t byte_count, uint64_t offset);
 
+// The next range of `descriptor`'s file that is not a hole, from `offset` on; past the last one both are the file's length
+// or `offset`. Moves the file position, which nobody here uses. Returns 0 or a negative errno.
+int32_t cs_next_data(int32_t descriptor, uint64_t offset, uint64_t *start, uint64_t *end);
 int32_t cs_ftruncate(int32_t descriptor, uint64_t size_bytes);
 int64_t cs_file_length(int32_t descriptor);
 

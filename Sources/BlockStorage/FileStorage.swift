@@ -49,6 +49,12 @@ public struct FileStorage: Storage {
         guard result == 0 else { throw StorageError(.setLength, errno: Errno(rawValue: -result)) }
     }
 
+    public func nextData(from fileOffset: UInt64) -> Range<UInt64>? {
+        var start: UInt64 = 0
+        var end: UInt64 = 0
+        return cs_next_data(descriptor, fileOffset, &start, &end) == 0 && start <= end ? start..<end : nil
+    }
+
     public func length() async throws(StorageError) -> UInt64 {
         let result = cs_file_length(descriptor)
         guard result >= 0 else { throw StorageError(.length, errno: Errno(rawValue: Int32(-result))) }

@@ -50,6 +50,11 @@ public protocol Storage: Sendable {
     /// - Throws: the errno of `ftruncate`; interruptions are retried here, as the waiting forms of the operations do.
     func setLength(_ sizeBytes: UInt64) async throws(StorageError)
 
+    /// The next range that may hold something else than zeros, from `fileOffset` on; empty, and at the file's end or past
+    /// it, when there is none. Answered from what the file system has in memory or finds in its tables.
+    /// - Returns: nil when the file cannot tell.
+    func nextData(from fileOffset: UInt64) -> Range<UInt64>?
+
     /// How long the file is now.
     func length() async throws(StorageError) -> UInt64
 }

@@ -1,5 +1,6 @@
 import CSupport
 import Glibc
+import Synchronization
 import SystemPackage
 
 /// Runs tasks on the thread of one ring.
@@ -12,6 +13,8 @@ public final class RingExecutor: TaskExecutor, @unchecked Sendable {
     private var head = 0
     private var tail = 0
     private let inbox: Lock<[UnownedJob]>
+    /// The inbox holds jobs: so that an empty one costs no lock.
+    private let inboxHasJobs = Atomic<Bool>(false)
     private let eventDescriptor: Int32
     private let eventBuffer: UnsafeMutablePointer<UInt64>
 
@@ -47,6 +50,7 @@ public final class RingExecutor: TaskExecutor, @unchecked Sendable {
             push(job)
         } else {
             inbox.withLock { $0.append(job) }
+            inboxHasJobs.store(true, ordering: .releasing)
             wake()
         }
     }
@@ -72,7 +76,14 @@ public final class RingExecutor: TaskExecutor, @unchecked Sendable {
         }
     }
 
+    @inline(__always)
     private func takeInbox() {
+        if inboxHasJobs.load(ordering: .acquiring) { emptyInbox() }
+    }
+
+    private func emptyInbox() {
+        // Taken away first: a job that comes in between is found now, and looked for once more.
+        inboxHasJobs.store(false, ordering: .sequentiallyConsistent)
         inbox.withLock { jobs in
             for job in jobs { push(job) }
             jobs.removeAll(keepingCapacity: true)

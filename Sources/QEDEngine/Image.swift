@@ -38,6 +38,15 @@ public final class Image: @unchecked Sendable {
     let backingEnd: UInt64
     let state: Lock<ImageState>
 
+    /// NEED_CHECK stands in the header on disk, durably. Changed by whoever holds the cursor's busy flag, as is the next.
+    let needCheckIsSet: Atomic<Bool>
+    /// NEED_CHECK was written to the header, whatever became of that, and has to be taken away again.
+    let needCheckWasWritten: Atomic<Bool>
+
+    /// Space, the cache or the log want attention: see `EngineQueue.endOfBatch`. Set under the lock, wherever a change may
+    /// have caused it.
+    let wantsHousekeeping = Atomic<Bool>(false)
+
     /// Something was written to the file that no sync covers yet.
     let isUnsynced = Atomic<Bool>(false)
     /// The errno of a failed sync, which nothing can mend: the kernel may have dropped what it could not write. 0: none.
@@ -61,8 +70,10 @@ public final class Image: @unchecked Sendable {
 
     init(
         layers: [Layer], top: ImageLayer, isReadOnly: Bool, state: consuming ImageState,
-        headerPage: UnsafeMutableRawPointer, replay: MappingReplay.Outcome
+        needCheckIsSet: Bool, headerPage: UnsafeMutableRawPointer, replay: MappingReplay.Outcome
     ) {
+        self.needCheckIsSet = Atomic(needCheckIsSet)
+        needCheckWasWritten = Atomic(needCheckIsSet)
         self.replay = replay
         self.layers = layers
         qedLayers = layers.map { if case .qed(let layer) = $0 { layer } else { nil } }
@@ -83,6 +94,12 @@ public final class Image: @unchecked Sendable {
         commitStaging.deallocate()
     }
 
+
+    /// Under the lock, after a change that may have used up space, pages or records.
+    @inline(__always)
+    func noteWants(of state: borrowing ImageState) {
+        if state.wantsExtension || state.wantsCommit { wantsHousekeeping.store(true, ordering: .relaxed) }
+    }
 
     /// A sync has failed: nothing that is written is promised to survive until the image has been opened again.
     public var hasFailed: Bool { failure != nil }
@@ -108,16 +125,13 @@ struct ImageState: ~Copyable {
     var slotWaiters: [CompletionContinuation] = []
     /// Tasks that wait for the file to be extended: resumed with 0 or a negative errno.
     var spaceWaiters: [CompletionContinuation] = []
-    /// NEED_CHECK stands in the header on disk, durably.
-    var needCheckIsSet: Bool
     /// When clusters were last allocated, and metadata last became dirty: for the background commit. Milliseconds.
     var lastAllocationTick: UInt64 = 0
     var tick: UInt64 = 0
 
-    init(cache: consuming PageCache, cursor: AllocationCursor, needCheckIsSet: Bool) {
+    init(cache: consuming PageCache, cursor: AllocationCursor) {
         self.cache = cache
         self.cursor = cursor
-        self.needCheckIsSet = needCheckIsSet
     }
 
     /// Changes the L2 entry of a cluster whose page is resident: first in the log, then for everybody.
@@ -137,6 +151,11 @@ struct ImageState: ~Copyable {
         slotWaiters = []
         return waiters
     }
+
+    /// The file should be extended before somebody has to wait for it.
+    var wantsExtension: Bool { cursor.wantsExtension && cursor.availableClusters > 0 }
+    /// A commit would free pages of the cache, or records of the log, before somebody has to wait for them.
+    var wantsCommit: Bool { cache.dirtySlots.count > cache.slotCount / 2 || log?.wantsCommit ?? false }
 
     /// Whether metadata in memory differs from the file's.
     var hasDirtyMetadata: Bool { !cache.dirtySlots.isEmpty || !unwrittenL1Indexes.isEmpty }

@@ -24,13 +24,16 @@ struct Fill {
 extension Image {
     /// Gives the range from `start` its places: existing clusters, fresh ones as far as nothing lies beneath, or a fill.
     ///
+    /// - Parameter zerosBeneath: up to here nothing but zeros lies beneath, as far as whole clusters are concerned.
+    ///
     /// Fresh clusters are published at once: until the data is there they read as zeros, which is what was there before.
     /// So a second write to the same cluster goes ahead in place, and a write that fails leaves nothing wrong behind.
     func planAllocation<S: Storage>(
-        _ start: UInt64, to end: UInt64, mayFill: Bool, into list: inout ExtentList, for: S.Type = S.self
+        _ start: UInt64, to end: UInt64, zerosBeneath: UInt64, into list: inout ExtentList, for: S.Type = S.self
     ) -> EngineQueue<S>.WritePlan {
         let geometry = self.geometry
         return state.withLock { state -> EngineQueue<S>.WritePlan in
+            defer { noteWants(of: state) }
             var position = start
             while position < end {
                 let pieceEnd = min((position | geometry.clusterMask) &+ 1, end)
@@ -49,10 +52,10 @@ extension Image {
                     }
                     if state.fills.contains(cluster: cluster) {
                         blocked = .busy(cluster: cluster)
-                    } else if value == L2Entry.unallocatedValue && hasDataBeneath(cluster) {
-                        if !mayFill {
-                            blocked = .needsFill
-                        } else if position > start {
+                    } else if value == L2Entry.unallocatedValue && hasDataBeneath(cluster),
+                        zerosBeneath <= position | geometry.clusterMask
+                    {
+                        if position > start {
                             // First what came before; the fill is planned when its turn comes.
                             return .direct(end: position)
                         } else {
@@ -96,7 +99,7 @@ extension Image {
     /// The entry at `deviceOffset` with its page in memory, ready to be changed; makes the table where there is none.
     func entryForChange(at deviceOffset: UInt64, in state: inout ImageState) -> EntryForChange {
         // NEED_CHECK first: it is set together with an extension.
-        guard state.needCheckIsSet else { return .needsSpace }
+        guard needCheckIsSet.load(ordering: .acquiring) else { return .needsSpace }
         // For this entry and, perhaps, its table.
         if let log = state.log, !log.hasRoom(2) { return .commitFirst }
         let l1Index = geometry.l1Index(ofDeviceOffset: deviceOffset)
@@ -184,6 +187,7 @@ extension Image {
                     to: fill.fileOffset + cluster << geometry.clusterShift, in: top,
                     sealedBySync: isSabotaged(.sealBySyncInFlight) ? state.syncs.started : state.syncs.nextToStart)
             }
+            noteWants(of: state)
             return waiters
         }
     }

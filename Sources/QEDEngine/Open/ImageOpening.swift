@@ -111,15 +111,15 @@ extension Image {
             clusterSizeBytes: header.geometry.clusterSizeBytes,
             endOfClusters: options.isReadOnly ? 0 : endOfClusters)
         owned = true
-        var state = ImageState(cache: cache, cursor: cursor, needCheckIsSet: header.needsCheck)
+        var state = ImageState(cache: cache, cursor: cursor)
         if let session = options.session, !options.isReadOnly {
             state.log = MappingLog(
                 formatting: session.address,
                 capacity: MappingLog.capacity(ofSizeBytes: session.sizeBytes), for: session.image)
         }
         return Image(
-            layers: layers, top: top, isReadOnly: options.isReadOnly, state: state, headerPage: headerPage,
-            replay: replay)
+            layers: layers, top: top, isReadOnly: options.isReadOnly, state: state,
+            needCheckIsSet: header.needsCheck, headerPage: headerPage, replay: replay)
     }
 
     /// - Returns: where the next cluster will be allocated: the file's length, a whole number of clusters.

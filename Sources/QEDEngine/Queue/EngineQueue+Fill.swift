@@ -5,6 +5,31 @@ import SystemPackage
 
 /// Copy-on-write: a cluster of the backing file, with the request's data in it, becomes a cluster of the image.
 extension EngineQueue {
+    /// Up to where nothing but zeros lies beneath the image, from `position`'s cluster on; `position` when there is something,
+    /// or it cannot be told without waiting. Clusters over zeros need no copy and no order: they are fresh.
+    func endOfZerosBeneath(_ position: UInt64, to end: UInt64) -> UInt64 {
+        guard position < image.backingEnd else { return position }
+        let mask = topLookup.geometry.clusterMask
+        let start = position & ~mask
+        learnBeneath(start)
+        beneath.removeAll()
+        let resolution = resolve(start, to: (end &- 1 | mask) &+ 1, fromLayer: 1, judging: false, into: &beneath)
+        guard resolution == .complete || beneath.count > 0, beneath.count > 0, beneath[0].layer == Extent.zeros
+        else { return position }
+        return start + UInt64(beneath[0].byteCount)
+    }
+
+    /// Asks the raw file at the bottom of the chain for its holes, if it is not known yet what lies at `deviceOffset`.
+    private func learnBeneath(_ deviceOffset: UInt64) {
+        let bottom = layerCount - 1
+        guard layers[bottom].lookup == nil, deviceOffset < layers[bottom].sizeBytes,
+            !layers[bottom].data.knows(deviceOffset)
+        else { return }
+        layers[bottom].data.learn(
+            layers[bottom].storage.nextData(from: deviceOffset), from: deviceOffset,
+            fileSizeBytes: layers[bottom].sizeBytes)
+    }
+
     /// Performs a planned fill: the old content in front of and behind the request's data is read from the backing
     /// chain, and all goes into the new clusters, in one write where it fits a staging buffer.
     ///

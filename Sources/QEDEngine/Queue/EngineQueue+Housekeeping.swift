@@ -1,6 +1,7 @@
 import BlockStorage
 import IOURing
 import QEDFormat
+import Synchronization
 import SystemPackage
 
 /// What has to be done now and then, by one queue's housekeeping task.
@@ -30,7 +31,7 @@ extension EngineQueue {
         let (idleFor, canTrim) = image.state.withLock { state in
             state.tick = now
             let idleFor = now >= state.lastAllocationTick ? now - state.lastAllocationTick : 0
-            return (idleFor, state.needCheckIsSet && state.fills.isEmpty && !state.cursor.isBusy)
+            return (idleFor, image.needCheckWasWritten.load(ordering: .acquiring) && state.fills.isEmpty && !state.cursor.isBusy)
         }
         if isClean {
             housekeeping.dirtySince = 0
@@ -47,18 +48,26 @@ extension EngineQueue {
     /// Whether `tick` still has something to wait for: nothing while the image is clean and trimmed.
     public var needsTick: Bool {
         if image.isReadOnly || image.failure != nil { return false }
-        return !nothingToFlush || image.state.withLock { $0.needCheckIsSet }
+        // Metadata is changed only under NEED_CHECK.
+        return image.isUnsynced.load(ordering: .acquiring) || image.needCheckWasWritten.load(ordering: .acquiring)
     }
 
-    /// Called between batches: extends the file before somebody has to wait for it.
+    /// Called between batches, and before the queue waits: starts the fills that the batch has planned, extends the file, or commits, before somebody has to wait for it.
+    @inline(__always)
     public func endOfBatch() {
-        guard !housekeeping.isRunning, !image.isReadOnly else { return }
-        let wanted = image.state.withLock {
-            ($0.cursor.wantsExtension && $0.needCheckIsSet && $0.cursor.availableClusters > 0,
-             $0.cache.dirtySlots.count > $0.cache.slotCount / 2 || $0.log?.wantsCommit ?? false)
+        if !plannedFills.isEmpty { startFillJobs() }
+        if image.wantsHousekeeping.load(ordering: .relaxed) { lookAround() }
+    }
+
+    private func lookAround() {
+        guard !housekeeping.isRunning, !image.isReadOnly, image.needCheckIsSet.load(ordering: .acquiring) else { return }
+        let (extends, commits) = image.state.withLock { state in
+            let wanted = (state.wantsExtension, state.wantsCommit)
+            if !wanted.0 && !wanted.1 { image.wantsHousekeeping.store(false, ordering: .relaxed) }
+            return wanted
         }
-        if wanted.0 { housekeeping.wantsExtension = true }
-        if wanted.1 { housekeeping.wantsCommit = true }
+        if extends { housekeeping.wantsExtension = true }
+        if commits { housekeeping.wantsCommit = true }
         startHousekeeping()
     }
 
@@ -81,6 +90,8 @@ extension EngineQueue {
             if wanted.wantsTrim { try await trim() }
         } catch {
             housekeeping.dirtySince = 0
+            // Not again before something has changed: a disk that stays full would be asked without end.
+            image.wantsHousekeeping.store(false, ordering: .relaxed)
         }
         housekeeping.isRunning = false
     }
@@ -89,7 +100,7 @@ extension EngineQueue {
     func trim() async throws(RequestError) {
         let length = image.state.withLock { state -> UInt64? in
             // Pages that a commit is writing are dirty no more, but they are not durable either.
-            guard state.needCheckIsSet, state.fills.isEmpty, state.commit.isIdle, !state.hasDirtyMetadata
+            guard image.needCheckWasWritten.load(ordering: .acquiring), state.fills.isEmpty, state.commit.isIdle, !state.hasDirtyMetadata
             else { return nil }
             return state.cursor.beginTrim()
         }
@@ -109,9 +120,10 @@ extension EngineQueue {
         do throws(RequestError) {
             try await sync()
             do throws(StorageError) { try await top.setLength(length) } catch { throw .storage(error.errno) }
-            image.state.withLock { $0.needCheckIsSet = false }
+            image.needCheckIsSet.store(false, ordering: .releasing)
             if !isSabotaged(.keepNeedCheck) { try await writeNeedCheck(false) }
             try await sync()
+            image.needCheckWasWritten.store(false, ordering: .releasing)
             return nil
         } catch {
             return error

@@ -17,8 +17,8 @@ extension EngineQueue {
 
     /// Starts a read whose extents can all be found in memory.
     /// - Returns: false when it has to wait for something.
-    @inline(__always)
     func startRead(_ slot: Int) -> Bool {
+        if startInCluster(slot, isWrite: false) { return true }
         let request = slots[slot].request
         extents.removeAll()
         guard
@@ -47,6 +47,10 @@ extension EngineQueue {
                 if position >= size { break descent }
                 limit = min(limit, size)
                 guard let lookup = layers[layer].lookup else {
+                    if let end = layers[layer].data.endOfHole(at: position) {
+                        limit = min(limit, end)
+                        break descent
+                    }
                     place = (Int32(truncatingIfNeeded: layer), position)
                     break descent
                 }

@@ -15,7 +15,7 @@ extension EngineQueue {
                 try await readSlowly(slot, range, into: buffer, fromLayer: 0)
             case .write:
                 guard let buffer = request.buffer else { throw .outOfRange }
-                try await writeSlowly(slot, range, from: buffer)
+                if !slots[slot].dataIsWritten { try await writeSlowly(slot, range, from: buffer) }
             case .writeZeroes:
                 try await zeroSlowly(slot, range, isDiscard: false, keepsSpace: request.keepsSpace)
             case .discard:

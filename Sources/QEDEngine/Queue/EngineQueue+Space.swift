@@ -2,6 +2,7 @@ import BlockStorage
 import Glibc
 import IOURing
 import QEDFormat
+import Synchronization
 import SystemPackage
 
 /// Making the file longer, ahead of its need, and shorter again.
@@ -41,6 +42,7 @@ extension EngineQueue {
     private func endExtension(at end: UInt64?, result: Int32) {
         let waiters = image.state.withLock { state in
             state.cursor.extensionEnded(at: end)
+            if end != nil { image.noteWants(of: state) }
             let waiters = state.spaceWaiters
             state.spaceWaiters = []
             return waiters
@@ -55,8 +57,11 @@ extension EngineQueue {
     private func extendFile(
         from start: UInt64, to end: UInt64, atLeast leastEnd: UInt64
     ) async throws(RequestError) -> UInt64 {
-        let setsNeedCheck = image.state.withLock { !$0.needCheckIsSet }
-        if setsNeedCheck { try await writeNeedCheck(true) }
+        let setsNeedCheck = !image.needCheckIsSet.load(ordering: .acquiring)
+        if setsNeedCheck {
+            image.needCheckWasWritten.store(true, ordering: .releasing)
+            try await writeNeedCheck(true)
+        }
         statistics.extensions &+= 1
         var reached = end
         while true {
@@ -79,7 +84,7 @@ extension EngineQueue {
             }
         }
         if !isSabotaged(.skipSyncAfterExtension) { try await sync() }
-        if setsNeedCheck { image.state.withLock { $0.needCheckIsSet = true } }
+        if setsNeedCheck { image.needCheckIsSet.store(true, ordering: .releasing) }
         return reached
     }
 

@@ -12,8 +12,6 @@ extension EngineQueue {
         case direct(end: UInt64)
         /// Clusters must be copied from the backing file: reserved and registered, to be performed now.
         case fill(Fill)
-        /// The same, but fills were not allowed.
-        case needsFill
         case missing(deviceOffset: UInt64)
         case invalid(deviceOffset: UInt64)
         /// The file must be extended by this many clusters.
@@ -26,23 +24,52 @@ extension EngineQueue {
 
     /// Starts a write that needs nothing but clusters that are allocated, or fresh ones that are at hand.
     /// - Returns: false when it has to wait for something.
-    @inline(__always)
     func startWrite(_ slot: Int) -> Bool {
+        if startInCluster(slot, isWrite: true) { return true }
         let request = slots[slot].request
         extents.removeAll()
-        guard case .direct(let end) = planWrite(request.deviceOffset, to: request.end, mayFill: false, into: &extents),
-            end == request.end, let buffer = request.buffer
-        else { return false }
+        switch planWrite(request.deviceOffset, to: request.end, into: &extents) {
+        case .direct(request.end):
+            guard let buffer = request.buffer else { return false }
+            slots[slot].isSlow = false
+            submit(extents, slot: slot, isWrite: true, buffer: buffer, bufferStart: request.deviceOffset)
+            if slots[slot].outstanding == 0 { finish(slot, 0) }
+            return true
+        case .fill(let fill):
+            return startFill(slot, fill)
+        default:
+            return false
+        }
+    }
+
+    /// Starts the fill of a request that it covers: as a plain write where no old content is left, else in a job.
+    /// - Returns: false when it is for the slot's task.
+    private func startFill(_ slot: Int, _ fill: Fill) -> Bool {
+        let request = slots[slot].request
+        let clusterMask = topLookup.geometry.clusterMask
+        let isWhole = (fill.start | fill.end) & clusterMask == 0
+        guard fill.end == request.end, isWhole || fitsJob(fill), let buffer = request.buffer else {
+            slots[slot].fill = fill
+            return false
+        }
         slots[slot].isSlow = false
-        submit(extents, slot: slot, isWrite: true, buffer: buffer, bufferStart: request.deviceOffset)
-        if slots[slot].outstanding == 0 { finish(slot, 0) }
+        guard isWhole else {
+            plannedFills.append(PlannedFill(slot: slot, fill: fill))
+            return true
+        }
+        slots[slot].fill = fill
+        slots[slot].outstanding = 1
+        statistics.dataWrites &+= 1
+        let byteCount = UInt32(truncatingIfNeeded: request.byteCount)
+        top.submit(
+            .write(buffer, byteCount: byteCount, fileOffset: fill.fileOffset), token: dataToken(slot, byteCount: byteCount))
         return true
     }
 
     /// Plans as much of the range as is of one kind, from its start.
     @inline(__always)
-    func planWrite(_ start: UInt64, to end: UInt64, mayFill: Bool, into list: inout ExtentList) -> WritePlan {
-        let lookup = image.top.lookup
+    func planWrite(_ start: UInt64, to end: UInt64, into list: inout ExtentList) -> WritePlan {
+        let lookup = topLookup
         let clusterMask = lookup.geometry.clusterMask
         var position = start
         while position < end {
@@ -50,8 +77,9 @@ extension EngineQueue {
             // 0 and 1 need a cluster, 2 and 3 a closer look.
             guard entry > PageLookup.invalid else {
                 // A fill is planned when nothing is in front of it.
+                if list.count > 0 && image.hasBackingFile { return .direct(end: position) }
                 let plan: WritePlan = image.planAllocation(
-                    position, to: end, mayFill: mayFill && list.count == 0, into: &list)
+                    position, to: end, zerosBeneath: endOfZerosBeneath(position, to: end), into: &list)
                 if case .direct = plan { return plan }
                 return list.count > 0 ? .direct(end: position) : plan
             }
@@ -73,10 +101,16 @@ extension EngineQueue {
         var list = ExtentList(capacity: extentCapacity)
         defer { list.deallocate() }
         var position = range.lowerBound
+        if let fill = slots[slot].fill {
+            // Planned by the inline path.
+            slots[slot].fill = nil
+            try await perform(fill, slot: slot, data: buffer)
+            position = fill.end
+        }
         while position < range.upperBound {
             if let failure = image.failure { throw failure }
             list.removeAll()
-            switch planWrite(position, to: range.upperBound, mayFill: true, into: &list) {
+            switch planWrite(position, to: range.upperBound, into: &list) {
             case .direct(let end):
                 try await transfer(list, slot: slot, isWrite: true, buffer: buffer, bufferStart: range.lowerBound)
                 markUnsynced()
@@ -84,8 +118,6 @@ extension EngineQueue {
             case .fill(let fill):
                 try await perform(fill, slot: slot, data: buffer + Int(position - range.lowerBound))
                 position = fill.end
-            case .needsFill:
-                preconditionFailure("fills were allowed")
             case .missing(let deviceOffset):
                 try await loadPage(layer: 0, deviceOffset: deviceOffset)
             case .invalid(let deviceOffset):

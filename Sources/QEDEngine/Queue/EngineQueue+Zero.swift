@@ -46,7 +46,7 @@ extension EngineQueue {
                 await fillEnded(cluster: cluster)
             case .blocked(.commitFirst):
                 try await makeRoom()
-            case .blocked(.direct), .blocked(.fill), .blocked(.needsFill):
+            case .blocked(.direct), .blocked(.fill):
                 preconditionFailure("zeroing never plans a write")
             }
         }
@@ -94,6 +94,7 @@ extension Image {
         _ start: UInt64, to end: UInt64, isDiscard: Bool, for: S.Type
     ) -> EngineQueue<S>.ZeroPlan {
         state.withLock { state -> EngineQueue<S>.ZeroPlan in
+            defer { noteWants(of: state) }
             var position = start
             var punchOffset: UInt64?
             while position < end {

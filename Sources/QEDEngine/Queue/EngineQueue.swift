@@ -17,6 +17,10 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     public let image: Image
     public let depth: Int
     let executor: any TaskExecutor
+    /// What the inline path needs of the image, here so that it follows no reference to it.
+    let top: S
+    let topLookup: PageLookup
+    let sizeBytes: UInt64
     let layers: UnsafeMutablePointer<LayerView>
     let layerCount: Int
     let slots: UnsafeMutablePointer<RequestSlot>
@@ -25,7 +29,15 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     private var finishedTail = 0
     /// For the inline path, which never waits: one list is enough.
     var extents: ExtentList
+    /// What lies beneath a cluster that is about to be allocated.
+    var beneath: ExtentList
     let staging: StagingPool
+    /// Fills that wait for the end of the batch, or for a job; in the order of their new clusters.
+    var plannedFills: [PlannedFill] = []
+    let jobs: UnsafeMutablePointer<FillJob>
+    var freeJobs: [Int]
+    /// Where the job that is being prepared finds what lies beneath: offsets in its buffer for device offsets.
+    var jobExtents: ExtentList
     let extentCapacity: Int
     private(set) var taskCount = 0
     private var isStopping = false
@@ -39,6 +51,8 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
         var lookup: PageLookup?
         var sizeBytes: UInt64
         var storage: S
+        /// Of a raw file: which part of it is known to be data, and which a hole.
+        var data = KnownData()
     }
 
     /// The kind of the tokens whose completions belong to `storageCompleted`.
@@ -57,6 +71,9 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
         self.image = image
         self.depth = depth
         self.executor = executor
+        top = storages[0]
+        topLookup = image.top.lookup
+        sizeBytes = image.sizeBytes
         layerCount = storages.count
         layers = .allocate(capacity: storages.count)
         for (index, storage) in storages.enumerated() {
@@ -64,26 +81,37 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
             (layers + index).initialize(
                 to: LayerView(lookup: lookup, sizeBytes: image.layers[index].sizeBytes, storage: storage))
         }
-        // One more slot than the queue has tags: the housekeeping task's.
-        slots = .allocate(capacity: depth + 1)
-        slots.initialize(repeating: RequestSlot(), count: depth + 1)
+        // More slots than the queue has tags: the housekeeping task's, and one for each fill job.
+        slots = .allocate(capacity: depth + 1 + FillJob.limit)
+        slots.initialize(repeating: RequestSlot(), count: depth + 1 + FillJob.limit)
+        jobs = .allocate(capacity: FillJob.limit)
+        jobs.initialize(repeating: FillJob(), count: FillJob.limit)
+        freeJobs = Array(0..<FillJob.limit)
+        plannedFills.reserveCapacity(depth)
+        jobExtents = ExtentList(capacity: FillJob.bufferBytes / Int(QEDLimits.minimumClusterSizeBytes) + 8)
         finished = .allocate(capacity: depth + 1)
-        extentCapacity = largestRequestBytes / Int(QEDLimits.minimumClusterSizeBytes) + 8
+        extentCapacity =
+            max(largestRequestBytes, FillJob.bufferBytes) / Int(QEDLimits.minimumClusterSizeBytes) + 8
         extents = ExtentList(capacity: extentCapacity)
+        beneath = ExtentList(capacity: extentCapacity)
         staging = StagingPool(clusterSizeBytes: image.geometry.clusterSizeBytes)
     }
 
     deinit {
         layers.deinitialize(count: layerCount)
         layers.deallocate()
-        slots.deinitialize(count: depth + 1)
+        slots.deinitialize(count: depth + 1 + FillJob.limit)
         slots.deallocate()
         finished.deallocate()
+        for job in 0..<FillJob.limit { jobs[job].buffer?.deallocate() }
+        jobs.deinitialize(count: FillJob.limit)
+        jobs.deallocate()
         extents.deallocate()
+        beneath.deallocate()
+        jobExtents.deallocate()
     }
 
     var housekeepingSlot: Int { depth }
-    var top: S { layers[0].storage }
 
     // MARK: - Requests in, results out
 
@@ -92,6 +120,7 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
         precondition(slot >= 0 && slot < depth, "no such slot")
         slots[slot].request = request
         slots[slot].firstError = 0
+        slots[slot].dataIsWritten = false
         if let refusal = refusal(of: request) {
             finish(slot, -refusal.errno.rawValue)
             return
@@ -115,10 +144,11 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     /// Answers a request that the engine does not know.
     public func refuse(_ slot: Int, _ errno: Errno) { finish(slot, -errno.rawValue) }
 
+    @inline(__always)
     private func refusal(of request: BlockRequest) -> RequestError? {
         if request.operation != .flush {
             let (end, overflow) = request.deviceOffset.addingReportingOverflow(request.byteCount)
-            guard !overflow, end <= image.sizeBytes,
+            guard !overflow, end <= sizeBytes,
                 (request.deviceOffset | request.byteCount) % QEDLimits.sectorSizeBytes == 0
             else { return .outOfRange }
         }
@@ -162,7 +192,9 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     @inline(__always)
     private func transfersDone(_ slot: Int) {
         if slots[slot].isSlow {
-            if let waiter = slots[slot].transferWaiter {
+            if slot > housekeepingSlot {
+                jobProgressed(slot)
+            } else if let waiter = slots[slot].transferWaiter {
                 slots[slot].transferWaiter = nil
                 waiter.resume(returning: 0)
             }
@@ -170,17 +202,53 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
         }
         let isWrite = slots[slot].request.operation == .write
         if isWrite && !isSabotaged(.forgetUnsyncedMark) { markUnsynced() }
-        if slots[slot].firstError != 0 || (isWrite && slots[slot].request.forcesUnitAccess && !isSabotaged(.ignoreFUA)) {
+        if slots[slot].fill != nil {
+            inlineFillDone(slot)
+        } else if slots[slot].firstError != 0 || (isWrite && slots[slot].request.forcesUnitAccess && !isSabotaged(.ignoreFUA)) {
+            slots[slot].dataIsWritten = slots[slot].firstError == 0
             wakeTask(slot)
         } else {
             finish(slot, 0)
         }
     }
 
+    /// A write of whole clusters, which hides what lies beneath them, has completed.
+    private func inlineFillDone(_ slot: Int) {
+        guard let fill = slots[slot].fill else { preconditionFailure("not a fill") }
+        slots[slot].fill = nil
+        endFill(PlannedFill(slot: slot, fill: fill), succeeded: slots[slot].firstError == 0)
+    }
+
     /// The file holds something that no sync covers. Called after it was written, before it is acknowledged.
     @inline(__always)
     func markUnsynced() {
         if !image.isUnsynced.load(ordering: .acquiring) { image.isUnsynced.store(true, ordering: .releasing) }
+    }
+
+    /// Starts the transfer of a request whose bytes lie in one cluster of the image itself.
+    /// - Returns: false when they do not, or the cluster is not known to be allocated.
+    @inline(__always)
+    func startInCluster(_ slot: Int, isWrite: Bool) -> Bool {
+        let offset = slots[slot].request.deviceOffset
+        let byteCount = slots[slot].request.byteCount
+        let mask = topLookup.geometry.clusterMask
+        guard byteCount > 0, (offset & mask) &+ byteCount <= mask &+ 1, let buffer = slots[slot].request.buffer
+        else { return false }
+        let entry = topLookup.entry(at: offset)
+        guard entry > PageLookup.invalid else { return false }
+        slots[slot].isSlow = false
+        slots[slot].outstanding = 1
+        let bytes = UInt32(truncatingIfNeeded: byteCount)
+        if isWrite {
+            statistics.dataWrites &+= 1
+            top.submit(
+                .write(buffer, byteCount: bytes, fileOffset: entry &+ (offset & mask)), token: dataToken(slot, byteCount: bytes))
+        } else {
+            statistics.dataReads &+= 1
+            top.submit(
+                .read(buffer, byteCount: bytes, fileOffset: entry &+ (offset & mask)), token: dataToken(slot, byteCount: bytes))
+        }
+        return true
     }
 
     @inline(__always)

@@ -44,11 +44,10 @@ public final class LocalEngine: @unchecked Sendable {
     /// Hands what is prepared to the kernel, and handles what has completed.
     public func turn(waits: Bool) {
         turns += 1
+        queue.endOfBatch()
         // Tasks first: one may be ready to finish a request, and nothing would end the wait then.
         loop.executor.runReady()
         loop.turn(waits: waits && !queue.hasFinished) { token, result in queue.storageCompleted(token, result) }
-        queue.endOfBatch()
-        loop.executor.runReady()
     }
 
     /// Performs requests, as many at once as there are slots.

@@ -8,6 +8,10 @@ struct RequestSlot {
     var outstanding: Int32 = 0
     /// The first operation that failed or fell short: a negative errno.
     var firstError: Int32 = 0
+    /// The fill of which the request's data is a part: being written inline, or for the slot's task to perform.
+    var fill: Fill?
+    /// The data is in its place; the slot's task has only to make it durable.
+    var dataIsWritten = false
     /// The request is in the hands of the slot's task.
     var isSlow = false
 
@@ -60,6 +64,7 @@ struct ExtentList: @unchecked Sendable {
         if count > 0 {
             let last = storage + (count - 1)
             if last.pointee.layer == layer,
+                last.pointee.deviceOffset &+ UInt64(last.pointee.byteCount) == deviceOffset,
                 layer == Extent.zeros || last.pointee.fileOffset &+ UInt64(last.pointee.byteCount) == fileOffset,
                 UInt64(last.pointee.byteCount) &+ byteCount <= ExtentList.largestExtentBytes
             {
@@ -73,6 +78,21 @@ struct ExtentList: @unchecked Sendable {
             deviceOffset: deviceOffset)
         count += 1
         return true
+    }
+
+    /// How far the list has been filled.
+    struct Mark {
+        fileprivate var count: Int
+        fileprivate var lastByteCount: UInt32
+    }
+
+    var mark: Mark { Mark(count: count, lastByteCount: count > 0 ? storage[count - 1].byteCount : 0) }
+
+    /// Takes away what was appended since `mark` was taken.
+    mutating func rewind(to mark: Mark) {
+        precondition(mark.count <= count, "the list was emptied since")
+        count = mark.count
+        if count > 0 { storage[count - 1].byteCount = mark.lastByteCount }
     }
 
     static let largestExtentBytes: UInt64 = 1 << 30

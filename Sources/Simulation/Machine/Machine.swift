@@ -72,6 +72,8 @@ public final class Machine: @unchecked Sendable {
     /// - Returns: whether a storage operation has completed; nil when there was nothing to do.
     @discardableResult
     public func step() -> Bool? {
+        // Before it waits, a queue ends its batch.
+        if !canStep { endOfBatch() }
         let hasReady = executor.hasReady
         let hasOperations = !io.inFlight.isEmpty
         if hasReady && (!hasOperations || random.chance(3, in: 4)) {

@@ -53,6 +53,17 @@ public final class SimulatedDisk: @unchecked Sendable {
         return count
     }
 
+    /// Whole pages that were never written, or were cut or punched, are holes.
+    func nextData(from offset: UInt64) -> Range<UInt64> {
+        let pageBytes = UInt64(SparsePages.pageBytes)
+        var page = Int(offset / pageBytes)
+        while page < current.pageCount, current.page(page) == nil { page += 1 }
+        guard page < current.pageCount, UInt64(page) * pageBytes < length else { return length..<max(length, offset) }
+        let start = max(UInt64(page) * pageBytes, offset)
+        while page < current.pageCount, current.page(page) != nil { page += 1 }
+        return start..<max(start, min(UInt64(page) * pageBytes, length))
+    }
+
     public func write(_ source: UnsafeRawPointer, byteCount: Int, at offset: UInt64) {
         precondition(
             offset % UInt64(SparsePages.sectorBytes) == 0 && byteCount % SparsePages.sectorBytes == 0,

@@ -26,5 +26,7 @@ struct SimulatedStorage: Storage {
         guard result >= 0 else { throw StorageError(.setLength, errno: Errno(rawValue: -result)) }
     }
 
+    func nextData(from fileOffset: UInt64) -> Range<UInt64>? { disk.nextData(from: fileOffset) }
+
     func length() async throws(StorageError) -> UInt64 { disk.length }
 }

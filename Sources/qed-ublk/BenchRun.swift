@@ -1,0 +1,151 @@
+import DeviceServer
+import Glibc
+import Histogram
+import QEDEngine
+
+/// What a run does. Plain values: those of a command line are looked up at every use.
+struct BenchWork {
+    var count: Int
+    var depth: Int
+    var sizeBytes: UInt64
+    var stepBytes: UInt64
+    var deviceOffset: UInt64
+    var isWrite: Bool
+    /// 0: no flush but the last.
+    var flushInterval: Int
+    /// Whether a flush waits for all requests, and all requests for it.
+    var drains: Bool
+    var pattern: UInt8
+    var isRandom: Bool
+}
+
+/// The requests of a run under way.
+struct BenchRun {
+    private let work: BenchWork
+    private let engine: LocalEngine
+    private let buffers: UnsafeMutableRawPointer
+    private var latencies: Histogram<UInt64>
+    private var startOfSlot: [UInt64]
+    private var freeSlots: [Int]
+    private var nextOffset: UInt64
+    private var started = 0
+    private var written = 0
+    private var underWay = 0
+    private var failure: Int32?
+    private var isFlushing = false
+    private var randomState: UInt64 = 0x9e37_79b9_7f4a_7c15
+
+    init(_ work: BenchWork, _ engine: LocalEngine) {
+        self.work = work
+        self.engine = engine
+        let bytes = Int(work.sizeBytes) * work.depth
+        buffers = .allocate(byteCount: bytes, alignment: 4096)
+        buffers.initializeMemory(as: UInt8.self, repeating: work.pattern, count: bytes)
+        latencies = Histogram(highestTrackableValue: 3_600_000_000_000, numberOfSignificantValueDigits: .three)
+        startOfSlot = Array(repeating: 0, count: work.depth + 1)
+        freeSlots = Array((0..<work.depth).reversed())
+        nextOffset = work.deviceOffset
+    }
+
+    func deallocate() { buffers.deallocate() }
+
+    /// The last slot is the flushes'.
+    private var flushSlot: Int { work.depth }
+
+    /// - Returns: the errno of the first request that failed.
+    mutating func play() -> Int32? {
+        let total = work.count
+        var flushDue = false
+        while failure == nil {
+            while started < total, !flushDue, !(isFlushing && work.drains), let slot = freeSlots.popLast() {
+                start(slot)
+                if work.flushInterval > 0 && written % work.flushInterval == 0 { flushDue = true }
+            }
+            if flushDue, !isFlushing, !work.drains || underWay == 0 {
+                flushDue = false
+                isFlushing = true
+                engine.queue.start(flushSlot, BlockRequest(.flush))
+            }
+            reap()
+            if started == total && underWay == 0 && !isFlushing && !flushDue { break }
+            if !engine.queue.hasFinished { engine.turn(waits: true) }
+            reap()
+        }
+        while underWay > 0 || isFlushing {
+            engine.turn(waits: true)
+            reap()
+        }
+        if work.isWrite && failure == nil {
+            // qemu-img bench ends with a flush too, when it closes the image.
+            failure = engine.perform([BlockRequest(.flush)])[0] < 0 ? EIO : nil
+        }
+        return failure
+    }
+
+    private mutating func start(_ slot: Int) {
+        let size = work.sizeBytes
+        let imageBytes = engine.image.sizeBytes
+        if work.isRandom {
+            randomState ^= randomState << 13
+            randomState ^= randomState >> 7
+            randomState ^= randomState << 17
+            nextOffset = randomState % (imageBytes / size) * size
+        } else if nextOffset > imageBytes - size {
+            nextOffset %= imageBytes
+            if nextOffset > imageBytes - size { nextOffset = 0 }
+        }
+        startOfSlot[slot] = BenchRun.nanoseconds()
+        engine.queue.start(
+            slot,
+            BlockRequest(
+                work.isWrite ? .write : .read, deviceOffset: nextOffset, byteCount: size,
+                buffer: buffers + slot * Int(size)))
+        nextOffset += work.stepBytes
+        started += 1
+        written += work.isWrite ? 1 : 0
+        underWay += 1
+    }
+
+    private mutating func reap() {
+        while let (slot, result) = engine.queue.nextFinished() {
+            if result < 0 && failure == nil { failure = -result }
+            if slot == flushSlot {
+                isFlushing = false
+                continue
+            }
+            latencies.record(BenchRun.nanoseconds() - startOfSlot[slot])
+            freeSlots.append(slot)
+            underWay -= 1
+        }
+    }
+
+    func report(seconds: Double, statistics: EngineStatistics, turns: UInt64) -> JSONValue {
+        let operations = statistics.counters.map { JSONValue.Member($0.name, JSONValue($0.value)) }
+        let perPage = Double(statistics.l2EntriesWritten) / Double(max(statistics.l2PageWrites, 1))
+        let percentiles = [50.0, 90, 99, 99.9, 100].map {
+            JSONValue.Member("p\($0 == 99.9 ? "99.9" : "\(Int($0))")", JSONValue(latencies.valueAtPercentile($0) / 1000))
+        }
+        return .object([
+            .init("seconds", .number(seconds)), .init("requests", JSONValue(work.count)),
+            .init("bytes", JSONValue(UInt64(work.count) * work.sizeBytes)),
+            .init("iops", .number((Double(work.count) / seconds).rounded())),
+            .init("storage-operations", .object(operations)), .init("l2-entries-per-write", .number(perPage)),
+            .init("submissions", JSONValue(turns)), .init("latency-microseconds", .object(percentiles)),
+        ])
+    }
+
+    static func nanoseconds() -> UInt64 {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+    }
+
+    /// A number with so many digits behind the point.
+    static func fixed(_ value: Double, digits: Int) -> String {
+        var scale: UInt64 = 1
+        for _ in 0..<digits { scale *= 10 }
+        let scaled = UInt64((value * Double(scale)).rounded())
+        let fraction = String(scaled % scale)
+        return "\(scaled / scale).\(String(repeating: "0", count: digits - fraction.count))\(fraction)"
+    }
+}
