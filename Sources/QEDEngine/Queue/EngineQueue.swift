@@ -170,7 +170,11 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
         }
         let isWrite = slots[slot].request.operation == .write
         if isWrite && !isSabotaged(.forgetUnsyncedMark) { markUnsynced() }
-        if slots[slot].firstError != 0 || (isWrite && slots[slot].request.forcesUnitAccess && !isSabotaged(.ignoreFUA)) {
+        if slots[slot].firstError != 0 {
+            wakeTask(slot)
+        } else if isWrite && slots[slot].request.forcesUnitAccess && !isSabotaged(.ignoreFUA) {
+            // Not once more: what somebody else has written there meanwhile is newer.
+            slots[slot].needsOnlyCommit = !isSabotaged(.writeForcedUnitsTwice)
             wakeTask(slot)
         } else {
             finish(slot, 0)

@@ -11,6 +11,9 @@ struct RequestSlot {
     /// The request is in the hands of the slot's task.
     var isSlow = false
 
+    /// The request's data is in the file; what is left to do is to commit it.
+    var needsOnlyCommit = false
+
     /// The slot's task: made when the slot first needs one, parked between requests.
     var hasTask = false
     var parked: CompletionContinuation?
