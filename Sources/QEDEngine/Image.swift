@@ -38,8 +38,9 @@ public final class Image: @unchecked Sendable {
     let backingEnd: UInt64
     let state: Lock<ImageState>
 
-    /// Something was written to the file that no sync covers yet.
-    let isUnsynced = Atomic<Bool>(false)
+    /// Something was written to the file that no sync covers yet; at first that is whatever an earlier process may have
+    /// left, or died over: once it has been read here, a flush promises it.
+    let isUnsynced: Atomic<Bool>
     /// The errno of a failed sync, which nothing can mend: the kernel may have dropped what it could not write. 0: none.
     let latchedFailure = Atomic<Int32>(0)
 
@@ -75,6 +76,7 @@ public final class Image: @unchecked Sendable {
         backingEnd = layers.count > 1 ? layers[1].sizeBytes : 0
         commitStaging = .allocate(
             byteCount: Image.commitStagingPages * QEDGeometry.l2PageSizeBytes, alignment: QEDGeometry.l2PageSizeBytes)
+        isUnsynced = Atomic(!isReadOnly && !isSabotaged(.trustEarlierWrites))
         self.state = Lock(state)
     }
 
