@@ -47,8 +47,9 @@ public final class Image: @unchecked Sendable {
     /// have caused it.
     let wantsHousekeeping = Atomic<Bool>(false)
 
-    /// Something was written to the file that no sync covers yet.
-    let isUnsynced = Atomic<Bool>(false)
+    /// Something was written to the file that no sync covers yet; at first that is whatever an earlier process may have
+    /// left, or died over: once it has been read here, a flush promises it.
+    let isUnsynced: Atomic<Bool>
     /// The errno of a failed sync, which nothing can mend: the kernel may have dropped what it could not write. 0: none.
     let latchedFailure = Atomic<Int32>(0)
 
@@ -86,6 +87,7 @@ public final class Image: @unchecked Sendable {
         backingEnd = layers.count > 1 ? layers[1].sizeBytes : 0
         commitStaging = .allocate(
             byteCount: Image.commitStagingPages * QEDGeometry.l2PageSizeBytes, alignment: QEDGeometry.l2PageSizeBytes)
+        isUnsynced = Atomic(!isReadOnly && !isSabotaged(.trustEarlierWrites))
         self.state = Lock(state)
     }
 
@@ -141,7 +143,9 @@ struct ImageState: ~Copyable {
     ) {
         let index = Int(truncatingIfNeeded: cluster) & (QEDGeometry.entriesPerL2Page - 1)
         let oldValue = UInt64(littleEndian: cache.values(ofSlot: pageSlot)[index])
-        log?.append(.entry, index: cluster, value: value, oldValue: oldValue)
+        if !(isSabotaged(.forgetLogRecord) && index % 8 == 3) {
+            log?.append(.entry, index: cluster, value: value, oldValue: oldValue)
+        }
         cache.setEntry(pageSlot, index: index, to: value, in: layer, sealedBySync: sealedBySync)
     }
 

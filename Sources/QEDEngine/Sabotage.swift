@@ -63,6 +63,28 @@ public enum Sabotage: String, CaseIterable, Sendable {
     case skipFinalSync
     /// A short transfer counts as whole.
     case acceptShortTransfer
+    /// Some changes of entries are not recorded in the mapping log.
+    case forgetLogRecord
+    /// New tables are not recorded in the mapping log.
+    case forgetTableRecord
+    /// A record of the mapping log counts before all of it is there.
+    case recordCountsTooSoon
+    /// Records that fills will need are not kept free.
+    case ignoreLogReservations
+    /// A commit marks records as covered before it has written anything.
+    case commitMarkFirst
+    /// A commit marks as covered what was recorded while it ran.
+    case commitMarkTooFar
+    /// A replay counts as done before it has begun.
+    case commitReplayFirst
+    /// A replay makes the oldest change last.
+    case replayNewestFirst
+    /// A replay writes entries whose data is not durable.
+    case replayWithoutDataSync
+    /// What an earlier process has written counts as durable.
+    case trustEarlierWrites
+    /// A FUA write is written again before it is committed.
+    case writeForcedUnitsTwice
 
     #if QED_SABOTAGE
     // SAFETY: set once, before the engine runs.

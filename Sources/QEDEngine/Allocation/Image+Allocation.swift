@@ -108,7 +108,9 @@ extension Image {
         case .unallocated:
             // A table in fresh space is a table of zeros: it needs no write before its entries do.
             guard let fileOffset = state.cursor.reserve(Int(geometry.tableSizeClusters)) else { return .needsSpace }
-            state.log?.append(.table, index: UInt64(l1Index), value: fileOffset, oldValue: 0)
+            if !isSabotaged(.forgetTableRecord) {
+                state.log?.append(.table, index: UInt64(l1Index), value: fileOffset, oldValue: 0)
+            }
             top.addTable(l1Index, fileOffset: fileOffset)
             if !isSabotaged(.forgetL1Entry) { state.unwrittenL1Indexes.append(l1Index) }
         default: break

@@ -62,6 +62,7 @@ extension EngineQueue {
                 pages.contains { state.cache[$0].unsealed.contains { $0.sealedBySync > completed } }
             )
         }
+        if isSabotaged(.commitMarkFirst), let logged { image.state.withLock { $0.log?.commit(through: logged) } }
         var unwritten = pages[...]
         do throws(RequestError) {
             if waitsForData && !isSabotaged(.skipSyncBeforeEntries) { try await sync() }
@@ -81,7 +82,12 @@ extension EngineQueue {
         // A sync that somebody else has begun (for an extension) may have been too early for what we have to cover.
         let isCovered = image.state.withLock { $0.syncs.isIdle } && !image.isUnsynced.load(ordering: .acquiring)
         if (!pages.isEmpty || !isCovered) && !isSabotaged(.skipFinalSync) { try await sync() }
-        if let logged { image.state.withLock { $0.log?.commit(through: logged) } }
+        if let logged {
+            image.state.withLock { state in
+                let last = isSabotaged(.commitMarkTooFar) ? state.log?.lastSequence ?? logged : logged
+                state.log?.commit(through: last)
+            }
+        }
     }
 
     /// Writes snapshots of up to `commitStagingPages` pages, all at once where a slot lends its counters.

@@ -31,11 +31,16 @@ public struct SessionMemory: @unchecked Sendable {
     public var address: UnsafeMutableRawPointer
     public var sizeBytes: Int
     public var image: MappingLog.Identity
+    /// Is told of every store, where somebody wants to know.
+    public var trace: StoreTrace?
 
-    public init(address: UnsafeMutableRawPointer, sizeBytes: Int, image: MappingLog.Identity) {
+    public init(
+        address: UnsafeMutableRawPointer, sizeBytes: Int, image: MappingLog.Identity, trace: StoreTrace? = nil
+    ) {
         self.address = address
         self.sizeBytes = sizeBytes
         self.image = image
+        self.trace = trace
     }
 }
 
@@ -81,7 +86,8 @@ extension Image {
         var replay = MappingReplay.Outcome.nothingToReplay
         if !options.isReadOnly {
             if let session = options.session,
-                let log = MappingLog(adopting: session.address, sizeBytes: session.sizeBytes, for: session.image)
+                let log = MappingLog(
+                    adopting: session.address, sizeBytes: session.sizeBytes, for: session.image, trace: session.trace)
             {
                 replay = try await MappingReplay.run(
                     storages[0], header: header, fileSizeBytes: fileSizeBytes, log: log)
@@ -115,7 +121,8 @@ extension Image {
         if let session = options.session, !options.isReadOnly {
             state.log = MappingLog(
                 formatting: session.address,
-                capacity: MappingLog.capacity(ofSizeBytes: session.sizeBytes), for: session.image)
+                capacity: MappingLog.capacity(ofSizeBytes: session.sizeBytes), for: session.image,
+                trace: session.trace)
         }
         return Image(
             layers: layers, top: top, isReadOnly: options.isReadOnly, state: state,

@@ -149,7 +149,7 @@ extension EngineQueue {
         if succeeded && (!slots[slot].request.forcesUnitAccess || isSabotaged(.ignoreFUA)) {
             finish(slot, 0)
         } else {
-            slots[slot].dataIsWritten = succeeded
+            slots[slot].needsOnlyCommit = succeeded && !isSabotaged(.writeForcedUnitsTwice)
             wakeTask(slot)
         }
     }

@@ -7,26 +7,32 @@ extension EngineQueue {
     /// - Returns: 0, or the negative errno that the request is answered with.
     func performSlowly(_ slot: Int) async -> Int32 {
         let request = slots[slot].request
-        let range = request.deviceOffset..<request.end
+        let needsOnlyCommit = slots[slot].needsOnlyCommit
+        slots[slot].needsOnlyCommit = false
         do throws(RequestError) {
-            switch request.operation {
-            case .read:
-                guard let buffer = request.buffer else { throw .outOfRange }
-                try await readSlowly(slot, range, into: buffer, fromLayer: 0)
-            case .write:
-                guard let buffer = request.buffer else { throw .outOfRange }
-                if !slots[slot].dataIsWritten { try await writeSlowly(slot, range, from: buffer) }
-            case .writeZeroes:
-                try await zeroSlowly(slot, range, isDiscard: false, keepsSpace: request.keepsSpace)
-            case .discard:
-                try await zeroSlowly(slot, range, isDiscard: true, keepsSpace: false)
-            case .flush:
-                try await commit(slot: slot)
-            }
+            if !needsOnlyCommit { try await perform(request, slot: slot) }
             if request.forcesUnitAccess { try await commit(slot: slot) }
             return 0
         } catch {
             return -error.errno.rawValue
+        }
+    }
+
+    private func perform(_ request: BlockRequest, slot: Int) async throws(RequestError) {
+        let range = request.deviceOffset..<request.end
+        switch request.operation {
+        case .read:
+            guard let buffer = request.buffer else { throw .outOfRange }
+            try await readSlowly(slot, range, into: buffer, fromLayer: 0)
+        case .write:
+            guard let buffer = request.buffer else { throw .outOfRange }
+            try await writeSlowly(slot, range, from: buffer)
+        case .writeZeroes:
+            try await zeroSlowly(slot, range, isDiscard: false, keepsSpace: request.keepsSpace)
+        case .discard:
+            try await zeroSlowly(slot, range, isDiscard: true, keepsSpace: false)
+        case .flush:
+            try await commit(slot: slot)
         }
     }
 }

@@ -120,7 +120,6 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
         precondition(slot >= 0 && slot < depth, "no such slot")
         slots[slot].request = request
         slots[slot].firstError = 0
-        slots[slot].dataIsWritten = false
         if let refusal = refusal(of: request) {
             finish(slot, -refusal.errno.rawValue)
             return
@@ -204,8 +203,11 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
         if isWrite && !isSabotaged(.forgetUnsyncedMark) { markUnsynced() }
         if slots[slot].fill != nil {
             inlineFillDone(slot)
-        } else if slots[slot].firstError != 0 || (isWrite && slots[slot].request.forcesUnitAccess && !isSabotaged(.ignoreFUA)) {
-            slots[slot].dataIsWritten = slots[slot].firstError == 0
+        } else if slots[slot].firstError != 0 {
+            wakeTask(slot)
+        } else if isWrite && slots[slot].request.forcesUnitAccess && !isSabotaged(.ignoreFUA) {
+            // Not once more: what somebody else has written there meanwhile is newer.
+            slots[slot].needsOnlyCommit = !isSabotaged(.writeForcedUnitsTwice)
             wakeTask(slot)
         } else {
             finish(slot, 0)

@@ -10,10 +10,11 @@ struct RequestSlot {
     var firstError: Int32 = 0
     /// The fill of which the request's data is a part: being written inline, or for the slot's task to perform.
     var fill: Fill?
-    /// The data is in its place; the slot's task has only to make it durable.
-    var dataIsWritten = false
     /// The request is in the hands of the slot's task.
     var isSlow = false
+
+    /// The request's data is in the file; what is left to do is to commit it.
+    var needsOnlyCommit = false
 
     /// The slot's task: made when the slot first needs one, parked between requests.
     var hasTask = false

@@ -65,29 +65,40 @@ public struct MappingLog: @unchecked Sendable {
     private let memory: UnsafeMutableRawPointer
     private let capacity: UInt64
     private(set) var lastSequence: UInt64
+    // SAFETY: kept alive by whoever keeps the memory mapped. Not counted here: the log is copied on every allocation.
+    private let trace: Unmanaged<StoreTrace>?
     /// Records that fills under way will need.
     private var reservedCount: UInt64 = 0
 
     /// An empty log in `memory`, whatever was there before.
-    public init(formatting memory: UnsafeMutableRawPointer, capacity: Int = standardCapacity, for image: Identity) {
+    /// - Parameter trace: is told of every store; it must outlive the log.
+    public init(
+        formatting memory: UnsafeMutableRawPointer, capacity: Int = standardCapacity, for image: Identity,
+        trace: StoreTrace? = nil
+    ) {
         self.memory = memory
         self.capacity = UInt64(capacity)
+        self.trace = trace.map { Unmanaged.passUnretained($0) }
         lastSequence = 0
         // Invalid first, so that a process that dies meanwhile leaves nothing that looks like a log.
-        word(0).store(0)
-        for index in 0..<capacity { sequenceWord(UInt64(index)).store(0) }
-        word(MappingLog.committedOffset).store(0)
-        word(8).store(MappingLog.version << 32 | UInt64(capacity))
-        word(16).store(image.device)
-        word(24).store(image.inode)
-        word(0).store(MappingLog.magic)
+        store(0, at: 0)
+        for index in 0..<capacity { store(0, at: sequenceOffset(UInt64(index))) }
+        store(0, at: MappingLog.committedOffset)
+        store(MappingLog.version << 32 | UInt64(capacity), at: 8)
+        store(image.device, at: 16)
+        store(image.inode, at: 24)
+        store(MappingLog.magic, at: 0)
     }
 
     /// The log that another process has left in `memory`.
+    /// - Parameter trace: as for a new log.
     /// - Returns: nil when there is none, or it is another image's.
-    public init?(adopting memory: UnsafeMutableRawPointer, sizeBytes: Int, for image: Identity) {
+    public init?(
+        adopting memory: UnsafeMutableRawPointer, sizeBytes: Int, for image: Identity, trace: StoreTrace? = nil
+    ) {
         guard sizeBytes >= MappingLog.recordsOffset else { return nil }
         self.memory = memory
+        self.trace = trace.map { Unmanaged.passUnretained($0) }
         capacity = memory.loadUnaligned(fromByteOffset: 8, as: UInt64.self) & 0xffff_ffff
         lastSequence = 0
         guard word(0).load() == MappingLog.magic,
@@ -98,14 +109,17 @@ public struct MappingLog: @unchecked Sendable {
         let committed = committedSequence
         lastSequence = committed
         for index in 0..<capacity {
-            lastSequence = max(lastSequence, sequenceWord(index).load())
+            lastSequence = max(lastSequence, word(sequenceOffset(index)).load())
         }
     }
 
     // MARK: - Writing
 
     /// Whether `count` more records find room, besides those that fills have reserved.
-    func hasRoom(_ count: Int) -> Bool { lastSequence - committedSequence + reservedCount + UInt64(count) <= capacity }
+    func hasRoom(_ count: Int) -> Bool {
+        let reservedCount = isSabotaged(.ignoreLogReservations) ? 0 : reservedCount
+        return lastSequence - committedSequence + reservedCount + UInt64(count) <= capacity
+    }
 
     /// More than half of the log waits for a commit.
     var wantsCommit: Bool { lastSequence - committedSequence > capacity / 2 }
@@ -119,21 +133,28 @@ public struct MappingLog: @unchecked Sendable {
 
     /// Records a change, before it is made.
     mutating func append(_ kind: Record.Kind, index: UInt64, value: UInt64, oldValue: UInt64) {
-        precondition(lastSequence - committedSequence < capacity, "the mapping log is full")
+        precondition(
+            lastSequence - committedSequence < capacity || isSabotaged(.ignoreLogReservations), "the mapping log is full")
         lastSequence += 1
         let offset = slotOffset(lastSequence)
         // The old record of this slot is covered by a commit; it stops counting before its words change.
-        word(offset).store(0)
-        word(offset + 8).store(kind.rawValue << 62 | index)
-        word(offset + 16).store(value)
-        word(offset + 24).store(oldValue)
-        word(offset).store(lastSequence)
+        store(isSabotaged(.recordCountsTooSoon) ? lastSequence : 0, at: offset)
+        store(kind.rawValue << 62 | index, at: offset + 8)
+        store(value, at: offset + 16)
+        store(oldValue, at: offset + 24)
+        store(lastSequence, at: offset)
     }
 
     /// Everything up to `sequence` is durable in the image.
     func commit(through sequence: UInt64) {
         precondition(sequence >= committedSequence && sequence <= lastSequence, "a commit of what was not recorded")
-        word(MappingLog.committedOffset).store(sequence)
+        store(sequence, at: MappingLog.committedOffset)
+    }
+
+    @inline(__always)
+    private func store(_ value: UInt64, at offset: Int) {
+        word(offset).store(value)
+        trace?._withUnsafeGuaranteedRef { $0.note(offset, value) }
     }
 
     // MARK: - Reading
@@ -168,8 +189,8 @@ public struct MappingLog: @unchecked Sendable {
         MappingLog.recordsOffset + Int((sequence - 1) % capacity) * MappingLog.recordBytes
     }
 
-    private func sequenceWord(_ index: UInt64) -> SharedWord {
-        word(MappingLog.recordsOffset + Int(index) * MappingLog.recordBytes)
+    private func sequenceOffset(_ index: UInt64) -> Int {
+        MappingLog.recordsOffset + Int(index) * MappingLog.recordBytes
     }
 
     private func word(_ offset: Int) -> SharedWord { SharedWord(address: memory + offset) }

@@ -27,13 +27,16 @@ struct MappingReplay {
         if records.isEmpty { return .nothingToReplay }
         // Every program that opens the image for writing clears the bit when it has checked it.
         guard header.needsCheck else { return .rejected(reason: "another program has opened the image since") }
-        let replay = MappingReplay(header: header, fileSizeBytes: fileSizeBytes, records: records)
+        let replay = MappingReplay(
+            header: header, fileSizeBytes: fileSizeBytes,
+            records: isSabotaged(.replayNewestFirst) ? records.reversed() : records)
         if let reason = try await replay.reasonToRefuse(storage, fileSizeBytes: fileSizeBytes) {
             return .rejected(reason: reason)
         }
+        if isSabotaged(.commitReplayFirst) { log.commit(through: log.lastSequence) }
         do throws(StorageError) {
             // The data first: it is in the file, but only a sync makes it stay.
-            try await storage.sync()
+            if !isSabotaged(.replayWithoutDataSync) { try await storage.sync() }
             for (page, changes) in replay.pages { try await replay.write(page, changes, to: storage) }
             try await storage.sync()
             try await replay.linkTables(in: storage)
