@@ -4,6 +4,9 @@
 Each round runs every contender once, in turn, on a fresh image of the same file system; a ratio is taken inside its round
 and the median over the rounds is shown, with the smallest and the largest. Writes a table and a plot beside it.
 
+"fio" is the limit: fio with io_uring and direct I/O, the same pattern, on a raw file without any format; where clusters are
+allocated, into space that fallocate has reserved, which is the best that the file system offers.
+
     bench/engine.py --rounds 5 --directory /var/tmp/bench --program .build/qed-ublk --out bench/results/engine
 """
 
@@ -40,8 +43,9 @@ class Workload:
 
 ALLOCATE = ["-w", "-c", "20000", "-d", "32", "-s", "4096", "-S", "65536", "-t", "none"]
 READ = ["-c", "40000", "-d", "32", "-s", "4096", "-S", "65536", "-t", "none"]
+PREFILL = ["-w", "-c", "2500", "-d", "16", "-s", "1048576", "-S", "1048576", "-t", "none"]
 WORKLOADS = [
-    Workload("allocate 4 KiB, 64 KiB apart, depth 32", ALLOCATE, {"qed": 18, "qcow2": 7, "raw": 1.2}),
+    Workload("allocate 4 KiB, 64 KiB apart, depth 32", ALLOCATE, {"qed": 18, "qcow2": 7, "raw": 1.2, "fio": None}),
     Workload("the same on an overlay of a full base", ALLOCATE, {"qed": 8, "qcow2": 1.5}, base=True, image_bytes=2 * GIB),
     Workload(
         "allocate, flush every 32, no drain",
@@ -49,12 +53,12 @@ WORKLOADS = [
         {"qed": 15, "raw": 0.9}),
     Workload(
         "allocate 64 KiB, sequential, depth 16",
-        ["-w", "-c", "20000", "-d", "16", "-s", "65536", "-S", "65536", "-t", "none"], {"qed": 7, "raw": 1.0}),
-    Workload("overwrite 4 KiB, depth 32", ALLOCATE, {"raw": 1.0}, prefill=True),
-    Workload("overwrite 4 KiB, depth 1", ["-w", "-c", "5000", "-d", "1", *ALLOCATE[5:]], {"raw": 1.0},
+        ["-w", "-c", "20000", "-d", "16", "-s", "65536", "-S", "65536", "-t", "none"], {"qed": 7, "raw": 1.0, "fio": None}),
+    Workload("overwrite 4 KiB, depth 32", ALLOCATE, {"raw": 1.0, "fio": 0.97}, prefill=True),
+    Workload("overwrite 4 KiB, depth 1", ["-w", "-c", "5000", "-d", "1", *ALLOCATE[5:]], {"raw": 1.0, "fio": 0.97},
              prefill=True),
-    Workload("read 4 KiB, depth 32", READ, {"raw": 1.0}, prefill=True),
-    Workload("read 4 KiB, depth 1", ["-c", "5000", "-d", "1", *READ[4:]], {"raw": 1.0}, prefill=True),
+    Workload("read 4 KiB, depth 32", READ, {"raw": 1.0, "fio": 0.97}, prefill=True),
+    Workload("read 4 KiB, depth 1", ["-c", "5000", "-d", "1", *READ[4:]], {"raw": 1.0, "fio": 0.97}, prefill=True),
 ]
 
 
@@ -70,6 +74,8 @@ class Bench:
 
     def make(self, contender, workload):
         """A fresh image for a contender; its path."""
+        if contender == "fio":
+            return self.make_plain_file(workload)
         image = self.path("image." + contender)
         if os.path.exists(image):
             os.remove(image)
@@ -83,12 +89,34 @@ class Bench:
             run("qemu-img", "create", "-q", "-f", contender, *options, image, size)
         if workload.prefill:
             # As a guest would have: every cluster that is touched later has been written before.
-            fill = ["-w", "-c", "2500", "-d", "16", "-s", "1048576", "-S", "1048576", "-t", "none"]
-            self.time(contender, image, fill)
+            self.time(contender, image, PREFILL)
         os.sync()
         return image
 
+    def make_plain_file(self, workload):
+        image = self.path("image.fio")
+        if os.path.exists(image):
+            os.remove(image)
+        run("fallocate", "-l", str(workload.image_bytes), image)
+        if workload.prefill:
+            self.time("raw", image, PREFILL)
+        os.sync()
+        return image
+
+    def time_fio(self, image, options):
+        """The same requests as fio makes them; seconds."""
+        values = dict(zip(options, options[1:]))
+        count, size, step = (int(values[name]) for name in ("-c", "-s", "-S"))
+        kind = "write" if "-w" in options else "read"
+        report = json.loads(run(
+            "fio", "--name=limit", f"--filename={image}", "--ioengine=io_uring", "--direct=1", "--output-format=json",
+            f"--rw={kind}:{step - size}" if step > size else f"--rw={kind}", f"--bs={size}", f"--iodepth={values['-d']}",
+            f"--size={count * step}", f"--io_size={count * size}"))
+        return report["jobs"][0][kind]["runtime"] / 1000
+
     def time(self, contender, image, options):
+        if contender == "fio":
+            return self.time_fio(image, options)
         if contender == "ours":
             output = run(self.program, "bench", *options, image)
         else:
@@ -159,11 +187,13 @@ def plot(rows, path):
                          f'<text x="{x(tick)}" y="{height * len(rows) + 38}" text-anchor="middle">{tick}x</text>')
     for index, (name, contender, median, low, high, bar) in enumerate(rows):
         y = 14 + index * height
-        color = "#2a7" if median >= bar else "#c63"
+        color = "#999" if bar is None else "#2a7" if median >= bar else "#c63"
         lines.append(f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{name} / {contender}</text>')
         lines.append(f'<rect x="{left}" y="{y}" width="{max(x(median) - left, 1)}" height="16" fill="{color}"/>')
         lines.append(f'<line x1="{x(low)}" x2="{x(high)}" y1="{y + 8}" y2="{y + 8}" stroke="#333"/>')
-        lines.append(f'<line x1="{x(bar)}" x2="{x(bar)}" y1="{y - 2}" y2="{y + 18}" stroke="#000" stroke-width="2"/>')
+        if bar is not None:
+            lines.append(
+                f'<line x1="{x(bar)}" x2="{x(bar)}" y1="{y - 2}" y2="{y + 18}" stroke="#000" stroke-width="2"/>')
         lines.append(f'<text x="{x(high) + 6}" y="{y + 13}">{median:.2f}</text>')
     lines.append("</svg>")
     with open(path, "w") as file:
@@ -207,6 +237,8 @@ HEADER = "| work | against | median | smallest | largest | bar | |\n|---|---|---
 
 def format_row(row):
     name, contender, median, low, high, bar = row
+    if bar is None:
+        return f"| {name} | {contender} | {median:.2f} | {low:.2f} | {high:.2f} | | the limit |"
     verdict = "reached" if median >= bar else "**not reached**"
     return f"| {name} | {contender} | {median:.2f} | {low:.2f} | {high:.2f} | {bar} | {verdict} |"
 

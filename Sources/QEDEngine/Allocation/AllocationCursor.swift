@@ -14,8 +14,8 @@ struct AllocationCursor {
         case enough
     }
 
-    static let smallestChunkBytes: UInt64 = 1 << 20
-    static let largestChunkBytes: UInt64 = 1 << 26
+    static let smallestChunkBytes: UInt64 = 8 << 20
+    static let largestChunkBytes: UInt64 = 256 << 20
 
     let clusterSizeBytes: UInt64
     /// File offset of the next cluster to be handed out. Only ever grows.
