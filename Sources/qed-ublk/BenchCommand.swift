@@ -83,7 +83,8 @@ struct BenchCommand: ParsableCommand {
             backingCaching: backingCache.fileCaching)
         let work = BenchWork(
             count: count, depth: depth, sizeBytes: bufferSize, stepBytes: stepSize ?? bufferSize, deviceOffset: offset,
-            isWrite: write, flushInterval: flushInterval, drains: !noDrain, pattern: pattern, isRandom: random)
+            isWrite: write, flushInterval: flushInterval, drains: !noDrain, pattern: pattern, isRandom: random,
+            measuresLatency: json)
         guard offset % 512 == 0, (stepSize ?? bufferSize) % 512 == 0, bufferSize <= engine.image.sizeBytes,
             offset <= engine.image.sizeBytes - bufferSize
         else {
@@ -93,14 +94,17 @@ struct BenchCommand: ParsableCommand {
         var run = BenchRun(work, engine)
         defer { run.deallocate() }
         let start = BenchRun.nanoseconds()
+        let processorStart = BenchRun.processorSeconds()
         let failure = run.play()
         let seconds = Double(BenchRun.nanoseconds() - start) / 1e9
+        let processorSeconds = BenchRun.processorSeconds() - processorStart
         let statistics = engine.queue.statistics
         let turns = engine.turns
         try engine.close()
         if let failure { throw BenchError(errno: failure) }
         if json {
-            try printOutput(run.report(seconds: seconds, statistics: statistics, turns: turns).indented())
+            try printOutput(run.report(
+                seconds: seconds, processorSeconds: processorSeconds, statistics: statistics, turns: turns).indented())
         } else {
             try printOutput("Run completed in \(BenchRun.fixed(seconds, digits: 3)) seconds.")
         }

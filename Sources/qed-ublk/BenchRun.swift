@@ -1,3 +1,4 @@
+import BlockStorage
 import DeviceServer
 import Glibc
 import Histogram
@@ -17,16 +18,22 @@ struct BenchWork {
     var drains: Bool
     var pattern: UInt8
     var isRandom: Bool
+    var measuresLatency: Bool
 }
 
 /// The requests of a run under way.
 struct BenchRun {
     private let work: BenchWork
     private let engine: LocalEngine
+    private let queue: EngineQueue<FileStorage>
     private let buffers: UnsafeMutableRawPointer
     private var latencies: Histogram<UInt64>
-    private var startOfSlot: [UInt64]
-    private var freeSlots: [Int]
+    /// When the request of each slot was started; and the slots that are free, of which there are `freeCount`.
+    // SAFETY: as many as there are slots; used by the run alone, and freed by `deallocate`.
+    private let startOfSlot: UnsafeMutablePointer<UInt64>
+    private let freeSlots: UnsafeMutablePointer<Int>
+    private var freeCount: Int
+    private let imageBytes: UInt64
     private var nextOffset: UInt64
     private var started = 0
     private var written = 0
@@ -38,16 +45,25 @@ struct BenchRun {
     init(_ work: BenchWork, _ engine: LocalEngine) {
         self.work = work
         self.engine = engine
+        queue = engine.queue
         let bytes = Int(work.sizeBytes) * work.depth
         buffers = .allocate(byteCount: bytes, alignment: 4096)
         buffers.initializeMemory(as: UInt8.self, repeating: work.pattern, count: bytes)
         latencies = Histogram(highestTrackableValue: 3_600_000_000_000, numberOfSignificantValueDigits: .three)
-        startOfSlot = Array(repeating: 0, count: work.depth + 1)
-        freeSlots = Array((0..<work.depth).reversed())
+        startOfSlot = .allocate(capacity: work.depth + 1)
+        startOfSlot.initialize(repeating: 0, count: work.depth + 1)
+        freeSlots = .allocate(capacity: work.depth)
+        for slot in 0..<work.depth { (freeSlots + slot).initialize(to: slot) }
+        freeCount = work.depth
+        imageBytes = engine.image.sizeBytes
         nextOffset = work.deviceOffset
     }
 
-    func deallocate() { buffers.deallocate() }
+    func deallocate() {
+        buffers.deallocate()
+        startOfSlot.deallocate()
+        freeSlots.deallocate()
+    }
 
     /// The last slot is the flushes'.
     private var flushSlot: Int { work.depth }
@@ -57,18 +73,19 @@ struct BenchRun {
         let total = work.count
         var flushDue = false
         while failure == nil {
-            while started < total, !flushDue, !(isFlushing && work.drains), let slot = freeSlots.popLast() {
-                start(slot)
+            while started < total, !flushDue, !(isFlushing && work.drains), freeCount > 0 {
+                freeCount -= 1
+                start(freeSlots[freeCount])
                 if work.flushInterval > 0 && written % work.flushInterval == 0 { flushDue = true }
             }
             if flushDue, !isFlushing, !work.drains || underWay == 0 {
                 flushDue = false
                 isFlushing = true
-                engine.queue.start(flushSlot, BlockRequest(.flush))
+                queue.start(flushSlot, BlockRequest(.flush))
             }
             reap()
             if started == total && underWay == 0 && !isFlushing && !flushDue { break }
-            if !engine.queue.hasFinished { engine.turn(waits: true) }
+            if !queue.hasFinished { engine.turn(waits: true) }
             reap()
         }
         while underWay > 0 || isFlushing {
@@ -84,7 +101,6 @@ struct BenchRun {
 
     private mutating func start(_ slot: Int) {
         let size = work.sizeBytes
-        let imageBytes = engine.image.sizeBytes
         if work.isRandom {
             randomState ^= randomState << 13
             randomState ^= randomState >> 7
@@ -94,8 +110,8 @@ struct BenchRun {
             nextOffset %= imageBytes
             if nextOffset > imageBytes - size { nextOffset = 0 }
         }
-        startOfSlot[slot] = BenchRun.nanoseconds()
-        engine.queue.start(
+        if work.measuresLatency { startOfSlot[slot] = BenchRun.nanoseconds() }
+        queue.start(
             slot,
             BlockRequest(
                 work.isWrite ? .write : .read, deviceOffset: nextOffset, byteCount: size,
@@ -107,31 +123,40 @@ struct BenchRun {
     }
 
     private mutating func reap() {
-        while let (slot, result) = engine.queue.nextFinished() {
+        while let (slot, result) = queue.nextFinished() {
             if result < 0 && failure == nil { failure = -result }
             if slot == flushSlot {
                 isFlushing = false
                 continue
             }
-            latencies.record(BenchRun.nanoseconds() - startOfSlot[slot])
-            freeSlots.append(slot)
+            if work.measuresLatency { latencies.record(BenchRun.nanoseconds() - startOfSlot[slot]) }
+            freeSlots[freeCount] = slot
+            freeCount += 1
             underWay -= 1
         }
     }
 
-    func report(seconds: Double, statistics: EngineStatistics, turns: UInt64) -> JSONValue {
+    func report(seconds: Double, processorSeconds: Double, statistics: EngineStatistics, turns: UInt64) -> JSONValue {
         let operations = statistics.counters.map { JSONValue.Member($0.name, JSONValue($0.value)) }
         let perPage = Double(statistics.l2EntriesWritten) / Double(max(statistics.l2PageWrites, 1))
         let percentiles = [50.0, 90, 99, 99.9, 100].map {
             JSONValue.Member("p\($0 == 99.9 ? "99.9" : "\(Int($0))")", JSONValue(latencies.valueAtPercentile($0) / 1000))
         }
         return .object([
-            .init("seconds", .number(seconds)), .init("requests", JSONValue(work.count)),
+            .init("seconds", .number(seconds)), .init("processor-seconds", .number(processorSeconds)),
+            .init("requests", JSONValue(work.count)),
             .init("bytes", JSONValue(UInt64(work.count) * work.sizeBytes)),
             .init("iops", .number((Double(work.count) / seconds).rounded())),
             .init("storage-operations", .object(operations)), .init("l2-entries-per-write", .number(perPage)),
             .init("submissions", JSONValue(turns)), .init("latency-microseconds", .object(percentiles)),
         ])
+    }
+
+    /// What the thread has cost so far, in user space and in the kernel.
+    static func processorSeconds() -> Double {
+        var time = timespec()
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+        return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
     }
 
     static func nanoseconds() -> UInt64 {
