@@ -112,6 +112,9 @@ struct ImageState: ~Copyable {
     var spaceWaiters: [CompletionContinuation] = []
     /// NEED_CHECK stands in the header on disk, durably.
     var needCheckIsSet: Bool
+    /// NEED_CHECK may stand there: from before it is written until it has been cleared durably. A write of the header that
+    /// failed may have happened.
+    var needCheckMayBeSet: Bool
     /// When clusters were last allocated, and metadata last became dirty: for the background commit. Milliseconds.
     var lastAllocationTick: UInt64 = 0
     var tick: UInt64 = 0
@@ -120,6 +123,7 @@ struct ImageState: ~Copyable {
         self.cache = cache
         self.cursor = cursor
         self.needCheckIsSet = needCheckIsSet
+        needCheckMayBeSet = needCheckIsSet
     }
 
     /// Changes the L2 entry of a cluster whose page is resident: first in the log, then for everybody.

@@ -30,7 +30,7 @@ extension EngineQueue {
         let (idleFor, canTrim) = image.state.withLock { state in
             state.tick = now
             let idleFor = now >= state.lastAllocationTick ? now - state.lastAllocationTick : 0
-            return (idleFor, state.needCheckIsSet && state.fills.isEmpty && !state.cursor.isBusy)
+            return (idleFor, state.needCheckMayBeSet && state.fills.isEmpty && !state.cursor.isBusy)
         }
         if isClean {
             housekeeping.dirtySince = 0
@@ -47,7 +47,7 @@ extension EngineQueue {
     /// Whether `tick` still has something to wait for: nothing while the image is clean and trimmed.
     public var needsTick: Bool {
         if image.isReadOnly || image.failure != nil { return false }
-        return !nothingToFlush || image.state.withLock { $0.needCheckIsSet }
+        return !nothingToFlush || image.state.withLock { $0.needCheckMayBeSet }
     }
 
     /// Called between batches: extends the file before somebody has to wait for it.
@@ -89,7 +89,7 @@ extension EngineQueue {
     func trim() async throws(RequestError) {
         let length = image.state.withLock { state -> UInt64? in
             // Pages that a commit is writing are dirty no more, but they are not durable either.
-            guard state.needCheckIsSet, state.fills.isEmpty, state.commit.isIdle, !state.hasDirtyMetadata
+            guard state.needCheckMayBeSet, state.fills.isEmpty, state.commit.isIdle, !state.hasDirtyMetadata
             else { return nil }
             return state.cursor.beginTrim()
         }
@@ -112,6 +112,7 @@ extension EngineQueue {
             image.state.withLock { $0.needCheckIsSet = false }
             if !isSabotaged(.keepNeedCheck) { try await writeNeedCheck(false) }
             try await sync()
+            image.state.withLock { $0.needCheckMayBeSet = false }
             return nil
         } catch {
             return error

@@ -55,7 +55,10 @@ extension EngineQueue {
     private func extendFile(
         from start: UInt64, to end: UInt64, atLeast leastEnd: UInt64
     ) async throws(RequestError) -> UInt64 {
-        let setsNeedCheck = image.state.withLock { !$0.needCheckIsSet }
+        let setsNeedCheck = image.state.withLock { state in
+            state.needCheckMayBeSet = true
+            return !state.needCheckIsSet
+        }
         if setsNeedCheck { try await writeNeedCheck(true) }
         statistics.extensions &+= 1
         var reached = end
