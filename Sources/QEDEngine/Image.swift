@@ -40,8 +40,9 @@ public final class Image: @unchecked Sendable {
 
     /// NEED_CHECK stands in the header on disk, durably. Changed by whoever holds the cursor's busy flag, as is the next.
     let needCheckIsSet: Atomic<Bool>
-    /// NEED_CHECK was written to the header, whatever became of that, and has to be taken away again.
-    let needCheckWasWritten: Atomic<Bool>
+    /// NEED_CHECK may stand there: from before it is written until it has been cleared durably. A write of the header that
+    /// failed may have happened.
+    let needCheckMayBeSet: Atomic<Bool>
 
     /// Space, the cache or the log want attention: see `EngineQueue.endOfBatch`. Set under the lock, wherever a change may
     /// have caused it.
@@ -74,7 +75,7 @@ public final class Image: @unchecked Sendable {
         needCheckIsSet: Bool, headerPage: UnsafeMutableRawPointer, replay: MappingReplay.Outcome
     ) {
         self.needCheckIsSet = Atomic(needCheckIsSet)
-        needCheckWasWritten = Atomic(needCheckIsSet)
+        needCheckMayBeSet = Atomic(needCheckIsSet)
         self.replay = replay
         self.layers = layers
         qedLayers = layers.map { if case .qed(let layer) = $0 { layer } else { nil } }

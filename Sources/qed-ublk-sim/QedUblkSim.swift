@@ -28,21 +28,27 @@ struct QedUblkSim: ParsableCommand {
     @Flag(help: "Print what happened before a violation.")
     var log = false
 
-    @Option(help: "What to run: random, exhaustive, faults, scenarios, sabotage.")
+    @Option(help: "What to run: random, exhaustive, kill, kill-sequences, faults, scenarios, sabotage.")
     var proof: Proof = .random
 
     @Option(help: "A fault to plant in the engine; builds with QED_SABOTAGE=1 have them.")
     var sabotage: String?
 
-    enum Proof: String, ExpressibleByArgument, CaseIterable { case random, exhaustive, faults, scenarios, sabotage }
+    enum Proof: String, ExpressibleByArgument, CaseIterable {
+        case random, exhaustive, kill
+        case killSequences = "kill-sequences"
+        case faults, scenarios, sabotage
+    }
 
     func run() throws {
         try plantSabotage()
         let start = ContinuousClock.now
         let states =
             switch proof {
-            case .random: try playHistories()
+            case .random: try playHistories(.powerCut)
             case .exhaustive: try playSequences()
+            case .kill: try playHistories(.kill)
+            case .killSequences: try playKillSequences()
             case .faults: try playFaults()
             case .scenarios: try playScenarios()
             case .sabotage: try findSabotage()
@@ -53,26 +59,32 @@ struct QedUblkSim: ParsableCommand {
     }
 
     private func plantSabotage() throws {
-        guard let sabotage else { return }
         #if QED_SABOTAGE
-        guard let fault = Sabotage(rawValue: sabotage) else {
-            throw ValidationError("no such fault: \(sabotage); there are \(Sabotage.allCases.map(\.rawValue))")
-        }
-        Sabotage.active = fault
+        Sabotage.active = try plantedFault()
         #else
-        throw ValidationError("\(sabotage): this program was built without QED_SABOTAGE=1 in the environment")
+        if let sabotage {
+            throw ValidationError("\(sabotage): this program was built without QED_SABOTAGE=1 in the environment")
+        }
         #endif
     }
 
+    private func plantedFault() throws -> Sabotage? {
+        guard let sabotage else { return nil }
+        guard let fault = Sabotage(rawValue: sabotage) else {
+            throw ValidationError("no such fault: \(sabotage); there are \(Sabotage.allCases.map(\.rawValue))")
+        }
+        return fault
+    }
+
     /// - Returns: the crash states that were looked at.
-    private func playHistories() throws -> Int {
+    private func playHistories(_ model: CrashModel) throws -> Int {
         let start = ContinuousClock.now
         var checked = 0
         var played = 0
         var failures = 0
         while played < histories, checked < states, ContinuousClock.now - start < .seconds(seconds) {
             let current = seed &+ UInt64(played)
-            var history = RandomHistory(seed: current)
+            var history = RandomHistory(seed: current, model: model)
             CurrentSeed.note(current)
             CurrentSeed.startTimer()
             do {
@@ -104,11 +116,26 @@ struct QedUblkSim: ParsableCommand {
         return checked
     }
 
+    private func playKillSequences() throws -> Int {
+        var checked = 0
+        for scene in ExhaustiveSequences.scenes {
+            CurrentSeed.note(seed)
+            for length in 1...2 {
+                let report = try KillSequences(scene: scene).run(length: length, seed: seed)
+                checked += report.states
+                print("\(scene): \(report.sequences) sequences of \(length), \(report.states) crash states")
+                fflush(nil)
+            }
+        }
+        return checked
+    }
+
     /// Every planted fault must be found within a minute.
     private func findSabotage() throws -> Int {
         #if QED_SABOTAGE
         var missed = 0
-        for fault in Sabotage.allCases {
+        let faults = try plantedFault().map { [$0] } ?? Sabotage.allCases
+        for fault in faults {
             CurrentSeed.note(seed)
             if let finding = SabotageProof.find(fault, limit: .seconds(60)) {
                 print("\(fault): found in \(finding.duration), \(finding.proof): \(finding.violation.prefix(120))")
@@ -118,7 +145,7 @@ struct QedUblkSim: ParsableCommand {
             }
             fflush(nil)
         }
-        print("\(Sabotage.allCases.count - missed) of \(Sabotage.allCases.count) planted faults found")
+        print("\(faults.count - missed) of \(faults.count) planted faults found")
         if missed > 0 { throw ExitCode(1) }
         return 0
         #else

@@ -31,7 +31,8 @@ extension EngineQueue {
         let (idleFor, canTrim) = image.state.withLock { state in
             state.tick = now
             let idleFor = now >= state.lastAllocationTick ? now - state.lastAllocationTick : 0
-            return (idleFor, image.needCheckWasWritten.load(ordering: .acquiring) && state.fills.isEmpty && !state.cursor.isBusy)
+            let mayTrim = image.needCheckMayBeSet.load(ordering: .acquiring) && state.fills.isEmpty
+            return (idleFor, mayTrim && !state.cursor.isBusy)
         }
         if isClean {
             housekeeping.dirtySince = 0
@@ -49,10 +50,11 @@ extension EngineQueue {
     public var needsTick: Bool {
         if image.isReadOnly || image.failure != nil { return false }
         // Metadata is changed only under NEED_CHECK.
-        return image.isUnsynced.load(ordering: .acquiring) || image.needCheckWasWritten.load(ordering: .acquiring)
+        return image.isUnsynced.load(ordering: .acquiring) || image.needCheckMayBeSet.load(ordering: .acquiring)
     }
 
-    /// Called between batches, and before the queue waits: starts the fills that the batch has planned, extends the file, or commits, before somebody has to wait for it.
+    /// Called between batches, and before the queue waits: starts the fills that the batch has planned; extends the file, or
+    /// commits, before somebody has to wait for it.
     @inline(__always)
     public func endOfBatch() {
         if !plannedFills.isEmpty { startFillJobs() }
@@ -100,7 +102,8 @@ extension EngineQueue {
     func trim() async throws(RequestError) {
         let length = image.state.withLock { state -> UInt64? in
             // Pages that a commit is writing are dirty no more, but they are not durable either.
-            guard image.needCheckWasWritten.load(ordering: .acquiring), state.fills.isEmpty, state.commit.isIdle, !state.hasDirtyMetadata
+            guard image.needCheckMayBeSet.load(ordering: .acquiring), state.fills.isEmpty, state.commit.isIdle,
+                !state.hasDirtyMetadata
             else { return nil }
             return state.cursor.beginTrim()
         }
@@ -123,7 +126,7 @@ extension EngineQueue {
             image.needCheckIsSet.store(false, ordering: .releasing)
             if !isSabotaged(.keepNeedCheck) { try await writeNeedCheck(false) }
             try await sync()
-            image.needCheckWasWritten.store(false, ordering: .releasing)
+            image.needCheckMayBeSet.store(false, ordering: .releasing)
             return nil
         } catch {
             return error

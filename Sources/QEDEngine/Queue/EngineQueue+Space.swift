@@ -59,7 +59,7 @@ extension EngineQueue {
     ) async throws(RequestError) -> UInt64 {
         let setsNeedCheck = !image.needCheckIsSet.load(ordering: .acquiring)
         if setsNeedCheck {
-            image.needCheckWasWritten.store(true, ordering: .releasing)
+            image.needCheckMayBeSet.store(true, ordering: .releasing)
             try await writeNeedCheck(true)
         }
         statistics.extensions &+= 1

@@ -7,6 +7,9 @@ public struct Fault: Sendable, CustomStringConvertible {
         case error(Errno)
         /// Less is transferred than asked for, but a sector at least; operations that move no data succeed.
         case short
+
+        /// The operation has done nothing, and is to be asked for again.
+        var doesNothing: Bool { self == .error(.interrupted) || self == .error(.resourceTemporarilyUnavailable) }
     }
 
     public var effect: Effect

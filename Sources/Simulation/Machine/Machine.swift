@@ -40,6 +40,8 @@ public final class Machine: @unchecked Sendable {
     }
 
     public let disk: SimulatedDisk
+    /// For the image's mapping log; nil: nothing outlives the process.
+    public let session: SimulatedSession?
     private let backing: [BackingFile]
     private let options: Options
     let io = SimulatedIO()
@@ -50,8 +52,11 @@ public final class Machine: @unchecked Sendable {
     /// Milliseconds; what the engine's housekeeping believes.
     public private(set) var clock: UInt64 = 1
 
-    public init(disk: SimulatedDisk, backing: [BackingFile], options: Options, seed: UInt64) {
+    public init(
+        disk: SimulatedDisk, backing: [BackingFile], options: Options, seed: UInt64, session: SimulatedSession? = nil
+    ) {
         self.disk = disk
+        self.session = session
         self.backing = backing
         self.options = options
         random = SeededRandom(seed: seed)
@@ -90,8 +95,8 @@ public final class Machine: @unchecked Sendable {
         return true
     }
 
-    /// More steps than any operation of the engine takes here.
-    private static let longestRun = 2_000_000
+    /// More steps than anything takes here: what goes on for longer goes on for ever, and fills the memory.
+    static let longestRun = 200_000
 
     /// Runs one operation to its end, and whatever goes on beside it.
     func run<Value: Sendable, Failure: Error>(
@@ -155,7 +160,8 @@ public final class Machine: @unchecked Sendable {
             [storage(disk, queue: queue, alignmentBytes: options.alignmentBytes)]
                 + backing.map { storage($0.disk, queue: queue, alignmentBytes: 1) }
         }
-        let imageOptions = ImageOptions(isReadOnly: isReadOnly, cacheBytes: options.cacheBytes)
+        let imageOptions = ImageOptions(
+            isReadOnly: isReadOnly, cacheBytes: options.cacheBytes, session: session?.engineMemory)
         let members = chain
         let first = storages[0]
         let opened = try run("opening", afterStep: afterStep) { () async throws(ImageOpenError) -> Image in

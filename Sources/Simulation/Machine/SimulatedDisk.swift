@@ -26,6 +26,12 @@ public final class SimulatedDisk: @unchecked Sendable {
         var sectorCount: Int
         /// What was written; nil: zeros.
         var content: UnsafeMutableRawPointer?
+        /// The content is another disk's.
+        var isBorrowed = false
+
+        func deallocate() {
+            if !isBorrowed { content?.deallocate() }
+        }
     }
 
     /// Certain to survive.
@@ -42,7 +48,7 @@ public final class SimulatedDisk: @unchecked Sendable {
 
     public init() {}
 
-    deinit { for change in changes { change.content?.deallocate() } }
+    deinit { for change in changes { change.deallocate() } }
 
     // MARK: - Operations, at the moment they complete
 
@@ -113,7 +119,7 @@ public final class SimulatedDisk: @unchecked Sendable {
             let byteCount = change.sectorCount * SparsePages.sectorBytes
             if let content = change.content {
                 durable.write(content, byteCount: byteCount, at: offset, pool: pool)
-                content.deallocate()
+                change.deallocate()
             } else {
                 durable.zero(byteCount: byteCount, at: offset, pool: pool)
             }
@@ -132,7 +138,7 @@ public final class SimulatedDisk: @unchecked Sendable {
     func loseSome(_ random: inout SeededRandom) {
         changes.removeAll { change in
             guard random.chance(1, in: 2) else { return false }
-            change.content?.deallocate()
+            change.deallocate()
             return true
         }
     }
@@ -142,12 +148,16 @@ public final class SimulatedDisk: @unchecked Sendable {
     /// Makes this the disk that `other` is after a power cut, up to `applySurvivor` and `finishSurvivor`: only what is
     /// durable. Takes back everything this disk held.
     func beginSurvivor(of other: SimulatedDisk, length: UInt64) {
-        for change in changes { change.content?.deallocate() }
+        giveBackAll()
+        durable.share(other.durable)
+        durableLength = length
+    }
+
+    private func giveBackAll() {
+        for change in changes { change.deallocate() }
         changes.removeAll(keepingCapacity: true)
         lengthChanges.removeAll(keepingCapacity: true)
         pool.reset()
-        durable.share(other.durable)
-        durableLength = length
     }
 
     @inline(__always)
@@ -168,6 +178,47 @@ public final class SimulatedDisk: @unchecked Sendable {
         length = durableLength
     }
 
+    // MARK: - Leftovers of a killed process
+
+    /// Makes this the disk that `other` is when its process is killed and no operation is in flight: nothing is lost, and
+    /// what is volatile still is. `other` must stay as it is for as long as this disk is used.
+    func beginLeftover(of other: SimulatedDisk) {
+        giveBackAll()
+        durable.share(other.durable)
+        current.share(other.current)
+        durableLength = other.durableLength
+        length = other.length
+        sequence = other.sequence
+        lengthChanges.append(contentsOf: other.lengthChanges)
+        for var change in other.changes {
+            change.isBorrowed = true
+            changes.append(change)
+        }
+    }
+
+    /// An independent copy, with what is volatile.
+    func clone() -> SimulatedDisk {
+        let other = SimulatedDisk()
+        other.durable.copy(durable, pool: other.pool)
+        other.current.copy(current, pool: other.pool)
+        other.durableLength = durableLength
+        other.length = length
+        other.sequence = sequence
+        other.lengthChanges = lengthChanges
+        other.changes = changes.map { change in
+            var copy = change
+            copy.isBorrowed = false
+            if let content = change.content {
+                let byteCount = change.sectorCount * SparsePages.sectorBytes
+                let own = UnsafeMutableRawPointer.allocate(byteCount: byteCount, alignment: 8)
+                own.copyMemory(from: content, byteCount: byteCount)
+                copy.content = own
+            }
+            return copy
+        }
+        return other
+    }
+
     /// The pages that are not all zeros, with their file offsets.
     public func forEachPage(_ body: (UInt64, UnsafeRawBufferPointer) throws -> Void) rethrows {
         for index in 0..<current.pageCount {
@@ -180,11 +231,7 @@ public final class SimulatedDisk: @unchecked Sendable {
     /// An independent copy of what is visible, all of it durable.
     public func copy() -> SimulatedDisk {
         let other = SimulatedDisk()
-        for index in 0..<current.pageCount {
-            if let page = current.page(index) {
-                other.current.write(page, byteCount: SparsePages.pageBytes, at: index * SparsePages.pageBytes, pool: other.pool)
-            }
-        }
+        other.current.copy(current, pool: other.pool)
         other.current.disown()
         other.durable.share(other.current)
         other.length = length

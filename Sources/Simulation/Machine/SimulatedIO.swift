@@ -77,13 +77,41 @@ final class SimulatedIO: @unchecked Sendable {
             faultCount += 1
             return (operation, fail(operation, fault.effect, &random))
         }
-        return (operation, execute(operation, limit: Int.max))
+        return (operation, operation.perform(on: operation.disk, limit: Int.max))
     }
 
+    private func fail(_ operation: Operation, _ effect: Fault.Effect, _ random: inout SeededRandom) -> Int32 {
+        let byteCount = operation.transferBytes
+        let sectors = byteCount / SparsePages.sectorBytes
+        switch effect {
+        case .short:
+            guard sectors > 1 else { return operation.perform(on: operation.disk, limit: Int.max) }
+            return operation.perform(on: operation.disk, limit: (1 + random.below(sectors - 1)) * SparsePages.sectorBytes)
+        case .error(let errno):
+            // An interrupted operation has done nothing; any other may have done a part.
+            if !effect.doesNothing {
+                switch operation.kind {
+                case .storage(.write), .storage(.writeGathered):
+                    _ = operation.perform(on: operation.disk, limit: random.below(sectors + 1) * SparsePages.sectorBytes)
+                case .storage(.sync):
+                    operation.disk.loseSome(&random)
+                    failedSyncs += 1
+                case .storage(.allocate(let fileOffset, let count)) where random.chance(1, in: 2):
+                    operation.disk.setLengthAtLeast(fileOffset + count / 2 / 4096 * 4096)
+                default: break
+                }
+            }
+            return -errno.rawValue
+        }
+    }
+}
+
+extension SimulatedIO.Operation {
+    /// Does the operation.
     /// - Parameter limit: the most bytes that a transfer moves.
-    private func execute(_ operation: Operation, limit: Int) -> Int32 {
-        let disk = operation.disk
-        switch operation.kind {
+    /// - Returns: the result of a success.
+    func perform(on disk: SimulatedDisk, limit: Int) -> Int32 {
+        switch kind {
         case .setLength(let length):
             disk.setLength(length)
         case .storage(.read(let buffer, let byteCount, let fileOffset)):
@@ -103,7 +131,7 @@ final class SimulatedIO: @unchecked Sendable {
             }
             return Int32(done)
         case .storage(.sync):
-            disk.makeDurable(upTo: operation.coveredSequence)
+            disk.makeDurable(upTo: coveredSequence)
         case .storage(.allocate(let fileOffset, let byteCount)):
             disk.setLengthAtLeast(fileOffset + byteCount)
         case .storage(.punchHole(let fileOffset, let byteCount)), .storage(.zeroRange(let fileOffset, let byteCount)):
@@ -112,33 +140,6 @@ final class SimulatedIO: @unchecked Sendable {
         return 0
     }
 
-    private func fail(_ operation: Operation, _ effect: Fault.Effect, _ random: inout SeededRandom) -> Int32 {
-        let byteCount = operation.transferBytes
-        let sectors = byteCount / SparsePages.sectorBytes
-        switch effect {
-        case .short:
-            guard sectors > 1 else { return execute(operation, limit: Int.max) }
-            return execute(operation, limit: (1 + random.below(sectors - 1)) * SparsePages.sectorBytes)
-        case .error(let errno):
-            // An interrupted operation has done nothing; any other may have done a part.
-            if errno != .interrupted {
-                switch operation.kind {
-                case .storage(.write), .storage(.writeGathered):
-                    _ = execute(operation, limit: random.below(sectors + 1) * SparsePages.sectorBytes)
-                case .storage(.sync):
-                    operation.disk.loseSome(&random)
-                    failedSyncs += 1
-                case .storage(.allocate(let fileOffset, let count)) where random.chance(1, in: 2):
-                    operation.disk.setLengthAtLeast(fileOffset + count / 2 / 4096 * 4096)
-                default: break
-                }
-            }
-            return -errno.rawValue
-        }
-    }
-}
-
-extension SimulatedIO.Operation {
     var transferBytes: Int {
         switch kind {
         case .storage(.read(_, let byteCount, _)), .storage(.write(_, let byteCount, _)): return Int(byteCount)

@@ -22,7 +22,7 @@ struct SimulatedStorage: Storage {
                     .setLength(sizeBytes), disk: disk, queue: queue, token: CompletionToken(continuation),
                     alignment: alignment)
             }
-        } while result == -Errno.interrupted.rawValue
+        } while result == -Errno.interrupted.rawValue || result == -Errno.resourceTemporarilyUnavailable.rawValue
         guard result >= 0 else { throw StorageError(.setLength, errno: Errno(rawValue: -result)) }
     }
 

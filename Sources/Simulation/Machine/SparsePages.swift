@@ -46,6 +46,14 @@ struct SparsePages {
         disown()
     }
 
+    /// Makes this an independent copy of `other`; it must be empty before.
+    mutating func copy(_ other: SparsePages, pool: PagePool) {
+        for index in 0..<other.pageCount {
+            guard let page = other.page(index) else { continue }
+            write(page, byteCount: SparsePages.pageBytes, at: index * SparsePages.pageBytes, pool: pool)
+        }
+    }
+
     /// Treats all pages as shared from now on.
     mutating func disown() {
         for index in words.indices { words[index] &= ~1 }

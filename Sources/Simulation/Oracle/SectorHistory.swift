@@ -1,8 +1,16 @@
 /// What each sector of the device may read as: the model that the engine is compared with.
 ///
 /// A value is a 64-bit number; a sector that holds it holds it 64 times. 0 is a sector of zeros; every write gives every
-/// sector a value of its own. A value may be read as long as no other write to the sector has begun after it ended and
-/// ended before the read began; it may survive a power cut as long as no such write is durable. Times are counted in events.
+/// sector a value of its own. Times are counted in events.
+///
+/// Each sector is a register, and its reads and writes must be linearizable: as if each had happened at one moment
+/// between its request and its answer. So a value is known to be older than another when its write had been answered, or
+/// a read that saw it, before the other's write began, or a read that saw that. A read is refused when the value that it
+/// returns would be both older and newer than another: pair by pair this is all there is to check where every write has
+/// a value of its own (Gibbons and Korach, "Testing Shared Memories", 1997). Zeros have many writers: a read of zeros
+/// tells which one only when no other is possible.
+///
+/// A value may survive a power cut as long as nothing newer is durable.
 struct SectorHistory {
     struct Version {
         var value: UInt64
@@ -13,6 +21,23 @@ struct SectorHistory {
         var replaces = false
         var forcesUnitAccess = false
         var request: Int
+        /// A read that saw it was the first to be answered then, or `Int.max`.
+        var firstSeenBy = Int.max
+        /// The last read that saw it began then, or `Int.min`.
+        var lastSeenFrom = Int.min
+        /// The disk failed an operation while the request was under way: what it wrote may be written again until it is
+        /// answered, so seeing it says nothing.
+        var mayRepeat = false
+
+        /// It was current at some moment up to this one.
+        @inline(__always) var happenedBy: Int { min(end, firstSeenBy) }
+        /// It was current at some moment from this one on.
+        @inline(__always) var currentFrom: Int { max(start, lastSeenFrom) }
+        var hasHappened: Bool { replaces || firstSeenBy != Int.max }
+
+        @inline(__always) func isOlder(than other: Version) -> Bool {
+            happenedBy < other.currentFrom && request != other.request
+        }
     }
 
     let sizeBytes: UInt64
@@ -43,7 +68,7 @@ struct SectorHistory {
     // MARK: - Events
 
     /// A write of `value` begins.
-    mutating func begin(_ sector: Int, value: UInt64, at time: Int, request: Int, forcesUnitAccess: Bool) {
+    mutating func begin(_ sector: Int, value: UInt64, at time: Int, request: Int, forcesUnitAccess: Bool = false) {
         if versions[sector].isEmpty { versions[sector] = [initial(sector)] }
         versions[sector].append(
             Version(value: value, start: time, forcesUnitAccess: forcesUnitAccess, request: request))
@@ -58,6 +83,34 @@ struct SectorHistory {
         }
     }
 
+    /// The disk has failed an operation, and `request` is under way.
+    mutating func metFault(_ sector: Int, request: Int) {
+        for index in versions[sector].indices.reversed() where versions[sector][index].request == request {
+            versions[sector][index].mayRepeat = true
+            versions[sector][index].firstSeenBy = Int.max
+            versions[sector][index].lastSeenFrom = Int.min
+            return
+        }
+    }
+
+    /// A read that began at `start` is answered now.
+    /// - Returns: whether it may return `value`.
+    mutating func read(_ sector: Int, _ value: UInt64, start: Int) -> Bool {
+        if versions[sector].isEmpty { return value == initialValue(sector) }
+        var seen: Int?
+        for index in versions[sector].indices where mayBeSeen(versions[sector][index], value, start, versions[sector]) {
+            // Zeros of two writers, and who knows whose.
+            if seen != nil { return true }
+            seen = index
+        }
+        guard let seen else { return false }
+        if !versions[sector][seen].mayRepeat {
+            versions[sector][seen].firstSeenBy = min(versions[sector][seen].firstSeenBy, now)
+            versions[sector][seen].lastSeenFrom = max(versions[sector][seen].lastSeenFrom, start)
+        }
+        return true
+    }
+
     mutating func flushed(start: Int) { flushedStart = max(flushedStart, start) }
 
     /// The power was cut, and the sector reads as `value` since: that is durable now.
@@ -65,12 +118,21 @@ struct SectorHistory {
         versions[sector] = [Version(value: value, start: now, end: now, replaces: true, request: -1)]
     }
 
+    /// The process was killed: what was under way has happened by now, or never will.
+    mutating func processKilled() {
+        for sector in versions.indices {
+            for index in versions[sector].indices where versions[sector][index].end == Int.max {
+                versions[sector][index].end = now
+            }
+        }
+    }
+
     /// Forgets what cannot be read any more; called when no request is under way.
     mutating func prune(_ sector: Int) {
         guard versions[sector].count > 4 else { return }
         let all = versions[sector]
         versions[sector] = all.filter { version in
-            !all.contains { isDurable($0) && version.end < $0.start }
+            !all.contains { isDurable($0) && version.isOlder(than: $0) }
         }
     }
 
@@ -88,20 +150,30 @@ struct SectorHistory {
         if all.isEmpty { return value == initialValue(sector) }
         for version in all where version.value == value {
             var isReplaced = false
-            for other in all where version.end < other.start && isDurable(other) { isReplaced = true }
+            for other in all where version.isOlder(than: other) && isDurable(other) { isReplaced = true }
             if !isReplaced { return true }
         }
         return false
     }
 
-    /// Whether a read that began at `start` may return `value` now.
+    /// Whether a read that began at `start`, and was seen by nobody else, may return `value` now.
     func mayRead(_ sector: Int, _ value: UInt64, start: Int) -> Bool {
         let all = versions[sector]
         if all.isEmpty { return value == initialValue(sector) }
-        return all.contains { version in
-            version.value == value
-                && !all.contains { version.end < $0.start && $0.replaces && $0.end < start }
+        return all.contains { mayBeSeen($0, value, start, all) }
+    }
+
+    /// Whether a read from `start` to now may have seen this version, which is one of `all`.
+    @inline(__always)
+    private func mayBeSeen(_ version: Version, _ value: UInt64, _ start: Int, _ all: [Version]) -> Bool {
+        guard version.value == value else { return false }
+        var seen = version
+        seen.firstSeenBy = min(seen.firstSeenBy, now)
+        seen.lastSeenFrom = max(seen.lastSeenFrom, start)
+        for other in all where other.hasHappened {
+            if seen.isOlder(than: other) && other.isOlder(than: seen) { return false }
         }
+        return true
     }
 
     /// For people.
@@ -111,7 +183,8 @@ struct SectorHistory {
             let value = version.value == 0 ? "0" : String(version.value, radix: 16)
             let end = version.end == Int.max ? "…" : "\(version.end)"
             let note = (version.forcesUnitAccess ? " fua" : "") + (version.replaces ? "" : " weak")
-            return "\(value) (\(version.start)…\(end)\(note))"
+            let seen = version.lastSeenFrom == Int.min ? "" : " seen from \(version.lastSeenFrom), by \(version.firstSeenBy)"
+            return "\(value) (\(version.start)…\(end)\(note)\(seen))"
         }
         return "written: " + list.joined(separator: ", ") + "; flushed up to \(flushedStart), now \(now)"
     }

@@ -90,7 +90,7 @@ struct StructureWalk {
     }
 
     /// What a sector of the device is, by the tables.
-    enum Place {
+    enum Place: Equatable {
         case file(sector: Int)
         case zeros
         case backing

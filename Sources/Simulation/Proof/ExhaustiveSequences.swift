@@ -11,8 +11,8 @@ public struct ExhaustiveSequences {
     }
 
     public let scene: Scene
-    private let steps: [[PlayedRequest]]
-    private let windows: [Range<Int>]
+    let steps: [[PlayedRequest]]
+    let windows: [Range<Int>]
 
     public static let scenes: [Scene] = [4096, 65536].flatMap { clusterSizeBytes in
         Scene.Base.allCases.map {
@@ -59,7 +59,16 @@ public struct ExhaustiveSequences {
         var report = Report()
         let backing = try scene.makeBacking()
         let check = CrashCheck(scene: scene, backing: backing, seed: seed)
-        check.deepInterval = 32
+        try forEach(length: length, firstStep: firstStep) { indexes, number in
+            try play(indexes, backing, check, seed: seed &+ UInt64(number), limit: limit, samples: samples)
+            report.sequences += 1
+        }
+        report.states = check.states
+        return report
+    }
+
+    /// - Parameter body: gets the indexes of the steps, and the sequence's number.
+    func forEach(length: Int, firstStep: Int? = nil, _ body: ([Int], Int) throws -> Void) throws {
         var total = 1
         for _ in 0..<length { total *= steps.count }
         for number in 0..<total {
@@ -71,15 +80,12 @@ public struct ExhaustiveSequences {
             }
             if let firstStep, indexes[0] != firstStep { continue }
             do {
-                try play(indexes, backing, check, seed: seed &+ UInt64(number), limit: limit, samples: samples)
+                try body(indexes, number)
             } catch {
                 let names = indexes.map { "\(steps[$0])" }.joined(separator: ", then ")
-                throw Violation("\(scene), seed \(seed), \(names): \(error)")
+                throw Violation("\(scene), sequence \(number), \(names): \(error)")
             }
-            report.sequences += 1
         }
-        report.states = check.states
-        return report
     }
 
     private func play(

@@ -1,7 +1,8 @@
 import QEDEngine
 import SystemPackage
 
-/// One operation of the disk fails, every one in turn: while the image is opened, in each request, while it is closed.
+/// One operation of the disk fails, every one in turn: while the image is opened (and repaired, or a dead process's log
+/// replayed), in each request, in the work of idle times, while it is closed.
 ///
 /// The request that met the fault is answered with its errno, no request is left without an answer, the image stays
 /// sound, and when the fault is gone everything works again, unless a sync has failed: then nothing is ever flushed.
@@ -24,9 +25,17 @@ public struct FaultLoop {
         sectors = Int(scene.imageSizeBytes / 512)
     }
 
-    public static let effects: [Fault.Effect] = [.error(.ioError), .error(.noSpace), .error(.interrupted), .short]
+    public static let effects: [Fault.Effect] = [
+        .error(.ioError), .error(.noSpace), .error(.interrupted), .error(.resourceTemporarilyUnavailable), .short,
+    ]
 
-    /// Each is played one request at a time and all at once.
+    private enum Pace: CaseIterable {
+        case oneByOne, atOnce
+        /// One by one; then nothing is asked for a while: the background commit, and the trim.
+        case thenIdle
+    }
+
+    /// On a new image.
     private var scripts: [[PlayedRequest]] {
         let cluster = clusterSectors
         return [
@@ -48,24 +57,23 @@ public struct FaultLoop {
         ]
     }
 
+    /// On an image that has something behind it.
+    private var shortScript: [PlayedRequest] {
+        [PlayedRequest(.write, 0..<2), PlayedRequest(.read, 0..<(2 * clusterSectors)), PlayedRequest(.flush)]
+    }
+
     public func run() throws -> Report {
         var report = Report()
-        for (index, script) in scripts.enumerated() {
-            for allAtOnce in [false, true] {
-                for effect in FaultLoop.effects {
-                    // An operation that is interrupted for ever never ends, and no kernel does that.
-                    for isPersistent in effect == .error(.interrupted) ? [false] : [false, true] {
-                        var operation = 0
-                        while true {
-                            let fault = Fault(effect, operation: operation, isPersistent: isPersistent)
-                            do {
-                                guard try play(script, allAtOnce: allAtOnce, fault, &report) else { break }
-                            } catch {
-                                throw Violation(
-                                    "\(scene), seed \(seed), script \(index)\(allAtOnce ? " at once" : ""), \(fault): \(error)")
-                            }
-                            report.faults += 1
-                            operation += 1
+        let backing = try scene.makeBacking()
+        for kind in Beginning.Kind.allCases {
+            let beginning = try Beginning(kind, scene: scene, backing: backing, seed: seed)
+            for (index, script) in (kind == .newImage ? scripts : [shortScript]).enumerated() {
+                for pace in Pace.allCases where kind == .newImage || pace == .oneByOne {
+                    for effect in FaultLoop.effects {
+                        do {
+                            try run(beginning, backing, script, pace, effect, &report)
+                        } catch {
+                            throw Violation("\(scene), seed \(seed), \(kind), script \(index), \(pace): \(error)")
                         }
                     }
                 }
@@ -74,11 +82,32 @@ public struct FaultLoop {
         return report
     }
 
+    private func run(
+        _ beginning: Beginning, _ backing: [Machine.BackingFile], _ script: [PlayedRequest], _ pace: Pace,
+        _ effect: Fault.Effect, _ report: inout Report
+    ) throws {
+        // An operation that is interrupted for ever never ends, and no kernel does that.
+        for isPersistent in effect.doesNothing ? [false] : [false, true] {
+            var operation = 0
+            while true {
+                let fault = Fault(effect, operation: operation, isPersistent: isPersistent)
+                do {
+                    guard try play(beginning, backing, script, pace, fault, &report) else { break }
+                } catch {
+                    throw Violation("\(fault): \(error)")
+                }
+                report.faults += 1
+                operation += 1
+            }
+        }
+    }
+
     private var window: [Range<Int>] { [0..<min(4 * clusterSectors, sectors), (sectors - clusterSectors)..<sectors] }
 
     private func allowedErrors(_ fault: Fault) -> Set<Int32> {
         switch fault.effect {
-        case .error(.interrupted), .short: []
+        case .short: []
+        case .error where fault.effect.doesNothing: []
         // After a failed sync every later request is answered with EIO.
         case .error(let errno): [errno.rawValue, Errno.ioError.rawValue]
         }
@@ -86,33 +115,34 @@ public struct FaultLoop {
 
     /// - Returns: whether the fault struck.
     private func play(
-        _ script: [PlayedRequest], allAtOnce: Bool, _ fault: Fault, _ report: inout Report
+        _ beginning: Beginning, _ backing: [Machine.BackingFile], _ script: [PlayedRequest], _ pace: Pace,
+        _ fault: Fault, _ report: inout Report
     ) throws -> Bool {
-        let backing = try scene.makeBacking()
         let check = CrashCheck(scene: scene, backing: backing, seed: seed)
+        check.openInterval = 3
         defer { report.states += check.states }
         var options = Machine.Options()
         options.alignmentBytes = 512
-        var machine = Machine(disk: try scene.makeDisk(), backing: backing, options: options, seed: seed)
+        let machine = beginning.machine(backing: backing, options: options, seed: seed)
         machine.fault = fault
         if let refusal = try machine.open() {
             guard machine.faultCount > 0, case .error = fault.effect else { throw Violation("refused: \(refusal)") }
             try machine.settle()
-            machine = Machine(disk: machine.disk, backing: backing, options: options, seed: seed)
-            try check.open(machine, "after the fault")
-            if let error = try machine.close() { throw Violation("closing fails: \(error)") }
+            try openAgain(machine.disk, machine.session, beginning.history, check, backing)
             return true
         }
+        if let reason = machine.image?.replayRefusal { throw Violation("the log is refused: \(reason)") }
         let player = Player(
-            machine: machine, history: SectorHistory(sizeBytes: scene.imageSizeBytes) { [scene] in scene.initialValue($0) },
-            depth: options.depth, largestSectors: 4 * clusterSectors)
+            machine: machine, history: beginning.history, depth: options.depth, largestSectors: 4 * clusterSectors,
+            firstNumber: 1_000)
         player.allowedErrors = allowedErrors(fault)
         for request in script {
             player.start(request)
-            if !allAtOnce { try player.drain { _ in } }
+            if pace != .atOnce { try player.drain { _ in } }
         }
         try player.drain { _ in }
         try machine.settle()
+        if pace == .thenIdle { try idle(machine) }
         // Transient faults are met by the engine's own retries; an errno with no request to report it to would be a loss.
         if machine.faultCount == 0 {
             let error = try machine.close()
@@ -123,7 +153,7 @@ public struct FaultLoop {
             if error == nil {
                 try verifyClosed(machine, player, check)
             } else {
-                guard case .error(let errno) = fault.effect, errno != .interrupted else {
+                guard case .error = fault.effect, !fault.effect.doesNothing else {
                     throw Violation("closing fails with \(String(describing: error)) for \(fault)")
                 }
                 try reopen(machine, player, check, backing)
@@ -155,6 +185,28 @@ public struct FaultLoop {
         if let error = try machine.close() { throw Violation("closing fails though the fault is gone: \(error)") }
         try verifyClosed(machine, player, check)
         return true
+    }
+
+    /// Long enough for a commit, and for a trim after it.
+    private func idle(_ machine: Machine) throws {
+        for _ in 0..<4 {
+            machine.tick(milliseconds: 6_000)
+            try machine.settle()
+        }
+    }
+
+    /// The image was refused because of the fault, which is gone now: everything is there, and the log still good.
+    private func openAgain(
+        _ disk: SimulatedDisk, _ session: SimulatedSession?, _ history: SectorHistory, _ check: CrashCheck,
+        _ backing: [Machine.BackingFile]
+    ) throws {
+        let machine = Machine(disk: disk, backing: backing, options: Machine.Options(), seed: seed, session: session)
+        try check.open(machine, "after the fault the image")
+        if let reason = machine.image?.replayRefusal { throw Violation("after the fault the log is refused: \(reason)") }
+        let allows = { (sector: Int, value: UInt64) in history.mayRead(sector, value, start: history.now + 1) }
+        try check.readBack(machine, window, "after the fault", allows: allows, explain: { history.explain($0) })
+        if let error = try machine.close() { throw Violation("closing fails: \(error)") }
+        try check.checkClosed(machine.disk, window, allows: allows, explain: { history.explain($0) })
     }
 
     private func verifyClosed(_ machine: Machine, _ player: Player, _ check: CrashCheck) throws {

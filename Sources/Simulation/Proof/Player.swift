@@ -40,6 +40,7 @@ final class Player {
     private let buffers: UnsafeMutableRawPointer
     private let bufferBytes: Int
     private var nextNumber: Int
+    private var notedFaultCount = 0
     private(set) var pendingCount = 0
     private(set) var finishedCount = 0
     /// Errors that requests may be answered with; none without faults.
@@ -112,10 +113,19 @@ final class Player {
 
     /// Takes the answers that have come.
     func poll() throws {
+        noteFaults()
         for queue in 0..<machine.queueCount {
             while let (slot, result) = machine.nextFinished(queue: queue) {
                 try finish(queue * depth + slot, result)
             }
+        }
+    }
+
+    private func noteFaults() {
+        guard machine.faultCount != notedFaultCount else { return }
+        notedFaultCount = machine.faultCount
+        for case let other? in pending where other.request.operation != .read {
+            for sector in other.request.sectors { history.metFault(sector, request: other.number) }
         }
     }
 
@@ -154,7 +164,7 @@ final class Player {
     private func checkRead(_ done: Pending, _ buffer: UnsafeRawPointer) throws {
         for (index, sector) in done.request.sectors.enumerated() {
             let value = SectorValue.read(buffer + index * 512)
-            guard history.mayRead(sector, value, start: done.start) else {
+            guard history.read(sector, value, start: done.start) else {
                 throw Violation(
                     "\(done.request), begun at \(done.start), reads \(String(value, radix: 16)) in sector \(sector); "
                         + history.explain(sector))
@@ -162,27 +172,32 @@ final class Player {
         }
     }
 
-    /// The power was cut: another machine goes on, and what was under way will never be answered.
+    /// Another machine goes on, and what was under way will never be answered.
     func goOn(with machine: Machine) {
         self.machine = machine
+        notedFaultCount = machine.faultCount
         pending = Array(repeating: nil, count: pending.count)
         pendingCount = 0
     }
 
     /// Every request must be answered.
-    func drain(afterStep: (Bool) throws -> Void) throws {
-        while pendingCount > 0 {
+    /// - Parameter beforeAnswers: runs between a step and the answers that came with it.
+    func drain(beforeAnswers: () throws -> Void = {}, afterStep: (Bool) throws -> Void) throws {
+        for _ in 0..<Machine.longestRun {
             try poll()
-            if pendingCount == 0 { break }
+            if pendingCount == 0 { return }
             guard let completed = machine.step() else {
                 try poll()
-                if pendingCount == 0 { break }
-                let waiting = pending.compactMap { $0 }.map { "#\($0.number) \($0.request)" }
+                if pendingCount == 0 { return }
                 throw Machine.Hang(reason: "nothing is ready, nothing in flight; waiting: \(waiting)")
             }
+            try beforeAnswers()
             try poll()
             machine.endOfBatch()
             try afterStep(completed)
         }
+        throw Machine.Hang(reason: "requests go on for ever: \(waiting)")
     }
+
+    private var waiting: [String] { pending.compactMap { $0 }.map { "#\($0.number) \($0.request)" } }
 }

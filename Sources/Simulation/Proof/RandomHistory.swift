@@ -2,7 +2,14 @@ import QEDEngine
 import QEDFormat
 import SystemPackage
 
-/// A long history from one seed: a scene, requests of all kinds at once, ticks, closes, power cuts, and lives after them.
+/// What ends a life that is not closed in good order.
+public enum CrashModel: String, Sendable, CaseIterable {
+    case powerCut
+    /// The process is killed, and its mapping log outlives it; sometimes the power is cut all the same.
+    case kill
+}
+
+/// A long history from one seed: a scene, requests of all kinds at once, ticks, closes, crashes, and lives after them.
 ///
 /// The seed also decides what kind of history it is (few or many requests at once, a cache of few pages, one or two queues,
 /// how often it flushes), so that each leaves other things out.
@@ -15,6 +22,7 @@ public struct RandomHistory {
 
     public let seed: UInt64
     public let requestLimit: Int
+    public let model: CrashModel
     private var random: SeededRandom
     public let scene: Scene
     private var options = Machine.Options()
@@ -27,9 +35,12 @@ public struct RandomHistory {
     private let largestSectors: Int
     /// How often an operation of the disk fails, in a thousand steps.
     private let faultsPerThousand: Int
+    /// Of the mapping log, in records.
+    private let logCapacity: Int
 
-    public init(seed: UInt64, requestLimit: Int = 120) {
+    public init(seed: UInt64, model: CrashModel = .powerCut, requestLimit: Int = 120) {
         self.seed = seed
+        self.model = model
         self.requestLimit = requestLimit
         random = SeededRandom(seed: seed)
         let clusterSizeBytes = random.pick([4096, 4096, 4096, 16384, 65536] as [UInt64])
@@ -63,6 +74,7 @@ public struct RandomHistory {
             windows = [0..<min(sectors, 1024)]
         }
         largestSectors = random.pick([8, 2 * clusterSectors, 4 * clusterSectors]).clamped(to: blockSectors...512)
+        logCapacity = model == .kill ? random.pick([6, 16, 64, 256]) : 0
     }
 
     // MARK: - Requests
@@ -102,36 +114,41 @@ public struct RandomHistory {
         let backing = try scene.makeBacking()
         let check = CrashCheck(scene: scene, backing: backing, seed: seed)
         if let observer { check.observer = { try observer(CrashState(disk: $0, history: $1)) } }
+        let kills = model == .kill ? KillCheck(powerCut: check, logCapacity: logCapacity, seed: seed) : nil
         var report = Report()
         let history = SectorHistory(sizeBytes: scene.imageSizeBytes) { scene.initialValue($0) }
-        var machine = Machine(disk: try scene.makeDisk(), backing: backing, options: options, seed: random.next())
+        var machine = self.machine(on: try scene.makeDisk(), backing, kills?.makeSession())
         try check.open(machine, "a new image")
+        machine.session?.catchUp()
         let player = Player(
             machine: machine, history: history, depth: options.depth, largestSectors: 512)
         player.keepsLog = keepsLog
         do {
             for life in 0..<3 {
-                try play(player, check)
+                try play(player, check, kills)
                 report.operations += machine.completedOperations
                 let isLast = life == 2
                 let closes = random.chance(1, in: 3)
-                if closes { try player.drain { _ in } }
+                if closes { try drain(player, kills) }
                 // A sync that failed meanwhile: nothing but another start mends that.
                 if closes && machine.io.failedSyncs == 0 {
-                    machine.fault = nil
-                    if let error = try machine.close() { throw Violation("closing fails: \(error)") }
-                    let last = player.history
-                    try check.checkClosed(machine.disk, windows, allows: { last.mayRead($0, $1, start: last.now) },
-                        explain: { last.explain($0) })
+                    try close(machine, player, check, kills)
                     if isLast { break }
-                    machine = Machine(disk: machine.disk, backing: backing, options: options, seed: random.next())
+                    machine = self.machine(on: machine.disk, backing, kills?.makeSession())
                     try check.open(machine, "the closed image")
+                    machine.session?.catchUp()
                     player.goOn(with: machine)
+                } else if let kills, machine.io.failedSyncs == 0, random.chance(3, in: 4) {
+                    let left = kills.leftover(of: machine)
+                    try machine.takeDown()
+                    if isLast { break }
+                    machine = self.machine(on: left.disk, backing, left.session)
+                    try recover(machine, player, check, kills)
                 } else {
                     let left = check.survivor(of: machine)
                     try machine.takeDown()
                     if isLast { break }
-                    machine = Machine(disk: left, backing: backing, options: options, seed: random.next())
+                    machine = self.machine(on: left, backing, kills?.makeSession())
                     try recover(machine, player, check)
                 }
             }
@@ -139,9 +156,35 @@ public struct RandomHistory {
             if keepsLog { throw Violation((player.log + ["\(error)"]).joined(separator: "\n")) }
             throw error
         }
-        report.states = check.states
+        report.states = check.states + (kills?.states ?? 0)
         report.requests = player.finishedCount
         return report
+    }
+
+    private mutating func machine(
+        on disk: SimulatedDisk, _ backing: [Machine.BackingFile], _ session: SimulatedSession?
+    ) -> Machine {
+        Machine(disk: disk, backing: backing, options: options, seed: random.next(), session: session)
+    }
+
+    private func drain(_ player: Player, _ kills: KillCheck?) throws {
+        let windows = self.windows
+        try player.drain { try kills?.killBetweenStores(player.machine, player.history, windows) } afterStep: { _ in }
+    }
+
+    private mutating func close(
+        _ machine: Machine, _ player: Player, _ check: CrashCheck, _ kills: KillCheck?
+    ) throws {
+        machine.fault = nil
+        let last = player.history
+        let windows = self.windows
+        let error = try machine.close { _ in
+            try kills?.killBetweenStores(machine, last, windows)
+            try kills?.kill(machine, last, windows, samples: 1)
+        }
+        if let error { throw Violation("closing fails: \(error)") }
+        try check.checkClosed(machine.disk, windows, allows: { last.mayRead($0, $1, start: last.now) },
+            explain: { last.explain($0) })
     }
 
     /// Opens what a power cut has left, with more power cuts meanwhile, and takes what it reads as the truth.
@@ -167,6 +210,36 @@ public struct RandomHistory {
         player.goOn(with: machine)
     }
 
+    /// Opens what a kill has left, with more kills and power cuts meanwhile. What it reads is the truth, but durable only as
+    /// far as it was.
+    private mutating func recover(
+        _ machine: Machine, _ player: Player, _ check: CrashCheck, _ kills: KillCheck
+    ) throws {
+        var history = player.history
+        _ = history.advance()
+        history.processKilled()
+        let before = history
+        let windows = self.windows
+        // A replay of many pages takes many steps.
+        let interval = windows.count
+        var step = 0
+        try check.open(machine, "what a kill has left") { completed in
+            step += 1
+            guard step % interval == 0 else { return }
+            try kills.killBetweenStores(machine, before, windows)
+            try kills.kill(machine, before, windows, samples: 1)
+            if completed { try check.cutPower(machine, before, windows, limit: 16, samples: 3) }
+        }
+        if let reason = machine.image?.replayRefusal { throw Violation("the log of a killed process is refused: \(reason)") }
+        let start = history.advance()
+        _ = history.advance()
+        try check.readBack(machine, windows, "after a kill") { history.read($0, $1, start: start) } explain: {
+            before.explain($0)
+        }
+        player.history = history
+        player.goOn(with: machine)
+    }
+
     /// Lets one of the next operations fail, once or until the next fault is planted or the fault is taken away.
     private mutating func plantFault(_ player: Player) {
         let machine = player.machine
@@ -174,47 +247,61 @@ public struct RandomHistory {
             machine.fault = nil
             return
         }
-        let effect = random.pick([.error(.ioError), .error(.noSpace), .error(.interrupted), .short] as [Fault.Effect])
-        machine.fault = Fault(
-            effect, operation: machine.completedOperations + random.below(8),
-            isPersistent: effect != .error(.interrupted) && random.chance(1, in: 4))
+        var effect = random.pick([.error(.ioError), .error(.noSpace), .error(.interrupted), .short] as [Fault.Effect])
+        let operation = machine.completedOperations + random.below(8)
+        let isPersistent = effect != .error(.interrupted) && random.chance(1, in: 4)
+        // Kernels have two ways to say that an operation has done nothing yet.
+        if effect == .error(.interrupted) && operation % 2 == 0 { effect = .error(.resourceTemporarilyUnavailable) }
+        machine.fault = Fault(effect, operation: operation, isPersistent: isPersistent)
         player.allowedErrors = [Errno.ioError.rawValue, Errno.noSpace.rawValue]
     }
 
-    private mutating func play(_ player: Player, _ check: CrashCheck) throws {
+    private mutating func play(_ player: Player, _ check: CrashCheck, _ kills: KillCheck?) throws {
         let machine = player.machine
+        let windows = self.windows
         player.allowedErrors = []
         var started = 0
+        var steps = 0
         let startPercent = random.pick([5, 20, 60])
         while started < requestLimit {
+            steps += 1
+            if steps > Machine.longestRun { throw Machine.Hang(reason: "\(player.pendingCount) requests go on for ever") }
             if player.hasFreeSlot && (player.pendingCount == 0 || random.chance(startPercent, in: 100)) {
                 player.start(nextRequest())
                 started += 1
+                try kills?.killBetweenStores(machine, player.history, windows)
             }
             if random.chance(faultsPerThousand, in: 1000) { plantFault(player) }
             if machine.io.failedSyncs > 0 && random.chance(1, in: 100) { return }
             if random.chance(1, in: 200) { machine.tick(milliseconds: random.chance(1, in: 2) ? 1_000 : 6_000) }
             let completed = machine.step()
+            try kills?.killBetweenStores(machine, player.history, windows)
             try player.poll()
             if random.chance(1, in: 2) { machine.endOfBatch() }
             if completed == nil && player.pendingCount > 0 && !player.machine.hasReady {
                 throw Machine.Hang(reason: "nothing is ready, nothing in flight, \(player.pendingCount) requests wait")
             }
-            if completed == true, random.chance(1, in: checkOneIn) {
+            if let kills {
+                // Each looks at all of them.
+                let interval = windows.count > 1 ? 8 * checkOneIn : checkOneIn
+                if random.chance(1, in: interval) { try kills.kill(machine, player.history, windows, samples: 2) }
+            } else if completed == true, random.chance(1, in: checkOneIn) {
                 try check.cutPower(machine, player.history, windows, limit: 8, samples: 4)
             }
             if player.pendingCount == 0, random.chance(1, in: 4) {
                 for window in windows { for sector in window { player.history.prune(sector) } }
             }
             if random.chance(1, in: 150) {
-                try player.drain { _ in }
+                try drain(player, kills)
                 machine.fault = nil
                 if random.chance(1, in: 2) {
                     // Idle for long: commit, then trim.
                     for _ in 0..<4 {
                         machine.tick(milliseconds: 6_000)
                         try machine.settle { completed in
+                            try kills?.killBetweenStores(machine, player.history, windows)
                             if completed {
+                                try kills?.kill(machine, player.history, windows, samples: 1)
                                 try check.cutPower(machine, player.history, windows, limit: 8, samples: 4)
                             }
                         }

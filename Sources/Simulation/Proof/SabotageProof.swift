@@ -31,6 +31,10 @@ public enum SabotageProof {
                 var history = RandomHistory(seed: seed)
                 _ = try history.run()
             }
+                ?? finding("random history with kills, seed \(seed)") {
+                    var history = RandomHistory(seed: seed, model: .kill)
+                    _ = try history.run()
+                }
             if let found { return found }
             // Chance has had its turn: now everything else, once.
             guard seed == 40 else { continue }
@@ -38,6 +42,7 @@ public enum SabotageProof {
                 let found =
                     finding("faults, \(scene)") { _ = try FaultLoop(scene: scene, seed: 1).run() }
                     ?? finding("sequences, \(scene)") { _ = try ExhaustiveSequences(scene: scene).run(length: 2) }
+                    ?? finding("sequences with kills, \(scene)") { _ = try KillSequences(scene: scene).run(length: 2) }
                 if let found { return found }
             }
         }

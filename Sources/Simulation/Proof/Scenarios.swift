@@ -12,6 +12,7 @@ public enum Scenarios {
             clusterSizeBytes: 4096, imageSizeBytes: UInt64(pageCount * pageSectors * 512), base: base)
         let backing = try scene.makeBacking()
         let check = CrashCheck(scene: scene, backing: backing, seed: seed)
+        check.openInterval = 1
         let windows = (0..<pageCount).map { $0 * pageSectors..<($0 * pageSectors + 16) }
         var options = Machine.Options()
         options.depth = 64

@@ -1,0 +1,158 @@
+import QEDEngine
+
+/// Judges what a killed process leaves: the next one opens the image with the log, and finds everything that was
+/// acknowledged.
+///
+/// The model: the machine runs on. What has completed is in the file, whether it was synced or not; of operations in
+/// flight any part may have happened (`Leftovers`); the log's memory holds every store that was made, up to any one of
+/// them; everything else is gone. A power cut may follow at any moment, and takes the log with it.
+final class KillCheck {
+    /// A disk and a log for a kill; a kill while the image is opened after a kill needs another.
+    private struct Level {
+        let disk = SimulatedDisk()
+        let session: SimulatedSession
+    }
+
+    private let powerCut: CrashCheck
+    private let logCapacity: Int
+    private let levels: [Level]
+    private var random: SeededRandom
+    /// Leftovers that were checked.
+    private(set) var states = 0
+    /// One opening in so many is cut short by kills and power cuts, at one step in so many.
+    var nestedInterval = 4
+    private static let nestedStepInterval = 8
+    /// One leftover in so many is read through the engine as well.
+    var readInterval = 8
+    /// One leftover in so many gets a second life.
+    var deepInterval = 32
+
+    init(powerCut: CrashCheck, logCapacity: Int, seed: UInt64) {
+        self.powerCut = powerCut
+        self.logCapacity = logCapacity
+        levels = (0..<2).map { _ in Level(session: SimulatedSession(capacity: logCapacity)) }
+        random = SeededRandom(seed: seed ^ 0x6111)
+    }
+
+    /// A log for a machine that is to be killed.
+    func makeSession() -> SimulatedSession { SimulatedSession(capacity: logCapacity) }
+
+    // MARK: - When
+
+    /// Kills the process between the stores to the log that the last step has made.
+    func killBetweenStores(_ machine: Machine, _ history: SectorHistory, _ ranges: [Range<Int>]) throws {
+        try killBetweenStores(machine, history, ranges, level: 0)
+    }
+
+    /// Kills the process now.
+    /// - Parameter samples: of what operations in flight have left.
+    func kill(_ machine: Machine, _ history: SectorHistory, _ ranges: [Range<Int>], samples: Int) throws {
+        try kill(machine, history, ranges, samples: samples, level: 0)
+    }
+
+    /// Kills the process for good.
+    /// - Returns: the disk and the log that it leaves.
+    func leftover(of machine: Machine) -> (disk: SimulatedDisk, session: SimulatedSession?) {
+        machine.session?.catchUp()
+        let leftovers = Leftovers(of: machine.disk, inFlight: machine.io.inFlight)
+        leftovers.makeSample(on: levels[0].disk, &random)
+        let session = makeSession()
+        if let left = machine.session { session.inherit(from: left) }
+        return (levels[0].disk.clone(), session)
+    }
+
+    /// More stores in one step than these (a log that is formatted), and only some of the moments between are looked at.
+    private static let fewStores = 16
+
+    private func killBetweenStores(
+        _ machine: Machine, _ history: SectorHistory, _ ranges: [Range<Int>], level: Int
+    ) throws {
+        guard let session = machine.session else { return }
+        try session.catchUp { count in
+            if count > KillCheck.fewStores && !random.chance(KillCheck.fewStores / 2, in: count) { return }
+            try kill(machine, history, ranges, samples: 0, level: level)
+        }
+    }
+
+    private func kill(
+        _ machine: Machine, _ history: SectorHistory, _ ranges: [Range<Int>], samples: Int, level: Int
+    ) throws {
+        guard let session = machine.session else { return }
+        let leftovers = Leftovers(of: machine.disk, inFlight: machine.io.inFlight)
+        var choices = SeededRandom(seed: random.next())
+        // After a failed sync nobody knows what would survive a power cut.
+        let powerMayFail = machine.io.failedSyncs == 0
+        try leftovers.forEach(on: levels[level].disk, samples: samples, random: &choices) {
+            try check(session, history, ranges, level: level, powerMayFail: powerMayFail)
+        }
+    }
+
+    // MARK: - What is left
+
+    private func check(
+        _ left: SimulatedSession, _ history: SectorHistory, _ ranges: [Range<Int>], level: Int, powerMayFail: Bool
+    ) throws {
+        states += 1
+        let number = states
+        let (disk, session) = (levels[level].disk, levels[level].session)
+        try checkStructure(disk, "what a kill has left")
+        session.inherit(from: left)
+        let machine = self.machine(on: disk, session)
+        let isNested = level + 1 < levels.count && number % nestedInterval == 0
+        try powerCut.open(machine, "what a kill has left") { completed in
+            guard isNested, random.chance(1, in: KillCheck.nestedStepInterval) else {
+                session.catchUp()
+                return
+            }
+            try killBetweenStores(machine, history, ranges, level: level + 1)
+            try kill(machine, history, ranges, samples: 1, level: level + 1)
+            if completed && powerMayFail { try powerCut.cutPower(machine, history, ranges, limit: 4, samples: 3) }
+        }
+        if let reason = machine.image?.replayRefusal { throw Violation("the log of a killed process is refused: \(reason)") }
+        // A replay leaves nothing in memory: the file must say it all.
+        let mayRead = { (sector: Int, value: UInt64) in history.mayRead(sector, value, start: history.now + 1) }
+        try powerCut.checkBytes(
+            disk, "the image that a replay has left", allows: mayRead, explain: { history.explain($0) }, ranges: ranges)
+        let isDeep = level == 0 && powerMayFail && number % deepInterval == 0
+        guard isDeep || number % readInterval == 0 else {
+            try machine.takeDown()
+            return
+        }
+        var values: [UInt64] = []
+        try powerCut.readBack(machine, ranges, "after a kill") { sector, value in
+            if isDeep { values.append(value) }
+            return mayRead(sector, value)
+        } explain: { history.explain($0) }
+        if isDeep {
+            try liveOn(machine, DeviceContent(ranges, values))
+        } else {
+            try machine.takeDown()
+        }
+    }
+
+    private func machine(on disk: SimulatedDisk, _ session: SimulatedSession) -> Machine {
+        Machine(disk: disk, backing: powerCut.backing, options: Machine.Options(), seed: random.next(), session: session)
+    }
+
+    private func checkStructure(_ disk: SimulatedDisk, _ what: String) throws {
+        if let problem = StructureWalk(disk.current, length: disk.length).problem { throw Violation("\(what): \(problem)") }
+    }
+
+    /// A second life: a flush, which covers what the dead process had acknowledged as well; some writes, and another
+    /// kill; then a close.
+    private func liveOn(_ machine: Machine, _ found: DeviceContent) throws {
+        var content = found
+        try powerCut.flush(machine, content, "after a kill")
+        try powerCut.write(machine, &content, "after a kill")
+        let session = levels[1].session
+        machine.session?.catchUp()
+        if let left = machine.session { session.inherit(from: left) }
+        try machine.takeDown()
+        let next = self.machine(on: machine.disk, session)
+        try powerCut.open(next, "what a second kill has left")
+        if let reason = next.image?.replayRefusal { throw Violation("the log after a second kill is refused: \(reason)") }
+        try powerCut.readBack(next, content, "after a second kill")
+        try powerCut.flush(next, content, "after a second kill")
+        try powerCut.close(next, content, "after a second kill")
+    }
+}
