@@ -11,20 +11,14 @@ struct InfoCommand: ParsableCommand {
             Reads the header alone, without locks: the image may be in use, and its backing file may be missing.
             """)
 
-    enum Output: String, ExpressibleByArgument, CaseIterable {
-        case human
-        case json
-    }
-
     @Argument(help: "The image.", transform: PathArgument.parse)
     var file: String
 
-    @Option(help: ArgumentHelp("How to show it: human or json.", valueName: "format"))
-    var output: Output = .human
+    @OptionGroup var output: OutputOption
 
     func run() throws {
         let description = try ImageDescription(reading: file)
-        switch output {
+        switch output.output {
         case .human: try printOutput(description.text)
         case .json: try printOutput(description.json.indented())
         }

@@ -14,7 +14,7 @@ struct QedUblk: ParsableCommand {
         discussion: "Exit status:\n\(ExitStatus.table)",
         version: Version.text,
         subcommands: [
-            CreateCommand.self, InfoCommand.self, AddCommand.self, ListCommand.self, DelCommand.self, BenchCommand.self,
+            CreateCommand.self, InfoCommand.self, CheckCommand.self, AddCommand.self, ListCommand.self, DelCommand.self, BenchCommand.self,
             ServeCommand.self,
         ])
 
