@@ -18,14 +18,9 @@ final class OfflineImage: @unchecked Sendable {
 
     /// - Parameter sharing: read without a lock, beside a program that may be changing the image (QEMU's `-U`).
     init(path: String, access: ImageFile.Access, sharing: Bool = false) throws(ImageToolError) {
-        let lock: FileLock? = sharing ? nil : access == .readWrite ? .writable : .readOnly
         self.path = path
         let image: ImageHeader
-        do throws(ImageFileError) {
-            file = try ImageFile(path: path, access: access, caching: .buffered, lock: lock)
-        } catch {
-            throw .read(.file(error))
-        }
+        file = try ImageFile.openedForTool(path, access, sharing: sharing, allowBlockDevice: false)
         do throws(ImageReadError) { image = try ImageHeader(reading: file) } catch { throw .read(error) }
         do throws(Errno) { loop = try RingLoop(entries: 256, completionEntries: 1024) } catch { throw .noRing(error) }
         backingFileName = image.backingFileName

@@ -18,14 +18,17 @@ public enum ImageChain {
     /// - Parameters:
     ///   - path: of the image.
     ///   - backingCaching: of every file behind it. Through the page cache one copy of a base serves all its overlays.
+    ///   - sharing: takes no locks, to read beside a program that may be changing the image.
     /// - Returns: the image first. The image is locked for writing or reading, the others for reading.
     public static func open(
         path: String, isReadOnly: Bool, caching: ImageFile.Caching = .directWherePossible,
-        backingCaching: ImageFile.Caching = .buffered
+        backingCaching: ImageFile.Caching = .buffered, sharing: Bool = false
     ) throws(ChainError) -> [ChainFile] {
+        precondition(isReadOnly || !sharing, "an image that is written is never shared")
+        let readLock: FileLock? = sharing ? nil : .readOnly
         var (last, name) = try openQED(
             path: path, access: isReadOnly ? .readOnly : .readWrite, caching: caching,
-            lock: isReadOnly ? .readOnly : .writable, backingOf: nil)
+            lock: isReadOnly ? readLock : .writable, backingOf: nil)
         var files = [last]
         while case .qed(let header, _) = last.member, let backingName = name {
             guard files.count < longestChain else { throw .tooLong(path: path) }
@@ -41,13 +44,13 @@ public enum ImageChain {
             }
             if header.backingFileIsRaw {
                 let file = try openFile(
-                    path: backingPath, access: .readOnly, caching: backingCaching, lock: .readOnly, backingOf: overlay,
+                    path: backingPath, access: .readOnly, caching: backingCaching, lock: readLock, backingOf: overlay,
                     allowBlockDevice: true)
                 last = ChainFile(file: file, member: .raw(sizeBytes: file.sizeBytes))
                 name = nil
             } else {
                 (last, name) = try openQED(
-                    path: backingPath, access: .readOnly, caching: backingCaching, lock: .readOnly, backingOf: overlay)
+                    path: backingPath, access: .readOnly, caching: backingCaching, lock: readLock, backingOf: overlay)
             }
             files.append(last)
         }
@@ -55,7 +58,7 @@ public enum ImageChain {
     }
 
     private static func openQED(
-        path: String, access: ImageFile.Access, caching: ImageFile.Caching, lock: FileLock, backingOf overlay: String?
+        path: String, access: ImageFile.Access, caching: ImageFile.Caching, lock: FileLock?, backingOf overlay: String?
     ) throws(ChainError) -> (ChainFile, BackingFileName?) {
         let file = try openFile(path: path, access: access, caching: caching, lock: lock, backingOf: overlay)
         do throws(ImageReadError) {
@@ -76,7 +79,7 @@ public enum ImageChain {
     }
 
     private static func openFile(
-        path: String, access: ImageFile.Access, caching: ImageFile.Caching, lock: FileLock, backingOf overlay: String?,
+        path: String, access: ImageFile.Access, caching: ImageFile.Caching, lock: FileLock?, backingOf overlay: String?,
         allowBlockDevice: Bool = false
     ) throws(ChainError) -> ImageFile {
         do throws(ImageFileError) {

@@ -17,13 +17,16 @@ public final class LocalEngine: @unchecked Sendable {
     private let loop: RingLoop
 
     /// Opens the image at `path` with its backing chain.
+    /// - Parameter sharing: reads without locks, beside a program that may be changing the image.
     /// - Throws: `ChainError`, `ImageOpenError`, or `Errno` where there is no io_uring.
     public init(
         path: String, options: ImageOptions = ImageOptions(), depth: Int = 64, largestRequestBytes: Int = 1 << 20,
-        caching: ImageFile.Caching = .directWherePossible, backingCaching: ImageFile.Caching = .buffered
+        caching: ImageFile.Caching = .directWherePossible, backingCaching: ImageFile.Caching = .buffered,
+        sharing: Bool = false
     ) throws {
         let chain = try ImageChain.open(
-            path: path, isReadOnly: options.isReadOnly, caching: caching, backingCaching: backingCaching)
+            path: path, isReadOnly: options.isReadOnly, caching: caching, backingCaching: backingCaching,
+            sharing: sharing)
         let loop = try RingLoop(entries: 256, completionEntries: 4096)
         do {
             let storages = chain.map { $0.file.storage(on: loop.ring) }
