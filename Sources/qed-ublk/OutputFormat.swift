@@ -1,4 +1,5 @@
 import ArgumentParser
+import DeviceServer
 import ImageTools
 
 /// How a command shows what it has found.
@@ -11,6 +12,14 @@ enum OutputFormat: String, ExpressibleByArgument, CaseIterable {
 struct OutputOption: ParsableArguments {
     @Option(help: ArgumentHelp("How to show the result: human or json.", valueName: "format"))
     var output = OutputFormat.human
+
+    /// Prints what a command has done: `members` as JSON, or `sentence` for people.
+    func report(_ sentence: String?, _ members: [JSONValue.Member], quiet: Bool) throws(OutputError) {
+        switch output {
+        case .json: try printOutput(JSONValue.object(members).indented())
+        case .human: if let sentence, !quiet { try printOutput(sentence) }
+        }
+    }
 }
 
 /// `-U`: read beside a program that has the image.

@@ -15,7 +15,8 @@ struct QedUblk: ParsableCommand {
         version: Version.text,
         subcommands: [
             CreateCommand.self, InfoCommand.self, CheckCommand.self, MapCommand.self, MeasureCommand.self,
-            CompareCommand.self, ConvertCommand.self, IOCommand.self,
+            CompareCommand.self, ConvertCommand.self, IOCommand.self, ResizeCommand.self,
+            CommitCommand.self, RebaseCommand.self, FlattenCommand.self, CompactCommand.self,
             AddCommand.self, ListCommand.self, DelCommand.self, BenchCommand.self,
             ServeCommand.self,
         ])

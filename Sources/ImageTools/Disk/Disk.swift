@@ -42,16 +42,53 @@ public final class Disk: @unchecked Sendable {
             backend = .raw(disk)
             sizeBytes = disk.sizeBytes
         case .qed:
-            let engine: LocalEngine
-            do {
-                engine = try LocalEngine(
-                    path: path, options: ImageOptions(isReadOnly: isReadOnly), depth: depth,
-                    largestRequestBytes: Disk.largestRequestBytes, caching: .buffered, sharing: sharing)
-            } catch {
-                throw ImageToolError(opening: path, error)
-            }
+            let engine = try Disk.engine(
+                path, isReadOnly: isReadOnly, locking: sharing ? .none : .all, depth: depth)
             backend = .qed(engine)
             sizeBytes = engine.image.sizeBytes
+        }
+    }
+
+    /// The disk of an image that a tool has open, and locked.
+    /// - Parameters:
+    ///   - opensBackingFiles: otherwise what the image does not have reads as zeros.
+    ///   - sizeBytes: instead of the image's own; the header is not changed.
+    init(
+        of image: OfflineImage, isReadOnly: Bool, opensBackingFiles: Bool = true, sizeBytes: UInt64? = nil
+    ) throws(ImageToolError) {
+        path = image.path
+        format = .qed
+        depth = Disk.usualDepth
+        let engine = try Disk.engine(
+            image.path, isReadOnly: isReadOnly, locking: .backingFiles, opensBackingFiles: opensBackingFiles,
+            sizeBytes: sizeBytes, depth: depth)
+        backend = .qed(engine)
+        self.sizeBytes = engine.image.sizeBytes
+        guard engine.chain[0].file.identity == image.file.identity else {
+            throw .read(.file(.changedWhileOpening(path: image.path)))
+        }
+    }
+
+    private static func engine(
+        _ path: String, isReadOnly: Bool, locking: ChainLocking, opensBackingFiles: Bool = true,
+        sizeBytes: UInt64? = nil, depth: Int
+    ) throws(ImageToolError) -> LocalEngine {
+        do {
+            var chain = try ImageChain.open(
+                path: path, isReadOnly: isReadOnly, caching: .buffered, locking: locking,
+                opensBackingFiles: opensBackingFiles)
+            if let sizeBytes, case .qed(var header, let fileSizeBytes) = chain[0].member {
+                try header.setImageSize(bytes: sizeBytes)
+                chain[0] = ChainFile(
+                    file: chain[0].file, member: .qed(header: header, fileSizeBytes: fileSizeBytes))
+            }
+            return try LocalEngine(
+                chain: chain, options: ImageOptions(isReadOnly: isReadOnly), depth: depth,
+                largestRequestBytes: Disk.largestRequestBytes)
+        } catch let error as QEDFormatError {
+            throw .refused(path: path, reason: error.fault)
+        } catch {
+            throw ImageToolError(opening: path, error)
         }
     }
 

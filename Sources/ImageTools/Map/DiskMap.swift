@@ -74,7 +74,7 @@ public final class DiskMap {
         case .qed:
             let chain: [ChainFile]
             do throws(ChainError) {
-                chain = try ImageChain.open(path: path, isReadOnly: true, caching: .buffered, sharing: sharing)
+                chain = try ImageChain.open(path: path, isReadOnly: true, caching: .buffered, locking: sharing ? .none : .all)
             } catch {
                 throw .chain(error)
             }

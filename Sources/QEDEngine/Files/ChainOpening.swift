@@ -5,6 +5,21 @@ import QEDFormat
 public struct ChainFile: Sendable {
     public let file: ImageFile
     public let member: ChainMember
+
+    package init(file: ImageFile, member: ChainMember) {
+        self.file = file
+        self.member = member
+    }
+}
+
+/// Which locks are taken on the files of a chain.
+public enum ChainLocking: Sendable {
+    /// All of them.
+    case all
+    /// Those of the files behind the image; whoever opens the chain holds the image's own.
+    case backingFiles
+    /// None, to read beside a program that may be changing the image.
+    case none
 }
 
 /// Opens an image and the files behind it: by the names in their headers, and as nothing but plain local files.
@@ -18,18 +33,20 @@ public enum ImageChain {
     /// - Parameters:
     ///   - path: of the image.
     ///   - backingCaching: of every file behind it. Through the page cache one copy of a base serves all its overlays.
-    ///   - sharing: takes no locks, to read beside a program that may be changing the image.
+    ///   - opensBackingFiles: otherwise the chain ends with the image, and what lies beneath reads as zeros.
     /// - Returns: the image first. The image is locked for writing or reading, the others for reading.
     public static func open(
         path: String, isReadOnly: Bool, caching: ImageFile.Caching = .directWherePossible,
-        backingCaching: ImageFile.Caching = .buffered, sharing: Bool = false
+        backingCaching: ImageFile.Caching = .buffered, locking: ChainLocking = .all,
+        opensBackingFiles: Bool = true
     ) throws(ChainError) -> [ChainFile] {
-        precondition(isReadOnly || !sharing, "an image that is written is never shared")
-        let readLock: FileLock? = sharing ? nil : .readOnly
+        precondition(isReadOnly || locking != .none, "an image that is written is never shared")
+        let readLock: FileLock? = locking == .none ? nil : .readOnly
         var (last, name) = try openQED(
             path: path, access: isReadOnly ? .readOnly : .readWrite, caching: caching,
-            lock: isReadOnly ? readLock : .writable, backingOf: nil)
+            lock: locking != .all ? nil : isReadOnly ? .readOnly : .writable, backingOf: nil)
         var files = [last]
+        guard opensBackingFiles else { return files }
         while case .qed(let header, _) = last.member, let backingName = name {
             guard files.count < longestChain else { throw .tooLong(path: path) }
             let overlay = last.file.path
