@@ -51,6 +51,14 @@ let package = Package(
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: swiftSettings),
+        // check, map, convert, resize and their like: images that nobody serves.
+        .target(
+            name: "ImageTools",
+            dependencies: [
+                "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "CSupport",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: swiftSettings),
         .target(
             name: "Ublk",
             dependencies: ["IOURing", "CSupport", .product(name: "SystemPackage", package: "swift-system")],
@@ -66,7 +74,7 @@ let package = Package(
         .executableTarget(
             name: "qed-ublk",
             dependencies: [
-                "DeviceServer", "Ublk", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "CSupport",
+                "DeviceServer", "Ublk", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "CSupport",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
                 .product(name: "Logging", package: "swift-log"),
@@ -91,6 +99,13 @@ let package = Package(
             name: "QEDEngineTests",
             dependencies: [
                 "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "TestSupport",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: swiftSettings),
+        .testTarget(
+            name: "ImageToolsTests",
+            dependencies: [
+                "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "TestSupport",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: swiftSettings),

@@ -98,6 +98,13 @@ public final class ImageFile: @unchecked Sendable {
     /// Lets other programs have the file, though it stays open. Nothing may be done with it any more.
     public func releaseLock() { lock?.release(on: descriptor) }
 
+    /// Its length now.
+    public func currentSizeBytes() throws(ImageFileError) -> UInt64 {
+        let result = cs_file_length(descriptor)
+        guard result >= 0 else { throw .cannotRead(path: path, errno: Errno(rawValue: Int32(-result))) }
+        return UInt64(result)
+    }
+
     /// Gives up direct I/O, where the image does not consist of whole blocks of it. Before the first storage is made.
     public func useBufferedIO() throws(ImageFileError) {
         guard alignment != .none else { return }

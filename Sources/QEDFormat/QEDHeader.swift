@@ -18,8 +18,8 @@ public struct QEDHeader: Sendable, Hashable {
 
     /// The two fields about the backing file's name as they are in the file: meaningless, but preserved, if the image
     /// has no backing file.
-    private let backingFileNameOffsetField: UInt32
-    private let backingFileNameSizeField: UInt32
+    private var backingFileNameOffsetField: UInt32
+    private var backingFileNameSizeField: UInt32
 
     /// Checks `fields` in the order in which QEMU does, so that both blame the same field of an image with several
     /// faults.
@@ -170,6 +170,26 @@ extension QEDHeader {
         guard features.contains(.backingFile) else { return nil }
         return BackingFileNameRange(
             fileOffset: UInt64(backingFileNameOffsetField), sizeBytes: Int(backingFileNameSizeField))
+    }
+
+    /// Points the image at a backing file whose name the caller has put, or will put, into the header area.
+    /// - Throws: the same errors as reading such a header would; the header is as it was then.
+    public mutating func setBackingFile(
+        nameAt fileOffset: UInt64, sizeBytes: Int, isRaw: Bool
+    ) throws(QEDFormatError) {
+        try Self.checkBackingFileNameRange(
+            fileOffset: fileOffset, sizeBytes: UInt64(sizeBytes), headerAreaSizeBytes: headerAreaSizeBytes)
+        backingFileNameOffsetField = UInt32(truncatingIfNeeded: fileOffset)
+        backingFileNameSizeField = UInt32(truncatingIfNeeded: sizeBytes)
+        features.insert(.backingFile)
+        if isRaw { features.insert(.backingFormatNoProbe) } else { features.remove(.backingFormatNoProbe) }
+    }
+
+    /// Makes the image one without a backing file. The name's bytes, which nothing points at any more, are the caller's.
+    public mutating func removeBackingFile() {
+        backingFileNameOffsetField = 0
+        backingFileNameSizeField = 0
+        features.subtract([.backingFile, .backingFormatNoProbe])
     }
 
     /// Whether the backing file is raw by declaration. If not, the header does not tell its format.

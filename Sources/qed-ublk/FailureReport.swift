@@ -1,6 +1,7 @@
 import ArgumentParser
 import BlockStorage
 import DeviceServer
+import ImageTools
 import QEDEngine
 import SystemPackage
 import Ublk
@@ -118,6 +119,21 @@ extension ImageOpenError: ReportableError {
         switch self {
         case .storage: .failure
         case .damaged, .tooLargeToCheck: .unusableImage
+        }
+    }
+}
+
+extension ImageToolError: ReportableError {
+    var exitStatus: ExitStatus {
+        switch self {
+        case .read(let error): error.exitStatus
+        case .chain(let error): error.exitStatus
+        case .open(_, let error): error.exitStatus
+        case .cannotCreate(let error): error.exitStatus
+        case .exists: .busy
+        case .refused: .usage
+        case .corruptEntry: .unusableImage
+        case .storage, .request, .noRing, .verificationFailed: .failure
         }
     }
 }

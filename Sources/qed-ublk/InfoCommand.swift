@@ -1,5 +1,6 @@
 import ArgumentParser
 import DeviceServer
+import ImageTools
 import QEDEngine
 import QEDFormat
 
@@ -8,25 +9,70 @@ struct InfoCommand: ParsableCommand {
         commandName: "info",
         abstract: "Show what an image is.",
         discussion: """
-            Reads the header alone, without locks: the image may be in use, and its backing file may be missing.
-            """)
+            Reads the header alone, without locks: the image may be in use, and its backing file may be missing, unless \
+            --backing-chain asks for that too.
 
-    enum Output: String, ExpressibleByArgument, CaseIterable {
-        case human
-        case json
-    }
+            Example: qed-ublk info --backing-chain overlay.qed
+
+            Exit status:
+               0  done
+               1  an I/O error
+               2  not a usable image
+               4  file or backing file not found
+               5  no permission
+              64  wrong usage
+            """)
 
     @Argument(help: "The image.", transform: PathArgument.parse)
     var file: String
 
-    @Option(help: ArgumentHelp("How to show it: human or json.", valueName: "format"))
-    var output: Output = .human
+    @Flag(help: "Show the backing files too.")
+    var backingChain = false
+
+    @OptionGroup var output: OutputOption
+
+    @Flag(name: [.customShort("U"), .long], help: "Accepted for the sake of scripts: no lock is taken anyway.")
+    var forceShare = false
 
     func run() throws {
-        let description = try ImageDescription(reading: file)
-        switch output {
-        case .human: try printOutput(description.text)
-        case .json: try printOutput(description.json.indented())
+        guard backingChain else {
+            let description = try ImageDescription(reading: file)
+            switch output.output {
+            case .human: try printOutput(description.text)
+            case .json: try printOutput(description.json.indented())
+            }
+            return
+        }
+        let members = try ChainDescription(reading: file).members
+        switch output.output {
+        case .human: try printOutput(members.map(\.text).joined(separator: "\n\n"))
+        case .json: try printOutput(JSONValue.array(members.map(\.json)).indented())
+        }
+    }
+}
+
+extension ChainDescription.Member {
+    fileprivate var text: String {
+        switch self {
+        case .qed(let description): description.text
+        case .raw(let path, let sizeBytes, let allocatedBytes):
+            """
+            image: \(path.printable)
+            file format: raw
+            virtual size: \(SizeText.long(sizeBytes))
+            disk size: \(SizeText.short(allocatedBytes))
+            """
+        }
+    }
+
+    fileprivate var json: JSONValue {
+        switch self {
+        case .qed(let description): description.json
+        case .raw(let path, let sizeBytes, let allocatedBytes):
+            [
+                "filename": .string(path), "format": "raw", "virtual-size": JSONValue(sizeBytes),
+                "actual-size": JSONValue(allocatedBytes), "dirty-flag": false,
+            ]
         }
     }
 }

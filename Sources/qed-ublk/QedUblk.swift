@@ -14,7 +14,10 @@ struct QedUblk: ParsableCommand {
         discussion: "Exit status:\n\(ExitStatus.table)",
         version: Version.text,
         subcommands: [
-            CreateCommand.self, InfoCommand.self, AddCommand.self, ListCommand.self, DelCommand.self, BenchCommand.self,
+            CreateCommand.self, InfoCommand.self, CheckCommand.self, MapCommand.self, MeasureCommand.self,
+            CompareCommand.self, ConvertCommand.self, IOCommand.self, ResizeCommand.self,
+            CommitCommand.self, RebaseCommand.self, FlattenCommand.self, CompactCommand.self,
+            AddCommand.self, ListCommand.self, DelCommand.self, BenchCommand.self,
             ServeCommand.self,
         ])
 

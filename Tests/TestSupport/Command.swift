@@ -13,6 +13,11 @@ public struct CommandFailure: Error, CustomStringConvertible {
     public let command: String
     public let result: CommandResult
 
+    public init(command: String, result: CommandResult) {
+        self.command = command
+        self.result = result
+    }
+
     public var description: String { "\(command) ended with \(result.status): \(result.output)\(result.errors)" }
 }
 

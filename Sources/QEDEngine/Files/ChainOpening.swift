@@ -5,6 +5,21 @@ import QEDFormat
 public struct ChainFile: Sendable {
     public let file: ImageFile
     public let member: ChainMember
+
+    package init(file: ImageFile, member: ChainMember) {
+        self.file = file
+        self.member = member
+    }
+}
+
+/// Which locks are taken on the files of a chain.
+public enum ChainLocking: Sendable {
+    /// All of them.
+    case all
+    /// Those of the files behind the image; whoever opens the chain holds the image's own.
+    case backingFiles
+    /// None, to read beside a program that may be changing the image.
+    case none
 }
 
 /// Opens an image and the files behind it: by the names in their headers, and as nothing but plain local files.
@@ -18,15 +33,20 @@ public enum ImageChain {
     /// - Parameters:
     ///   - path: of the image.
     ///   - backingCaching: of every file behind it. Through the page cache one copy of a base serves all its overlays.
+    ///   - opensBackingFiles: otherwise the chain ends with the image, and what lies beneath reads as zeros.
     /// - Returns: the image first. The image is locked for writing or reading, the others for reading.
     public static func open(
         path: String, isReadOnly: Bool, caching: ImageFile.Caching = .directWherePossible,
-        backingCaching: ImageFile.Caching = .buffered
+        backingCaching: ImageFile.Caching = .buffered, locking: ChainLocking = .all,
+        opensBackingFiles: Bool = true
     ) throws(ChainError) -> [ChainFile] {
+        precondition(isReadOnly || locking != .none, "an image that is written is never shared")
+        let readLock: FileLock? = locking == .none ? nil : .readOnly
         var (last, name) = try openQED(
             path: path, access: isReadOnly ? .readOnly : .readWrite, caching: caching,
-            lock: isReadOnly ? .readOnly : .writable, backingOf: nil)
+            lock: locking != .all ? nil : isReadOnly ? .readOnly : .writable, backingOf: nil)
         var files = [last]
+        guard opensBackingFiles else { return files }
         while case .qed(let header, _) = last.member, let backingName = name {
             guard files.count < longestChain else { throw .tooLong(path: path) }
             let overlay = last.file.path
@@ -41,13 +61,13 @@ public enum ImageChain {
             }
             if header.backingFileIsRaw {
                 let file = try openFile(
-                    path: backingPath, access: .readOnly, caching: backingCaching, lock: .readOnly, backingOf: overlay,
+                    path: backingPath, access: .readOnly, caching: backingCaching, lock: readLock, backingOf: overlay,
                     allowBlockDevice: true)
                 last = ChainFile(file: file, member: .raw(sizeBytes: file.sizeBytes))
                 name = nil
             } else {
                 (last, name) = try openQED(
-                    path: backingPath, access: .readOnly, caching: backingCaching, lock: .readOnly, backingOf: overlay)
+                    path: backingPath, access: .readOnly, caching: backingCaching, lock: readLock, backingOf: overlay)
             }
             files.append(last)
         }
@@ -55,7 +75,7 @@ public enum ImageChain {
     }
 
     private static func openQED(
-        path: String, access: ImageFile.Access, caching: ImageFile.Caching, lock: FileLock, backingOf overlay: String?
+        path: String, access: ImageFile.Access, caching: ImageFile.Caching, lock: FileLock?, backingOf overlay: String?
     ) throws(ChainError) -> (ChainFile, BackingFileName?) {
         let file = try openFile(path: path, access: access, caching: caching, lock: lock, backingOf: overlay)
         do throws(ImageReadError) {
@@ -76,7 +96,7 @@ public enum ImageChain {
     }
 
     private static func openFile(
-        path: String, access: ImageFile.Access, caching: ImageFile.Caching, lock: FileLock, backingOf overlay: String?,
+        path: String, access: ImageFile.Access, caching: ImageFile.Caching, lock: FileLock?, backingOf overlay: String?,
         allowBlockDevice: Bool = false
     ) throws(ChainError) -> ImageFile {
         do throws(ImageFileError) {

@@ -4,16 +4,16 @@ import Glibc
 ///
 /// The bits are mapped, not allocated: only the pages that are touched take memory, so a huge sparse file costs what it
 /// references.
-struct ClusterOwnership: ~Copyable {
+package struct ClusterOwnership: ~Copyable {
     // SAFETY: mapped here with `byteCount` bytes, unmapped in deinit; every access is bounded by `clusterCount`.
     private let bits: UnsafeMutablePointer<UInt64>
     private let byteCount: Int
-    let clusterCount: UInt64
+    package let clusterCount: UInt64
     /// The highest cluster that has an owner, plus one.
-    private(set) var end: UInt64 = 0
+    package private(set) var end: UInt64 = 0
 
     /// More clusters than these (32 TiB of the smallest) would need a mapping of more than 1 GiB.
-    static let largestClusterCount: UInt64 = 1 << 33
+    package static let largestClusterCount: UInt64 = 1 << 33
 
     private init(bits: UnsafeMutablePointer<UInt64>, byteCount: Int, clusterCount: UInt64) {
         self.bits = bits
@@ -22,7 +22,7 @@ struct ClusterOwnership: ~Copyable {
     }
 
     /// - Returns: nil when the file has too many clusters, or there is no address space for them.
-    static func make(clusterCount: UInt64) -> ClusterOwnership? {
+    package static func make(clusterCount: UInt64) -> ClusterOwnership? {
         guard clusterCount <= largestClusterCount else { return nil }
         let byteCount = max((Int(clusterCount) + 63) / 64 * 8, 8)
         let mapped = mmap(
@@ -36,15 +36,79 @@ struct ClusterOwnership: ~Copyable {
 
     /// Gives `count` clusters an owner.
     /// - Returns: how many of them had one already.
-    mutating func claim(first: UInt64, count: UInt64) -> UInt64 {
+    @inline(__always)
+    package mutating func claim(first: UInt64, count: UInt64) -> UInt64 {
         precondition(first <= clusterCount && count <= clusterCount - first, "clusters outside the file")
-        var taken: UInt64 = 0
-        for cluster in first..<(first + count) {
-            let mask: UInt64 = 1 << (cluster & 63)
-            if bits[Int(cluster >> 6)] & mask != 0 { taken += 1 }
-            bits[Int(cluster >> 6)] |= mask
+        var taken = 0
+        var cluster = first
+        let limit = first + count
+        while cluster < limit {
+            let word = Int(cluster >> 6)
+            let mask = ClusterOwnership.mask(of: cluster, limit: limit)
+            taken += (bits[word] & mask).nonzeroBitCount
+            bits[word] |= mask
+            cluster = (cluster | 63) + 1
         }
-        end = max(end, first + count)
-        return taken
+        end = max(end, limit)
+        return UInt64(taken)
+    }
+
+    /// How many of `clusters` have an owner.
+    package func ownedCount(in clusters: Range<UInt64>) -> UInt64 {
+        precondition(clusters.upperBound <= clusterCount, "clusters outside the file")
+        var owned = 0
+        var cluster = clusters.lowerBound
+        while cluster < clusters.upperBound {
+            let mask = ClusterOwnership.mask(of: cluster, limit: clusters.upperBound)
+            owned += (bits[Int(cluster >> 6)] & mask).nonzeroBitCount
+            cluster = (cluster | 63) + 1
+        }
+        return UInt64(owned)
+    }
+
+    package func isOwned(_ cluster: UInt64) -> Bool {
+        precondition(cluster < clusterCount, "a cluster outside the file")
+        return bits[Int(cluster >> 6)] & (1 << (cluster & 63)) != 0
+    }
+
+    /// The first run of clusters without an owner that begins at `start` or later; nil where there is none.
+    package func firstUnowned(from start: UInt64) -> Range<UInt64>? {
+        guard let first = firstCluster(from: start, owned: false) else { return nil }
+        return first..<(firstCluster(from: first, owned: true) ?? clusterCount)
+    }
+
+    /// The last cluster before `limit` that has an owner; nil where there is none.
+    package func lastOwned(before limit: UInt64) -> UInt64? {
+        precondition(limit <= clusterCount, "a cluster outside the file")
+        var cluster = limit
+        while cluster > 0 {
+            let last = cluster - 1
+            let word = bits[Int(last >> 6)] & (UInt64.max >> (63 - (last & 63)))
+            if word != 0 { return (last & ~63) + 63 - UInt64(word.leadingZeroBitCount) }
+            cluster = last & ~63
+        }
+        return nil
+    }
+
+    private func firstCluster(from start: UInt64, owned: Bool) -> UInt64? {
+        var cluster = start
+        while cluster < clusterCount {
+            let word = owned ? bits[Int(cluster >> 6)] : ~bits[Int(cluster >> 6)]
+            let rest = word & (UInt64.max << (cluster & 63))
+            if rest != 0 {
+                let found = (cluster & ~63) + UInt64(rest.trailingZeroBitCount)
+                return found < clusterCount ? found : nil
+            }
+            cluster = (cluster | 63) + 1
+        }
+        return nil
+    }
+
+    /// The bits of the word that holds `cluster`, from that cluster on and below `limit`.
+    @inline(__always)
+    private static func mask(of cluster: UInt64, limit: UInt64) -> UInt64 {
+        let wordEnd = (cluster | 63) + 1
+        let upper = limit < wordEnd ? UInt64.max >> (wordEnd - limit) : UInt64.max
+        return upper & (UInt64.max << (cluster & 63))
     }
 }

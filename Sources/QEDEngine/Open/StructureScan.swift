@@ -3,7 +3,7 @@ import QEDFormat
 import SystemPackage
 
 /// One pass over all tables of an image: is every cluster owned once, and does every entry point where it may?
-struct StructureScan {
+package struct StructureScan {
     /// Entries that cannot be right: unaligned, in the header area or past the end.
     var invalidEntries: UInt64 = 0
     /// Clusters with more than one owner: which of them holds its data nobody can tell.
@@ -126,7 +126,7 @@ struct StructureScan {
     }
 
     /// Reads a piece of a table; up to 511 bytes may be missing at the end of the file, and count as zeros.
-    static func readTable<S: Storage>(
+    package static func readTable<S: Storage>(
         _ storage: S, into buffer: UnsafeMutableRawPointer, byteCount: Int, at fileOffset: UInt64
     ) async throws(StorageError) {
         let count = try await storage.read(into: buffer, byteCount: byteCount, fileOffset: fileOffset)

@@ -18,12 +18,18 @@ public final class LocalEngine: @unchecked Sendable {
 
     /// Opens the image at `path` with its backing chain.
     /// - Throws: `ChainError`, `ImageOpenError`, or `Errno` where there is no io_uring.
-    public init(
+    public convenience init(
         path: String, options: ImageOptions = ImageOptions(), depth: Int = 64, largestRequestBytes: Int = 1 << 20,
         caching: ImageFile.Caching = .directWherePossible, backingCaching: ImageFile.Caching = .buffered
     ) throws {
         let chain = try ImageChain.open(
             path: path, isReadOnly: options.isReadOnly, caching: caching, backingCaching: backingCaching)
+        try self.init(chain: chain, options: options, depth: depth, largestRequestBytes: largestRequestBytes)
+    }
+
+    /// Serves the files of a chain that is open already.
+    /// - Throws: `ImageOpenError`, or `Errno` where there is no io_uring.
+    public init(chain: [ChainFile], options: ImageOptions, depth: Int, largestRequestBytes: Int) throws {
         let loop = try RingLoop(entries: 256, completionEntries: 4096)
         do {
             let storages = chain.map { $0.file.storage(on: loop.ring) }

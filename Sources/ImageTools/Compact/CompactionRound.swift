@@ -1,0 +1,138 @@
+import BlockStorage
+import QEDEngine
+import QEDFormat
+
+/// One round of a compaction: everything that lies behind the place where the file could end moves in front of it, as far
+/// as there is room.
+final class CompactionRound<S: Storage>: @unchecked Sendable {
+    // SAFETY: all of it runs in one task.
+    private let structure: ImageStructure<S>
+    private let geometry: QEDGeometry
+    private let progress: (@Sendable (Double) -> Void)?
+    /// As many clusters as are in use: a file without any leak would end here.
+    private let cut: UInt64
+    /// No cluster in front of this one is free any more.
+    private var nextFree: UInt64
+    /// Clusters that tables have taken in this round.
+    private var taken: Set<UInt64> = []
+    private let buffer = PageBuffer(byteCount: 1 << 20)
+    private var moved: UInt64 = 0
+
+    init(
+        _ structure: ImageStructure<S>, _ owners: borrowing ClusterOwnership, progress: (@Sendable (Double) -> Void)?
+    ) {
+        self.structure = structure
+        self.progress = progress
+        geometry = structure.geometry
+        cut = owners.ownedCount(in: 0..<owners.clusterCount)
+        nextFree = structure.header.headerSizeClusters
+    }
+
+    /// - Returns: how many clusters have found a new place.
+    func run(_ owners: borrowing ClusterOwnership) async throws(StorageError) -> UInt64 {
+        var l1 = try await structure.readL1()
+        try await moveTables(&l1, owners)
+        let tables = l1.indices.filter { l1[$0] != L2Entry.unallocatedValue }
+        for (position, index) in tables.enumerated() {
+            try await moveData(of: index, at: l1[index], owners)
+            progress?(Double(position + 1) / Double(tables.count))
+        }
+        return moved
+    }
+
+    private func moveTables(_ l1: inout [UInt64], _ owners: borrowing ClusterOwnership) async throws(StorageError) {
+        let clusters = geometry.tableSizeClusters
+        var search = structure.header.headerSizeClusters
+        var changed: [Int] = []
+        // The last ones first: it is they that hold the end of the file.
+        for index in l1.indices.sorted(by: { l1[$0] > l1[$1] }) {
+            let place = l1[index] >> geometry.clusterShift
+            guard place + clusters > cut else { break }
+            guard let run = freeRun(of: clusters, from: search, below: place, owners) else { break }
+            try await structure.copy(
+                from: l1[index], to: run << geometry.clusterShift, byteCount: geometry.tableSizeBytes,
+                through: buffer.address, bufferBytes: buffer.byteCount)
+            for cluster in run..<(run + clusters) { taken.insert(cluster) }
+            search = run + clusters
+            l1[index] = run << geometry.clusterShift
+            changed.append(index)
+            moved += clusters
+        }
+        guard !changed.isEmpty else { return }
+        try await structure.storage.sync()
+        for index in changed {
+            try await structure.writeEntry(l1[index], at: structure.header.l1TableFileOffset + UInt64(index * 8))
+        }
+        // Their entries are changed in the new place from here on, so nothing may go back to the old one.
+        try await structure.storage.sync()
+    }
+
+    /// Free clusters that lie together, in front of `limit`.
+    private func freeRun(
+        of clusters: UInt64, from start: UInt64, below limit: UInt64, _ owners: borrowing ClusterOwnership
+    ) -> UInt64? {
+        var position = start
+        while let run = owners.firstUnowned(from: position), run.lowerBound + clusters <= limit {
+            if UInt64(run.count) >= clusters { return run.lowerBound }
+            position = run.upperBound
+        }
+        return nil
+    }
+
+    private func moveData(
+        of l1Index: Int, at tableFileOffset: UInt64, _ owners: borrowing ClusterOwnership
+    ) async throws(StorageError) {
+        let table = PageBuffer(byteCount: structure.tablePieceBytes)
+        var done: UInt64 = 0
+        while done < geometry.tableSizeBytes {
+            try await StructureScan.readTable(
+                structure.storage, into: table.address, byteCount: table.byteCount, at: tableFileOffset + done)
+            let entries = table.address.assumingMemoryBound(to: UInt64.self)
+            var changed: [Int] = []
+            for index in 0..<(table.byteCount / 8) {
+                let value = UInt64(littleEndian: entries[index])
+                guard value > L2Entry.zeroValue, value >> geometry.clusterShift >= cut,
+                    let place = takeFreeCluster(owners)
+                else { continue }
+                try await copyCluster(from: value, to: place << geometry.clusterShift)
+                entries[index] = (place << geometry.clusterShift).littleEndian
+                changed.append(index)
+                moved += 1
+            }
+            if !changed.isEmpty {
+                try await structure.storage.sync()
+                for index in changed {
+                    try await structure.writeEntries(index...index, of: table.address, at: tableFileOffset + done)
+                }
+            }
+            done += UInt64(table.byteCount)
+        }
+    }
+
+    /// A free cluster in front of the cut.
+    private func takeFreeCluster(_ owners: borrowing ClusterOwnership) -> UInt64? {
+        while let run = owners.firstUnowned(from: nextFree), run.lowerBound < cut {
+            nextFree = run.lowerBound + 1
+            if !taken.contains(run.lowerBound) { return run.lowerBound }
+        }
+        return nil
+    }
+
+    /// Copies a cluster; one of zeros takes no space in its new place.
+    private func copyCluster(from source: UInt64, to destination: UInt64) async throws(StorageError) {
+        var done: UInt64 = 0
+        while done < geometry.clusterSizeBytes {
+            let piece = Int(min(UInt64(buffer.byteCount), geometry.clusterSizeBytes - done))
+            try await StructureScan.readTable(
+                structure.storage, into: buffer.address, byteCount: piece, at: source + done)
+            if Zeros.fill(buffer.address, count: piece) {
+                try await structure.storage.zero(
+                    fileOffset: destination + done, byteCount: UInt64(piece), through: buffer)
+            } else {
+                try await structure.storage.writeFully(
+                    from: buffer.address, byteCount: piece, fileOffset: destination + done)
+            }
+            done += UInt64(piece)
+        }
+    }
+}

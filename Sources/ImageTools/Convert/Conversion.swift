@@ -1,0 +1,94 @@
+import BlockStorage
+import QEDEngine
+import QEDFormat
+
+/// Copies a disk into a new file of another format, or of the same without what is unused.
+public struct Conversion: Sendable {
+    public var source: String
+    public var sourceFormat: DiskFormat
+    public var target: String
+    public var targetFormat: DiskFormat
+    /// Of a new image.
+    public var geometry = QEDGeometry.standard
+    /// Whether to make an image that QEMU would refuse to open.
+    public var allowsWhatQEMUCannotOpen = false
+    /// Whether an existing file may be replaced.
+    public var replaces = false
+    /// Write into the target that is there, instead of into a new file.
+    public var keepsTarget = false
+    /// Read the target back and compare it before it gets its name.
+    public var verifies = false
+    /// Read the source without locks.
+    public var sharing = false
+    /// Requests under way at once.
+    public var depth = Disk.usualDepth
+
+    public init(source: String, sourceFormat: DiskFormat, target: String, targetFormat: DiskFormat) {
+        self.source = source
+        self.sourceFormat = sourceFormat
+        self.target = target
+        self.targetFormat = targetFormat
+    }
+
+    /// Blocks until the copy is durable. A new file has its name only then; whatever is thrown, an existing file of that
+    /// name is as it was. Only a target that is kept may have been written in part.
+    public func run(progress: (@Sendable (Double) -> Void)? = nil) throws(ImageToolError) {
+        let source = try Disk(path: source, format: sourceFormat, isReadOnly: true, sharing: sharing, depth: depth)
+        if let identity = ImageFile.Identity(ofFileAt: target), source.identities.contains(identity) {
+            throw .refused(path: target, reason: "is the source or one of its backing files; choose another target")
+        }
+        if keepsTarget { try copyIntoExisting(source, progress) } else { try copyIntoNew(source, progress) }
+        try source.close()
+    }
+
+    private func copyIntoExisting(_ source: Disk, _ progress: (@Sendable (Double) -> Void)?) throws(ImageToolError) {
+        let disk = try Disk(path: target, format: targetFormat, isReadOnly: false, depth: depth)
+        guard disk.sizeBytes >= source.sizeBytes else {
+            throw .refused(
+                path: target,
+                reason: "its disk has \(disk.sizeBytes) bytes, and the source \(source.sizeBytes); resize it first")
+        }
+        let map = try source.map()
+        try DiskCopy(from: source, to: disk, holes: .areMade).run(0..<source.sizeBytes, map: map, progress: progress)
+        try disk.close()
+        if verifies { try verify(source, target, shownAs: target) }
+    }
+
+    private func copyIntoNew(_ source: Disk, _ progress: (@Sendable (Double) -> Void)?) throws(ImageToolError) {
+        let content: (firstBytes: [UInt8], sizeBytes: UInt64)
+        switch targetFormat {
+        case .raw: content = ([], source.sizeBytes)
+        case .qed: content = try emptyImage(ofSizeBytes: source.sizeBytes)
+        }
+        let file = try OutputFile(path: target, replaces: replaces)
+        try file.fill(content.firstBytes, sizeBytes: content.sizeBytes)
+        let disk = try Disk(
+            path: file.workingPath, shownAs: target, format: targetFormat, isReadOnly: false, depth: depth)
+        let map = try source.map()
+        try DiskCopy(from: source, to: disk, holes: .areThere).run(0..<source.sizeBytes, map: map, progress: progress)
+        try disk.close()
+        if verifies { try verify(source, file.workingPath, shownAs: target) }
+        try file.publish()
+    }
+
+    private func emptyImage(ofSizeBytes sizeBytes: UInt64) throws(ImageToolError) -> ([UInt8], UInt64) {
+        if let limitation = geometry.qemuLimitation, limitation.preventsOpening, !allowsWhatQEMUCannotOpen {
+            throw .cannotCreate(.qemuCannotOpen(path: target, limitation))
+        }
+        do throws(QEDFormatError) {
+            let header = try QEDHeader(newImageOfSizeBytes: sizeBytes, geometry: geometry)
+            return (header.encoded(), header.l1TableFileOffset + geometry.tableSizeBytes)
+        } catch {
+            throw .cannotCreate(.cannotBeDescribed(path: target, error))
+        }
+    }
+
+    private func verify(_ source: Disk, _ path: String, shownAs shown: String) throws(ImageToolError) {
+        let copy = try Disk(path: path, shownAs: shown, format: targetFormat, isReadOnly: true)
+        copy.dropFromPageCache()
+        if case .contentDiffers(let deviceOffset, _) = try DiskComparison(source, copy, isStrict: false).run() {
+            throw .verificationFailed(path: shown, deviceOffset: deviceOffset)
+        }
+        try copy.close()
+    }
+}

@@ -1,0 +1,116 @@
+import BlockStorage
+import CSupport
+import Glibc
+import QEDEngine
+import QEDFormat
+import SystemPackage
+
+/// A file under construction: it has no name until it is complete, so a failure, a signal or a kill leaves nothing.
+///
+/// Where the file system has no nameless files it gets a temporary name in the same directory; there a kill, and nothing
+/// else, leaves it.
+final class OutputFile {
+    let path: String
+    private let directory: Int32
+    private let name: String
+    private let file: Int32
+    private var temporaryName: String?
+    /// What is to be replaced: locked, so that nobody has it open meanwhile.
+    private let replaced: ImageFile?
+
+    /// - Parameter replaces: whether an existing file may be replaced; it is there until `publish`.
+    init(path: String, replaces: Bool) throws(ImageToolError) {
+        self.path = path
+        let filePath = FilePath(path)
+        guard let component = filePath.lastComponent, component.kind == .regular else {
+            throw .read(.file(.notARegularFile(path: path)))
+        }
+        name = component.string
+        var status = stat()
+        let exists = lstat(path, &status) == 0
+        guard replaces || !exists else { throw .exists(path: path) }
+        replaced = exists
+            ? try ImageFile.openedForTool(path, .readWrite, sharing: false, allowBlockDevice: false) : nil
+
+        let parent = filePath.removingLastComponent()
+        directory = open(parent.isEmpty ? "." : parent.string, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard directory >= 0 else { throw OutputFile.creationError(path, errno, isDirectory: true) }
+        var descriptor = cs_create_unnamed(directory, OutputFile.permissions)
+        if descriptor < 0 {
+            let temporary = ".qed-ublk-\(String(UInt64.random(in: 0 ... .max), radix: 16))"
+            let unnamedError = -descriptor
+            descriptor = cs_create_exclusive(directory, temporary, OutputFile.permissions)
+            if descriptor < 0 {
+                cs_close(directory)
+                throw OutputFile.creationError(path, descriptor < 0 ? -descriptor : unnamedError, isDirectory: false)
+            }
+            temporaryName = temporary
+        }
+        file = descriptor
+    }
+
+    deinit {
+        if let temporaryName { _ = cs_remove(directory, temporaryName) }
+        cs_close(file)
+        cs_close(directory)
+    }
+
+    /// What to open the file by, as long as it has no name.
+    var workingPath: String { "/proc/self/fd/\(file)" }
+
+    /// Gives the file its first bytes and its length; the rest is a hole.
+    func fill(_ firstBytes: [UInt8], sizeBytes: UInt64) throws(ImageToolError) {
+        let descriptor = FileDescriptor(rawValue: file)
+        do {
+            try descriptor.resize(to: Int64(sizeBytes))
+            try descriptor.writeAll(toAbsoluteOffset: 0, firstBytes)
+        } catch {
+            throw .cannotCreate(.failed(path: path, step: "cannot write the file", errno: error as? Errno ?? .ioError))
+        }
+    }
+
+    /// Makes the file durable and gives it its name.
+    func publish() throws(ImageToolError) {
+        try check(cs_fdatasync(file), "cannot make the file durable")
+        if temporaryName == nil {
+            if replaced == nil {
+                let linked = cs_link_unnamed(file, directory, name)
+                // Somebody was faster.
+                if -linked == EEXIST { throw .exists(path: path) }
+                try check(linked, "cannot name the file")
+            } else {
+                let temporary = ".qed-ublk-\(String(UInt64.random(in: 0 ... .max), radix: 16))"
+                try check(cs_link_unnamed(file, directory, temporary), "cannot name the file")
+                temporaryName = temporary
+            }
+        }
+        if let temporary = temporaryName {
+            let renamed = replaced == nil
+                ? cs_rename_no_replace(directory, temporary, name)
+                : renameat(directory, temporary, directory, name) == 0 ? 0 : -errno
+            if -renamed == EEXIST { throw .exists(path: path) }
+            try check(renamed, "cannot name the file")
+            temporaryName = nil
+        }
+        _ = cs_fsync(directory)
+    }
+
+    private func check(_ result: Int32, _ step: String) throws(ImageToolError) {
+        guard result < 0 else { return }
+        throw .cannotCreate(.failed(path: path, step: step, errno: Errno(rawValue: -result)))
+    }
+
+    private static let permissions: UInt32 = 0o644
+
+    private static func creationError(_ path: String, _ code: Int32, isDirectory: Bool) -> ImageToolError {
+        switch code {
+        case ENOENT, ENOTDIR: .cannotCreate(.directoryNotFound(path: path))
+        case EACCES, EPERM, EROFS: .cannotCreate(.noPermission(path: path))
+        default:
+            .cannotCreate(
+                .failed(
+                    path: path, step: isDirectory ? "cannot open the directory" : "cannot create the file",
+                    errno: Errno(rawValue: code)))
+        }
+    }
+}

@@ -1,0 +1,38 @@
+import ArgumentParser
+import DeviceServer
+import ImageTools
+
+struct CommitCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "commit",
+        abstract: "Write what an overlay has into its backing file.",
+        discussion: """
+            The overlay is emptied when the backing file is durable, unless -d keeps it. A backing file that is too small \
+            grows. Any other overlay of the same backing file is worthless afterwards.
+
+            Example: qed-ublk commit overlay.qed
+
+            Exit status:
+               0  done
+               1  an I/O error; run it again
+               2  not a usable image, or a damaged one
+               3  the overlay or its backing file is in use by another program
+               4  file or backing file not found
+               5  no permission
+              64  wrong usage, or no backing file
+            """)
+
+    @Argument(help: "The overlay.", transform: PathArgument.parse)
+    var file: String
+
+    @Flag(name: [.customShort("d"), .long], help: "Keep the overlay as it is.")
+    var keep = false
+
+    @OptionGroup var output: OutputOption
+    @OptionGroup var progress: ProgressOptions
+
+    func run() throws {
+        try ImageCommit(path: file, keepsOverlay: keep).run(progress: progress.bar)
+        try output.report("Image committed.", [.init("filename", .string(file))], quiet: progress.quiet)
+    }
+}

@@ -1,0 +1,42 @@
+import ArgumentParser
+import DeviceServer
+import ImageTools
+
+struct CompactCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "compact",
+        abstract: "Make the file of an image as short as it can be.",
+        discussion: """
+            Clusters at the end move into those that nothing refers to, and the file is cut behind the last. It can be \
+            interrupted and run again. The disk's contents stay; the backing file is not looked at.
+
+            Example: qed-ublk compact -p disk.qed
+
+            Exit status:
+               0  done
+               1  an I/O error; run it again
+               2  not a usable image, or a damaged one
+               3  in use by another program
+               4  file not found
+               5  no permission
+              64  wrong usage
+            """)
+
+    @Argument(help: "The image.", transform: PathArgument.parse)
+    var file: String
+
+    @OptionGroup var output: OutputOption
+    @OptionGroup var progress: ProgressOptions
+
+    func run() throws {
+        let outcome = try ImageCompaction(path: file).run(progress: progress.bar)
+        try output.report(
+            "\(outcome.movedClusters) clusters moved; the file has \(outcome.fileSizeBytes) bytes, "
+                + "\(outcome.fileSizeBytesBefore) before.",
+            [
+                .init("filename", .string(file)), .init("moved-clusters", JSONValue(outcome.movedClusters)),
+                .init("file-size-before", JSONValue(outcome.fileSizeBytesBefore)),
+                .init("file-size", JSONValue(outcome.fileSizeBytes)),
+            ], quiet: progress.quiet)
+    }
+}

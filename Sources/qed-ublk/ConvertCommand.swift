@@ -1,0 +1,75 @@
+import ArgumentParser
+import ImageTools
+import QEDEngine
+import QEDFormat
+
+struct ConvertCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "convert",
+        abstract: "Copy a disk into a new image or raw file.",
+        discussion: """
+            The copy has no backing file, and neither zeros nor unused clusters take space in it. It gets its name when \
+            it is complete and durable; a failure or an interruption leaves nothing, and an existing file as it was. \
+            Formats are never guessed: say -f raw for a raw source.
+
+            Example: qed-ublk convert -p -f raw -O qed disk.raw disk.qed
+
+            Exit status:
+               0  done
+               1  an I/O error, or with --verify a difference
+               2  not a usable image, or a damaged one
+               3  in use by another program, or the target exists
+               4  file, backing file or directory not found
+               5  no permission
+              64  wrong usage
+            """)
+
+    @Argument(help: "What to copy.", transform: PathArgument.parse)
+    var source: String
+
+    @Argument(help: "The copy.", transform: PathArgument.parse)
+    var target: String
+
+    @Option(name: [.customShort("f"), .long], help: ArgumentHelp("What the source is: raw or qed.", valueName: "format"))
+    var format = DiskFormat.qed
+
+    @Option(name: [.customShort("O"), .long], help: ArgumentHelp("What the copy is: raw or qed.", valueName: "format"))
+    var outputFormat = DiskFormat.raw
+
+    @OptionGroup var geometryOptions: GeometryOptions
+
+    @Flag(name: [.customShort("n"), .long], help: "Write into the target that exists: an image, raw file or block device.")
+    var noCreate = false
+
+    @Flag(help: "Replace the target if it exists, and make even an image that QEMU could not open.")
+    var force = false
+
+    @Flag(help: "Read the copy back and compare it.")
+    var verify = false
+
+    @Option(name: [.customShort("m"), .long], help: ArgumentHelp("Requests under way at once, 1 to 64.", valueName: "count"))
+    var parallel = Disk.usualDepth
+
+    @OptionGroup var sharing: SharingOption
+    @OptionGroup var progress: ProgressOptions
+
+    func validate() throws {
+        guard (1...64).contains(parallel) else { throw ValidationError("--parallel must be between 1 and 64") }
+        guard !geometryOptions.isGiven || (outputFormat == .qed && !noCreate) else {
+            throw ValidationError("a cluster or table size goes with -O qed and a new file")
+        }
+    }
+
+    func run() throws {
+        var conversion = Conversion(
+            source: source, sourceFormat: format, target: target, targetFormat: outputFormat)
+        do { conversion.geometry = try geometryOptions.geometry() } catch { throw GeometryError(error: error) }
+        conversion.allowsWhatQEMUCannotOpen = force
+        conversion.replaces = force
+        conversion.keepsTarget = noCreate
+        conversion.verifies = verify
+        conversion.sharing = sharing.forceShare
+        conversion.depth = parallel
+        try conversion.run(progress: progress.bar)
+    }
+}

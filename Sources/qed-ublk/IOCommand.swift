@@ -1,0 +1,70 @@
+import ArgumentParser
+import DeviceServer
+import ImageTools
+
+struct IOCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "io",
+        abstract: "Read, write and verify parts of a disk, by commands like those of qemu-io.",
+        discussion: """
+            Commands are performed in order; each waits for the one before it. What was written is durable when the \
+            program ends, or after a flush. An I/O error ends it, a pattern that does not match does not.
+
+            \(DiskScript.summary)
+
+            Example: qed-ublk io disk.qed 'write -P 0xab 64k 4k' 'read -P 0xab 64k 4k'
+
+            Exit status:
+               0  done, and every pattern matched
+               1  an I/O error, or a pattern that did not match
+               2  not a usable image, or a damaged one
+               3  in use by another program
+               4  file or backing file not found
+               5  no permission
+              64  wrong usage; nothing was performed
+            """)
+
+    @Argument(help: "The disk.", transform: PathArgument.parse)
+    var file: String
+
+    @Argument(help: "What to do.", transform: DiskScript.parse)
+    var commands: [DiskScript]
+
+    @Option(name: [.customShort("f"), .long], help: ArgumentHelp("What the file is: raw or qed.", valueName: "format"))
+    var format = DiskFormat.qed
+
+    @OptionGroup var output: OutputOption
+    @OptionGroup var sharing: SharingOption
+
+    @Flag(name: [.customShort("q"), .long], help: "Print nothing but errors and what was asked for.")
+    var quiet = false
+
+    func validate() throws {
+        guard !commands.isEmpty else { throw ValidationError("a command is needed, such as 'read 0 4k'") }
+        guard !sharing.forceShare || !commands.contains(where: \.changesTheDisk) else {
+            throw ValidationError("--force-share is for reading only")
+        }
+    }
+
+    func run() throws {
+        let disk = try Disk(
+            path: file, format: format, isReadOnly: !commands.contains { $0.changesTheDisk },
+            sharing: sharing.forceShare)
+        var player = DiskScriptPlayer(disk)
+        var steps: [DiskScriptPlayer.Step] = []
+        do {
+            for command in commands {
+                let step = try player.perform(command)
+                steps.append(step)
+                if output.output == .human, !quiet || step.isAnswer { try printOutput(step.text) }
+            }
+        } catch {
+            // What was done before the failure is kept.
+            try? disk.close()
+            throw error
+        }
+        try disk.close()
+        if output.output == .json { try printOutput(JSONValue.array(steps.map(\.json)).indented()) }
+        if steps.contains(where: { $0.mismatch != nil }) { throw ExitCode(ExitStatus.failure.rawValue) }
+    }
+}

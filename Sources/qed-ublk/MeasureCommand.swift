@@ -1,0 +1,77 @@
+import ArgumentParser
+import DeviceServer
+import ImageTools
+import QEDEngine
+import QEDFormat
+
+struct MeasureCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "measure",
+        abstract: "Tell how much space a disk would take as an image or a raw file.",
+        discussion: """
+            For a file the required size is what 'qed-ublk convert' would write at most: clusters of zeros that are not \
+            known as holes still count.
+
+            Example: qed-ublk measure -f raw disk.raw -O qed
+
+            Exit status:
+               0  done
+               1  an I/O error
+               2  not a usable image, or a damaged one
+               3  in use by another program
+               4  file or backing file not found
+               5  no permission
+              64  wrong usage
+            """)
+
+    @Argument(help: "The file to measure, unless --size is given.", transform: PathArgument.parse)
+    var file: String?
+
+    @Option(help: ArgumentHelp("Measure an empty disk of this size.", valueName: "size"), transform: SizeArgument.parse)
+    var size: UInt64?
+
+    @Option(name: [.customShort("f"), .long], help: ArgumentHelp("What the file is: raw or qed.", valueName: "format"))
+    var format = DiskFormat.qed
+
+    @Option(name: [.customShort("O"), .long], help: ArgumentHelp("What it would become: raw or qed.", valueName: "format"))
+    var outputFormat = DiskFormat.qed
+
+    @OptionGroup var geometryOptions: GeometryOptions
+    @OptionGroup var output: OutputOption
+    @OptionGroup var sharing: SharingOption
+
+    func validate() throws {
+        guard (file == nil) != (size == nil) else { throw ValidationError("give either a file or --size") }
+    }
+
+    func run() throws {
+        let measurement = try measure()
+        switch output.output {
+        case .human:
+            try printOutput(
+                "required size: \(measurement.requiredBytes)\nfully allocated size: \(measurement.fullyAllocatedBytes)")
+        case .json:
+            let value: JSONValue = [
+                "required": JSONValue(measurement.requiredBytes),
+                "fully-allocated": JSONValue(measurement.fullyAllocatedBytes),
+            ]
+            try printOutput(value.indented())
+        }
+    }
+
+    private func measure() throws -> Measurement {
+        do {
+            if let size {
+                return outputFormat == .raw
+                    ? Measurement(rawSizeBytes: size)
+                    : try Measurement(qedSizeBytes: size, geometry: try geometryOptions.geometry())
+            }
+            let map = try DiskMap.open(path: file ?? "", format: format, sharing: sharing.forceShare)
+            return outputFormat == .raw
+                ? Measurement(rawSizeBytes: map.sizeBytes)
+                : try Measurement(converting: map, to: try geometryOptions.geometry())
+        } catch let error as QEDFormatError {
+            throw GeometryError(error: error)
+        }
+    }
+}

@@ -1,0 +1,89 @@
+import ArgumentParser
+import DeviceServer
+import ImageTools
+import QEDEngine
+
+struct RebaseCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "rebase",
+        abstract: "Give an overlay another backing file.",
+        discussion: """
+            What the overlay would read differently from the new backing file is copied into it first, so the disk keeps \
+            its contents. With -u only the name is changed: for a backing file that was moved. -b '' makes an image \
+            without backing file, as 'qed-ublk flatten' does.
+
+            Example: qed-ublk rebase -b new-base.qed -F qed overlay.qed
+
+            Exit status:
+               0  done
+               1  an I/O error; run it again
+               2  not a usable image, or a damaged one
+               3  a file is in use by another program
+               4  file or backing file not found
+               5  no permission
+              64  wrong usage
+            """)
+
+    @Argument(help: "The overlay.", transform: PathArgument.parse)
+    var file: String
+
+    @Option(
+        name: [.customShort("b"), .long],
+        help: ArgumentHelp("The new backing file, from the directory of the overlay; '' for none.", valueName: "file"))
+    var backing: String
+
+    @Option(
+        name: [.customShort("F"), .long], help: ArgumentHelp("What the new backing file is: raw or qed.", valueName: "format"))
+    var backingFormat: BackingFormat?
+
+    @Flag(name: [.customShort("u"), .long], help: "Change the name only. The disk's contents change with it.")
+    var unsafe = false
+
+    @OptionGroup var output: OutputOption
+    @OptionGroup var progress: ProgressOptions
+
+    func validate() throws {
+        guard backing.isEmpty || backingFormat != nil else {
+            throw ValidationError("--backing needs --backing-format raw or --backing-format qed")
+        }
+        if !backing.isEmpty { _ = try PathArgument.parse(backing) }
+    }
+
+    func run() throws {
+        let new = backing.isEmpty ? nil : backingFormat.map { ImageCreation.Backing(name: backing, format: $0) }
+        try ImageRebase(path: file, backing: new, isUnsafe: unsafe).run(progress: progress.bar)
+        try output.report(nil, [.init("filename", .string(file)), .init("backing-filename", .string(backing))], quiet: progress.quiet)
+    }
+}
+
+struct FlattenCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "flatten",
+        abstract: "Make an overlay an image that needs no backing file.",
+        discussion: """
+            Everything that the overlay takes from its backing files is copied into it; then it forgets them. The disk's \
+            contents stay.
+
+            Example: qed-ublk flatten -p overlay.qed
+
+            Exit status:
+               0  done, or there was no backing file
+               1  an I/O error; run it again
+               2  not a usable image, or a damaged one
+               3  a file is in use by another program
+               4  file or backing file not found
+               5  no permission
+              64  wrong usage
+            """)
+
+    @Argument(help: "The overlay.", transform: PathArgument.parse)
+    var file: String
+
+    @OptionGroup var output: OutputOption
+    @OptionGroup var progress: ProgressOptions
+
+    func run() throws {
+        try ImageRebase(path: file, backing: nil).run(progress: progress.bar)
+        try output.report(nil, [.init("filename", .string(file))], quiet: progress.quiet)
+    }
+}

@@ -1,0 +1,56 @@
+import ArgumentParser
+import DeviceServer
+import ImageTools
+
+struct ResizeCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "resize",
+        abstract: "Give a disk another size.",
+        discussion: """
+            The size is the new one, or with + or - in front the difference. What a disk gains reads as zeros, even where \
+            a backing file is longer. Shrinking loses what lies behind the new end and gives its space back, so it needs \
+            --shrink; shrink file systems and partitions first, and run 'qed-ublk compact' if the file shall be short too. Put -- in front of the file when the size begins with -.
+
+            Example: qed-ublk resize disk.qed +10G
+
+            Exit status:
+               0  done
+               1  an I/O error
+               2  not a usable image, or a damaged one
+               3  in use by another program
+               4  file or backing file not found
+               5  no permission
+              64  wrong usage, or a size that the image cannot have
+            """)
+
+    @Argument(help: "The disk.", transform: PathArgument.parse)
+    var file: String
+
+    @Argument(help: "The new size, such as 20G, +1G or -1G.", transform: ResizeCommand.parse)
+    var size: ImageResize.Change
+
+    @Flag(help: "Allow a smaller size.")
+    var shrink = false
+
+    @Option(name: [.customShort("f"), .long], help: ArgumentHelp("What the file is: raw or qed.", valueName: "format"))
+    var format = DiskFormat.qed
+
+    @OptionGroup var output: OutputOption
+
+    @Flag(name: [.customShort("q"), .long], help: "Print nothing but errors.")
+    var quiet = false
+
+    static func parse(_ text: String) throws -> ImageResize.Change {
+        switch text.first {
+        case "+": .by(try SizeArgument.parse(String(text.dropFirst())))
+        case "-": .less(try SizeArgument.parse(String(text.dropFirst())))
+        default: .to(try SizeArgument.parse(text))
+        }
+    }
+
+    func run() throws {
+        let size = try ImageResize(path: file, format: format, change: self.size, allowsShrinking: shrink).run()
+        try output.report(
+            "Image resized.", [.init("filename", .string(file)), .init("virtual-size", JSONValue(size))], quiet: quiet)
+    }
+}

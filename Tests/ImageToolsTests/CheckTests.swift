@@ -1,0 +1,182 @@
+import BlockStorage
+import Foundation
+import QEDFormat
+import TestSupport
+import Testing
+
+@testable import ImageTools
+
+extension CheckReport {
+    var verdict: QEMUVerdict {
+        QEMUVerdict(
+            corruptions: corruptions, leaks: leakedClusters, allocated: allocatedClusters,
+            fragmented: fragmentedClusters, errors: unreadableTables)
+    }
+}
+
+@Suite struct CheckTests {
+    let scratch: TemporaryDirectory
+    var image: String { scratch.path("image.qed") }
+
+    init() throws { scratch = try TemporaryDirectory() }
+
+    /// An image with data in three tables.
+    private func makeImage(_ geometry: TestGeometry) throws {
+        let perTable = geometry.clusterSizeBytes * geometry.clusterSizeBytes * geometry.tableSizeClusters / 8
+        let step = perTable >> 1
+        try require(["qemu-img", "create", "-q", "-f", "qed", "-o", geometry.options, image, "\(3 * perTable)"])
+        let cluster = geometry.clusterSizeBytes
+        try qemuIO(
+            image, "write -P 1 0 \(3 * cluster)", "write -P 2 \(step * 2) \(cluster)", "write -P 3 \(step * 4) 512",
+            "write -P 4 \(step * 2 + 5 * cluster) \(2 * cluster)", "write -P 5 \(step) 512", "write -z \(8 * cluster) \(cluster)")
+    }
+
+    @Test("a sound image is sound, for us and for QEMU", arguments: TestGeometry.all)
+    func sound(_ geometry: TestGeometry) throws {
+        try makeImage(geometry)
+        let report = try ImageCheck(path: image).run().report
+        #expect(report.verdict == (try QEMUVerdict(of: image)))
+        #expect(report.isSound && report.leakedClusters == 0)
+        #expect(report.allocatedClusters == 8)
+        #expect(report.imageEndFileOffset == (try ImageEditor(image).fileSizeBytes))
+    }
+
+    @Test("random damage: the verdict is QEMU's", arguments: 0..<60 as Range<UInt64>)
+    func damaged(seed: UInt64) throws {
+        var random = SeededNumbers(seed: seed)
+        try makeImage(TestGeometry.all[Int(seed) % TestGeometry.all.count])
+        let editor = try ImageEditor(image)
+        for _ in 0..<Int.random(in: 1...5, using: &random) { try damage(editor, &random) }
+        let check = ImageCheck(path: image)
+        let report = try check.run().report
+        #expect(report.verdict == (try QEMUVerdict(of: image)))
+        #expect(report.invalidList.reduce(0) { $0 + $1.count } == report.invalidEntries)
+        #expect(report.crossLinkList.allSatisfy { $0.owners.count > 1 })
+        #expect(report.crossLinks == 0 || !report.crossLinkList.isEmpty)
+
+        // What both repair they repair alike.
+        let theirs = scratch.path("theirs.qed")
+        try FileManager.default.copyItem(atPath: image, toPath: theirs)
+        _ = try run(["qemu-img", "check", "-q", "-f", "qed", "-r", "all", theirs])
+        let result = try ImageCheck(path: image, repair: .all).run()
+        #expect(result.report.corruptions == (try QEMUVerdict(of: theirs)).corruptions)
+        #expect(result.report.corruptions == (try QEMUVerdict(of: image)).corruptions)
+        #expect(result.report.leakedClusters == (try QEMUVerdict(of: image)).leaks)
+
+        // And we can separate what is shared.
+        let separated = try ImageCheck(path: image, repair: .all, separatesCrossLinks: true).run()
+        #expect(separated.report.isSound, "\(separated)")
+        #expect(try QEMUVerdict(of: image).corruptions == 0)
+        #expect(try ImageEditor(image).features & 2 == 0)
+    }
+
+    private func damage(_ editor: ImageEditor, _ random: inout SeededNumbers) throws {
+        let tables = try (0..<3).filter { try editor.l1Entry($0) != 0 }
+        let table = try #require(tables.randomElement(using: &random))
+        let entry = Int.random(in: 0..<12, using: &random)
+        let size = try editor.fileSizeBytes
+        let cluster = editor.clusterSizeBytes
+        let someCluster = UInt64.random(in: 1..<(size / cluster), using: &random) * cluster
+        let values: [UInt64] = [
+            12345, someCluster + 512, size, size + 8 * cluster, 1 << 63, .max, someCluster, someCluster, someCluster,
+        ]
+        let value = values.randomElement(using: &random) ?? 0
+        switch Int.random(in: 0..<8, using: &random) {
+        case 0: try editor.setL1Entry(Int.random(in: 0..<6, using: &random), value)
+        case 1: try editor.setL1Entry(table, 0)
+        case 2: try editor.setFileSize(size + UInt64.random(in: 0..<4, using: &random) * cluster + 512)
+        case 3: try editor.setFeatures(2)
+        default: if try editor.l1Entry(table) < size { try editor.setL2Entry(table, entry, value) }
+        }
+    }
+
+    @Test func invalidEntriesAreNamedAndDropped() throws {
+        try makeImage(TestGeometry.all[2])
+        let editor = try ImageEditor(image)
+        try editor.setL2Entry(0, 1, 12345)
+        try editor.setL2Entry(0, 2, 12345)
+        try editor.setFeatures(2)
+        let report = try ImageCheck(path: image).run().report
+        #expect(
+            report.invalidList == [
+                InvalidEntry(deviceRange: 65536..<196608, isL1: false, value: 12345, reason: .unaligned, count: 2)
+            ])
+        #expect(report.needsCheck)
+        let result = try ImageCheck(path: image, repair: .all).run()
+        #expect(result.repair?.droppedEntries == 2)
+        #expect(result.report.isSound && !result.report.needsCheck)
+        #expect(try editor.features == 0)
+        #expect(try editor.l2Entry(0, 1) == 0)
+    }
+
+    @Test func leaksOnlyLeavesCorruptionAndItsLeaksAlone() throws {
+        try makeImage(TestGeometry.all[2])
+        let editor = try ImageEditor(image)
+        try editor.setL2Entry(0, 1, 12345)
+        let before = try readFile(image)
+        let result = try ImageCheck(path: image, repair: .leaks).run()
+        #expect(result.report.corruptions == 1 && result.report.leakedClusters == 1)
+        #expect(result.repair?.leaksKept == .damaged)
+        #expect(try readFile(image) == before)
+    }
+
+    @Test func leaksAreReallyGivenBack() throws {
+        try makeImage(TestGeometry.all[2])
+        let content = try guestContent(image)
+        try qemuIO(image, "write -P 9 10M 1M", "write -P 10 20M 64k", "write -P 11 30M 2M")
+        let editor = try ImageEditor(image)
+        for entry in 160..<176 { try editor.setL2Entry(0, entry, 0) }
+        for entry in 480..<512 { try editor.setL2Entry(0, entry, 0) }
+        #expect(try ImageCheck(path: image).run().report.leakedClusters == 48)
+        let result = try ImageCheck(path: image, repair: .leaks).run()
+        #expect(result.repair?.removedClusters == 32)
+        #expect(result.repair?.punchedClusters == 16)
+        #expect(result.repair.map { $0.reclaimedBytes >= 3 << 20 } == true)
+        #expect(result.report.leakedClusters == 16)
+        #expect(try QEMUVerdict(of: image).leaks == 16)
+        try editor.setL2Entry(0, 320, 0)
+        #expect(try guestContent(image) == content)
+    }
+
+    @Test func bothOwnersAreNamedAndEachGetsItsCopy() throws {
+        try makeImage(TestGeometry.all[2])
+        let editor = try ImageEditor(image)
+        try editor.setL2Entry(0, 1, try editor.l2Entry(0, 0))
+        let shared = try editor.l2Entry(0, 0)
+        let report = try ImageCheck(path: image).run().report
+        #expect(
+            report.crossLinkList == [
+                CrossLink(fileOffset: shared, owners: [.data(deviceOffset: 0), .data(deviceOffset: 65536)])
+            ])
+        // Never without being asked.
+        let unasked = try ImageCheck(path: image, repair: .all).run()
+        #expect(unasked.report.crossLinks == 1 && unasked.repair?.leaksKept == .damaged)
+        let content = try guestContent(image)
+        let result = try ImageCheck(path: image, repair: .all, separatesCrossLinks: true).run()
+        #expect(result.repair?.separatedClusters == 1)
+        #expect(result.report.isSound)
+        #expect(try guestContent(image) == content)
+        try qemuIO(image, "write -P 77 0 64k", "read -P 1 64k 64k")
+    }
+
+    @Test func whatLooksLeakedUnderADroppedTableIsKept() throws {
+        try makeImage(TestGeometry.all[2])
+        let editor = try ImageEditor(image)
+        let size = try editor.fileSizeBytes
+        try editor.setL1Entry(1, try editor.l1Entry(1) + 512)
+        let first = try ImageCheck(path: image, repair: .all).run()
+        #expect(first.repair?.leaksKept == .tablesDropped)
+        #expect(try editor.fileSizeBytes == size)
+        let second = try ImageCheck(path: image, repair: .all).run()
+        #expect(second.repair?.leaksKept == nil)
+        #expect(second.report.isSound)
+    }
+
+    @Test func aSharedReadIsPossibleWhileQEMUWrites() throws {
+        try makeImage(TestGeometry.all[2])
+        let other = try OfflineImage(path: image, access: .readWrite)
+        #expect(throws: ImageToolError.self) { try ImageCheck(path: image).run() }
+        #expect(try ImageCheck(path: image, sharing: true).run().report.isSound)
+        withExtendedLifetime(other) {}
+    }
+}
