@@ -119,10 +119,9 @@ private final class QueueWorker: @unchecked Sendable {
     }
 
     private func turn(_ loop: RingLoop, _ queue: EngineQueue<FileStorage>) {
-        loop.executor.runReady()
-        loop.turn(waits: !queue.hasFinished) { queue.storageCompleted($0, $1) }
         queue.endOfBatch()
         loop.executor.runReady()
+        loop.turn(waits: !queue.hasFinished) { queue.storageCompleted($0, $1) }
     }
 
     private func work(_ loop: RingLoop, _ queue: EngineQueue<FileStorage>) {
