@@ -112,8 +112,8 @@ struct ImageState: ~Copyable {
     var spaceWaiters: [CompletionContinuation] = []
     /// NEED_CHECK stands in the header on disk, durably.
     var needCheckIsSet: Bool
-    /// NEED_CHECK may stand there: from before it is written until it has been cleared durably. A write of the header that
-    /// failed may have happened.
+    /// NEED_CHECK may stand there: from before it is written until it has been cleared durably. A write of the header
+    /// that failed may have happened.
     var needCheckMayBeSet: Bool
     /// When clusters were last allocated, and metadata last became dirty: for the background commit. Milliseconds.
     var lastAllocationTick: UInt64 = 0
