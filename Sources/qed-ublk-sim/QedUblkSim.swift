@@ -107,7 +107,8 @@ struct QedUblkSim: ParsableCommand {
         for scene in ExhaustiveSequences.scenes {
             CurrentSeed.note(seed)
             for length in 1...3 {
-                let report = try ExhaustiveSequences(scene: scene).run(length: length, seed: seed)
+                let report = try ExhaustiveSequences(scene: scene).run(
+                    length: length, seed: seed, limit: 128, samples: 32)
                 checked += report.states
                 print("\(scene): \(report.sequences) sequences of \(length), \(report.states) crash states")
                 fflush(nil)
@@ -120,8 +121,9 @@ struct QedUblkSim: ParsableCommand {
         var checked = 0
         for scene in ExhaustiveSequences.scenes {
             CurrentSeed.note(seed)
-            for length in 1...2 {
-                let report = try KillSequences(scene: scene).run(length: length, seed: seed)
+            for length in 1...3 {
+                // Of those of three a part: another with each seed.
+                let report = try KillSequences(scene: scene).run(length: length, seed: seed, oneIn: length < 3 ? 1 : 64)
                 checked += report.states
                 print("\(scene): \(report.sequences) sequences of \(length), \(report.states) crash states")
                 fflush(nil)

@@ -1,8 +1,8 @@
 import Simulation
 import Testing
 
-/// A part of what `make sim` does, in every run of the tests, so that a breach shows where a debugger is at hand; a debug
-/// build does less.
+/// A part of what `make sim` does, in every run of the tests, so that a breach shows where a debugger is at hand; a
+/// debug build does less.
 @Suite struct CrashTests {
     #if DEBUG
     static let isThorough = false
@@ -31,7 +31,9 @@ import Testing
     /// 900034: a sync succeeded beside one that failed and had lost what both were to make durable.
     /// 1000001081, 1000000901: the same, when the failed one had ended and nobody had looked at it yet.
     /// 51: a block was written for ever to a disk that never took all of it.
-    @Test("histories that once broke a promise", arguments: [900_034, 1_000_001_081, 1_000_000_901, 51] as [UInt64])
+    /// 67, 112, 140: a FUA write was written twice, the second time over a newer one that had been read.
+    @Test("histories that once broke a promise",
+        arguments: [900_034, 1_000_001_081, 1_000_000_901, 51, 67, 112, 140] as [UInt64])
     func regressions(_ seed: UInt64) throws {
         var history = RandomHistory(seed: seed)
         _ = try history.run()

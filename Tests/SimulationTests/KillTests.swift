@@ -9,12 +9,13 @@ import Testing
         #expect(states > 1_000)
     }
 
+    /// 1…10 each found that the first flush after a kill was answered without a sync.
     @Test("no kill in a random history breaks a promise", arguments: 0..<8 as Range<UInt64>)
     func randomHistories(_ block: UInt64) throws {
         var states = 0
         for seed in (block * 2)..<(block * 2 + (CrashTests.isThorough ? 2 : 1)) {
             var history = RandomHistory(seed: seed, model: .kill, requestLimit: CrashTests.isThorough ? 120 : 20)
-            do { states += try history.run().states } catch { throw Violation("history with kills, seed \(seed): \(error)") }
+            do { states += try history.run().states } catch { throw Violation("with kills, seed \(seed): \(error)") }
         }
         #expect(states > 100)
     }

@@ -134,7 +134,8 @@ public struct MappingLog: @unchecked Sendable {
     /// Records a change, before it is made.
     mutating func append(_ kind: Record.Kind, index: UInt64, value: UInt64, oldValue: UInt64) {
         precondition(
-            lastSequence - committedSequence < capacity || isSabotaged(.ignoreLogReservations), "the mapping log is full")
+            lastSequence - committedSequence < capacity || isSabotaged(.ignoreLogReservations),
+            "the mapping log is full")
         lastSequence += 1
         let offset = slotOffset(lastSequence)
         // The old record of this slot is covered by a commit; it stops counting before its words change.

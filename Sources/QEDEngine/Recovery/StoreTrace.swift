@@ -1,5 +1,5 @@
-/// The stores of a mapping log, in the order in which they were made: for a simulation, in which the process dies between
-/// any two of them.
+/// The stores of a mapping log, in the order in which they were made: for a simulation, in which the process dies
+/// between any two of them.
 public final class StoreTrace {
     public struct Store: Sendable {
         /// In bytes, from the start of the log's memory.

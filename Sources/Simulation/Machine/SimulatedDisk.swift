@@ -180,8 +180,8 @@ public final class SimulatedDisk: @unchecked Sendable {
 
     // MARK: - Leftovers of a killed process
 
-    /// Makes this the disk that `other` is when its process is killed and no operation is in flight: nothing is lost, and
-    /// what is volatile still is. `other` must stay as it is for as long as this disk is used.
+    /// Makes this the disk that `other` is when its process is killed and no operation is in flight: nothing is lost,
+    /// and what was volatile still is. `other` must stay as it is while this disk is used.
     func beginLeftover(of other: SimulatedDisk) {
         giveBackAll()
         durable.share(other.durable)

@@ -86,13 +86,15 @@ final class SimulatedIO: @unchecked Sendable {
         switch effect {
         case .short:
             guard sectors > 1 else { return operation.perform(on: operation.disk, limit: Int.max) }
-            return operation.perform(on: operation.disk, limit: (1 + random.below(sectors - 1)) * SparsePages.sectorBytes)
+            let count = 1 + random.below(sectors - 1)
+            return operation.perform(on: operation.disk, limit: count * SparsePages.sectorBytes)
         case .error(let errno):
             // An interrupted operation has done nothing; any other may have done a part.
             if !effect.doesNothing {
                 switch operation.kind {
                 case .storage(.write), .storage(.writeGathered):
-                    _ = operation.perform(on: operation.disk, limit: random.below(sectors + 1) * SparsePages.sectorBytes)
+                    let count = random.below(sectors + 1)
+                    _ = operation.perform(on: operation.disk, limit: count * SparsePages.sectorBytes)
                 case .storage(.sync):
                     operation.disk.loseSome(&random)
                     failedSyncs += 1

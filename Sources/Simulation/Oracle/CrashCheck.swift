@@ -79,9 +79,11 @@ final class CrashCheck {
         }
     }
 
+    /// Opens the image, which must replay the log where there is one.
     func open(_ machine: Machine, _ what: String, afterStep: (Bool) throws -> Void = { _ in }) throws {
         switch try machine.open(afterStep: afterStep) {
-        case nil: return
+        case nil:
+            if let reason = machine.image?.replayRefusal { throw Violation("\(what): its log is refused: \(reason)") }
         case .header(let error): throw Violation("\(what) is refused: \(error)")
         case .image(let error): throw Violation("\(what) is refused: \(error)")
         }

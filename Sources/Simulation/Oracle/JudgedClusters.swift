@@ -1,9 +1,9 @@
 /// Pieces of the device whose content was found to be allowed, and which lie in pages of the file that all disks of one
-/// comparison share: the next disk need not be read there again. Nearly all of a survivor is as it was in the one before.
+/// comparison share: the next disk need not be read there again. Nearly all of a survivor is as in the one before.
 struct JudgedClusters {
     /// The pages that the disks share; nil: nothing is remembered.
     private var shared: SparsePages?
-    /// The last place of each piece, in the order in which the pieces are looked at; nil: it was in pages of that disk's own.
+    /// Where each piece was last found, in the order in which they are looked at; nil: in pages of that disk's own.
     private var places: [StructureWalk.Place?] = []
     private var next = 0
 

@@ -1,7 +1,7 @@
 import BlockStorage
 
-/// The disks that a process may leave that is killed at this moment: everything that has completed is there, and of each
-/// operation in flight all, nothing, or a part.
+/// The disks that a process may leave that is killed at this moment: everything that has completed is there, and of
+/// each operation in flight all, nothing, or a part.
 ///
 /// What is not durable yet is not durable afterwards either: a power cut may follow.
 struct Leftovers {
@@ -63,7 +63,9 @@ extension SimulatedIO.Operation {
     fileprivate func performPart(on target: SimulatedDisk, _ random: inout SeededRandom) {
         let sectorBytes = SparsePages.sectorBytes
         func forEachSector(_ byteCount: Int, _ body: (Int) -> Void) {
-            for position in stride(from: 0, to: byteCount, by: sectorBytes) where random.chance(1, in: 2) { body(position) }
+            for position in stride(from: 0, to: byteCount, by: sectorBytes) where random.chance(1, in: 2) {
+                body(position)
+            }
         }
         switch kind {
         case .storage(.write(let buffer, let byteCount, let fileOffset)):

@@ -4,11 +4,11 @@
 /// sector a value of its own. Times are counted in events.
 ///
 /// Each sector is a register, and its reads and writes must be linearizable: as if each had happened at one moment
-/// between its request and its answer. So a value is known to be older than another when its write had been answered, or
-/// a read that saw it, before the other's write began, or a read that saw that. A read is refused when the value that it
-/// returns would be both older and newer than another: pair by pair this is all there is to check where every write has
-/// a value of its own (Gibbons and Korach, "Testing Shared Memories", 1997). Zeros have many writers: a read of zeros
-/// tells which one only when no other is possible.
+/// between its request and its answer. So a value is known to be older than another when its write, or a read that saw
+/// it, had been answered before the other's write, or a read that saw that, began. A read is refused when the value that
+/// it returns would be both older and newer than another: pair by pair this is all there is to check where every write
+/// has a value of its own (Gibbons and Korach, "Testing Shared Memories", 1997). Zeros have many writers: a read of
+/// zeros tells which one only when no other is possible.
 ///
 /// A value may survive a power cut as long as nothing newer is durable.
 struct SectorHistory {
@@ -183,7 +183,8 @@ struct SectorHistory {
             let value = version.value == 0 ? "0" : String(version.value, radix: 16)
             let end = version.end == Int.max ? "…" : "\(version.end)"
             let note = (version.forcesUnitAccess ? " fua" : "") + (version.replaces ? "" : " weak")
-            let seen = version.lastSeenFrom == Int.min ? "" : " seen from \(version.lastSeenFrom), by \(version.firstSeenBy)"
+            let isSeen = version.lastSeenFrom != Int.min
+            let seen = isSeen ? " seen from \(version.lastSeenFrom), by \(version.firstSeenBy)" : ""
             return "\(value) (\(version.start)…\(end)\(note)\(seen))"
         }
         return "written: " + list.joined(separator: ", ") + "; flushed up to \(flushedStart), now \(now)"

@@ -8,14 +8,17 @@ public struct KillSequences {
 
     public init(scene: Scene) { sequences = ExhaustiveSequences(scene: scene) }
 
-    /// Plays all sequences of `length` steps.
+    /// Plays all sequences of `length` steps, or one in so many, from one that the seed decides on.
     /// - Parameter samples: of what operations in flight have left, besides the combinations.
-    public func run(length: Int, seed: UInt64 = 1, samples: Int = 1) throws -> ExhaustiveSequences.Report {
+    public func run(
+        length: Int, seed: UInt64 = 1, oneIn interval: Int = 1, samples: Int = 1
+    ) throws -> ExhaustiveSequences.Report {
         var report = ExhaustiveSequences.Report()
         let backing = try scene.makeBacking()
         let powerCut = CrashCheck(scene: scene, backing: backing, seed: seed)
         let check = KillCheck(powerCut: powerCut, logCapacity: 64, seed: seed)
         try sequences.forEach(length: length) { indexes, number in
+            if (UInt64(number) &+ seed) % UInt64(interval) != 0 { return }
             try play(indexes, backing, check, seed: seed &+ UInt64(number), samples: samples)
             report.sequences += 1
         }

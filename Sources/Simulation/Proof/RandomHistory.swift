@@ -210,8 +210,8 @@ public struct RandomHistory {
         player.goOn(with: machine)
     }
 
-    /// Opens what a kill has left, with more kills and power cuts meanwhile. What it reads is the truth, but durable only as
-    /// far as it was.
+    /// Opens what a kill has left, with more kills and power cuts meanwhile. What it reads is the truth, but durable only
+    /// as far as it was.
     private mutating func recover(
         _ machine: Machine, _ player: Player, _ check: CrashCheck, _ kills: KillCheck
     ) throws {
@@ -230,7 +230,6 @@ public struct RandomHistory {
             try kills.kill(machine, before, windows, samples: 1)
             if completed { try check.cutPower(machine, before, windows, limit: 16, samples: 3) }
         }
-        if let reason = machine.image?.replayRefusal { throw Violation("the log of a killed process is refused: \(reason)") }
         let start = history.advance()
         _ = history.advance()
         try check.readBack(machine, windows, "after a kill") { history.read($0, $1, start: start) } explain: {
@@ -265,7 +264,9 @@ public struct RandomHistory {
         let startPercent = random.pick([5, 20, 60])
         while started < requestLimit {
             steps += 1
-            if steps > Machine.longestRun { throw Machine.Hang(reason: "\(player.pendingCount) requests go on for ever") }
+            guard steps <= Machine.longestRun else {
+                throw Machine.Hang(reason: "\(player.pendingCount) requests go on for ever")
+            }
             if player.hasFreeSlot && (player.pendingCount == 0 || random.chance(startPercent, in: 100)) {
                 player.start(nextRequest())
                 started += 1
