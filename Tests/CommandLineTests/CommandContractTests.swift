@@ -177,10 +177,10 @@ final class ImageHolder {
         let output = Pipe()
         process.standardOutput = output
         try process.run()
-        // It answers when it has the image.
+        // It answers, with a size in some kind of bytes, when it has the image.
         input.fileHandleForWriting.write(Data("length\n".utf8))
         var answer = Data()
-        while !answer.contains(UInt8(ascii: "M")) {
+        while !answer.contains(UInt8(ascii: "B")) {
             let data = output.fileHandleForReading.availableData
             if data.isEmpty { break }
             answer += data

@@ -21,20 +21,26 @@ public struct ImageCompaction: Sendable {
     /// Blocks until it is durable. The backing file is not needed.
     public func run(progress: (@Sendable (Double) -> Void)? = nil) throws(ImageToolError) -> Outcome {
         let image = try OfflineImage.sound(path: path)
-        return try image.edit { structure in
-            var outcome = Outcome(fileSizeBytesBefore: structure.fileSizeBytes)
-            let pass = try await ImageCompaction.survey(structure)
-            if pass.report.leakedClusters > 0 || pass.report.imageEndFileOffset != structure.fileSizeBytes {
-                let inUse = pass.owners.ownedCount(in: 0..<pass.owners.clusterCount)
-                let round = CompactionRound(structure, cut: inUse, progress: progress)
-                outcome.movedClusters += try await round.run(pass.owners)
-                let leaks = try await ImageCompaction.cutFile(&structure)
-                // A table needs its clusters together, and the holes may be too small for it.
-                if leaks > 0 { outcome.movedClusters += try await ImageCompaction.makeOnePiece(&structure, progress) }
-            }
-            outcome.fileSizeBytes = structure.fileSizeBytes
-            return outcome
+        return try image.edit { try await ImageCompaction.compact($0, progress: progress) }
+    }
+
+    /// The same over any storage.
+    static func compact<S: Storage>(
+        _ structure: ImageStructure<S>, progress: (@Sendable (Double) -> Void)? = nil
+    ) async throws -> Outcome {
+        var structure = structure
+        var outcome = Outcome(fileSizeBytesBefore: structure.fileSizeBytes)
+        let pass = try await survey(structure)
+        if pass.report.leakedClusters > 0 || pass.report.imageEndFileOffset != structure.fileSizeBytes {
+            let inUse = pass.owners.ownedCount(in: 0..<pass.owners.clusterCount)
+            let round = CompactionRound(structure, cut: inUse, progress: progress)
+            outcome.movedClusters += try await round.run(pass.owners)
+            let leaks = try await cutFile(&structure)
+            // A table needs its clusters together, and the holes may be too small for it.
+            if leaks > 0 { outcome.movedClusters += try await makeOnePiece(&structure, progress) }
         }
+        outcome.fileSizeBytes = structure.fileSizeBytes
+        return outcome
     }
 
     /// Takes the tables out of the way, closes all holes with data, and puts the tables behind it.
