@@ -52,6 +52,11 @@ static inline int32_t cs_rename_no_replace(int32_t directory, const char *name, 
     return 0;
 }
 
+/* The same; whatever has that name is replaced. */
+static inline int32_t cs_rename(int32_t directory, const char *name, const char *new_name) {
+    return renameat(directory, name, directory, new_name) == 0 ? 0 : -errno;
+}
+
 static inline int32_t cs_remove(int32_t directory, const char *name) {
     return unlinkat(directory, name, 0) == 0 ? 0 : -errno;
 }

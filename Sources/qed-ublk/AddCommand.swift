@@ -16,6 +16,9 @@ struct AddCommand: ParsableCommand {
             ublk (Linux 6.4 or later; modprobe ublk_drv).
 
             Example: mkfs.ext4 $(qed-ublk add disk.qed)
+
+            Exit status:
+            \(ExitStatus.table)
             """)
 
     @OptionGroup var device: DeviceOptions

@@ -13,6 +13,9 @@ struct BenchCommand: ParsableCommand {
             Takes the options of 'qemu-img bench', so that the two can be run in turn. Writes (-w) change the image.
 
             Example: qed-ublk bench -w -c 20000 -d 32 -s 4k -S 64k -t none disk.qed
+
+            Exit status:
+            \(ExitStatus.table)
             """)
 
     enum Cache: String, ExpressibleByArgument, CaseIterable {

@@ -1,4 +1,5 @@
 import ArgumentParser
+import DeviceServer
 import QEDEngine
 import QEDFormat
 
@@ -9,8 +10,19 @@ struct CreateCommand: ParsableCommand {
         commandName: "create",
         abstract: "Create an empty image, or an overlay over another one.",
         discussion: """
-            Never overwrites anything. Sizes are in bytes, or have one of the suffixes K, M, G, T, P and E for \
-            powers of 1024, and are rounded up to a multiple of 512.
+            Overwrites nothing without --force, and an image in use never. Sizes are in bytes, or have one of the \
+            suffixes K, M, G, T, P and E for powers of 1024, and are rounded up to a multiple of 512.
+
+            Example: qed-ublk create --backing base.raw --backing-format raw overlay.qed
+
+            Exit status:
+               0  done
+               1  an I/O error
+               2  the backing file is not what it is said to be
+               3  exists already, or is in use
+               4  directory or backing file not found
+               5  no permission
+              64  wrong usage, or a geometry that cannot be
             """)
 
     @Argument(help: "The image to create.", transform: PathArgument.parse)
@@ -21,13 +33,7 @@ struct CreateCommand: ParsableCommand {
         transform: SizeArgument.parse)
     var size: UInt64?
 
-    @Option(
-        help: ArgumentHelp("Size of a cluster, a power of two from 4K to 64M. (default: 64K)", valueName: "size"),
-        transform: SizeArgument.parse)
-    var clusterSize: UInt64 = QEDGeometry.standard.clusterSizeBytes
-
-    @Option(help: ArgumentHelp("Clusters per table: 2, 4, 8 or 16, or 1 with --force.", valueName: "clusters"))
-    var tableSize: UInt64 = QEDGeometry.standard.tableSizeClusters
+    @OptionGroup var geometryOptions: GeometryOptions
 
     @Option(
         help: ArgumentHelp(
@@ -39,7 +45,9 @@ struct CreateCommand: ParsableCommand {
     @Option(help: ArgumentHelp("What the backing file is: raw or qed.", valueName: "format"))
     var backingFormat: BackingFormat?
 
-    @Flag(help: "Create even an image that QEMU could not open.")
+    @OptionGroup var output: OutputOption
+
+    @Flag(help: "Replace a file of that name, and create even an image that QEMU could not open.")
     var force = false
 
     func validate() throws {
@@ -52,19 +60,22 @@ struct CreateCommand: ParsableCommand {
     }
 
     func run() throws {
-        let creation = ImageCreation(
+        var creation = ImageCreation(
             path: file, sizeBytes: size, geometry: try geometry(),
             backing: backing.flatMap { name in backingFormat.map { .init(name: name, format: $0) } },
             allowsWhatQEMUCannotOpen: force)
+        creation.replacesExisting = force
         let header = try creation.create()
         if let limitation = header.geometry.qemuLimitation {
             printError("warning: \(file): \(limitation)")
         }
+        try output.report(
+            nil, [.init("filename", .string(file)), .init("virtual-size", JSONValue(header.imageSizeBytes))], quiet: false)
     }
 
     private func geometry() throws(ImageCreationError) -> QEDGeometry {
         do throws(QEDFormatError) {
-            return try QEDGeometry(clusterSizeBytes: clusterSize, tableSizeClusters: tableSize)
+            return try geometryOptions.geometry()
         } catch {
             throw .cannotBeDescribed(path: file, error)
         }

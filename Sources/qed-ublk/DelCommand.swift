@@ -13,6 +13,9 @@ struct DelCommand: ParsableCommand {
             other programs. A device that is in use (mounted, held by another device, or open in a program) is refused.
 
             Example: qed-ublk del /dev/ublkb0
+
+            Exit status:
+            \(ExitStatus.table)
             """)
 
     @Argument(help: "The device: /dev/ublkb0, ublkb0, 0, or its image's path.", transform: PathArgument.parse)

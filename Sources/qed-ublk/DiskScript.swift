@@ -20,6 +20,14 @@ enum DiskScript: Equatable {
         }
     }
 
+    /// The part of the disk that it is about.
+    var range: Range? {
+        switch self {
+        case .read(let range, _, _), .write(let range, _, _), .writeZeroes(let range, _), .discard(let range): range
+        case .flush, .length, .map: nil
+        }
+    }
+
     /// For the help text.
     static let summary = """
         read [-P pattern] [-v] OFFSET LENGTH: read; -P compares every byte with a number, -v shows them

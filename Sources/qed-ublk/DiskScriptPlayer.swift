@@ -34,7 +34,6 @@ struct DiskScriptPlayer {
             try write(range, pattern: pattern, forcesUnitAccess: forcesUnitAccess)
             return step(command, "wrote", range)
         case .writeZeroes(let range, let unmap):
-            try check(range)
             if (range.offset | range.byteCount) % DiskScriptPlayer.sectorBytes == 0 {
                 try disk.perform([
                     BlockRequest(
@@ -45,7 +44,6 @@ struct DiskScriptPlayer {
             }
             return step(command, "wrote", range)
         case .discard(let range):
-            try check(range)
             // Only whole sectors can be given back.
             let sector = DiskScriptPlayer.sectorBytes
             let start = (range.offset + sector - 1) / sector * sector
@@ -72,6 +70,13 @@ struct DiskScriptPlayer {
             ])
     }
 
+    /// Refuses commands that reach past the end of the disk, before any is performed.
+    func check(_ commands: [DiskScript]) throws(ImageToolError) {
+        for command in commands {
+            if let range = command.range { try check(range) }
+        }
+    }
+
     private func check(_ range: DiskScript.Range) throws(ImageToolError) {
         guard range.offset + range.byteCount <= disk.sizeBytes else {
             throw .refused(
@@ -84,7 +89,6 @@ struct DiskScriptPlayer {
     private func forEachPiece(
         of range: DiskScript.Range, _ body: (Swift.Range<UInt64>, Swift.Range<UInt64>) throws -> Void
     ) throws {
-        try check(range)
         let sector = DiskScriptPlayer.sectorBytes
         var position = range.offset
         while position < range.offset + range.byteCount {

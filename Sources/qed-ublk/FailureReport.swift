@@ -96,6 +96,7 @@ extension ImageCreationError: ReportableError {
     var exitStatus: ExitStatus {
         switch self {
         case .alreadyExists: .busy
+        case .cannotReplace(let error): error.exitStatus
         case .sizeMissing, .cannotBeDescribed, .qemuCannotOpen, .backingName: .usage
         case .backingFile(let error): error.exitStatus
         case .directoryNotFound: .notFound

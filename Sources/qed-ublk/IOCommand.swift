@@ -51,6 +51,7 @@ struct IOCommand: ParsableCommand {
             path: file, format: format, isReadOnly: !commands.contains { $0.changesTheDisk },
             sharing: sharing.forceShare)
         var player = DiskScriptPlayer(disk)
+        try player.check(commands)
         var steps: [DiskScriptPlayer.Step] = []
         do {
             for command in commands {

@@ -10,6 +10,9 @@ struct ListCommand: ParsableCommand {
             A device whose state is 'dead' has lost its server; 'qed-ublk del' removes it.
 
             Example: qed-ublk list --json | jq -r '.[].device'
+
+            Exit status:
+            \(ExitStatus.table)
             """)
 
     @Flag(help: "As JSON: an array, empty when there is no device.")

@@ -124,7 +124,7 @@ import Testing
             sentence: "directory: not a regular file; give the path of an image file"),
         Case(
             arguments: ["create", "text", "1G"], status: 3,
-            sentence: "text: already exists; remove it or choose another name"),
+            sentence: "text: already exists; remove it or choose another name, or replace it with --force"),
         Case(
             arguments: ["create", "new.qed"], status: 64,
             sentence: "new.qed: an image without a backing file needs a size, such as 20G"),

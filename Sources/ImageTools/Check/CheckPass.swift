@@ -27,6 +27,7 @@ final class CheckPass<S: Storage>: @unchecked Sendable {
     private var next = 0
     private let progress: (@Sendable (Double) -> Void)?
 
+    private let isExact: Bool
     private let geometry: QEDGeometry
     private let bounds: TableEntryBounds
 
@@ -38,6 +39,7 @@ final class CheckPass<S: Storage>: @unchecked Sendable {
     ) throws(ImageOpenError) {
         self.structure = structure
         self.mode = mode
+        isExact = mode != .fast
         self.progress = progress
         owners = try structure.noOwners()
         geometry = structure.geometry
@@ -139,10 +141,13 @@ final class CheckPass<S: Storage>: @unchecked Sendable {
         _ entries: UnsafePointer<UInt64>, count: Int, deviceOffset: UInt64, previous: inout UInt64
     ) -> [ClosedRange<Int>] {
         let clusterBytes = geometry.clusterSizeBytes
+        let bounds = self.bounds
+        let geometry = self.geometry
         let end = bounds.endOfClustersFileOffset
         var invalid: [ClosedRange<Int>] = []
         var allocated: UInt64 = 0
         var fragmented: UInt64 = 0
+        var taken: UInt64 = 0
         var last = previous
         var index = 0
         while index < count {
@@ -168,6 +173,11 @@ final class CheckPass<S: Storage>: @unchecked Sendable {
             }
             let runStart = index
             index &+= 1
+            if !isExact && (index == count || UInt64(littleEndian: entries[index]) != value &+ clusterBytes) {
+                taken &+= owners.claim(one: value &>> geometry.clusterShift)
+                allocated &+= 1
+                continue
+            }
             var expected = value &+ clusterBytes
             while index < count, expected < end, UInt64(littleEndian: entries[index]) == expected {
                 expected &+= clusterBytes
@@ -178,6 +188,7 @@ final class CheckPass<S: Storage>: @unchecked Sendable {
             claim(value, clusters: UInt64(index &- runStart))
         }
         previous = last
+        report.crossLinks += taken
         report.allocatedClusters += allocated
         report.fragmentedClusters += fragmented
         return invalid
@@ -186,7 +197,7 @@ final class CheckPass<S: Storage>: @unchecked Sendable {
     @discardableResult @inline(__always)
     private func claim(_ fileOffset: UInt64, clusters: UInt64) -> UInt64 {
         let first = fileOffset >> geometry.clusterShift
-        if mode != .fast { noteTwiceOwned(first..<(first + clusters)) }
+        if isExact { noteTwiceOwned(first..<(first + clusters)) }
         let taken = owners.claim(first: first, count: clusters)
         report.crossLinks += taken
         return taken
@@ -201,7 +212,7 @@ final class CheckPass<S: Storage>: @unchecked Sendable {
 
     private func note(invalid value: UInt64, _ reason: InvalidEntryReason, deviceOffset: UInt64, isL1: Bool) {
         report.invalidEntries += 1
-        guard mode != .fast else { return }
+        guard isExact else { return }
         let imageSize = structure.header.imageSizeBytes
         let (end, overflow) = deviceOffset.addingReportingOverflow(
             isL1 ? geometry.bytesPerL2Table : geometry.clusterSizeBytes)

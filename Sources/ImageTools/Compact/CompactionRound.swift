@@ -2,14 +2,13 @@ import BlockStorage
 import QEDEngine
 import QEDFormat
 
-/// One round of a compaction: everything that lies behind the place where the file could end moves in front of it, as far
-/// as there is room.
+/// One round of a compaction: what lies behind a cut moves in front of it, as far as there is room.
 final class CompactionRound<S: Storage>: @unchecked Sendable {
     // SAFETY: all of it runs in one task.
     private let structure: ImageStructure<S>
     private let geometry: QEDGeometry
     private let progress: (@Sendable (Double) -> Void)?
-    /// As many clusters as are in use: a file without any leak would end here.
+    /// Number of the first cluster that is to be given up.
     private let cut: UInt64
     /// No cluster in front of this one is free any more.
     private var nextFree: UInt64
@@ -18,26 +17,48 @@ final class CompactionRound<S: Storage>: @unchecked Sendable {
     private let buffer = PageBuffer(byteCount: 1 << 20)
     private var moved: UInt64 = 0
 
-    init(
-        _ structure: ImageStructure<S>, _ owners: borrowing ClusterOwnership, progress: (@Sendable (Double) -> Void)?
-    ) {
+    init(_ structure: ImageStructure<S>, cut: UInt64, progress: (@Sendable (Double) -> Void)?) {
         self.structure = structure
         self.progress = progress
         geometry = structure.geometry
-        cut = owners.ownedCount(in: 0..<owners.clusterCount)
+        self.cut = cut
         nextFree = structure.header.headerSizeClusters
     }
 
+    /// Moves tables, then data.
     /// - Returns: how many clusters have found a new place.
     func run(_ owners: borrowing ClusterOwnership) async throws(StorageError) -> UInt64 {
         var l1 = try await structure.readL1()
         try await moveTables(&l1, owners)
-        let tables = l1.indices.filter { l1[$0] != L2Entry.unallocatedValue }
-        for (position, index) in tables.enumerated() {
-            try await moveData(of: index, at: l1[index], owners)
-            progress?(Double(position + 1) / Double(tables.count))
-        }
+        try await moveData(l1, owners)
         return moved
+    }
+
+    /// Moves data alone.
+    func runForData(_ owners: borrowing ClusterOwnership) async throws(StorageError) -> UInt64 {
+        try await moveData(try await structure.readL1(), owners)
+        return moved
+    }
+
+    /// Moves every table that lies behind a free cluster to the end of the file, so that what is in front of it can become
+    /// one piece.
+    /// - Returns: how many tables, and the length that the file has now.
+    func moveTablesAway(
+        _ owners: borrowing ClusterOwnership
+    ) async throws(StorageError) -> (tables: UInt64, fileSizeBytes: UInt64) {
+        guard let hole = owners.firstUnowned(from: structure.header.headerSizeClusters) else {
+            return (0, structure.fileSizeBytes)
+        }
+        var l1 = try await structure.readL1()
+        var end = structure.bounds.endOfClustersFileOffset
+        var changed: [Int] = []
+        for index in l1.indices where l1[index] >> geometry.clusterShift >= hole.lowerBound {
+            try await copyTable(index, to: end, &l1)
+            end += geometry.tableSizeBytes
+            changed.append(index)
+        }
+        try await link(changed, l1)
+        return (UInt64(changed.count), max(end, structure.fileSizeBytes))
     }
 
     private func moveTables(_ l1: inout [UInt64], _ owners: borrowing ClusterOwnership) async throws(StorageError) {
@@ -49,15 +70,24 @@ final class CompactionRound<S: Storage>: @unchecked Sendable {
             let place = l1[index] >> geometry.clusterShift
             guard place + clusters > cut else { break }
             guard let run = freeRun(of: clusters, from: search, below: place, owners) else { break }
-            try await structure.copy(
-                from: l1[index], to: run << geometry.clusterShift, byteCount: geometry.tableSizeBytes,
-                through: buffer.address, bufferBytes: buffer.byteCount)
+            try await copyTable(index, to: run << geometry.clusterShift, &l1)
             for cluster in run..<(run + clusters) { taken.insert(cluster) }
             search = run + clusters
-            l1[index] = run << geometry.clusterShift
             changed.append(index)
             moved += clusters
         }
+        try await link(changed, l1)
+    }
+
+    private func copyTable(_ l1Index: Int, to destination: UInt64, _ l1: inout [UInt64]) async throws(StorageError) {
+        try await structure.copy(
+            from: l1[l1Index], to: destination, byteCount: geometry.tableSizeBytes, through: buffer.address,
+            bufferBytes: buffer.byteCount)
+        l1[l1Index] = destination
+    }
+
+    /// Makes copies of tables durable, then the entries that name them.
+    private func link(_ changed: [Int], _ l1: [UInt64]) async throws(StorageError) {
         guard !changed.isEmpty else { return }
         try await structure.storage.sync()
         for index in changed {
@@ -77,6 +107,14 @@ final class CompactionRound<S: Storage>: @unchecked Sendable {
             position = run.upperBound
         }
         return nil
+    }
+
+    private func moveData(_ l1: [UInt64], _ owners: borrowing ClusterOwnership) async throws(StorageError) {
+        let tables = l1.indices.filter { l1[$0] != L2Entry.unallocatedValue }
+        for (position, index) in tables.enumerated() {
+            try await moveData(of: index, at: l1[index], owners)
+            progress?(Double(position + 1) / Double(tables.count))
+        }
     }
 
     private func moveData(

@@ -18,29 +18,62 @@ public struct ImageCompaction: Sendable {
 
     public init(path: String) { self.path = path }
 
-    /// Tables are moved only where all of their clusters lie together; what they leave behind serves the next round.
-    private static let roundLimit = 8
-
     /// Blocks until it is durable. The backing file is not needed.
     public func run(progress: (@Sendable (Double) -> Void)? = nil) throws(ImageToolError) -> Outcome {
         let image = try OfflineImage.sound(path: path)
-        return try image.edit { structure in
-            var outcome = Outcome(fileSizeBytesBefore: structure.fileSizeBytes)
-            for _ in 0..<ImageCompaction.roundLimit {
-                let pass = try CheckPass(structure, mode: .fast)
-                try await pass.run()
-                let round = CompactionRound(structure, pass.owners, progress: progress)
-                let moved = try await round.run(pass.owners)
-                outcome.movedClusters += moved
-                // Only what is durable elsewhere is given up.
-                try await structure.storage.sync()
-                let after = try CheckPass(structure, mode: .fast)
-                try await after.run()
-                structure.fileSizeBytes = try await LeakReclaim(structure: structure).run(after.owners).fileSizeBytes
-                if moved == 0 || after.report.leakedClusters == 0 { break }
-            }
-            outcome.fileSizeBytes = structure.fileSizeBytes
-            return outcome
+        return try image.edit { try await ImageCompaction.compact($0, progress: progress) }
+    }
+
+    /// The same over any storage.
+    static func compact<S: Storage>(
+        _ structure: ImageStructure<S>, progress: (@Sendable (Double) -> Void)? = nil
+    ) async throws -> Outcome {
+        var structure = structure
+        var outcome = Outcome(fileSizeBytesBefore: structure.fileSizeBytes)
+        let pass = try await survey(structure)
+        if pass.report.leakedClusters > 0 || pass.report.imageEndFileOffset != structure.fileSizeBytes {
+            let inUse = pass.owners.ownedCount(in: 0..<pass.owners.clusterCount)
+            let round = CompactionRound(structure, cut: inUse, progress: progress)
+            outcome.movedClusters += try await round.run(pass.owners)
+            let leaks = try await cutFile(&structure)
+            // A table needs its clusters together, and the holes may be too small for it.
+            if leaks > 0 { outcome.movedClusters += try await makeOnePiece(&structure, progress) }
         }
+        outcome.fileSizeBytes = structure.fileSizeBytes
+        return outcome
+    }
+
+    /// Takes the tables out of the way, closes all holes with data, and puts the tables behind it.
+    private static func makeOnePiece<S: Storage>(
+        _ structure: inout ImageStructure<S>, _ progress: (@Sendable (Double) -> Void)?
+    ) async throws -> UInt64 {
+        let before = try await survey(structure)
+        let inUse = before.owners.ownedCount(in: 0..<before.owners.clusterCount)
+        let away = try await CompactionRound(structure, cut: inUse, progress: progress).moveTablesAway(before.owners)
+        structure.fileSizeBytes = away.fileSizeBytes
+        let cut = inUse - away.tables * structure.geometry.tableSizeClusters
+        let between = try await survey(structure)
+        var moved = try await CompactionRound(structure, cut: cut, progress: progress).runForData(between.owners)
+        try await structure.storage.sync()
+        let last = try await survey(structure)
+        moved += try await CompactionRound(structure, cut: cut, progress: progress).run(last.owners)
+        _ = try await cutFile(&structure)
+        return moved
+    }
+
+    private static func survey<S: Storage>(_ structure: ImageStructure<S>) async throws -> CheckPass<S> {
+        let pass = try CheckPass(structure, mode: .fast)
+        try await pass.run()
+        return pass
+    }
+
+    /// Gives up what is behind the last cluster in use, once that is durable where it is now.
+    /// - Returns: how many clusters in front of it are leaked.
+    private static func cutFile<S: Storage>(_ structure: inout ImageStructure<S>) async throws -> UInt64 {
+        try await structure.storage.sync()
+        let pass = try await survey(structure)
+        let outcome = try await LeakReclaim(structure: structure).run(pass.owners)
+        structure.fileSizeBytes = outcome.fileSizeBytes
+        return outcome.punchedClusters
     }
 }

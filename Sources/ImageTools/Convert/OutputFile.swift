@@ -87,7 +87,7 @@ final class OutputFile {
         if let temporary = temporaryName {
             let renamed = replaced == nil
                 ? cs_rename_no_replace(directory, temporary, name)
-                : renameat(directory, temporary, directory, name) == 0 ? 0 : -errno
+                : cs_rename(directory, temporary, name)
             if -renamed == EEXIST { throw .exists(path: path) }
             try check(renamed, "cannot name the file")
             temporaryName = nil

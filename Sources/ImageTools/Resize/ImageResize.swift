@@ -43,7 +43,9 @@ public struct ImageResize: Sendable {
                 throw .refused(path: path, reason: "cannot have that size: \(error.fault)")
             }
             // The same size again finishes a shrink that was interrupted.
-            if newSize > oldSize { try ImageResize.grow(image, to: newSize) } else { try shrink(image, to: newSize) }
+            if newSize > oldSize { try ImageResize.grow(image, to: newSize) } else {
+                try image.edit { try await ImageResize.shrink($0, to: newSize) }
+            }
             return newSize
         }
     }
@@ -84,17 +86,17 @@ public struct ImageResize: Sendable {
         }
     }
 
-    private func shrink(_ image: OfflineImage, to newSize: UInt64) throws(ImageToolError) {
-        try image.edit { structure in
-            try structure.header.setImageSize(bytes: newSize)
-            try await structure.writeHeader()
-            try await structure.storage.sync()
-            try await structure.dropEntries(from: newSize)
-            try await structure.storage.sync()
-            let pass = try CheckPass(structure, mode: .fast)
-            try await pass.run()
-            structure.fileSizeBytes = try await LeakReclaim(structure: structure).run(pass.owners).fileSizeBytes
-        }
+    /// Shrinks an image that is sound; the same size again ends what was interrupted.
+    static func shrink<S: Storage>(_ structure: ImageStructure<S>, to newSize: UInt64) async throws {
+        var structure = structure
+        try structure.header.setImageSize(bytes: newSize)
+        try await structure.writeHeader()
+        try await structure.storage.sync()
+        try await structure.dropEntries(from: newSize)
+        try await structure.storage.sync()
+        let pass = try CheckPass(structure, mode: .fast)
+        try await pass.run()
+        _ = try await LeakReclaim(structure: structure).run(pass.owners)
     }
 
     private func resizeRaw() throws(ImageToolError) -> UInt64 {

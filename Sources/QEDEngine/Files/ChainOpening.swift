@@ -122,7 +122,7 @@ public enum ChainError: Error, Equatable, CustomStringConvertible {
         case .image(let error, let overlay?): "\(error) (it is the backing file of \(overlay))"
         case .backingFormatUnknown(let path, let overlay):
             "\(path): the backing file of \(overlay) is not a QED image, and the image does not say that it is raw; "
-                + "if it is, say so: qemu-img rebase -u -b \(path) -F raw \(overlay)"
+                + "if it is, say so: qed-ublk rebase -u -b \(path) -F raw \(overlay)"
         case .backingName(let path, let error): "\(path): \(error)"
         case .loop(let path, let repeated): "\(path): its backing files form a loop: \(repeated) comes up twice"
         case .tooLong(let path): "\(path): more than \(ImageChain.longestChain) backing files behind one another"

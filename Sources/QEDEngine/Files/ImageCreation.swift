@@ -16,7 +16,7 @@ public struct ImageCreation: Sendable {
         }
     }
 
-    /// The new image's path. Nothing may exist there.
+    /// The new image's path. Nothing may exist there, unless `replacesExisting`.
     public var path: String
     /// Size of the device in bytes, rounded up to a multiple of 512. Nil takes the size of the backing file.
     public var sizeBytes: UInt64?
@@ -24,6 +24,8 @@ public struct ImageCreation: Sendable {
     public var backing: Backing?
     /// Whether to make an image that QEMU would refuse to open.
     public var allowsWhatQEMUCannotOpen: Bool
+    /// Whether a file of that name may be replaced. One that another program has open as an image is never.
+    public var replacesExisting = false
 
     public init(
         path: String, sizeBytes: UInt64? = nil, geometry: QEDGeometry = .standard, backing: Backing? = nil,
@@ -44,7 +46,10 @@ public struct ImageCreation: Sendable {
         if let limitation = geometry.qemuLimitation, limitation.preventsOpening, !allowsWhatQEMUCannotOpen {
             throw .qemuCannotOpen(path: path, limitation)
         }
-        guard !exists else { throw .alreadyExists(path: path) }
+        guard !exists || replacesExisting else { throw .alreadyExists(path: path) }
+        // Held until it has been replaced.
+        let replaced = exists ? try openReplaced() : nil
+        defer { withExtendedLifetime(replaced) {} }
         let base = try backing.map { backing throws(ImageCreationError) in try open(backing) }
         guard let requestedSizeBytes = sizeBytes ?? base?.sizeBytes else { throw .sizeMissing(path: path) }
 
@@ -57,9 +62,10 @@ public struct ImageCreation: Sendable {
             throw .cannotBeDescribed(path: path, error)
         }
 
-        let file = NewFile(
+        var file = NewFile(
             path: FilePath(path), firstBytes: header.encoded() + (base?.name.bytes ?? []),
             sizeBytes: Int64(header.l1TableFileOffset + geometry.tableSizeBytes))
+        file.replacesExisting = replaced != nil
         do throws(NewFile.Failure) {
             try file.create()
         } catch {
@@ -76,6 +82,14 @@ public struct ImageCreation: Sendable {
             return true
         } catch {
             return false
+        }
+    }
+
+    private func openReplaced() throws(ImageCreationError) -> ImageFile {
+        do throws(ImageFileError) {
+            return try ImageFile(path: path, access: .readWrite, caching: .buffered, lock: .writable)
+        } catch {
+            throw .cannotReplace(error)
         }
     }
 

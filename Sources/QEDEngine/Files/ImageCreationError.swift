@@ -1,9 +1,12 @@
+import BlockStorage
 import QEDFormat
 import SystemPackage
 
 /// Why an image was not created.
 public enum ImageCreationError: Error, Sendable, Equatable {
     case alreadyExists(path: String)
+    /// What exists is in use, or no file.
+    case cannotReplace(ImageFileError)
     /// There is neither a size nor a backing file to take one from.
     case sizeMissing(path: String)
     /// No valid header could say what was asked for.
@@ -33,7 +36,8 @@ extension ImageCreationError: CustomStringConvertible {
     public var description: String {
         switch self {
         case .alreadyExists(let path):
-            "\(path): already exists; remove it or choose another name"
+            "\(path): already exists; remove it or choose another name, or replace it with --force"
+        case .cannotReplace(let error): error.description
         case .sizeMissing(let path):
             "\(path): an image without a backing file needs a size, such as 20G"
         case .cannotBeDescribed(let path, let error):

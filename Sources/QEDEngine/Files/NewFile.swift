@@ -33,11 +33,15 @@ struct NewFile {
     let firstBytes: [UInt8]
     /// Length of the file.
     let sizeBytes: Int64
+    /// Whether it takes the place of a file of that name, which is there until the new one is complete.
+    var replacesExisting = false
 
     /// Blocks until the file and its name are durable.
-    /// - Throws: a failure with `fileExists` if something of that name exists. Nothing is left then or at any other
-    ///   error.
+    /// - Throws: a failure with `fileExists` if something of that name exists, unless it is to be replaced. Nothing is
+    ///   left then or at any other error.
     func create() throws(Failure) {
+        // Only a file with a name can be renamed over another.
+        if replacesExisting { return try create(by: .temporaryName) }
         do {
             try create(by: .unnamed)
         } catch
@@ -71,7 +75,11 @@ struct NewFile {
             defer { cs_close(file.rawValue) }
             do throws(Failure) {
                 try fill(file)
-                try NewFile.check(.name, cs_rename_no_replace(directory.rawValue, temporaryName, name.string))
+                try NewFile.check(
+                    .name,
+                    replacesExisting
+                        ? cs_rename(directory.rawValue, temporaryName, name.string)
+                        : cs_rename_no_replace(directory.rawValue, temporaryName, name.string))
             } catch {
                 _ = cs_remove(directory.rawValue, temporaryName)
                 throw error

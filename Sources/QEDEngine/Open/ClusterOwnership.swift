@@ -4,13 +4,14 @@ import Glibc
 ///
 /// The bits are mapped, not allocated: only the pages that are touched take memory, so a huge sparse file costs what it
 /// references.
+@usableFromInline
 package struct ClusterOwnership: ~Copyable {
     // SAFETY: mapped here with `byteCount` bytes, unmapped in deinit; every access is bounded by `clusterCount`.
-    private let bits: UnsafeMutablePointer<UInt64>
+    @usableFromInline let bits: UnsafeMutablePointer<UInt64>
     private let byteCount: Int
-    package let clusterCount: UInt64
+    @usableFromInline package let clusterCount: UInt64
     /// The highest cluster that has an owner, plus one.
-    package private(set) var end: UInt64 = 0
+    @usableFromInline package private(set) var end: UInt64 = 0
 
     /// More clusters than these (32 TiB of the smallest) would need a mapping of more than 1 GiB.
     package static let largestClusterCount: UInt64 = 1 << 33
@@ -51,6 +52,19 @@ package struct ClusterOwnership: ~Copyable {
         }
         end = max(end, limit)
         return UInt64(taken)
+    }
+
+    /// Gives one cluster, which lies in the file, an owner.
+    /// - Returns: 1 if it had one already, else 0.
+    @inlinable @inline(__always)
+    package mutating func claim(one cluster: UInt64) -> UInt64 {
+        precondition(cluster < clusterCount, "a cluster outside the file")
+        let word = bits + Int(truncatingIfNeeded: cluster &>> 6)
+        let shift = cluster & 63
+        let old = word.pointee
+        word.pointee = old | (1 &<< shift)
+        if cluster >= end { end = cluster &+ 1 }
+        return (old &>> shift) & 1
     }
 
     /// How many of `clusters` have an owner.

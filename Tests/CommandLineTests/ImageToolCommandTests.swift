@@ -1,0 +1,170 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// Output and statuses of the image tools, beside those of QEMU's.
+@Suite struct ImageToolCommandTests {
+    let directory: TemporaryDirectory
+
+    init() throws {
+        directory = try TemporaryDirectory()
+        try require(["qemu-img", "create", "-q", "-f", "raw", "base.raw", "10M"], in: directory.path)
+        try require(
+            ["qemu-io", "-f", "raw", "base.raw", "-c", "write -P 1 0 100k", "-c", "write -P 2 5M 70000"],
+            in: directory.path)
+        try require(
+            ["qemu-img", "create", "-q", "-f", "qed", "-b", "base.raw", "-F", "raw", "image.qed", "20M"],
+            in: directory.path)
+        try require(
+            ["qemu-io", "-f", "qed", "image.qed", "-c", "write -P 3 1M 200k", "-c", "write -z 4M 64k"],
+            in: directory.path)
+    }
+
+    private func ours(_ arguments: String...) throws -> CommandResult {
+        try run([try QedUblkProgram.path()] + arguments, in: directory.path)
+    }
+
+    private func theirs(_ arguments: String...) throws -> CommandResult {
+        try run(["qemu-img"] + arguments, in: directory.path)
+    }
+
+    @Test func checkLooksLikeQEMU() throws {
+        let sound = try ours("check", "image.qed")
+        #expect(sound.status == 0)
+        for line in try theirs("check", "image.qed").output.split(separator: "\n") {
+            #expect(sound.output.contains(line), "\(line)")
+        }
+        let editor = try ImageEditor(directory.path("image.qed"))
+        try editor.setFileSize(try editor.fileSizeBytes + 3 << 16)
+        let leaky = try ours("check", "image.qed")
+        #expect(leaky.status == 3)
+        for line in try theirs("check", "image.qed").output.split(separator: "\n") {
+            #expect(leaky.output.contains(line), "\(line)")
+        }
+        try editor.setL2Entry(0, 17, 12345)
+        let corrupt = try ours("check", "image.qed")
+        #expect(corrupt.status == 2)
+        #expect(corrupt.output.contains("guest offsets 1114112 to 1179648"))
+        for line in try theirs("check", "image.qed").output.split(separator: "\n") {
+            #expect(corrupt.output.contains(line), "\(line)")
+        }
+        let json = try ours("check", "--output", "json", "image.qed")
+        let object = try #require(try JSONSerialization.jsonObject(with: Data(json.output.utf8)) as? [String: Any])
+        let oracle = try #require(
+            try JSONSerialization.jsonObject(with: Data(theirs("check", "--output=json", "image.qed").output.utf8))
+                as? [String: Any])
+        for (key, value) in oracle { #expect(object[key] as? NSObject == value as? NSObject, "\(key)") }
+        #expect(try ours("check", "-q", "image.qed").output == "")
+        #expect(try ours("check", "-r", "leaks", "image.qed").status == 2)
+        #expect(try ours("check", "-r", "all", "image.qed").output.contains("dropped: guest offsets 1114112 to 1179648"))
+        #expect(try ours("check", "-r", "all", "image.qed").status == 3)
+        #expect(try ours("compact", "image.qed").status == 0)
+        #expect(try ours("check", "image.qed").status == 0)
+        #expect(try theirs("check", "image.qed").status == 0)
+    }
+
+    @Test func crossLinksNameBothOwners() throws {
+        let editor = try ImageEditor(directory.path("image.qed"))
+        try editor.setL2Entry(0, 17, try editor.l2Entry(0, 16))
+        let result = try ours("check", "image.qed")
+        #expect(result.status == 2)
+        #expect(result.output.contains("has 2 owners: guest offset 1048576, guest offset 1114112"))
+        #expect(try ours("check", "-r", "all", "image.qed").status == 2)
+        #expect(try ours("check", "--repair-cross-links", "image.qed").status == 64)
+        #expect(try ours("check", "-r", "all", "--repair-cross-links", "image.qed").status == 3)
+        #expect(try ours("compact", "image.qed").status == 0)
+        #expect(try ours("check", "image.qed").status == 0)
+    }
+
+    @Test("the same text as QEMU", arguments: [
+        ["map", "image.qed"], ["map", "--output", "json", "image.qed"], ["map", "-f", "raw", "base.raw"],
+        ["map", "-f", "raw", "--output", "json", "-s", "1M", "-l", "5M", "base.raw"],
+        ["compare", "image.qed", "image.qed"], ["compare", "-f", "raw", "-F", "qed", "base.raw", "image.qed"],
+        ["compare", "-s", "-f", "raw", "-F", "qed", "base.raw", "image.qed"], ["measure", "-O", "raw", "image.qed"],
+    ])
+    func sameText(arguments: [String]) throws {
+        let ours = try run([try QedUblkProgram.path()] + arguments, in: directory.path)
+        let theirs = try run(["qemu-img"] + arguments, in: directory.path)
+        #expect(ours.output == theirs.output)
+        #expect(ours.status == theirs.status)
+    }
+
+    @Test func infoShowsTheChain() throws {
+        let json = try ours("info", "--backing-chain", "--output", "json", "image.qed")
+        let members = try #require(try JSONSerialization.jsonObject(with: Data(json.output.utf8)) as? [[String: Any]])
+        let oracle = try #require(
+            try JSONSerialization.jsonObject(
+                with: Data(theirs("info", "--backing-chain", "--output=json", "image.qed").output.utf8))
+                as? [[String: Any]])
+        #expect(members.count == oracle.count)
+        for (mine, its) in zip(members, oracle) {
+            for (key, value) in its { #expect(mine[key] as? NSObject == value as? NSObject, "\(key)") }
+        }
+        #expect(try ours("info", "--backing-chain", "image.qed").output.hasSuffix(
+            "\n\nimage: base.raw\nfile format: raw\nvirtual size: 10 MiB (10485760 bytes)\ndisk size: 172 KiB\n"))
+        try FileManager.default.removeItem(atPath: directory.path("base.raw"))
+        #expect(try ours("info", "--backing-chain", "image.qed").status == 4)
+    }
+
+    @Test func ioWritesAndVerifies() throws {
+        let written = try ours(
+            "io", "image.qed", "write -P 0xab 64k 4k", "read -P 0xab 64k 4k", "write -P 7 1000 100", "read -P 7 1000 100",
+            "read -P 1 900 100", "write -z 1M 64k", "read -P 0 1M 64k", "discard 2M 1M", "flush", "length")
+        #expect(written.status == 0, "\(written.output)\(written.errors)")
+        #expect(written.output.hasPrefix("wrote 4096/4096 bytes at offset 65536\nread 4096/4096 bytes at offset 65536\n"))
+        #expect(written.output.hasSuffix("flushed\n20971520\n"))
+        try require(
+            ["qemu-io", "-f", "qed", "image.qed", "-c", "read -P 0xab 64k 4k", "-c", "read -P 7 1000 100"],
+            in: directory.path)
+        let different = try ours("io", "image.qed", "read -P 1 64k 4k", "read -P 0xab 64k 4k")
+        #expect(different.status == 1)
+        #expect(different.output.hasPrefix("Pattern verification failed at offset 65536\n"))
+        let dump = try ours("io", "image.qed", "read -v 1000 16")
+        #expect(dump.output.hasPrefix("000003e8:  07 07 07 07 07 07 07 07 07 07 07 07 07 07 07 07  ................\n"))
+        let before = try directory.contents()
+        for script in [
+            "frob 0 4k", "read 0", "read x 4k", "write -P 300 0 4k", "read -w 0 4k", "read 0 4k 5", "", "read 19M 2M",
+            "read 0 16E",
+        ] {
+            let result = try ours("io", "image.qed", "write 0 4k", script)
+            #expect(result.status == 64, "\(script)")
+            #expect(result.errors.split(separator: "\n").count == 1)
+            #expect(try directory.contents() == before)
+        }
+        #expect(try ours("io", "-U", "image.qed", "write 0 4k").status == 64)
+    }
+
+    @Test func createReplacesOnlyWhatItIsToldTo() throws {
+        try writeFile(directory.path("old.qed"), [1, 2, 3])
+        #expect(try ours("create", "old.qed", "1G").status == 3)
+        #expect(try readFile(directory.path("old.qed")) == [1, 2, 3])
+        #expect(try ours("create", "--force", "old.qed", "1G").status == 0)
+        #expect(try theirs("check", "old.qed").status == 0)
+        let holder = try ImageHolder(directory.path("old.qed"))
+        #expect(try ours("create", "--force", "old.qed", "2G").status == 3)
+        holder.release()
+        try directory.makeDirectory("directory")
+        #expect(try ours("create", "--force", "directory", "1G").status == 2)
+        #expect(try ours("create", "-o", "cluster_size=4k,table_size=2", "small.qed", "1G").status == 0)
+        #expect(try ImageEditor(directory.path("small.qed")).clusterSizeBytes == 4096)
+        #expect(try ours("create", "-o", "frob=1", "x.qed", "1G").status == 64)
+    }
+
+    /// A killed conversion leaves nothing, whatever it had got to.
+    @Test func aKilledConversionLeavesNothing() throws {
+        try require(["qemu-img", "create", "-q", "-f", "raw", "big.raw", "300M"], in: directory.path)
+        try require(["qemu-io", "-f", "raw", "big.raw", "-c", "write -P 5 0 300M"], in: directory.path)
+        let before = try directory.contents().keys.sorted()
+        let program = try QedUblkProgram.path()
+        for seconds in ["0.01", "0.05", "0.1", "0.2"] {
+            _ = try run(
+                ["timeout", "-s", "KILL", seconds, program, "convert", "-f", "raw", "-O", "qed", "big.raw", "new.qed"],
+                in: directory.path)
+            if try directory.contents().keys.contains("new.qed") {
+                #expect(try theirs("compare", "-f", "raw", "-F", "qed", "big.raw", "new.qed").status == 0)
+                try FileManager.default.removeItem(atPath: directory.path("new.qed"))
+            }
+            #expect(try directory.contents().keys.sorted() == before)
+        }
+    }
+}
