@@ -122,7 +122,7 @@ extension CheckReport {
 
     @Test func leaksAreReallyGivenBack() throws {
         try makeImage(TestGeometry.all[2])
-        let content = try guestContent(image)
+        let content = try SparseContent(of: image)
         try qemuIO(image, "write -P 9 10M 1M", "write -P 10 20M 64k", "write -P 11 30M 2M")
         let editor = try ImageEditor(image)
         for entry in 160..<176 { try editor.setL2Entry(0, entry, 0) }
@@ -135,7 +135,7 @@ extension CheckReport {
         #expect(result.report.leakedClusters == 16)
         #expect(try QEMUVerdict(of: image).leaks == 16)
         try editor.setL2Entry(0, 320, 0)
-        #expect(try guestContent(image) == content)
+        #expect(try SparseContent(of: image) == content)
     }
 
     @Test func bothOwnersAreNamedAndEachGetsItsCopy() throws {
@@ -151,11 +151,11 @@ extension CheckReport {
         // Never without being asked.
         let unasked = try ImageCheck(path: image, repair: .all).run()
         #expect(unasked.report.crossLinks == 1 && unasked.repair?.leaksKept == .damaged)
-        let content = try guestContent(image)
+        let content = try SparseContent(of: image)
         let result = try ImageCheck(path: image, repair: .all, separatesCrossLinks: true).run()
         #expect(result.repair?.separatedClusters == 1)
         #expect(result.report.isSound)
-        #expect(try guestContent(image) == content)
+        #expect(try SparseContent(of: image) == content)
         try qemuIO(image, "write -P 77 0 64k", "read -P 1 64k 64k")
     }
 

@@ -61,3 +61,31 @@ func guestContent(_ path: String, format: String = "qed") throws -> Data {
     try require(["qemu-img", "convert", "-f", format, "-O", "raw", path, raw])
     return try Data(contentsOf: URL(fileURLWithPath: raw))
 }
+
+/// The same of a large disk with little in it: its pieces that are not all zeros, by their offset.
+struct SparseContent: Equatable {
+    private var pieces: [UInt64: Data] = [:]
+    private var sizeBytes: UInt64 = 0
+    private static let pieceBytes = 65536
+    /// `SEEK_DATA`, which is not imported.
+    private static let toData: Int32 = 3
+
+    init(of path: String) throws {
+        let scratch = try TemporaryDirectory()
+        let raw = scratch.path("content")
+        try require(["qemu-img", "convert", "-f", "qed", "-O", "raw", path, raw])
+        let descriptor = open(raw, O_RDONLY)
+        guard descriptor >= 0 else { throw POSIXError(.EIO) }
+        defer { close(descriptor) }
+        sizeBytes = UInt64(lseek(descriptor, 0, SEEK_END))
+        var position = lseek(descriptor, 0, Self.toData)
+        var piece = Data(count: Self.pieceBytes)
+        while position >= 0 {
+            let start = position / off_t(Self.pieceBytes) * off_t(Self.pieceBytes)
+            let count = piece.withUnsafeMutableBytes { pread(descriptor, $0.baseAddress, $0.count, start) }
+            guard count > 0 else { throw POSIXError(.EIO) }
+            if piece.prefix(count).contains(where: { $0 != 0 }) { pieces[UInt64(start)] = piece.prefix(count) }
+            position = lseek(descriptor, start + off_t(count), Self.toData)
+        }
+    }
+}

@@ -106,5 +106,7 @@ struct MemoryStorage: Storage {
         guard file.setLength(sizeBytes) else { throw StorageError(.setLength, errno: .ioError) }
     }
 
+    func nextData(from fileOffset: UInt64) -> Range<UInt64>? { nil }
+
     func length() async throws(StorageError) -> UInt64 { UInt64(file.current.count) }
 }
