@@ -74,7 +74,8 @@ let package = Package(
         .executableTarget(
             name: "qed-ublk",
             dependencies: [
-                "DeviceServer", "Ublk", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "CSupport",
+                "DeviceServer", "Ublk", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing",
+                "CSupport",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
                 .product(name: "Logging", package: "swift-log"),

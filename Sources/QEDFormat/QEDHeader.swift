@@ -185,7 +185,8 @@ extension QEDHeader {
         if isRaw { features.insert(.backingFormatNoProbe) } else { features.remove(.backingFormatNoProbe) }
     }
 
-    /// Makes the image one without a backing file. The name's bytes, which nothing points at any more, are the caller's.
+    /// Makes the image one without a backing file. The name's bytes, which nothing points at any more, are the
+    /// caller's.
     public mutating func removeBackingFile() {
         backingFileNameOffsetField = 0
         backingFileNameSizeField = 0

@@ -8,10 +8,12 @@ struct CheckCommand: ParsableCommand {
         commandName: "check",
         abstract: "Check the structure of an image, and repair it on request.",
         discussion: """
-            Every cluster of the file must have one owner, and every entry must point inside the file. The backing file \
+            Every cluster of the file must have one owner, and every entry must point inside the file. The backing \
+            file \
             is not looked at. Repairs can be interrupted and run again.
 
-            -r leaks gives the space of leaked clusters back: those at the end are cut off, those between others become \
+            -r leaks gives the space of leaked clusters back: those at the end are cut off, those between others \
+            become \
             holes and stay leaked until 'qed-ublk compact'. -r all also drops entries that cannot be right; the guest \
             ranges that they mapped read as before they were written. Clusters with several owners are only reported, \
             unless --repair-cross-links gives each owner a copy: the guest has to find out whose content it was.

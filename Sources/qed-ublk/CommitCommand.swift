@@ -7,7 +7,8 @@ struct CommitCommand: ParsableCommand {
         commandName: "commit",
         abstract: "Write what an overlay has into its backing file.",
         discussion: """
-            The overlay is emptied when the backing file is durable, unless -d keeps it. A backing file that is too small \
+            The overlay is emptied when the backing file is durable, unless -d keeps it. A backing file that is too \
+            small \
             grows. Any other overlay of the same backing file is worthless afterwards.
 
             Example: qed-ublk commit overlay.qed

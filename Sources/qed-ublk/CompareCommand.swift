@@ -7,7 +7,8 @@ struct CompareCommand: ParsableCommand {
         commandName: "compare",
         abstract: "Tell whether two disks have the same contents.",
         discussion: """
-            What the smaller disk lacks counts as zeros, unless -s asks for equal sizes and equal allocation. Formats are \
+            What the smaller disk lacks counts as zeros, unless -s asks for equal sizes and equal allocation. Formats \
+            are \
             never guessed.
 
             Example: qed-ublk compare -f raw -F qed disk.raw disk.qed
@@ -25,7 +26,8 @@ struct CompareCommand: ParsableCommand {
     @Argument(help: "Another.", transform: PathArgument.parse)
     var second: String
 
-    @Option(name: [.customShort("f"), .long], help: ArgumentHelp("What the first is: raw or qed.", valueName: "format"))
+    @Option(
+        name: [.customShort("f"), .long], help: ArgumentHelp("What the first is: raw or qed.", valueName: "format"))
     var format = DiskFormat.qed
 
     @Option(

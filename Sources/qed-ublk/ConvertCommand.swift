@@ -8,7 +8,8 @@ struct ConvertCommand: ParsableCommand {
         commandName: "convert",
         abstract: "Copy a disk into a new image or raw file.",
         discussion: """
-            The copy has no backing file, and neither zeros nor unused clusters take space in it. It gets its name when \
+            The copy has no backing file, and neither zeros nor unused clusters take space in it. It gets its name \
+            when \
             it is complete and durable; a failure or an interruption leaves nothing, and an existing file as it was. \
             Formats are never guessed: say -f raw for a raw source.
 
@@ -30,7 +31,8 @@ struct ConvertCommand: ParsableCommand {
     @Argument(help: "The copy.", transform: PathArgument.parse)
     var target: String
 
-    @Option(name: [.customShort("f"), .long], help: ArgumentHelp("What the source is: raw or qed.", valueName: "format"))
+    @Option(
+        name: [.customShort("f"), .long], help: ArgumentHelp("What the source is: raw or qed.", valueName: "format"))
     var format = DiskFormat.qed
 
     @Option(name: [.customShort("O"), .long], help: ArgumentHelp("What the copy is: raw or qed.", valueName: "format"))
@@ -38,7 +40,9 @@ struct ConvertCommand: ParsableCommand {
 
     @OptionGroup var geometryOptions: GeometryOptions
 
-    @Flag(name: [.customShort("n"), .long], help: "Write into the target that exists: an image, raw file or block device.")
+    @Flag(
+        name: [.customShort("n"), .long], help: "Write into the target that exists: an image, raw file or block device."
+    )
     var noCreate = false
 
     @Flag(help: "Replace the target if it exists, and make even an image that QEMU could not open.")
@@ -47,7 +51,9 @@ struct ConvertCommand: ParsableCommand {
     @Flag(help: "Read the copy back and compare it.")
     var verify = false
 
-    @Option(name: [.customShort("m"), .long], help: ArgumentHelp("Requests under way at once, 1 to 64.", valueName: "count"))
+    @Option(
+        name: [.customShort("m"), .long], help: ArgumentHelp("Requests under way at once, 1 to 64.", valueName: "count")
+    )
     var parallel = Disk.usualDepth
 
     @OptionGroup var sharing: SharingOption

@@ -70,7 +70,8 @@ struct CreateCommand: ParsableCommand {
             printError("warning: \(file): \(limitation)")
         }
         try output.report(
-            nil, [.init("filename", .string(file)), .init("virtual-size", JSONValue(header.imageSizeBytes))], quiet: false)
+            nil,
+            [.init("filename", .string(file)), .init("virtual-size", JSONValue(header.imageSizeBytes))], quiet: false)
     }
 
     private func geometry() throws(ImageCreationError) -> QEDGeometry {

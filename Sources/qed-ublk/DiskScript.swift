@@ -52,7 +52,8 @@ enum DiskScript: Equatable {
         case "write", "w":
             try options.allow(options.flags.contains("z") ? ["z", "u", "q"] : ["P", "f", "q"])
             let range = try range(&words)
-            script = options.flags.contains("z")
+            script =
+                options.flags.contains("z")
                 ? .writeZeroes(range, unmap: options.flags.contains("u"))
                 : .write(range, pattern: options.pattern ?? 0xcd, forcesUnitAccess: options.flags.contains("f"))
         case "discard", "d":
@@ -71,7 +72,9 @@ enum DiskScript: Equatable {
         guard words.count >= 2 else { throw .rangeMissing }
         let range = Range(offset: try size(words[0]), byteCount: try size(words[1]))
         words.removeFirst(2)
-        guard !range.offset.addingReportingOverflow(range.byteCount).overflow else { throw .notASize(words.first ?? "") }
+        guard !range.offset.addingReportingOverflow(range.byteCount).overflow else {
+            throw .notASize(words.first ?? "")
+        }
         return range
     }
 
@@ -120,7 +123,8 @@ enum DiskScriptError: Error, Equatable, CustomStringConvertible {
     var description: String {
         switch self {
         case .empty: "a command is needed, such as 'read 0 4k'"
-        case .unknownCommand(let name): "there is no command '\(name)'; there are read, write, discard, flush, length and map"
+        case .unknownCommand(let name):
+            "there is no command '\(name)'; there are read, write, discard, flush, length and map"
         case .unknownOption(let name): "the command has no option -\(name) there"
         case .rangeMissing: "it needs an offset and a length"
         case .notASize(let text): "'\(text)' is not a size; give bytes, or a number with K, M, G, T, P or E"

@@ -81,7 +81,9 @@ struct DiskScriptPlayer {
         guard range.offset + range.byteCount <= disk.sizeBytes else {
             throw .refused(
                 path: disk.path,
-                reason: "has \(disk.sizeBytes) bytes: offset \(range.offset) and length \(range.byteCount) reach past its end")
+                reason:
+                    "has \(disk.sizeBytes) bytes, and offset \(range.offset) and length \(range.byteCount) go past it"
+            )
         }
     }
 
@@ -98,7 +100,9 @@ struct DiskScriptPlayer {
         }
     }
 
-    private func transfer(_ operation: BlockOperation, _ sectors: Swift.Range<UInt64>, forcesUnitAccess: Bool = false) throws {
+    private func transfer(_ operation: BlockOperation, _ sectors: Swift.Range<UInt64>, forcesUnitAccess: Bool = false)
+        throws
+    {
         let unit = UInt64(Disk.largestRequestBytes)
         try disk.perform(
             stride(from: sectors.lowerBound, to: sectors.upperBound, by: UInt64.Stride(unit)).map {
@@ -151,7 +155,12 @@ struct DiskScriptPlayer {
         var lines: [String] = []
         var extents: [JSONValue] = []
         try disk.map().forEachExtent { extent throws(ImageToolError) in
-            let kind = switch extent.kind { case .data: "data"; case .zero: "zero"; case .unallocated: "unallocated" }
+            let kind =
+                switch extent.kind {
+                case .data: "data";
+                case .zero: "zero";
+                case .unallocated: "unallocated"
+                }
             lines.append("\(extent.length) bytes \(kind) at offset \(extent.start), depth \(extent.depth)")
             extents.append([
                 "start": JSONValue(extent.start), "length": JSONValue(extent.length), "kind": .string(kind),
@@ -182,7 +191,8 @@ enum HexDump {
             let line = bytes[start..<min(start + 16, bytes.count)]
             let hex = line.map { padded(UInt64($0), digits: 2) }.joined(separator: " ")
             let letters = line.map { (0x20..<0x7f).contains($0) ? String(UnicodeScalar($0)) : "." }.joined()
-            text += padded(offset + UInt64(start), digits: 8) + ":  " + hex
+            text +=
+                padded(offset + UInt64(start), digits: 8) + ":  " + hex
                 + String(repeating: " ", count: 3 * (16 - line.count)) + "  " + letters + "\n"
         }
         return text

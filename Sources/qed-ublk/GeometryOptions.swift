@@ -8,7 +8,8 @@ struct GeometryOptions: ParsableArguments {
         transform: SizeArgument.parse)
     var clusterSize: UInt64?
 
-    @Option(help: ArgumentHelp("Clusters per table: 2, 4, 8 or 16, or 1 with --force. (default: 4)", valueName: "clusters"))
+    @Option(
+        help: ArgumentHelp("Clusters per table: 2, 4, 8 or 16, or 1 with --force. (default: 4)", valueName: "clusters"))
     var tableSize: UInt64?
 
     @Option(

@@ -9,8 +9,8 @@ struct InfoCommand: ParsableCommand {
         commandName: "info",
         abstract: "Show what an image is.",
         discussion: """
-            Reads the header alone, without locks: the image may be in use, and its backing file may be missing, unless \
-            --backing-chain asks for that too.
+            Reads the header alone, without locks: the image may be in use, and its backing file may be missing, \
+            unless --backing-chain asks for that too.
 
             Example: qed-ublk info --backing-chain overlay.qed
 

@@ -7,7 +7,8 @@ struct MapCommand: ParsableCommand {
         commandName: "map",
         abstract: "Show which file of the chain has which part of the disk.",
         discussion: """
-            Without --output json only ranges with data are listed, with their place in their file. Depth 0 is the image \
+            Without --output json only ranges with data are listed, with their place in their file. Depth 0 is the \
+            image \
             itself, 1 its backing file, and so on.
 
             Example: qed-ublk map --output json overlay.qed
@@ -42,7 +43,8 @@ struct MapCommand: ParsableCommand {
         guard startOffset <= map.sizeBytes else {
             throw ImageToolError.refused(path: file, reason: "ends before offset \(startOffset)")
         }
-        let end = min(maxLength.map { startOffset.addingReportingOverflow($0).partialValue } ?? map.sizeBytes, map.sizeBytes)
+        let end = min(
+            maxLength.map { startOffset.addingReportingOverflow($0).partialValue } ?? map.sizeBytes, map.sizeBytes)
         var lines = OutputLines()
         switch output.output {
         case .human:

@@ -9,7 +9,8 @@ struct MeasureCommand: ParsableCommand {
         commandName: "measure",
         abstract: "Tell how much space a disk would take as an image or a raw file.",
         discussion: """
-            For a file the required size is what 'qed-ublk convert' would write at most: clusters of zeros that are not \
+            For a file the required size is what 'qed-ublk convert' would write at most: clusters of zeros that are \
+            not \
             known as holes still count.
 
             Example: qed-ublk measure -f raw disk.raw -O qed
@@ -33,7 +34,8 @@ struct MeasureCommand: ParsableCommand {
     @Option(name: [.customShort("f"), .long], help: ArgumentHelp("What the file is: raw or qed.", valueName: "format"))
     var format = DiskFormat.qed
 
-    @Option(name: [.customShort("O"), .long], help: ArgumentHelp("What it would become: raw or qed.", valueName: "format"))
+    @Option(
+        name: [.customShort("O"), .long], help: ArgumentHelp("What it would become: raw or qed.", valueName: "format"))
     var outputFormat = DiskFormat.qed
 
     @OptionGroup var geometryOptions: GeometryOptions

@@ -26,7 +26,8 @@ struct OutputOption: ParsableArguments {
 struct SharingOption: ParsableArguments {
     @Flag(
         name: [.customShort("U"), .long],
-        help: "Take no lock: read even an image that another program is changing; what is read may then be inconsistent.")
+        help:
+            "Take no lock: read even an image that another program is changing; what is read may then be inconsistent.")
     var forceShare = false
 }
 

@@ -8,7 +8,8 @@ struct RebaseCommand: ParsableCommand {
         commandName: "rebase",
         abstract: "Give an overlay another backing file.",
         discussion: """
-            What the overlay would read differently from the new backing file is copied into it first, so the disk keeps \
+            What the overlay would read differently from the new backing file is copied into it first, so the disk \
+            keeps \
             its contents. With -u only the name is changed: for a backing file that was moved. -b '' makes an image \
             without backing file, as 'qed-ublk flatten' does.
 
@@ -33,7 +34,8 @@ struct RebaseCommand: ParsableCommand {
     var backing: String
 
     @Option(
-        name: [.customShort("F"), .long], help: ArgumentHelp("What the new backing file is: raw or qed.", valueName: "format"))
+        name: [.customShort("F"), .long],
+        help: ArgumentHelp("What the new backing file is: raw or qed.", valueName: "format"))
     var backingFormat: BackingFormat?
 
     @Flag(name: [.customShort("u"), .long], help: "Change the name only. The disk's contents change with it.")
@@ -52,7 +54,8 @@ struct RebaseCommand: ParsableCommand {
     func run() throws {
         let new = backing.isEmpty ? nil : backingFormat.map { ImageCreation.Backing(name: backing, format: $0) }
         try ImageRebase(path: file, backing: new, isUnsafe: unsafe).run(progress: progress.bar)
-        try output.report(nil, [.init("filename", .string(file)), .init("backing-filename", .string(backing))], quiet: progress.quiet)
+        try output.report(
+            nil, [.init("filename", .string(file)), .init("backing-filename", .string(backing))], quiet: progress.quiet)
     }
 }
 
@@ -61,7 +64,8 @@ struct FlattenCommand: ParsableCommand {
         commandName: "flatten",
         abstract: "Make an overlay an image that needs no backing file.",
         discussion: """
-            Everything that the overlay takes from its backing files is copied into it; then it forgets them. The disk's \
+            Everything that the overlay takes from its backing files is copied into it; then it forgets them. The \
+            disk's \
             contents stay.
 
             Example: qed-ublk flatten -p overlay.qed

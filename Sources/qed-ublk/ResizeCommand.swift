@@ -7,9 +7,12 @@ struct ResizeCommand: ParsableCommand {
         commandName: "resize",
         abstract: "Give a disk another size.",
         discussion: """
-            The size is the new one, or with + or - in front the difference. What a disk gains reads as zeros, even where \
-            a backing file is longer. Shrinking loses what lies behind the new end and gives its space back, so it needs \
-            --shrink; shrink file systems and partitions first, and run 'qed-ublk compact' if the file shall be short too. Put -- in front of the file when the size begins with -.
+            The size is the new one, or with + or - in front the difference. What a disk gains reads as zeros, even \
+            where \
+            a backing file is longer. Shrinking loses what lies behind the new end and gives its space back, so it \
+            needs \
+            --shrink; shrink file systems and partitions first, and run 'qed-ublk compact' if the file shall be short \
+            too. Put -- in front of the file when the size begins with -.
 
             Example: qed-ublk resize disk.qed +10G
 

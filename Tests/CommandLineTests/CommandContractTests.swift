@@ -138,7 +138,9 @@ import Testing
         try require(["install", "-m", "755", program, directory.path("program")])
         defer { _ = try? FileManager.default.removeItem(atPath: directory.path("program")) }
         let sandbox = getuid() == 0 ? ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"] : []
-        let arguments = command.arguments.map { $0 == "FILE" ? "file.qed" : $0 == "OTHER" ? "other.qed" : $0 == "NEW" ? "new" : $0 }
+        let arguments = command.arguments.map {
+            $0 == "FILE" ? "file.qed" : $0 == "OTHER" ? "other.qed" : $0 == "NEW" ? "new" : $0
+        }
         let result = try TestSupport.run(
             sandbox + [directory.path("program"), command.name] + arguments, in: directory.path)
         // Where the other file is opened first, and for writing, it is that which may not be.

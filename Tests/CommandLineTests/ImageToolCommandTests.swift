@@ -56,7 +56,8 @@ import Testing
         for (key, value) in oracle { #expect(object[key] as? NSObject == value as? NSObject, "\(key)") }
         #expect(try ours("check", "-q", "image.qed").output == "")
         #expect(try ours("check", "-r", "leaks", "image.qed").status == 2)
-        #expect(try ours("check", "-r", "all", "image.qed").output.contains("dropped: guest offsets 1114112 to 1179648"))
+        #expect(
+            try ours("check", "-r", "all", "image.qed").output.contains("dropped: guest offsets 1114112 to 1179648"))
         #expect(try ours("check", "-r", "all", "image.qed").status == 3)
         #expect(try ours("compact", "image.qed").status == 0)
         #expect(try ours("check", "image.qed").status == 0)
@@ -76,12 +77,15 @@ import Testing
         #expect(try ours("check", "image.qed").status == 0)
     }
 
-    @Test("the same text as QEMU", arguments: [
-        ["map", "image.qed"], ["map", "--output", "json", "image.qed"], ["map", "-f", "raw", "base.raw"],
-        ["map", "-f", "raw", "--output", "json", "-s", "1M", "-l", "5M", "base.raw"],
-        ["compare", "image.qed", "image.qed"], ["compare", "-f", "raw", "-F", "qed", "base.raw", "image.qed"],
-        ["compare", "-s", "-f", "raw", "-F", "qed", "base.raw", "image.qed"], ["measure", "-O", "raw", "image.qed"],
-    ])
+    @Test(
+        "the same text as QEMU",
+        arguments: [
+            ["map", "image.qed"], ["map", "--output", "json", "image.qed"], ["map", "-f", "raw", "base.raw"],
+            ["map", "-f", "raw", "--output", "json", "-s", "1M", "-l", "5M", "base.raw"],
+            ["compare", "image.qed", "image.qed"], ["compare", "-f", "raw", "-F", "qed", "base.raw", "image.qed"],
+            ["compare", "-s", "-f", "raw", "-F", "qed", "base.raw", "image.qed"],
+            ["measure", "-O", "raw", "image.qed"],
+        ])
     func sameText(arguments: [String]) throws {
         let ours = try run([try QedUblkProgram.path()] + arguments, in: directory.path)
         let theirs = try run(["qemu-img"] + arguments, in: directory.path)
@@ -100,18 +104,21 @@ import Testing
         for (mine, its) in zip(members, oracle) {
             for (key, value) in its { #expect(mine[key] as? NSObject == value as? NSObject, "\(key)") }
         }
-        #expect(try ours("info", "--backing-chain", "image.qed").output.hasSuffix(
-            "\n\nimage: base.raw\nfile format: raw\nvirtual size: 10 MiB (10485760 bytes)\ndisk size: 172 KiB\n"))
+        #expect(
+            try ours("info", "--backing-chain", "image.qed").output.hasSuffix(
+                "\n\nimage: base.raw\nfile format: raw\nvirtual size: 10 MiB (10485760 bytes)\ndisk size: 172 KiB\n"))
         try FileManager.default.removeItem(atPath: directory.path("base.raw"))
         #expect(try ours("info", "--backing-chain", "image.qed").status == 4)
     }
 
     @Test func ioWritesAndVerifies() throws {
         let written = try ours(
-            "io", "image.qed", "write -P 0xab 64k 4k", "read -P 0xab 64k 4k", "write -P 7 1000 100", "read -P 7 1000 100",
+            "io", "image.qed", "write -P 0xab 64k 4k", "read -P 0xab 64k 4k", "write -P 7 1000 100",
+            "read -P 7 1000 100",
             "read -P 1 900 100", "write -z 1M 64k", "read -P 0 1M 64k", "discard 2M 1M", "flush", "length")
         #expect(written.status == 0, "\(written.output)\(written.errors)")
-        #expect(written.output.hasPrefix("wrote 4096/4096 bytes at offset 65536\nread 4096/4096 bytes at offset 65536\n"))
+        #expect(
+            written.output.hasPrefix("wrote 4096/4096 bytes at offset 65536\nread 4096/4096 bytes at offset 65536\n"))
         #expect(written.output.hasSuffix("flushed\n20971520\n"))
         try require(
             ["qemu-io", "-f", "qed", "image.qed", "-c", "read -P 0xab 64k 4k", "-c", "read -P 7 1000 100"],

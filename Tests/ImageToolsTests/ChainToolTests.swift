@@ -167,7 +167,9 @@ import Testing
         try require(["qemu-img", "create", "-q", "-f", "qed", "-o", geometry.options, overlay, "\(6 * perTable)"])
         var commands: [String] = []
         for number in 1...60 {
-            let place = UInt64.random(in: 0..<6, using: &random) * perTable + UInt64.random(in: 0..<16, using: &random) * cluster
+            let place =
+                UInt64.random(in: 0..<6, using: &random) * perTable + UInt64.random(in: 0..<16, using: &random)
+                * cluster
             commands.append("write -P \(number) \(place) \(cluster)")
         }
         try require(["qemu-io", "-f", "qed", overlay] + commands.flatMap { ["-c", $0] })
@@ -200,7 +202,8 @@ import Testing
             for start in stride(from: extent.start, to: extent.end, by: Int(editor.clusterSizeBytes)) {
                 let buffer = PageBuffer(byteCount: Int(editor.clusterSizeBytes))
                 try disk.read(start, byteCount: buffer.byteCount, into: buffer.address)
-                content[start] = Array(UnsafeRawBufferPointer(start: buffer.address, count: 64))
+                content[start] =
+                    Array(UnsafeRawBufferPointer(start: buffer.address, count: 64))
                     + [Zeros.fill(buffer.address, count: buffer.byteCount) ? 0 : 1]
             }
         }

@@ -28,7 +28,8 @@ extension CheckReport {
         let cluster = geometry.clusterSizeBytes
         try qemuIO(
             image, "write -P 1 0 \(3 * cluster)", "write -P 2 \(step * 2) \(cluster)", "write -P 3 \(step * 4) 512",
-            "write -P 4 \(step * 2 + 5 * cluster) \(2 * cluster)", "write -P 5 \(step) 512", "write -z \(8 * cluster) \(cluster)")
+            "write -P 4 \(step * 2 + 5 * cluster) \(2 * cluster)", "write -P 5 \(step) 512",
+            "write -z \(8 * cluster) \(cluster)")
     }
 
     @Test("a sound image is sound, for us and for QEMU", arguments: TestGeometry.all)

@@ -15,7 +15,8 @@ import Testing
         let path = scratch.path(name)
         try require(["qemu-img", "create", "-q", "-f", "raw", path, "\(sizeBytes)"])
         try qemuIO(
-            path, format: "raw", "write -P 1 0 3M", "write -P 2 10M 70144", "write -P 0 20M 5M", "write -P 3 24001536 1024",
+            path, format: "raw", "write -P 1 0 3M", "write -P 2 10M 70144", "write -P 0 20M 5M",
+            "write -P 3 24001536 1024",
             "write -P 4 \(sizeBytes - 512) 512")
         return path
     }
@@ -111,7 +112,9 @@ import Testing
 
     init() throws { scratch = try TemporaryDirectory() }
 
-    private func compare(_ first: String, _ second: String, strict: Bool = false) throws -> (DiskComparison.Outcome, Int32) {
+    private func compare(_ first: String, _ second: String, strict: Bool = false) throws -> (
+        DiskComparison.Outcome, Int32
+    ) {
         func format(_ path: String) -> DiskFormat { path.hasSuffix(".raw") ? .raw : .qed }
         let disks = try (
             Disk(path: first, format: format(first), isReadOnly: true),

@@ -12,7 +12,8 @@ struct TestGeometry: Sendable, CustomTestStringConvertible {
 
     static let all: [TestGeometry] = [
         .init(clusterSizeBytes: 4 << 10, tableSizeClusters: 2), .init(clusterSizeBytes: 4 << 10, tableSizeClusters: 16),
-        .init(clusterSizeBytes: 64 << 10, tableSizeClusters: 4), .init(clusterSizeBytes: 64 << 10, tableSizeClusters: 2),
+        .init(clusterSizeBytes: 64 << 10, tableSizeClusters: 4),
+        .init(clusterSizeBytes: 64 << 10, tableSizeClusters: 2),
         .init(clusterSizeBytes: 1 << 20, tableSizeClusters: 2),
     ]
 }

@@ -80,7 +80,9 @@ private struct QEMUExtent: Decodable, Equatable {
         try qemuIO(image, "write -P 1 0 128k")
         try ImageEditor(image).setL2Entry(0, 1, 12345)
         let map = try DiskMap.open(path: image, format: .qed, sharing: false)
-        #expect(throws: ImageToolError.corruptEntry(path: image, deviceOffset: 65536)) { try map.forEachExtent { _ in } }
+        #expect(throws: ImageToolError.corruptEntry(path: image, deviceOffset: 65536)) {
+            try map.forEachExtent { _ in }
+        }
     }
 
     @Test("what is measured is what a conversion takes", arguments: TestGeometry.all)

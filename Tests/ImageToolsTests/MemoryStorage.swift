@@ -23,7 +23,8 @@ final class MemoryFile: @unchecked Sendable {
 
     var isOff: Bool { changesLeft == 0 }
 
-    /// What a power cut could leave: each unsynced sector in its old or its new state, and the old length or the new one.
+    /// What a power cut could leave: each unsynced sector in its old or its new state, and the old length or the new
+    /// one.
     func survivor(_ random: inout SeededNumbers, keeping share: Double) -> [UInt8] {
         let keepsLength = Double.random(in: 0..<1, using: &random) < share
         var bytes = durable
@@ -100,7 +101,9 @@ struct MemoryStorage: Storage {
     let file: MemoryFile
     let alignment = StorageAlignment.none
 
-    func submit(_ operation: StorageOperation, token: CompletionToken) { token.resume(returning: file.perform(operation)) }
+    func submit(_ operation: StorageOperation, token: CompletionToken) {
+        token.resume(returning: file.perform(operation))
+    }
 
     func setLength(_ sizeBytes: UInt64) async throws(StorageError) {
         guard file.setLength(sizeBytes) else { throw StorageError(.setLength, errno: .ioError) }

@@ -25,7 +25,8 @@ import Testing
     private func makeImage() throws {
         try require(["qemu-img", "create", "-q", "-f", "qed", "-o", "cluster_size=4096,table_size=2", image, "12M"])
         try qemuIO(
-            image, "write -P 1 0 40k", "write -P 2 4M 40k", "write -P 3 8M 8k", "write -P 4 100k 20k", "write -P 5 9M 8k",
+            image, "write -P 1 0 40k", "write -P 2 4M 40k", "write -P 3 8M 8k", "write -P 4 100k 20k",
+            "write -P 5 9M 8k",
             "write -P 6 60k 8k")
     }
 
@@ -41,7 +42,8 @@ import Testing
                 (entries, _, deviceOffset) async throws(StorageError) in
                 for (position, entry) in entries.enumerated() {
                     let place = deviceOffset + UInt64(position) * 4096
-                    guard case .allocated(let fileOffset) = bounds.l2Entry(entry), place < structure.header.imageSizeBytes
+                    guard case .allocated(let fileOffset) = bounds.l2Entry(entry),
+                        place < structure.header.imageSizeBytes
                     else { continue }
                     let bytes = Array(file.current[Int(fileOffset)..<min(Int(fileOffset) + 4096, file.current.count)])
                     if bytes.contains(where: { $0 != 0 }) { content[place] = bytes }
@@ -51,7 +53,8 @@ import Testing
         return content
     }
 
-    /// Performs `work` with the power cut after each of its changes, and hands what is left to `verify`; runs it again then.
+    /// Performs `work` with the power cut after each of its changes, and hands what is left to `verify`; runs it again
+    /// then.
     private func cut(
         _ bytes: [UInt8], _ work: (Structure) async throws -> Void,
         verify: (Structure, _ isFinished: Bool) async throws -> Void
@@ -157,8 +160,9 @@ import Testing
             let range = try #require(structure.header.backingFileNameRange)
             let bytes = structure.storage.file.current[Int(range.fileOffset)..<Int(range.endFileOffset)]
             let name = String(decoding: bytes, as: UTF8.self)
-            #expect(name == "a-new-name" && !structure.header.backingFileIsRaw
-                || !isFinished && name == "old-name" && structure.header.backingFileIsRaw)
+            #expect(
+                name == "a-new-name" && !structure.header.backingFileIsRaw
+                    || !isFinished && name == "old-name" && structure.header.backingFileIsRaw)
             #expect(try await content(structure) == before)
         }
     }

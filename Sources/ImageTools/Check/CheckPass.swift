@@ -4,9 +4,9 @@ import QEDFormat
 
 /// One walk over all tables of an image that gives every cluster its owner.
 ///
-/// *Fast:* several workers read the tables in the order in which they lie in the file, and what is wrong is counted. Enough
-/// for a sound image, where the order does not matter. *Exact:* one table after the other in the order of the L1 table, as
-/// QEMU does it, so that both blame the same entries; what is wrong is listed, and on request set to 0.
+/// *Fast:* several workers read the tables in the order in which they lie in the file, and what is wrong is counted.
+/// Enough for a sound image, where the order does not matter. *Exact:* one table after the other in the order of the L1
+/// table, as QEMU does it, so that both blame the same entries; what is wrong is listed, and on request set to 0.
 ///
 /// Memory: the L1 table (16 MiB at most), one bit per cluster, and a piece of a table for each worker.
 final class CheckPass<S: Storage>: @unchecked Sendable {
@@ -115,7 +115,8 @@ final class CheckPass<S: Storage>: @unchecked Sendable {
         while done < geometry.tableSizeBytes {
             let fileOffset = l1[l1Index] + done
             do throws(StorageError) {
-                try await StructureScan.readTable(structure.storage, into: buffer, byteCount: pieceBytes, at: fileOffset)
+                try await StructureScan.readTable(
+                    structure.storage, into: buffer, byteCount: pieceBytes, at: fileOffset)
             } catch {
                 report.unreadableTables += 1
                 return
@@ -220,7 +221,8 @@ final class CheckPass<S: Storage>: @unchecked Sendable {
         if let last = report.invalidList.last, last.isL1 == isL1, last.reason == reason,
             last.deviceRange.upperBound == range.lowerBound, !isL1
         {
-            report.invalidList[report.invalidList.count - 1].deviceRange = last.deviceRange.lowerBound..<range.upperBound
+            report.invalidList[report.invalidList.count - 1].deviceRange =
+                last.deviceRange.lowerBound..<range.upperBound
             report.invalidList[report.invalidList.count - 1].count += 1
         } else if report.invalidList.count < CheckReport.listLimit {
             report.invalidList.append(InvalidEntry(deviceRange: range, isL1: isL1, value: value, reason: reason))

@@ -2,8 +2,8 @@ import BlockStorage
 import QEDEngine
 import QEDFormat
 
-/// Gives every owner of a shared cluster a cluster of its own: the first keeps it, each further one gets a copy at the end
-/// of the file.
+/// Gives every owner of a shared cluster a cluster of its own: the first keeps it, each further one gets a copy at the
+/// end of the file.
 ///
 /// Which owner the content belonged to nobody can tell; afterwards each has it, and none can damage another. A copy is
 /// durable before the entry that names it is written, so at a power cut an entry names the shared cluster or the copy.

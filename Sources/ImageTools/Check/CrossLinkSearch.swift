@@ -39,7 +39,9 @@ struct CrossLinkSearch<S: Storage> {
                     index, at: value, through: buffer.address, pieceBytes: buffer.byteCount
                 ) { entries, _, deviceOffset in
                     for (position, entry) in entries.enumerated() {
-                        guard case .allocated(let fileOffset) = bounds.l2Entry(UInt64(littleEndian: entry)) else { continue }
+                        guard case .allocated(let fileOffset) = bounds.l2Entry(UInt64(littleEndian: entry)) else {
+                            continue
+                        }
                         note(
                             fileOffset, clusters: 1,
                             .data(deviceOffset: deviceOffset + UInt64(position) << geometry.clusterShift))

@@ -3,7 +3,8 @@ import QEDEngine
 import QEDFormat
 import SystemPackage
 
-/// Gives the space of leaked clusters back: those at the end of the file are cut off, those between others become holes.
+/// Gives the space of leaked clusters back: those at the end of the file are cut off, those between others become
+/// holes.
 ///
 /// Only for an image whose tables have all been followed. Interrupted at any point it has changed nothing that anybody
 /// refers to.

@@ -4,8 +4,8 @@ import QEDFormat
 
 /// Writes what an overlay has into its backing file, and empties the overlay.
 ///
-/// The backing file is durable before the overlay gives anything up. Interrupted at any point the overlay reads as before,
-/// and a second run ends what the first began.
+/// The backing file is durable before the overlay gives anything up. Interrupted at any point the overlay reads as
+/// before, and a second run ends what the first began.
 public struct ImageCommit: Sendable {
     public var path: String
     /// Leaves the overlay as it is.

@@ -40,8 +40,8 @@ final class CompactionRound<S: Storage>: @unchecked Sendable {
         return moved
     }
 
-    /// Moves every table that lies behind a free cluster to the end of the file, so that what is in front of it can become
-    /// one piece.
+    /// Moves every table that lies behind a free cluster to the end of the file, so that what is in front of it can
+    /// become one piece.
     /// - Returns: how many tables, and the length that the file has now.
     func moveTablesAway(
         _ owners: borrowing ClusterOwnership

@@ -4,9 +4,9 @@ import QEDFormat
 
 /// Moves clusters from the end of an image into clusters that nothing refers to, and cuts the file.
 ///
-/// A copy is durable before the entry that names it is written, and entries are durable before the old place is given up.
-/// So at a power cut every entry names the old place or the new one, and both hold the same; the rest are leaks, which the
-/// next run uses.
+/// A copy is durable before the entry that names it is written, and entries are durable before the old place is given
+/// up. So at a power cut every entry names the old place or the new one, and both hold the same; the rest are leaks,
+/// which the next run uses.
 public struct ImageCompaction: Sendable {
     public struct Outcome: Sendable, Equatable {
         public var movedClusters: UInt64 = 0

@@ -66,14 +66,16 @@ public struct DiskComparison {
             let sector = Int(QEDLimits.sectorSizeBytes)
             let difference: Int?
             if firstHasData && secondHasData {
-                difference = memcmp(firstBuffer.address, secondBuffer.address, count) == 0
+                difference =
+                    memcmp(firstBuffer.address, secondBuffer.address, count) == 0
                     ? nil
                     : stride(from: 0, to: count, by: sector).first {
                         memcmp(firstBuffer.address + $0, secondBuffer.address + $0, min(sector, count - $0)) != 0
                     }
             } else {
                 let buffer = firstHasData ? firstBuffer.address : secondBuffer.address
-                difference = Zeros.fill(buffer, count: count)
+                difference =
+                    Zeros.fill(buffer, count: count)
                     ? nil : Zeros.firstOther(buffer, count: count, blockBytes: sector)
             }
             if let difference { return position + UInt64(difference) }

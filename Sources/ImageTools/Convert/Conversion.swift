@@ -30,8 +30,8 @@ public struct Conversion: Sendable {
         self.targetFormat = targetFormat
     }
 
-    /// Blocks until the copy is durable. A new file has its name only then; whatever is thrown, an existing file of that
-    /// name is as it was. Only a target that is kept may have been written in part.
+    /// Blocks until the copy is durable. A new file has its name only then; whatever is thrown, an existing file of
+    /// that name is as it was. Only a target that is kept may have been written in part.
     public func run(progress: (@Sendable (Double) -> Void)? = nil) throws(ImageToolError) {
         let source = try Disk(path: source, format: sourceFormat, isReadOnly: true, sharing: sharing, depth: depth)
         if let identity = ImageFile.Identity(ofFileAt: target), source.identities.contains(identity) {

@@ -4,8 +4,8 @@ import SystemPackage
 
 /// Copies what one disk has to another, many requests at once, and leaves zeros out.
 ///
-/// A buffer goes from a read of the source through a search for zeros to the writes of the target; each is a slot of both
-/// disks.
+/// A buffer goes from a read of the source through a search for zeros to the writes of the target; each is a slot of
+/// both disks.
 final class DiskCopy {
     enum Holes {
         /// The target reads as zeros where nothing is written: it is new.
@@ -170,7 +170,8 @@ final class DiskCopy {
             writing += 1
             target.start(
                 slot,
-                BlockRequest(.writeZeroes, deviceOffset: start + UInt64(part.lowerBound), byteCount: UInt64(part.count)))
+                BlockRequest(.writeZeroes, deviceOffset: start + UInt64(part.lowerBound), byteCount: UInt64(part.count))
+            )
         } else {
             freeSlots.append(slot)
         }

@@ -7,8 +7,8 @@ import SystemPackage
 
 /// A file under construction: it has no name until it is complete, so a failure, a signal or a kill leaves nothing.
 ///
-/// Where the file system has no nameless files it gets a temporary name in the same directory; there a kill, and nothing
-/// else, leaves it.
+/// Where the file system has no nameless files it gets a temporary name in the same directory; there a kill, and
+/// nothing else, leaves it.
 final class OutputFile {
     let path: String
     private let directory: Int32
@@ -29,7 +29,8 @@ final class OutputFile {
         var status = stat()
         let exists = lstat(path, &status) == 0
         guard replaces || !exists else { throw .exists(path: path) }
-        replaced = exists
+        replaced =
+            exists
             ? try ImageFile.openedForTool(path, .readWrite, sharing: false, allowBlockDevice: false) : nil
 
         let parent = filePath.removingLastComponent()
@@ -85,7 +86,8 @@ final class OutputFile {
             }
         }
         if let temporary = temporaryName {
-            let renamed = replaced == nil
+            let renamed =
+                replaced == nil
                 ? cs_rename_no_replace(directory, temporary, name)
                 : cs_rename(directory, temporary, name)
             if -renamed == EEXIST { throw .exists(path: path) }

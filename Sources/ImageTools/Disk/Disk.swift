@@ -31,7 +31,8 @@ public final class Disk: @unchecked Sendable {
     ///   - shownAs: the name in messages, where it is not the path.
     ///   - sharing: read without locks.
     public init(
-        path: String, shownAs shown: String? = nil, format: DiskFormat, isReadOnly: Bool, sharing: Bool = false, depth: Int = Disk.usualDepth
+        path: String, shownAs shown: String? = nil, format: DiskFormat, isReadOnly: Bool, sharing: Bool = false,
+        depth: Int = Disk.usualDepth
     ) throws(ImageToolError) {
         self.path = shown ?? path
         self.format = format
@@ -175,10 +176,11 @@ public final class Disk: @unchecked Sendable {
 
     /// Makes the next reads come from the disk, as far as the kernel can.
     func dropFromPageCache() {
-        let files = switch backend {
-        case .qed(let engine): engine.chain.map(\.file)
-        case .raw(let disk): [disk.file]
-        }
+        let files =
+            switch backend {
+            case .qed(let engine): engine.chain.map(\.file)
+            case .raw(let disk): [disk.file]
+            }
         for file in files { _ = posix_fadvise(file.descriptor, 0, 0, POSIX_FADV_DONTNEED) }
     }
 

@@ -44,7 +44,9 @@ final class RawDisk: @unchecked Sendable {
 
     func start(_ slot: Int, _ request: BlockRequest) {
         slots[slot] = Slot(request: request)
-        if request.operation != .flush && (request.deviceOffset > sizeBytes || request.byteCount > sizeBytes - request.deviceOffset) {
+        if request.operation != .flush
+            && (request.deviceOffset > sizeBytes || request.byteCount > sizeBytes - request.deviceOffset)
+        {
             finished.append((slot, -Errno.invalidArgument.rawValue))
         } else if request.operation != .read && isReadOnly {
             finished.append((slot, request.operation == .flush ? 0 : -Errno.notPermitted.rawValue))
@@ -81,12 +83,15 @@ final class RawDisk: @unchecked Sendable {
         switch (request.operation, request.buffer) {
         case (.flush, _): storage.submit(.sync, token: token)
         case (.read, let buffer?):
-            storage.submit(.read(buffer + Int(slots[slot].doneBytes), byteCount: piece, fileOffset: position), token: token)
+            storage.submit(
+                .read(buffer + Int(slots[slot].doneBytes), byteCount: piece, fileOffset: position), token: token)
         case (.write, let buffer?):
-            storage.submit(.write(buffer + Int(slots[slot].doneBytes), byteCount: piece, fileOffset: position), token: token)
+            storage.submit(
+                .write(buffer + Int(slots[slot].doneBytes), byteCount: piece, fileOffset: position), token: token)
         case (.writeZeroes, _) where slots[slot].writesZeros:
             storage.submit(
-                .write(zeros.address, byteCount: min(piece, UInt32(zeros.byteCount)), fileOffset: position), token: token)
+                .write(zeros.address, byteCount: min(piece, UInt32(zeros.byteCount)), fileOffset: position),
+                token: token)
         case (.writeZeroes, _) where request.keepsSpace:
             storage.submit(.zeroRange(fileOffset: position, byteCount: rest), token: token)
         case (.writeZeroes, _), (.discard, _):

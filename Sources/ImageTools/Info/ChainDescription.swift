@@ -30,7 +30,9 @@ public struct ChainDescription: Sendable {
                 break
             }
             let description: ImageDescription
-            do throws(ImageReadError) { description = try ImageDescription(reading: nextPath) } catch { throw .read(error) }
+            do throws(ImageReadError) { description = try ImageDescription(reading: nextPath) } catch {
+                throw .read(error)
+            }
             members.append(.qed(description))
             guard let backing = description.backing else { break }
             switch backing.state {

@@ -38,7 +38,8 @@ public struct DiskExtent: Sendable, Equatable {
 
 /// Answers, for any place of a disk, which file of its chain has the bytes.
 ///
-/// Reads tables through the page cache, a piece at a time; blocks. What is written to the disk meanwhile may be seen or not.
+/// Reads tables through the page cache, a piece at a time; blocks. What is written to the disk meanwhile may be seen or
+/// not.
 public final class DiskMap {
     private let layers: [any MapLayer]
     /// A multiple of 512.
@@ -74,7 +75,8 @@ public final class DiskMap {
         case .qed:
             let chain: [ChainFile]
             do throws(ChainError) {
-                chain = try ImageChain.open(path: path, isReadOnly: true, caching: .buffered, locking: sharing ? .none : .all)
+                chain = try ImageChain.open(
+                    path: path, isReadOnly: true, caching: .buffered, locking: sharing ? .none : .all)
             } catch {
                 throw .chain(error)
             }
@@ -90,8 +92,10 @@ public final class DiskMap {
             let piece = try layer.piece(at: start, length: length)
             length = piece.length
             switch piece.kind {
-            case .data: return DiskExtent(start: start, length: length, kind: .data, depth: depth, fileOffset: piece.fileOffset)
-            case .zero: return DiskExtent(start: start, length: length, kind: .zero, depth: depth, fileOffset: piece.fileOffset)
+            case .data:
+                return DiskExtent(start: start, length: length, kind: .data, depth: depth, fileOffset: piece.fileOffset)
+            case .zero:
+                return DiskExtent(start: start, length: length, kind: .zero, depth: depth, fileOffset: piece.fileOffset)
             case .unallocated: break
             }
             let below = depth + 1 < layers.count ? layers[depth + 1].sizeBytes : 0

@@ -25,7 +25,9 @@ final class QEDMapLayer: MapLayer {
         bounds = TableEntryBounds(header: header, fileSizeBytes: file.sizeBytes)
         let count = header.geometry.requiredL1Entries(imageSizeBytes: header.imageSizeBytes)
         let descriptor = cs_open("/proc/self/fd/\(file.descriptor)", 0)
-        guard descriptor >= 0 else { throw .read(.file(.cannotRead(path: file.path, errno: Errno(rawValue: -descriptor)))) }
+        guard descriptor >= 0 else {
+            throw .read(.file(.cannotRead(path: file.path, errno: Errno(rawValue: -descriptor))))
+        }
         var isMine = false
         defer { if !isMine { cs_close(descriptor) } }
         l1 = try QEDMapLayer.read(count, at: header.l1TableFileOffset, descriptor, path: file.path)
@@ -68,7 +70,8 @@ final class QEDMapLayer: MapLayer {
         switch kind {
         case .unallocated: return MapPiece(kind: .unallocated, length: covered, fileOffset: nil)
         case .zero: return MapPiece(kind: .zero, length: covered, fileOffset: nil)
-        case .allocated(let fileOffset): return MapPiece(kind: .data, length: covered, fileOffset: fileOffset + inCluster)
+        case .allocated(let fileOffset):
+            return MapPiece(kind: .data, length: covered, fileOffset: fileOffset + inCluster)
         case .invalid: throw .corruptEntry(path: file.path, deviceOffset: start)
         }
     }

@@ -5,15 +5,16 @@ import QEDFormat
 extension ImageStructure {
     /// Points the image at another backing file, or at none, durably.
     ///
-    /// The new name goes to a part of the header area that nothing uses; when it is durable one sector, the header's, makes
-    /// it the name. So a power cut leaves the old name or the new one.
+    /// The new name goes to a part of the header area that nothing uses; when it is durable one sector, the header's,
+    /// makes it the name. So a power cut leaves the old name or the new one.
     mutating func setBackingFile(
         _ name: BackingFileName?, isRaw: Bool, path: String
     ) async throws {
         let old = header.backingFileNameRange
         guard name == nil || header.compatFeatures == 0 else {
             throw ImageToolError.refused(
-                path: path, reason: "has data of another program in its header, which a new backing file name could overwrite")
+                path: path,
+                reason: "has data of another program in its header, which a new backing file name could overwrite")
         }
         var changed = header
         if let name {
@@ -52,6 +53,7 @@ extension ImageStructure {
             if position - start == byteCount { return UInt64(start) }
         }
         throw ImageToolError.refused(
-            path: path, reason: "has no room in its header for a backing file name of \(byteCount) bytes; use a shorter one")
+            path: path,
+            reason: "has no room in its header for a backing file name of \(byteCount) bytes; use a shorter one")
     }
 }

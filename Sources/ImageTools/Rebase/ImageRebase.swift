@@ -5,8 +5,9 @@ import QEDFormat
 
 /// Gives an overlay another backing file, or none.
 ///
-/// Safely: what the overlay takes from the old backing file, and would read differently from the new one, is copied into the
-/// overlay first, and is durable before the header changes. Interrupted before that the overlay reads as before.
+/// Safely: what the overlay takes from the old backing file, and would read differently from the new one, is copied
+/// into the overlay first, and is durable before the header changes. Interrupted before that the overlay reads as
+/// before.
 public struct ImageRebase: Sendable {
     public var path: String
     /// Nil: the image shall need no backing file any more.
@@ -28,7 +29,8 @@ public struct ImageRebase: Sendable {
             name = try backing.map { try BackingFileName(storing: $0.name) }
             newPath = try name?.path(inImageAt: path)
         } catch {
-            throw .refused(path: path, reason: "cannot have that backing file: \((error as? QEDFormatError)?.fault ?? "\(error)")")
+            throw .refused(
+                path: path, reason: "cannot have that backing file: \((error as? QEDFormatError)?.fault ?? "\(error)")")
         }
         let image = isUnsafe ? try OfflineImage(path: path, access: .readWrite) : try OfflineImage.sound(path: path)
         // Without a backing file what is unallocated reads as zeros, and must go on doing so over a new one.
@@ -83,7 +85,9 @@ public struct ImageRebase: Sendable {
                 continue
             }
             var end = position
-            while end < overlay.sizeBytes, end - position < windowBytes, try isBeneath(maps.0, end) { end = clusterEnd(end) }
+            while end < overlay.sizeBytes, end - position < windowBytes, try isBeneath(maps.0, end) {
+                end = clusterEnd(end)
+            }
             let count = Int(end - position)
             try overlay.read(position, byteCount: count, into: buffers.0.address)
             try readPadded(new, position, byteCount: count, into: buffers.1.address)

@@ -6,9 +6,9 @@ import SystemPackage
 /// Gives a disk another size.
 ///
 /// *Growing* an image: what becomes visible reads as zeros, whatever old entries, the rest of the last cluster or the
-/// backing file hold there; that is durable before the header says the new size. *Shrinking:* the header first, then the
-/// entries behind the new end, then their space. Interrupted between any two steps the image has the old size or the new
-/// one, and a second run ends what the first began.
+/// backing file hold there; that is durable before the header says the new size. *Shrinking:* the header first, then
+/// the entries behind the new end, then their space. Interrupted between any two steps the image has the old size or
+/// the new one, and a second run ends what the first began.
 public struct ImageResize: Sendable {
     public enum Change: Sendable, Equatable {
         case to(UInt64)
@@ -43,7 +43,9 @@ public struct ImageResize: Sendable {
                 throw .refused(path: path, reason: "cannot have that size: \(error.fault)")
             }
             // The same size again finishes a shrink that was interrupted.
-            if newSize > oldSize { try ImageResize.grow(image, to: newSize) } else {
+            if newSize > oldSize {
+                try ImageResize.grow(image, to: newSize)
+            } else {
                 try image.edit { try await ImageResize.shrink($0, to: newSize) }
             }
             return newSize
@@ -52,11 +54,12 @@ public struct ImageResize: Sendable {
 
     private func newSize(from oldSize: UInt64) throws(ImageToolError) -> UInt64 {
         let sector = QEDLimits.sectorSizeBytes
-        let wanted: UInt64? = switch change {
-        case .to(let size): size
-        case .by(let bytes): oldSize.addingReportingOverflow(bytes).overflow ? nil : oldSize + bytes
-        case .less(let bytes): bytes <= oldSize ? oldSize - bytes : nil
-        }
+        let wanted: UInt64? =
+            switch change {
+            case .to(let size): size
+            case .by(let bytes): oldSize.addingReportingOverflow(bytes).overflow ? nil : oldSize + bytes
+            case .less(let bytes): bytes <= oldSize ? oldSize - bytes : nil
+            }
         guard let wanted, wanted <= QEDLimits.maximumImageSizeBytes else {
             throw .refused(path: path, reason: "has \(oldSize) bytes, and cannot be changed by that much")
         }
@@ -101,7 +104,9 @@ public struct ImageResize: Sendable {
 
     private func resizeRaw() throws(ImageToolError) -> UInt64 {
         let disk = try RawDisk(path: path, isReadOnly: false, sharing: false, depth: 1)
-        guard !disk.file.isBlockDevice else { throw .refused(path: path, reason: "is a block device, whose size is its own") }
+        guard !disk.file.isBlockDevice else {
+            throw .refused(path: path, reason: "is a block device, whose size is its own")
+        }
         let size = try newSize(from: disk.file.sizeBytes)
         do throws(StorageError) {
             try disk.setLength(size)
@@ -114,8 +119,8 @@ public struct ImageResize: Sendable {
 }
 
 extension ImageStructure {
-    /// Removes every entry for clusters that begin at `deviceOffset` or later, and clears the part of the cluster before
-    /// them that lies behind it.
+    /// Removes every entry for clusters that begin at `deviceOffset` or later, and clears the part of the cluster
+    /// before them that lies behind it.
     func dropEntries(from deviceOffset: UInt64) async throws(StorageError) {
         let firstDropped = (deviceOffset + geometry.clusterMask) & ~geometry.clusterMask
         let buffer = PageBuffer(byteCount: tablePieceBytes)
@@ -126,7 +131,9 @@ extension ImageStructure {
                 try await writeEntry(0, at: header.l1TableFileOffset + UInt64(index * 8))
                 continue
             }
-            guard firstDropped - tableStart < geometry.bytesPerL2Table, case .allocated = bounds.l1Entry(value) else { continue }
+            guard firstDropped - tableStart < geometry.bytesPerL2Table, case .allocated = bounds.l1Entry(value) else {
+                continue
+            }
             try await visitTable(index, at: value, through: buffer.address, pieceBytes: buffer.byteCount) {
                 (entries, fileOffset, pieceStart) async throws(StorageError) in
                 let kept = firstDropped > pieceStart ? (firstDropped - pieceStart) >> geometry.clusterShift : 0
@@ -144,7 +151,9 @@ extension ImageStructure {
     private func clearRest(of deviceOffset: UInt64, l1: [UInt64]) async throws(StorageError) {
         let inCluster = deviceOffset & geometry.clusterMask
         let l1Index = geometry.l1Index(ofDeviceOffset: deviceOffset)
-        guard inCluster > 0, l1Index < l1.count, case .allocated(let table) = bounds.l1Entry(l1[l1Index]) else { return }
+        guard inCluster > 0, l1Index < l1.count, case .allocated(let table) = bounds.l1Entry(l1[l1Index]) else {
+            return
+        }
         let buffer = PageBuffer(byteCount: 4096)
         let index = UInt64(geometry.l2Index(ofDeviceOffset: deviceOffset))
         try await StructureScan.readTable(

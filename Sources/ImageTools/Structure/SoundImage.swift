@@ -3,8 +3,8 @@ import QEDEngine
 import QEDFormat
 
 extension OfflineImage {
-    /// Opens an image that a tool is going to change: for itself alone, and only if its structure is sound. What a crash
-    /// has left of allocations that no flush covered is dropped first, as the format asks.
+    /// Opens an image that a tool is going to change: for itself alone, and only if its structure is sound. What a
+    /// crash has left of allocations that no flush covered is dropped first, as the format asks.
     static func sound(path: String) throws(ImageToolError) -> OfflineImage {
         let image = try OfflineImage(path: path, access: .readWrite)
         let structure = image.structure

@@ -4,8 +4,8 @@ import QEDFormat
 
 extension ImageStructure {
     /// Reads an L2 table piece by piece.
-    /// - Parameter body: gets the entries of a piece (little-endian, to be changed in place by whoever writes them back),
-    ///   their file offset and the device offset of the first.
+    /// - Parameter body: gets the entries of a piece (little-endian, to be changed in place by whoever writes them
+    ///   back), their file offset and the device offset of the first.
     func visitTable(
         _ l1Index: Int, at tableFileOffset: UInt64, through buffer: UnsafeMutableRawPointer, pieceBytes: Int,
         _ body: (UnsafeMutableBufferPointer<UInt64>, UInt64, UInt64) async throws(StorageError) -> Void

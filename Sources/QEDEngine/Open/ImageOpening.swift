@@ -54,7 +54,8 @@ public enum ImageOpenError: Error, Equatable, CustomStringConvertible {
         switch self {
         case .storage(let error): "cannot read or repair its tables: \(error)"
         case .damaged(let invalid, 0):
-            "\(invalid) table entries point where no cluster can be; repair it (qed-ublk check -r all) or open it read-only"
+            "\(invalid) table entries point where no cluster can be; repair it (qed-ublk check -r all) or open it "
+                + "read-only"
         case .damaged(_, let crossLinked):
             "\(crossLinked) clusters have more than one owner, which no repair can decide: "
                 + "list them (qed-ublk check), or open it read-only to save its data"
