@@ -19,8 +19,8 @@ test: ## all tests: unit tests, then real devices in virtual machines with two k
 check: ## compile and run the unit tests only
 	scripts/swift-test
 
-sim: ## simulate power cuts and faults; SEED=1, SECONDS_EACH=240, STATES=1400000, SABOTAGE=1 plants faults to be found
-	scripts/simulate $(if $(SABOTAGE),--sabotage,--seed $(or $(SEED),1) --seconds $(or $(SECONDS_EACH),240) --states $(or $(STATES),1400000))
+sim: ## simulate power cuts, kills and faults; SEED=1, SECONDS_EACH=240, STATES=12000000, SABOTAGE=1 plants faults to be found
+	scripts/simulate $(if $(SABOTAGE),--sabotage,--seed $(or $(SEED),1) --seconds $(or $(SECONDS_EACH),240) --states $(or $(STATES),12000000))
 
 vm: ## run the scenarios on real devices; KERNEL=6.12 or 7, SCENARIO=part of a name
 	scripts/install-dependencies test

@@ -3,12 +3,12 @@ import Glibc
 import QEDEngine
 import Simulation
 
-/// Runs the engine on simulated disks that lose power, and says how many disks were looked at.
+/// Runs the engine on simulated disks that lose power, in processes that die, and says how many disks were looked at.
 @main
 struct QedUblkSim: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "qed-ublk-sim",
-        abstract: "Prove the engine by simulation: random histories, power cuts at every point, failing disks.")
+        abstract: "Prove the engine by simulation: random histories, power cuts and kills at every point, failing disks.")
 
     @Option(help: "First seed. With --histories 1 this repeats one history.")
     var seed: UInt64 = 1
