@@ -28,6 +28,14 @@ import Testing
         try run(["qemu-img"] + arguments, in: directory.path)
     }
 
+    /// All of its requests are answered at once: it must not wait for the kernel then.
+    @Test func benchReadsWhatWasNeverWritten() throws {
+        try require(["qemu-img", "create", "-q", "-f", "qed", "empty.qed", "64M"], in: directory.path)
+        let result = try ours("bench", "-c", "1000", "-d", "8", "-t", "none", "empty.qed")
+        #expect(result.status == 0)
+        #expect(result.output.hasPrefix("Run completed in "))
+    }
+
     @Test func checkLooksLikeQEMU() throws {
         let sound = try ours("check", "image.qed")
         #expect(sound.status == 0)
