@@ -42,7 +42,7 @@ public struct Conversion: Sendable {
     }
 
     private func copyIntoExisting(_ source: Disk, _ progress: (@Sendable (Double) -> Void)?) throws(ImageToolError) {
-        let disk = try Disk(path: target, format: targetFormat, isReadOnly: false, depth: depth)
+        let disk = try Disk(path: target, format: targetFormat, isReadOnly: false, caching: targetCaching(source), depth: depth)
         guard disk.sizeBytes >= source.sizeBytes else {
             throw .refused(
                 path: target,
@@ -63,13 +63,23 @@ public struct Conversion: Sendable {
         let file = try OutputFile(path: target, replaces: replaces)
         try file.fill(content.firstBytes, sizeBytes: content.sizeBytes)
         let disk = try Disk(
-            path: file.workingPath, shownAs: target, format: targetFormat, isReadOnly: false, depth: depth)
+            path: file.workingPath, shownAs: target, format: targetFormat, isReadOnly: false,
+            caching: targetCaching(source), depth: depth)
         let map = try source.map()
         try DiskCopy(from: source, to: disk, holes: .areThere).run(0..<source.sizeBytes, map: map, progress: progress)
         try disk.close()
         if verifies { try verify(source, file.workingPath, shownAs: target) }
         try file.publish()
     }
+
+    /// What is copied goes to the disk while more is read, not into the page cache first and to the disk at the end: it
+    /// must be there anyway before the copy gets its name.
+    private func targetCaching(_ source: Disk) -> ImageFile.Caching {
+        source.sizeBytes % Conversion.largestBlockBytes == 0 ? .directWherePossible : .buffered
+    }
+
+    /// No file system asks for more of direct I/O.
+    private static let largestBlockBytes: UInt64 = 4096
 
     private func emptyImage(ofSizeBytes sizeBytes: UInt64) throws(ImageToolError) -> ([UInt8], UInt64) {
         if let limitation = geometry.qemuLimitation, limitation.preventsOpening, !allowsWhatQEMUCannotOpen {

@@ -25,8 +25,11 @@ final class DiskCopy {
     private var freeSlots: [Int]
     private var reading = 0
     private var writing = 0
-    private var doneBytes: UInt64 = 0
     private var failure: ImageToolError?
+    /// Bytes of reads that were started since the disks' loops last had a turn.
+    private var startedBytes = 0
+
+    private static let turnBytes = 256 << 10
 
     private struct Slot {
         var start: UInt64 = 0
@@ -50,20 +53,33 @@ final class DiskCopy {
     }
 
     /// Copies the parts of `range` that `wanted` picks; those it does not pick stay as they are in the target.
+    ///
+    /// A target that takes whole blocks only gets those that lie partly in data as data, and the others as zeros; nothing
+    /// may be left out then, and the range must consist of whole blocks.
     func run(
         _ range: Range<UInt64>, map: DiskMap, progress: (@Sendable (Double) -> Void)?,
         wanted: (DiskExtent) -> Bool = { _ in true }
     ) throws(ImageToolError) {
+        let unit = target.offsetAlignmentBytes
+        precondition(range.lowerBound % unit == 0 && range.upperBound % unit == 0, "blocks that are not whole")
+        var handledEnd = range.lowerBound
         var position = range.lowerBound
         while position < range.upperBound && failure == nil {
             let extent = try extent(at: position, limit: range.upperBound, map)
             position = extent.end
-            guard wanted(extent) else { continue }
-            if extent.kind == .data {
-                copy(extent)
-            } else if holes == .areMade {
-                makeZeros(extent)
+            guard wanted(extent) else {
+                handledEnd = position
+                continue
             }
+            let end = (extent.kind == .data ? extent.end + unit - 1 : extent.end) / unit * unit
+            guard handledEnd < end else { continue }
+            if extent.kind == .data {
+                copy(handledEnd..<end)
+            } else if holes == .areMade {
+                makeZeros(handledEnd..<end)
+            }
+            handledEnd = end
+            position = max(position, end)
             progress?(Double(position - range.lowerBound) / Double(range.count))
         }
         while reading + writing > 0 { step(waits: true) }
@@ -79,11 +95,11 @@ final class DiskCopy {
         }
     }
 
-    private func copy(_ extent: DiskExtent) {
-        var position = extent.start
-        while position < extent.end, failure == nil {
+    private func copy(_ range: Range<UInt64>) {
+        var position = range.lowerBound
+        while position < range.upperBound, failure == nil {
             let unit = UInt64(Disk.largestRequestBytes)
-            let end = min((position / unit + 1) * unit, extent.end)
+            let end = min((position / unit + 1) * unit, range.upperBound)
             let slot = takeSlot()
             slots[slot] = Slot(start: position, byteCount: Int(end - position))
             reading += 1
@@ -91,14 +107,18 @@ final class DiskCopy {
                 slot,
                 BlockRequest(.read, deviceOffset: position, byteCount: end - position, buffer: address(slot)))
             position = end
+            startedBytes += slots[slot].byteCount
+            // The target's disk has work as soon as there is any.
+            if startedBytes >= DiskCopy.turnBytes { step(waits: false) }
         }
     }
 
-    private func makeZeros(_ extent: DiskExtent) {
+    private func makeZeros(_ range: Range<UInt64>) {
         let slot = takeSlot()
-        slots[slot] = Slot(start: extent.start)
+        slots[slot] = Slot(start: range.lowerBound)
         writing += 1
-        target.start(slot, BlockRequest(.writeZeroes, deviceOffset: extent.start, byteCount: extent.length))
+        target.start(
+            slot, BlockRequest(.writeZeroes, deviceOffset: range.lowerBound, byteCount: UInt64(range.count)))
     }
 
     private func address(_ slot: Int) -> UnsafeMutableRawPointer {
@@ -114,6 +134,7 @@ final class DiskCopy {
 
     /// Handles what both disks have finished, waiting for one of them if nothing has.
     private func step(waits: Bool) {
+        startedBytes = 0
         source.turn(waits: false)
         target.turn(waits: false)
         if reap() || !waits { return }

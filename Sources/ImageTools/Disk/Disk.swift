@@ -30,21 +30,23 @@ public final class Disk: @unchecked Sendable {
     /// - Parameters:
     ///   - shownAs: the name in messages, where it is not the path.
     ///   - sharing: read without locks.
+    ///   - caching: of the disk's own file; where it is direct, requests must be made of blocks of
+    ///     `offsetAlignmentBytes`, and so must their buffers.
     public init(
         path: String, shownAs shown: String? = nil, format: DiskFormat, isReadOnly: Bool, sharing: Bool = false,
-        depth: Int = Disk.usualDepth
+        caching: ImageFile.Caching = .buffered, depth: Int = Disk.usualDepth
     ) throws(ImageToolError) {
         self.path = shown ?? path
         self.format = format
         self.depth = depth
         switch format {
         case .raw:
-            let disk = try RawDisk(path: path, isReadOnly: isReadOnly, sharing: sharing, depth: depth)
+            let disk = try RawDisk(path: path, isReadOnly: isReadOnly, sharing: sharing, caching: caching, depth: depth)
             backend = .raw(disk)
             sizeBytes = disk.sizeBytes
         case .qed:
             let engine = try Disk.engine(
-                path, isReadOnly: isReadOnly, locking: sharing ? .none : .all, depth: depth)
+                path, isReadOnly: isReadOnly, locking: sharing ? .none : .all, caching: caching, depth: depth)
             backend = .qed(engine)
             sizeBytes = engine.image.sizeBytes
         }
@@ -72,11 +74,11 @@ public final class Disk: @unchecked Sendable {
 
     private static func engine(
         _ path: String, isReadOnly: Bool, locking: ChainLocking, opensBackingFiles: Bool = true,
-        sizeBytes: UInt64? = nil, depth: Int
+        sizeBytes: UInt64? = nil, caching: ImageFile.Caching = .buffered, depth: Int
     ) throws(ImageToolError) -> LocalEngine {
         do {
             var chain = try ImageChain.open(
-                path: path, isReadOnly: isReadOnly, caching: .buffered, locking: locking,
+                path: path, isReadOnly: isReadOnly, caching: caching, locking: locking,
                 opensBackingFiles: opensBackingFiles)
             if let sizeBytes, case .qed(var header, let fileSizeBytes) = chain[0].member {
                 try header.setImageSize(bytes: sizeBytes)
@@ -145,6 +147,16 @@ public final class Disk: @unchecked Sendable {
         }
     }
 
+    /// Reads a range with as many requests at once as the disk takes.
+    func read(_ deviceOffset: UInt64, byteCount: Int, into buffer: UnsafeMutableRawPointer) throws(ImageToolError) {
+        try perform(
+            stride(from: 0, to: byteCount, by: Disk.largestRequestBytes).map {
+                BlockRequest(
+                    .read, deviceOffset: deviceOffset + UInt64($0),
+                    byteCount: UInt64(min(Disk.largestRequestBytes, byteCount - $0)), buffer: buffer + $0)
+            })
+    }
+
     /// Makes everything durable and lets go of the file.
     public func close() throws(ImageToolError) {
         guard isOpen else { return }
@@ -182,6 +194,14 @@ public final class Disk: @unchecked Sendable {
             case .raw(let disk): [disk.file]
             }
         for file in files { _ = posix_fadvise(file.descriptor, 0, 0, POSIX_FADV_DONTNEED) }
+    }
+
+    /// What offsets and lengths of requests must be multiples of.
+    var offsetAlignmentBytes: UInt64 {
+        switch backend {
+        case .qed(let engine): UInt64(engine.chain[0].file.alignment.offsetBytes)
+        case .raw(let disk): UInt64(disk.file.alignment.offsetBytes)
+        }
     }
 
     /// The image's geometry; nil for a raw disk.
