@@ -28,9 +28,11 @@ final class RawDisk: @unchecked Sendable {
     private static let zeroBytes = 1 << 20
     private let zeros = PageBuffer(byteCount: RawDisk.zeroBytes)
 
-    init(path: String, isReadOnly: Bool, sharing: Bool, depth: Int) throws(ImageToolError) {
+    init(
+        path: String, isReadOnly: Bool, sharing: Bool, depth: Int, policy: BackingPolicy? = nil
+    ) throws(ImageToolError) {
         file = try ImageFile.openedForTool(
-            path, isReadOnly ? .readOnly : .readWrite, sharing: sharing, allowBlockDevice: true)
+            path, isReadOnly ? .readOnly : .readWrite, sharing: sharing, allowBlockDevice: true, policy: policy)
         do throws(Errno) { loop = try RingLoop(entries: 256, completionEntries: 1024) } catch { throw .noRing(error) }
         let sector = QEDLimits.sectorSizeBytes
         sizeBytes = (file.sizeBytes + sector - 1) / sector * sector
