@@ -15,7 +15,7 @@ public struct QEMUVerdict: Equatable, Sendable {
         }
         func count(_ key: String) -> UInt64 { object[key] as? UInt64 ?? 0 }
         let editor = try ImageEditor(path)
-        let clusters = try editor.fileSizeBytes / editor.clusterSizeBytes
+        let clusters = try (editor.fileSizeBytes + 511) / 512 * 512 / editor.clusterSizeBytes
         corruptions = count("corruptions")
         leaks = count("leaks") - clusters / (editor.clusterSizeBytes - 1)
         allocated = count("allocated-clusters")
