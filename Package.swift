@@ -113,7 +113,7 @@ let package = Package(
         .testTarget(
             name: "SimulationTests",
             dependencies: ["Simulation", "QEDEngine", "TestSupport"], swiftSettings: swiftSettings),
-        .testTarget(name: "QEDFormatTests", dependencies: ["QEDFormat"], swiftSettings: swiftSettings),
+        .testTarget(name: "QEDFormatTests", dependencies: ["QEDFormat", "TestSupport"], swiftSettings: swiftSettings),
         .testTarget(
             name: "DeviceServerTests",
             dependencies: ["DeviceServer", .product(name: "SystemPackage", package: "swift-system")],
@@ -126,6 +126,14 @@ let package = Package(
             swiftSettings: swiftSettings),
         .testTarget(
             name: "CommandLineTests", dependencies: ["qed-ublk", "DeviceServer", "TestSupport"], swiftSettings: swiftSettings),
+        // Images that are made to hurt, and damage, against the program itself.
+        .testTarget(
+            name: "HostileImageTests",
+            dependencies: [
+                "qed-ublk", "DeviceServer", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage", "TestSupport",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: swiftSettings),
         // What several test targets need: programs to run, directories to run them in.
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: swiftSettings),
     ]

@@ -2,12 +2,59 @@
 #include "csupport_file.h"
 
 #include <linux/fs.h>
+#include <linux/magic.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <sys/vfs.h>
 
-int32_t cs_open(const char *path, uint32_t flags) {
+int32_t cs_find(const char *path, uint32_t flags) {
+    int descriptor = -1;
+    if (flags & CS_FIND_NO_MAGIC_LINKS) {
+        struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_NO_MAGICLINKS};
+        descriptor = (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
+        if (descriptor >= 0) return descriptor;
+        /* Before Linux 5.6, or in a sandbox that does not know the call. */
+        if (errno != ENOSYS && errno != EPERM) return -errno;
+    }
+    descriptor = open(path, O_PATH | O_CLOEXEC);
+    return descriptor < 0 ? -errno : descriptor;
+}
+
+int32_t cs_type_of(int32_t found) {
+    struct stat status;
+    return fstat(found, &status) != 0 ? -errno : (int32_t)(status.st_mode & S_IFMT);
+}
+
+int32_t cs_is_kernel_interface(int32_t found) {
+    static const unsigned long interfaces[] = {
+        PROC_SUPER_MAGIC, SYSFS_MAGIC, DEBUGFS_MAGIC, TRACEFS_MAGIC, SECURITYFS_MAGIC, CGROUP_SUPER_MAGIC,
+        CGROUP2_SUPER_MAGIC, BPF_FS_MAGIC, EFIVARFS_MAGIC, PSTOREFS_MAGIC, SELINUX_MAGIC, SMACK_MAGIC,
+        BINFMTFS_MAGIC, DEVPTS_SUPER_MAGIC, RDTGROUP_SUPER_MAGIC, NSFS_MAGIC, 0x62656570 /* configfs */,
+    };
+    struct statfs status;
+    if (fstatfs(found, &status) != 0) return -errno;
+    for (size_t i = 0; i < sizeof interfaces / sizeof *interfaces; i++) {
+        if ((unsigned long)status.f_type == interfaces[i]) return 1;
+    }
+    return 0;
+}
+
+static void name_descriptor(int32_t descriptor, char name[32]) { snprintf(name, 32, "/proc/self/fd/%d", descriptor); }
+
+int64_t cs_path_of(int32_t found, char *buffer, uint64_t buffer_bytes) {
+    char name[32];
+    name_descriptor(found, name);
+    ssize_t count = readlink(name, buffer, buffer_bytes);
+    return count < 0 ? -errno : count;
+}
+
+int32_t cs_open_found(int32_t found, uint32_t flags) {
+    char name[32];
+    name_descriptor(found, name);
     int mode = O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
     mode |= (flags & CS_OPEN_WRITE) ? O_RDWR : O_RDONLY;
     if (flags & CS_OPEN_DIRECT) mode |= O_DIRECT;
-    int descriptor = open(path, mode);
+    int descriptor = open(name, mode);
     if (descriptor < 0) return -errno;
     /* io_uring would answer EAGAIN instead of waiting for the disk while the flag stays. */
     int status = fcntl(descriptor, F_GETFL);

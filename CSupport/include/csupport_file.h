@@ -21,9 +21,23 @@ enum : int32_t {
     CS_FALLOCATE_ZERO_RANGE = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
 };
 
-/* Opens without waiting for a FIFO's writer and without following the terminal; the caller checks the type. */
+/* Finds a file, symbolic links followed, without opening it: nothing happens to what it is, be it a FIFO or a device.
+ * With CS_FIND_NO_MAGIC_LINKS not through the links of /proc that lead to what some process has open (ELOOP). */
+enum : uint32_t { CS_FIND_NO_MAGIC_LINKS = 1 };
+int32_t cs_find(const char *path, uint32_t flags);
+
+/* The S_IFMT bits of what was found. */
+int32_t cs_type_of(int32_t found);
+
+/* 1: it lies in a file system that is no storage but an interface of the kernel, like those of /proc and /sys. */
+int32_t cs_is_kernel_interface(int32_t found);
+
+/* Where it really is, not terminated; the number of bytes. */
+int64_t cs_path_of(int32_t found, char *buffer, uint64_t buffer_bytes);
+
+/* Opens the very file that was found, or is open; needs /proc. Does not wait. */
 enum : uint32_t { CS_OPEN_WRITE = 1, CS_OPEN_DIRECT = 2 };
-int32_t cs_open(const char *path, uint32_t flags);
+int32_t cs_open_found(int32_t found, uint32_t flags);
 
 /* Turns O_DIRECT off. */
 int32_t cs_clear_direct(int32_t descriptor);

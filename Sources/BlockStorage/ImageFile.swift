@@ -35,39 +35,33 @@ public final class ImageFile: @unchecked Sendable {
 
     /// Opens and locks `path`.
     ///
-    /// Never waits (a FIFO is refused, not read), follows symbolic links, accepts regular files and, where
-    /// `allowBlockDevice`, block devices.
+    /// Follows symbolic links, accepts regular files and, where `allowBlockDevice`, block devices. Whatever else is there
+    /// is not even opened: a FIFO would wait, and some devices act when they are opened.
+    /// - Parameter policy: what holds where an image names the file; nil where the user does.
     public init(
-        path: String, access: Access, caching: Caching, lock: FileLock?, allowBlockDevice: Bool = false
+        path: String, access: Access, caching: Caching, lock: FileLock?, allowBlockDevice: Bool = false,
+        policy: BackingPolicy? = nil
     ) throws(ImageFileError) {
+        let found = cs_find(path, policy == nil ? 0 : CS_FIND_NO_MAGIC_LINKS)
+        guard found >= 0 else { throw ImageFileError(path: path, opening: Errno(rawValue: -found)) }
+        defer { cs_close(found) }
+        let type = UInt32(bitPattern: cs_type_of(found))
+        guard type == CS_TYPE_REGULAR || (allowBlockDevice && type == CS_TYPE_BLOCK) else {
+            throw .notARegularFile(path: path)
+        }
+        if let policy { try policy.check(found, path: path, isBlockDevice: type == CS_TYPE_BLOCK) }
+
         let writeFlag: UInt32 = access == .readWrite ? CS_OPEN_WRITE : 0
-        var descriptor = cs_open(path, writeFlag)
+        var alignment = StorageAlignment.none
+        var opened: Int32 = -1
+        if caching == .directWherePossible, let direct = ImageFile.directAlignment(of: found) {
+            opened = cs_open_found(found, writeFlag | CS_OPEN_DIRECT)
+            if opened >= 0 { alignment = direct }
+        }
+        let descriptor = opened >= 0 ? opened : cs_open_found(found, writeFlag)
         guard descriptor >= 0 else { throw ImageFileError(path: path, opening: Errno(rawValue: -descriptor)) }
         var keep = false
         defer { if !keep { cs_close(descriptor) } }
-
-        var status = cs_file_identity()
-        let identified = cs_identify(descriptor, &status)
-        guard identified == 0 else { throw ImageFileError(path: path, opening: Errno(rawValue: -identified)) }
-        guard status.type == CS_TYPE_REGULAR || (allowBlockDevice && status.type == CS_TYPE_BLOCK) else {
-            throw .notARegularFile(path: path)
-        }
-
-        var alignment = StorageAlignment.none
-        if caching == .directWherePossible, let direct = ImageFile.directAlignment(of: descriptor) {
-            let again = cs_open(path, writeFlag | CS_OPEN_DIRECT)
-            if again >= 0 {
-                var reopened = cs_file_identity()
-                if cs_identify(again, &reopened) == 0, reopened.device == status.device, reopened.inode == status.inode {
-                    cs_close(descriptor)
-                    descriptor = again
-                    alignment = direct
-                } else {
-                    cs_close(again)
-                    throw .changedWhileOpening(path: path)
-                }
-            }
-        }
 
         if let lock {
             do { try lock.takePatiently(on: descriptor) } catch .resourceTemporarilyUnavailable {
@@ -77,7 +71,9 @@ public final class ImageFile: @unchecked Sendable {
             }
         }
         // The length is read under the lock: before it another program could still have been changing it.
-        guard cs_identify(descriptor, &status) == 0 else { throw ImageFileError(path: path, opening: .ioError) }
+        var status = cs_file_identity()
+        let identified = cs_identify(descriptor, &status)
+        guard identified == 0 else { throw ImageFileError(path: path, opening: Errno(rawValue: -identified)) }
 
         self.path = path
         self.lock = lock
@@ -86,7 +82,7 @@ public final class ImageFile: @unchecked Sendable {
         self.alignment = alignment
         identity = Identity(device: status.device, inode: status.inode)
         sizeBytes = status.size_bytes
-        isBlockDevice = status.type == CS_TYPE_BLOCK
+        isBlockDevice = type == CS_TYPE_BLOCK
         keep = true
     }
 
@@ -126,7 +122,7 @@ public final class ImageFile: @unchecked Sendable {
     public func readBytes(fileOffset: UInt64 = 0, byteCount: Int) throws(ImageFileError) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: byteCount)
         // Through a second, buffered descriptor of the same file: direct I/O would ask for alignment.
-        let reader = cs_open("/proc/self/fd/\(descriptor)", 0)
+        let reader = cs_open_found(descriptor, 0)
         guard reader >= 0 else { throw ImageFileError(path: path, opening: Errno(rawValue: -reader)) }
         defer { cs_close(reader) }
         let count = bytes.withUnsafeMutableBytes { cs_pread_fully(reader, $0.baseAddress, UInt64(byteCount), fileOffset) }
@@ -159,6 +155,12 @@ public enum ImageFileError: Error, Equatable, Sendable, CustomStringConvertible 
     case notFound(path: String)
     case noPermission(path: String)
     case notARegularFile(path: String)
+    /// A directory is needed.
+    case notADirectory(path: String)
+    /// An image names a block device, and the user has not allowed that.
+    case blockDevice(path: String)
+    /// An image names a file that is really elsewhere than the user allows.
+    case outsideDirectories(path: String, actualPath: String)
     case inUse(path: String)
     case cannotLock(path: String, errno: Errno)
     case changedWhileOpening(path: String)
@@ -167,9 +169,10 @@ public enum ImageFileError: Error, Equatable, Sendable, CustomStringConvertible 
 
     init(path: String, opening errno: Errno) {
         switch errno {
-        case .noSuchFileOrDirectory, .notDirectory: self = .notFound(path: path)
+        // A name that is too long for any file is the name of none.
+        case .noSuchFileOrDirectory, .notDirectory, .fileNameTooLong: self = .notFound(path: path)
         case .permissionDenied, .notPermitted, .readOnlyFileSystem: self = .noPermission(path: path)
-        case .isDirectory: self = .notARegularFile(path: path)
+        case .isDirectory, .tooManySymbolicLinkLevels: self = .notARegularFile(path: path)
         default: self = .cannotOpen(path: path, errno: errno)
         }
     }
@@ -179,6 +182,12 @@ public enum ImageFileError: Error, Equatable, Sendable, CustomStringConvertible 
         case .notFound(let path): "\(path): no such file"
         case .noPermission(let path): "\(path): no permission to open it; run as its owner or root, or open it read-only"
         case .notARegularFile(let path): "\(path): not a regular file; give the path of an image file"
+        case .notADirectory(let path): "\(path): not a directory"
+        case .blockDevice(let path):
+            "\(path): a block device, which an image may name only where --backing-devices allows it"
+        case .outsideDirectories(let path, let actualPath):
+            "\(path): lies outside the directories that --backing-dir allows"
+                + (actualPath == path ? "" : " (it is really \(actualPath))")
         case .inUse(let path):
             "\(path): in use by another program (it holds the image's lock); close that program, or remove its device, first"
         case .cannotLock(let path, let errno): "\(path): its file system cannot lock it (\(errno)); move it to a local one"

@@ -13,9 +13,11 @@ final class ImageSession {
     private let sessionFile: SessionFile?
 
     /// Opens and locks the image and its chain.
-    init(path: String, isReadOnly: Bool) throws(ServerError) {
+    init(path: String, isReadOnly: Bool, backing: BackingPolicy = .plainFiles) throws(ServerError) {
         let chain: [ChainFile]
-        do { chain = try ImageChain.open(path: path, isReadOnly: isReadOnly) } catch { throw .chain(error) }
+        do { chain = try ImageChain.open(path: path, isReadOnly: isReadOnly, policy: backing) } catch {
+            throw .chain(error)
+        }
         if case .qed(let header, _) = chain[0].member, header.imageSizeBytes == 0 { throw .emptyImage(path: path) }
         let loop = try ImageSession.makeLoop()
         defer { loop.close() }

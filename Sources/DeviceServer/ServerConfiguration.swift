@@ -7,6 +7,8 @@ import Ublk
 public struct ServerConfiguration: Sendable {
     public var imagePath: String
     public var isReadOnly = false
+    /// For the backing files, which images name.
+    public var backing = BackingPolicy.plainFiles
     /// Hardware queues; the driver caps them to the number of processors.
     public var queues = 1
     /// Requests that a queue can have under way.

@@ -44,7 +44,7 @@ struct AddCommand: ParsableCommand {
     private func serve() throws {
         // stdout is scripted: the path alone.
         LoggingSystem.bootstrap(StreamLogHandler.standardError)
-        let server = try Server(device.configuration, log: Logger(label: "qed-ublk"))
+        let server = try Server(try device.configuration(), log: Logger(label: "qed-ublk"))
         var failure: OutputError?
         try server.run { _, path in
             do throws(OutputError) { try printOutput(path) } catch { failure = error }
@@ -68,7 +68,7 @@ struct ServeCommand: ParsableCommand {
         let add = FileDescriptor(rawValue: 3)
         var deviceID: UInt32?
         do {
-            let server = try Server(device.configuration, log: Logger(label: "qed-ublk"))
+            let server = try Server(try device.configuration(), log: Logger(label: "qed-ublk"))
             try server.run { id, path in
                 deviceID = id
                 do { try ServerLog.publish(deviceID: id) } catch { return false }
@@ -79,7 +79,8 @@ struct ServeCommand: ParsableCommand {
         } catch {
             // Afterwards the log has it.
             if deviceID == nil {
-                _ = try? add.writeAll(BackgroundServer.Report.failed(error.exitStatus, "\(error)").line.utf8)
+                let status = (error as? any ReportableError)?.exitStatus ?? .failure
+                _ = try? add.writeAll(BackgroundServer.Report.failed(status, "\(error)").line.utf8)
             }
             throw error
         }

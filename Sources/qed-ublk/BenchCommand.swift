@@ -65,6 +65,8 @@ struct BenchCommand: ParsableCommand {
     @Flag(help: "At offsets drawn at random from the image, each a multiple of the request's size, instead of in steps.")
     var random = false
 
+    @OptionGroup var backing: BackingOptions
+
     @Flag(help: "As JSON, with what the storage was asked for.")
     var json = false
 
@@ -83,7 +85,7 @@ struct BenchCommand: ParsableCommand {
         let engine = try LocalEngine(
             path: image, options: ImageOptions(isReadOnly: !write), depth: depth + 1,
             largestRequestBytes: Int(bufferSize), caching: cache.fileCaching,
-            backingCaching: backingCache.fileCaching)
+            backingCaching: backingCache.fileCaching, policy: try backing.policy())
         let work = BenchWork(
             count: count, depth: depth, sizeBytes: bufferSize, stepBytes: stepSize ?? bufferSize, deviceOffset: offset,
             isWrite: write, flushInterval: flushInterval, drains: !noDrain, pattern: pattern, isRandom: random,

@@ -108,6 +108,11 @@ extension CheckCommand {
                 "Data may be corrupted, or further writes to the image may corrupt it.",
             ]
         }
+        if let sizeBytes = report.fileSizeToKeepCutClusters {
+            lines.append(
+                "The file ends inside a cluster in use. To keep what is left of it, make the file longer before any "
+                    + "repair: truncate -s \(sizeBytes) \(file)")
+        }
         if report.leakedClusters > 0 {
             lines += [
                 "", "\(report.leakedClusters) leaked clusters were found on the image.",
@@ -186,6 +191,7 @@ extension CheckCommand {
         }
         add("corruptions", report.corruptions)
         add("leaks", report.leakedClusters)
+        add("file-size-to-keep-cut-clusters", report.fileSizeToKeepCutClusters ?? 0)
         if !report.invalidList.isEmpty {
             members.append(.init("invalid-entries", .array(report.invalidList.map(CheckCommand.json))))
         }

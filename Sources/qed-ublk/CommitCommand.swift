@@ -29,11 +29,12 @@ struct CommitCommand: ParsableCommand {
     @Flag(name: [.customShort("d"), .long], help: "Keep the overlay as it is.")
     var keep = false
 
+    @OptionGroup var backing: BackingOptions
     @OptionGroup var output: OutputOption
     @OptionGroup var progress: ProgressOptions
 
     func run() throws {
-        try ImageCommit(path: file, keepsOverlay: keep).run(progress: progress.bar)
+        try ImageCommit(path: file, keepsOverlay: keep, policy: try backing.policy()).run(progress: progress.bar)
         try output.report("Image committed.", [.init("filename", .string(file))], quiet: progress.quiet)
     }
 }

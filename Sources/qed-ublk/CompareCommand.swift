@@ -1,6 +1,8 @@
 import ArgumentParser
+import BlockStorage
 import DeviceServer
 import ImageTools
+import QEDEngine
 
 struct CompareCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -39,14 +41,21 @@ struct CompareCommand: ParsableCommand {
 
     @OptionGroup var output: OutputOption
     @OptionGroup var sharing: SharingOption
+    @OptionGroup var backing: BackingOptions
     @OptionGroup var progress: ProgressOptions
 
     func run() throws {
+        let policy: BackingPolicy
+        do throws(ImageFileError) { policy = try backing.policy() } catch {
+            throw ComparisonFailure(error: .read(.file(error)))
+        }
         let outcome: DiskComparison.Outcome
         do throws(ImageToolError) {
             let disks = (
-                try Disk(path: first, format: format, isReadOnly: true, sharing: sharing.forceShare),
-                try Disk(path: second, format: secondFormat, isReadOnly: true, sharing: sharing.forceShare)
+                try Disk(
+                    path: first, format: format, isReadOnly: true, sharing: sharing.forceShare, policy: policy),
+                try Disk(
+                    path: second, format: secondFormat, isReadOnly: true, sharing: sharing.forceShare, policy: policy)
             )
             outcome = try DiskComparison(disks.0, disks.1, isStrict: strict).run(progress: progress.bar)
         } catch {

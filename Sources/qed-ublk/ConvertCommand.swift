@@ -57,6 +57,7 @@ struct ConvertCommand: ParsableCommand {
     var parallel = Disk.usualDepth
 
     @OptionGroup var sharing: SharingOption
+    @OptionGroup var backing: BackingOptions
     @OptionGroup var progress: ProgressOptions
 
     func validate() throws {
@@ -76,6 +77,7 @@ struct ConvertCommand: ParsableCommand {
         conversion.verifies = verify
         conversion.sharing = sharing.forceShare
         conversion.depth = parallel
+        conversion.policy = try backing.policy()
         try conversion.run(progress: progress.bar)
     }
 }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import BlockStorage
 import DeviceServer
 
 /// What `add` can be told about the device.
@@ -18,17 +19,20 @@ struct DeviceOptions: ParsableArguments {
     @Flag(name: [.customShort("r"), .long], help: "Serve it read-only: the image is not changed in any way.")
     var readOnly = false
 
+    @OptionGroup var backing: BackingOptions
+
     func validate() throws {
         guard (1...4096).contains(queues) else { throw ValidationError("--queues must be between 1 and 4096") }
         guard (1...4096).contains(depth) else { throw ValidationError("--depth must be between 1 and 4096") }
     }
 
-    var configuration: ServerConfiguration {
+    func configuration() throws(ImageFileError) -> ServerConfiguration {
         var configuration = ServerConfiguration(imagePath: image)
         configuration.queues = queues
         configuration.queueDepth = depth
         configuration.deviceID = id
         configuration.isReadOnly = readOnly
+        configuration.backing = try backing.policy()
         return configuration
     }
 
@@ -37,6 +41,6 @@ struct DeviceOptions: ParsableArguments {
         var arguments = ["--queues", "\(queues)", "--depth", "\(depth)"]
         if let id { arguments += ["--id", "\(id)"] }
         if readOnly { arguments.append("--read-only") }
-        return arguments + ["--", image]
+        return arguments + backing.arguments + ["--", image]
     }
 }

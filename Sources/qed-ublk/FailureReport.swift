@@ -76,7 +76,8 @@ extension ImageFileError: ReportableError {
         switch self {
         case .notFound: .notFound
         case .noPermission: .noPermission
-        case .notARegularFile: .unusableImage
+        case .notARegularFile, .blockDevice, .outsideDirectories: .unusableImage
+        case .notADirectory: .usage
         case .inUse, .changedWhileOpening: .busy
         case .cannotLock, .cannotOpen, .cannotRead: .failure
         }
@@ -110,7 +111,7 @@ extension ChainError: ReportableError {
     var exitStatus: ExitStatus {
         switch self {
         case .image(let error, _): error.exitStatus
-        case .backingFormatUnknown, .backingName, .loop, .tooLong: .unusableImage
+        case .backingFormatUnknown, .backingName, .backingRefused, .loop, .tooLong: .unusableImage
         }
     }
 }

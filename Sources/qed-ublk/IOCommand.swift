@@ -35,6 +35,7 @@ struct IOCommand: ParsableCommand {
 
     @OptionGroup var output: OutputOption
     @OptionGroup var sharing: SharingOption
+    @OptionGroup var backing: BackingOptions
 
     @Flag(name: [.customShort("q"), .long], help: "Print nothing but errors and what was asked for.")
     var quiet = false
@@ -49,7 +50,7 @@ struct IOCommand: ParsableCommand {
     func run() throws {
         let disk = try Disk(
             path: file, format: format, isReadOnly: !commands.contains { $0.changesTheDisk },
-            sharing: sharing.forceShare)
+            sharing: sharing.forceShare, policy: try backing.policy())
         var player = DiskScriptPlayer(disk)
         try player.check(commands)
         var steps: [DiskScriptPlayer.Step] = []

@@ -29,10 +29,17 @@ struct InfoCommand: ParsableCommand {
     @Flag(help: "Show the backing files too.")
     var backingChain = false
 
+    @OptionGroup var backing: BackingOptions
     @OptionGroup var output: OutputOption
 
     @Flag(name: [.customShort("U"), .long], help: "Accepted for the sake of scripts: no lock is taken anyway.")
     var forceShare = false
+
+    func validate() throws {
+        guard backingChain || !backing.isGiven else {
+            throw ValidationError("without --backing-chain no backing file is opened: leave the options for them out")
+        }
+    }
 
     func run() throws {
         guard backingChain else {
@@ -43,7 +50,7 @@ struct InfoCommand: ParsableCommand {
             }
             return
         }
-        let members = try ChainDescription(reading: file).members
+        let members = try ChainDescription(reading: file, policy: try backing.policy()).members
         switch output.output {
         case .human: try printOutput(members.map(\.text).joined(separator: "\n\n"))
         case .json: try printOutput(JSONValue.array(members.map(\.json)).indented())

@@ -41,6 +41,7 @@ struct MeasureCommand: ParsableCommand {
     @OptionGroup var geometryOptions: GeometryOptions
     @OptionGroup var output: OutputOption
     @OptionGroup var sharing: SharingOption
+    @OptionGroup var backing: BackingOptions
 
     func validate() throws {
         guard (file == nil) != (size == nil) else { throw ValidationError("give either a file or --size") }
@@ -68,7 +69,8 @@ struct MeasureCommand: ParsableCommand {
                     ? Measurement(rawSizeBytes: size)
                     : try Measurement(qedSizeBytes: size, geometry: try geometryOptions.geometry())
             }
-            let map = try DiskMap.open(path: file ?? "", format: format, sharing: sharing.forceShare)
+            let map = try DiskMap.open(
+                path: file ?? "", format: format, sharing: sharing.forceShare, policy: try backing.policy())
             return outputFormat == .raw
                 ? Measurement(rawSizeBytes: map.sizeBytes)
                 : try Measurement(converting: map, to: try geometryOptions.geometry())

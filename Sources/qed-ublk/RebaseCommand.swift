@@ -41,6 +41,7 @@ struct RebaseCommand: ParsableCommand {
     @Flag(name: [.customShort("u"), .long], help: "Change the name only. The disk's contents change with it.")
     var unsafe = false
 
+    @OptionGroup var backingOptions: BackingOptions
     @OptionGroup var output: OutputOption
     @OptionGroup var progress: ProgressOptions
 
@@ -53,7 +54,8 @@ struct RebaseCommand: ParsableCommand {
 
     func run() throws {
         let new = backing.isEmpty ? nil : backingFormat.map { ImageCreation.Backing(name: backing, format: $0) }
-        try ImageRebase(path: file, backing: new, isUnsafe: unsafe).run(progress: progress.bar)
+        try ImageRebase(path: file, backing: new, isUnsafe: unsafe, policy: try backingOptions.policy())
+            .run(progress: progress.bar)
         try output.report(
             nil, [.init("filename", .string(file)), .init("backing-filename", .string(backing))], quiet: progress.quiet)
     }
@@ -83,11 +85,12 @@ struct FlattenCommand: ParsableCommand {
     @Argument(help: "The overlay.", transform: PathArgument.parse)
     var file: String
 
+    @OptionGroup var backingOptions: BackingOptions
     @OptionGroup var output: OutputOption
     @OptionGroup var progress: ProgressOptions
 
     func run() throws {
-        try ImageRebase(path: file, backing: nil).run(progress: progress.bar)
+        try ImageRebase(path: file, backing: nil, policy: try backingOptions.policy()).run(progress: progress.bar)
         try output.report(nil, [.init("filename", .string(file))], quiet: progress.quiet)
     }
 }

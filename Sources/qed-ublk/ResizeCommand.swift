@@ -38,6 +38,7 @@ struct ResizeCommand: ParsableCommand {
     @Option(name: [.customShort("f"), .long], help: ArgumentHelp("What the file is: raw or qed.", valueName: "format"))
     var format = DiskFormat.qed
 
+    @OptionGroup var backing: BackingOptions
     @OptionGroup var output: OutputOption
 
     @Flag(name: [.customShort("q"), .long], help: "Print nothing but errors.")
@@ -52,7 +53,9 @@ struct ResizeCommand: ParsableCommand {
     }
 
     func run() throws {
-        let size = try ImageResize(path: file, format: format, change: self.size, allowsShrinking: shrink).run()
+        let size = try ImageResize(
+            path: file, format: format, change: self.size, allowsShrinking: shrink, policy: try backing.policy()
+        ).run()
         try output.report(
             "Image resized.", [.init("filename", .string(file)), .init("virtual-size", JSONValue(size))], quiet: quiet)
     }

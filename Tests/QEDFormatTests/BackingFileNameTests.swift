@@ -1,4 +1,5 @@
 import QEDFormat
+import TestSupport
 import Testing
 
 @Suite struct BackingFileNameTests {

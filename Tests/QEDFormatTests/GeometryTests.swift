@@ -1,4 +1,5 @@
 import QEDFormat
+import TestSupport
 import Testing
 
 private let kibi: UInt64 = 1 << 10
@@ -95,7 +96,7 @@ private let pebi: UInt64 = 1 << 50
     }
 
     @Test func translationAgreesWithDivision() throws {
-        var random = SeededGenerator(seed: 1)
+        var random = SeededNumbers(seed: 1)
         for row in Self.rows {
             let geometry = try QEDGeometry(clusterSizeBytes: row.cluster, tableSizeClusters: row.table)
             for _ in 0..<1000 {

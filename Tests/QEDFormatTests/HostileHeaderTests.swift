@@ -1,4 +1,5 @@
 import QEDFormat
+import TestSupport
 import Testing
 
 /// Headers that are damaged, odd or made to hurt.
@@ -260,7 +261,7 @@ import Testing
     /// headers with a few bits flipped. What is accepted must encode to the bytes it came from and keep the promises
     /// of the type.
     @Test func hundredThousandRandomHeadersNeverTrap() throws {
-        var random = SeededGenerator(seed: 3)
+        var random = SeededNumbers(seed: 3)
         var accepted = 0
         for round in 0..<100_000 {
             var bytes: [UInt8]

@@ -213,6 +213,10 @@ final class CheckPass<S: Storage>: @unchecked Sendable {
 
     private func note(invalid value: UInt64, _ reason: InvalidEntryReason, deviceOffset: UInt64, isL1: Bool) {
         report.invalidEntries += 1
+        if reason == .pastEndOfFile && value < structure.fileSizeBytes {
+            let end = value + (isL1 ? geometry.tableSizeBytes : geometry.clusterSizeBytes)
+            report.fileSizeToKeepCutClusters = max(report.fileSizeToKeepCutClusters ?? 0, end)
+        }
         guard isExact else { return }
         let imageSize = structure.header.imageSizeBytes
         let (end, overflow) = deviceOffset.addingReportingOverflow(

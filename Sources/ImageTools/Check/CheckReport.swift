@@ -21,6 +21,9 @@ public struct CheckReport: Sendable, Equatable {
     /// Tables that could not be read.
     public var unreadableTables: UInt64 = 0
     public var needsCheck = false
+    /// Where the file ends inside clusters that entries name: the length at which these would be whole. A repair drops
+    /// them, with what is left of them.
+    public var fileSizeToKeepCutClusters: UInt64?
 
     /// Lists of at most `CheckReport.listLimit` elements.
     public var invalidList: [InvalidEntry] = []

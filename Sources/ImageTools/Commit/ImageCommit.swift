@@ -10,15 +10,18 @@ public struct ImageCommit: Sendable {
     public var path: String
     /// Leaves the overlay as it is.
     public var keepsOverlay: Bool
+    /// For the files that images name, of which one is written.
+    public var policy: BackingPolicy
 
-    public init(path: String, keepsOverlay: Bool = false) {
+    public init(path: String, keepsOverlay: Bool = false, policy: BackingPolicy = .plainFiles) {
         self.path = path
         self.keepsOverlay = keepsOverlay
+        self.policy = policy
     }
 
     /// Blocks until it is durable. Every other overlay of the same backing file is worthless afterwards.
     public func run(progress: (@Sendable (Double) -> Void)? = nil) throws(ImageToolError) {
-        let image = try OfflineImage.sound(path: path)
+        let image = try OfflineImage.sound(path: path, withChainUnder: policy)
         guard let name = image.backingFileName else {
             throw .refused(path: path, reason: "has no backing file to commit to")
         }
@@ -33,7 +36,8 @@ public struct ImageCommit: Sendable {
         let size = image.structure.header.imageSizeBytes
         try growBase(basePath, format, to: size)
 
-        let base = try Disk(path: basePath, format: format, isReadOnly: false)
+        let base = try Disk(
+            path: basePath, format: format, isReadOnly: false, policy: policy, isNamedByImage: true)
         guard !base.identities.contains(image.file.identity) else {
             throw .chain(.loop(path: path, repeated: basePath))
         }
@@ -58,15 +62,15 @@ public struct ImageCommit: Sendable {
     private func growBase(_ path: String, _ format: DiskFormat, to size: UInt64) throws(ImageToolError) {
         switch format {
         case .qed:
-            let base = try OfflineImage.sound(path: path)
+            let base = try OfflineImage.sound(path: path, policy: policy)
             guard base.structure.header.imageSizeBytes < size else { return }
             var header = base.structure.header
             do throws(QEDFormatError) { try header.setImageSize(bytes: size) } catch {
                 throw .refused(path: path, reason: "cannot grow to the size of its overlay: \(error.fault)")
             }
-            try ImageResize.grow(base, to: size)
+            try ImageResize.grow(base, to: size, policy: policy)
         case .raw:
-            let base = try RawDisk(path: path, isReadOnly: false, sharing: false, depth: 1)
+            let base = try RawDisk(path: path, isReadOnly: false, sharing: false, depth: 1, policy: policy)
             guard base.sizeBytes < size else { return }
             guard !base.file.isBlockDevice else {
                 throw .refused(path: path, reason: "is smaller than its overlay, and a block device, which cannot grow")

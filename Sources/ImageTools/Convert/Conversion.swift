@@ -20,6 +20,8 @@ public struct Conversion: Sendable {
     public var verifies = false
     /// Read the source without locks.
     public var sharing = false
+    /// For the files that images name.
+    public var policy = BackingPolicy.plainFiles
     /// Requests under way at once.
     public var depth = Disk.usualDepth
 
@@ -33,7 +35,8 @@ public struct Conversion: Sendable {
     /// Blocks until the copy is durable. A new file has its name only then; whatever is thrown, an existing file of
     /// that name is as it was. Only a target that is kept may have been written in part.
     public func run(progress: (@Sendable (Double) -> Void)? = nil) throws(ImageToolError) {
-        let source = try Disk(path: source, format: sourceFormat, isReadOnly: true, sharing: sharing, depth: depth)
+        let source = try Disk(
+            path: source, format: sourceFormat, isReadOnly: true, sharing: sharing, depth: depth, policy: policy)
         if let identity = ImageFile.Identity(ofFileAt: target), source.identities.contains(identity) {
             throw .refused(path: target, reason: "is the source or one of its backing files; choose another target")
         }
@@ -42,7 +45,9 @@ public struct Conversion: Sendable {
     }
 
     private func copyIntoExisting(_ source: Disk, _ progress: (@Sendable (Double) -> Void)?) throws(ImageToolError) {
-        let disk = try Disk(path: target, format: targetFormat, isReadOnly: false, caching: targetCaching(source), depth: depth)
+        let disk = try Disk(
+            path: target, format: targetFormat, isReadOnly: false, caching: targetCaching(source), depth: depth,
+            policy: policy)
         guard disk.sizeBytes >= source.sizeBytes else {
             throw .refused(
                 path: target,
@@ -94,7 +99,7 @@ public struct Conversion: Sendable {
     }
 
     private func verify(_ source: Disk, _ path: String, shownAs shown: String) throws(ImageToolError) {
-        let copy = try Disk(path: path, shownAs: shown, format: targetFormat, isReadOnly: true)
+        let copy = try Disk(path: path, shownAs: shown, format: targetFormat, isReadOnly: true, policy: policy)
         copy.dropFromPageCache()
         if case .contentDiffers(let deviceOffset, _) = try DiskComparison(source, copy, isStrict: false).run() {
             throw .verificationFailed(path: shown, deviceOffset: deviceOffset)

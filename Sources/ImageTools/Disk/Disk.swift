@@ -32,21 +32,27 @@ public final class Disk: @unchecked Sendable {
     ///   - sharing: read without locks.
     ///   - caching: of the disk's own file; where it is direct, requests must be made of blocks of
     ///     `offsetAlignmentBytes`, and so must their buffers.
+    ///   - policy: for the files that images name.
+    ///   - isNamedByImage: the disk itself is such a file.
     public init(
         path: String, shownAs shown: String? = nil, format: DiskFormat, isReadOnly: Bool, sharing: Bool = false,
-        caching: ImageFile.Caching = .buffered, depth: Int = Disk.usualDepth
+        caching: ImageFile.Caching = .buffered, depth: Int = Disk.usualDepth, policy: BackingPolicy = .plainFiles,
+        isNamedByImage: Bool = false
     ) throws(ImageToolError) {
         self.path = shown ?? path
         self.format = format
         self.depth = depth
         switch format {
         case .raw:
-            let disk = try RawDisk(path: path, isReadOnly: isReadOnly, sharing: sharing, caching: caching, depth: depth)
+            let disk = try RawDisk(
+                path: path, isReadOnly: isReadOnly, sharing: sharing, caching: caching, depth: depth,
+                policy: isNamedByImage ? policy : nil)
             backend = .raw(disk)
             sizeBytes = disk.sizeBytes
         case .qed:
             let engine = try Disk.engine(
-                path, isReadOnly: isReadOnly, locking: sharing ? .none : .all, caching: caching, depth: depth)
+                path, isReadOnly: isReadOnly, locking: sharing ? .none : .all, caching: caching, depth: depth,
+                policy: policy, isNamedByImage: isNamedByImage)
             backend = .qed(engine)
             sizeBytes = engine.image.sizeBytes
         }
@@ -57,14 +63,15 @@ public final class Disk: @unchecked Sendable {
     ///   - opensBackingFiles: otherwise what the image does not have reads as zeros.
     ///   - sizeBytes: instead of the image's own; the header is not changed.
     init(
-        of image: OfflineImage, isReadOnly: Bool, opensBackingFiles: Bool = true, sizeBytes: UInt64? = nil
+        of image: OfflineImage, isReadOnly: Bool, opensBackingFiles: Bool = true, sizeBytes: UInt64? = nil,
+        policy: BackingPolicy = .plainFiles
     ) throws(ImageToolError) {
         path = image.path
         format = .qed
         depth = Disk.usualDepth
         let engine = try Disk.engine(
             image.path, isReadOnly: isReadOnly, locking: .backingFiles, opensBackingFiles: opensBackingFiles,
-            sizeBytes: sizeBytes, depth: depth)
+            sizeBytes: sizeBytes, depth: depth, policy: policy, isNamedByImage: false)
         backend = .qed(engine)
         self.sizeBytes = engine.image.sizeBytes
         guard engine.chain[0].file.identity == image.file.identity else {
@@ -74,12 +81,13 @@ public final class Disk: @unchecked Sendable {
 
     private static func engine(
         _ path: String, isReadOnly: Bool, locking: ChainLocking, opensBackingFiles: Bool = true,
-        sizeBytes: UInt64? = nil, caching: ImageFile.Caching = .buffered, depth: Int
+        sizeBytes: UInt64? = nil, caching: ImageFile.Caching = .buffered, depth: Int, policy: BackingPolicy,
+        isNamedByImage: Bool
     ) throws(ImageToolError) -> LocalEngine {
         do {
             var chain = try ImageChain.open(
                 path: path, isReadOnly: isReadOnly, caching: caching, locking: locking,
-                opensBackingFiles: opensBackingFiles)
+                opensBackingFiles: opensBackingFiles, policy: policy, isNamedByImage: isNamedByImage)
             if let sizeBytes, case .qed(var header, let fileSizeBytes) = chain[0].member {
                 try header.setImageSize(bytes: sizeBytes)
                 chain[0] = ChainFile(

@@ -29,10 +29,12 @@ final class RawDisk: @unchecked Sendable {
     private let zeros = PageBuffer(byteCount: RawDisk.zeroBytes)
 
     init(
-        path: String, isReadOnly: Bool, sharing: Bool, caching: ImageFile.Caching = .buffered, depth: Int
+        path: String, isReadOnly: Bool, sharing: Bool, caching: ImageFile.Caching = .buffered, depth: Int,
+        policy: BackingPolicy? = nil
     ) throws(ImageToolError) {
         file = try ImageFile.openedForTool(
-            path, isReadOnly ? .readOnly : .readWrite, sharing: sharing, allowBlockDevice: true, caching: caching)
+            path, isReadOnly ? .readOnly : .readWrite, sharing: sharing, allowBlockDevice: true, caching: caching,
+            policy: policy)
         if file.sizeBytes % UInt64(file.alignment.offsetBytes) != 0 {
             do throws(ImageFileError) { try file.useBufferedIO() } catch { throw .read(.file(error)) }
         }

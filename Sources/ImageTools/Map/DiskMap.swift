@@ -67,7 +67,9 @@ public final class DiskMap {
     }
 
     /// Opens a disk only to be mapped.
-    public static func open(path: String, format: DiskFormat, sharing: Bool) throws(ImageToolError) -> DiskMap {
+    public static func open(
+        path: String, format: DiskFormat, sharing: Bool, policy: BackingPolicy = .plainFiles
+    ) throws(ImageToolError) -> DiskMap {
         switch format {
         case .raw:
             return try DiskMap(
@@ -76,7 +78,7 @@ public final class DiskMap {
             let chain: [ChainFile]
             do throws(ChainError) {
                 chain = try ImageChain.open(
-                    path: path, isReadOnly: true, caching: .buffered, locking: sharing ? .none : .all)
+                    path: path, isReadOnly: true, caching: .buffered, locking: sharing ? .none : .all, policy: policy)
             } catch {
                 throw .chain(error)
             }

@@ -14,11 +14,16 @@ public struct ImageRebase: Sendable {
     public var backing: ImageCreation.Backing?
     /// Only the name is changed; neither backing file is looked at.
     public var isUnsafe: Bool
+    /// For the files that images name; the new backing file is named by the user.
+    public var policy: BackingPolicy
 
-    public init(path: String, backing: ImageCreation.Backing?, isUnsafe: Bool = false) {
+    public init(
+        path: String, backing: ImageCreation.Backing?, isUnsafe: Bool = false, policy: BackingPolicy = .plainFiles
+    ) {
         self.path = path
         self.backing = backing
         self.isUnsafe = isUnsafe
+        self.policy = policy
     }
 
     /// Blocks until the change is durable.
@@ -32,7 +37,10 @@ public struct ImageRebase: Sendable {
             throw .refused(
                 path: path, reason: "cannot have that backing file: \((error as? QEDFormatError)?.fault ?? "\(error)")")
         }
-        let image = isUnsafe ? try OfflineImage(path: path, access: .readWrite) : try OfflineImage.sound(path: path)
+        let image =
+            isUnsafe
+            ? try OfflineImage(path: path, access: .readWrite)
+            : try OfflineImage.sound(path: path, withChainUnder: policy)
         // Without a backing file what is unallocated reads as zeros, and must go on doing so over a new one.
         if !isUnsafe && (image.structure.header.backingFileNameRange != nil || newPath != nil) {
             let new = try newPath.map { newPath throws(ImageToolError) in try open(newPath, image) }
@@ -52,7 +60,7 @@ public struct ImageRebase: Sendable {
         if ImageFile.Identity(ofFileAt: newPath) == image.file.identity {
             throw .refused(path: path, reason: "cannot be its own backing file")
         }
-        let disk = try Disk(path: newPath, format: backing.format == .raw ? .raw : .qed, isReadOnly: true)
+        let disk = try Disk(path: newPath, format: backing.format == .raw ? .raw : .qed, isReadOnly: true, policy: policy)
         guard !disk.identities.contains(image.file.identity) else {
             throw .chain(.loop(path: path, repeated: newPath))
         }
@@ -63,7 +71,7 @@ public struct ImageRebase: Sendable {
     private func copyDifferences(
         _ image: OfflineImage, _ new: Disk?, _ progress: (@Sendable (Double) -> Void)?
     ) throws(ImageToolError) {
-        let overlay = try Disk(of: image, isReadOnly: false)
+        let overlay = try Disk(of: image, isReadOnly: false, policy: policy)
         let clusterBytes = image.structure.geometry.clusterSizeBytes
         let maps = (try overlay.map(), try new?.map())
         let windowBytes = max(clusterBytes, UInt64(Disk.usualDepth * Disk.largestRequestBytes))

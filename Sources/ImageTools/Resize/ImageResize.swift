@@ -21,12 +21,18 @@ public struct ImageResize: Sendable {
     public var change: Change
     /// Whether a smaller size is meant: what lies behind it is lost.
     public var allowsShrinking: Bool
+    /// For the files that images name: growing looks at what they hold behind the old end.
+    public var policy: BackingPolicy
 
-    public init(path: String, format: DiskFormat = .qed, change: Change, allowsShrinking: Bool = false) {
+    public init(
+        path: String, format: DiskFormat = .qed, change: Change, allowsShrinking: Bool = false,
+        policy: BackingPolicy = .plainFiles
+    ) {
         self.path = path
         self.format = format
         self.change = change
         self.allowsShrinking = allowsShrinking
+        self.policy = policy
     }
 
     /// Blocks until the new size is durable.
@@ -35,7 +41,7 @@ public struct ImageResize: Sendable {
         switch format {
         case .raw: return try resizeRaw()
         case .qed:
-            let image = try OfflineImage.sound(path: path)
+            let image = try open()
             let oldSize = image.structure.header.imageSizeBytes
             let newSize = try self.newSize(from: oldSize)
             var header = image.structure.header
@@ -44,12 +50,20 @@ public struct ImageResize: Sendable {
             }
             // The same size again finishes a shrink that was interrupted.
             if newSize > oldSize {
-                try ImageResize.grow(image, to: newSize)
+                try ImageResize.grow(image, to: newSize, policy: policy)
             } else {
                 try image.edit { try await ImageResize.shrink($0, to: newSize) }
             }
             return newSize
         }
+    }
+
+    private func open() throws(ImageToolError) -> OfflineImage {
+        let header: QEDHeader
+        do throws(ImageReadError) { header = try ImageDescription(reading: path).header } catch { throw .read(error) }
+        let grows = try newSize(from: header.imageSizeBytes) > header.imageSizeBytes
+        return try grows
+            ? OfflineImage.sound(path: path, withChainUnder: policy) : OfflineImage.sound(path: path)
     }
 
     private func newSize(from oldSize: UInt64) throws(ImageToolError) -> UInt64 {
@@ -75,10 +89,12 @@ public struct ImageResize: Sendable {
 
     /// Grows an image that is open and sound. The engine clears what becomes visible, as if the image had the new size
     /// already: entries behind the old size are nobody's until the header says otherwise.
-    static func grow(_ image: OfflineImage, to newSize: UInt64) throws(ImageToolError) {
+    static func grow(
+        _ image: OfflineImage, to newSize: UInt64, policy: BackingPolicy
+    ) throws(ImageToolError) {
         let oldSize = image.structure.header.imageSizeBytes
         guard newSize > oldSize else { return }
-        let disk = try Disk(of: image, isReadOnly: false, sizeBytes: newSize)
+        let disk = try Disk(of: image, isReadOnly: false, sizeBytes: newSize, policy: policy)
         try disk.perform([BlockRequest(.writeZeroes, deviceOffset: oldSize, byteCount: newSize - oldSize)])
         try disk.close()
         try image.reload()

@@ -16,11 +16,15 @@ final class OfflineImage: @unchecked Sendable {
     var structure: ImageStructure<FileStorage>
     private let loop: RingLoop
 
-    /// - Parameter sharing: read without a lock, beside a program that may be changing the image (QEMU's `-U`).
-    init(path: String, access: ImageFile.Access, sharing: Bool = false) throws(ImageToolError) {
+    /// - Parameters:
+    ///   - sharing: read without a lock, beside a program that may be changing the image (QEMU's `-U`).
+    ///   - policy: where another image names this one.
+    init(
+        path: String, access: ImageFile.Access, sharing: Bool = false, policy: BackingPolicy? = nil
+    ) throws(ImageToolError) {
         self.path = path
         let image: ImageHeader
-        file = try ImageFile.openedForTool(path, access, sharing: sharing, allowBlockDevice: false)
+        file = try ImageFile.openedForTool(path, access, sharing: sharing, allowBlockDevice: false, policy: policy)
         do throws(ImageReadError) { image = try ImageHeader(reading: file) } catch { throw .read(error) }
         do throws(Errno) { loop = try RingLoop(entries: 256, completionEntries: 1024) } catch { throw .noRing(error) }
         backingFileName = image.backingFileName

@@ -5,8 +5,8 @@ import QEDFormat
 extension OfflineImage {
     /// Opens an image that a tool is going to change: for itself alone, and only if its structure is sound. What a
     /// crash has left of allocations that no flush covered is dropped first, as the format asks.
-    static func sound(path: String) throws(ImageToolError) -> OfflineImage {
-        let image = try OfflineImage(path: path, access: .readWrite)
+    static func sound(path: String, policy: BackingPolicy? = nil) throws(ImageToolError) -> OfflineImage {
+        let image = try OfflineImage(path: path, access: .readWrite, policy: policy)
         let structure = image.structure
         try image.run { () async throws(ImageToolError) in
             do {
@@ -27,6 +27,19 @@ extension OfflineImage {
         }
         try image.reload()
         return image
+    }
+
+    /// The same for work that needs the backing files too. Whether these can be opened is tried first, so that nothing
+    /// has been changed where they cannot.
+    static func sound(
+        path: String, withChainUnder policy: BackingPolicy
+    ) throws(ImageToolError) -> OfflineImage {
+        do throws(ChainError) {
+            _ = try ImageChain.open(path: path, isReadOnly: true, caching: .buffered, locking: .none, policy: policy)
+        } catch {
+            throw .chain(error)
+        }
+        return try sound(path: path)
     }
 
     /// Reads the header and the length again, after the file was changed.

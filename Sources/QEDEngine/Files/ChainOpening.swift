@@ -34,22 +34,26 @@ public enum ImageChain {
     ///   - path: of the image.
     ///   - backingCaching: of every file behind it. Through the page cache one copy of a base serves all its overlays.
     ///   - opensBackingFiles: otherwise the chain ends with the image, and what lies beneath reads as zeros.
+    ///   - policy: for the files that images name.
+    ///   - isNamedByImage: the image itself is such a file.
     /// - Returns: the image first. The image is locked for writing or reading, the others for reading.
     public static func open(
         path: String, isReadOnly: Bool, caching: ImageFile.Caching = .directWherePossible,
         backingCaching: ImageFile.Caching = .buffered, locking: ChainLocking = .all,
-        opensBackingFiles: Bool = true
+        opensBackingFiles: Bool = true, policy: BackingPolicy = .plainFiles, isNamedByImage: Bool = false
     ) throws(ChainError) -> [ChainFile] {
         precondition(isReadOnly || locking != .none, "an image that is written is never shared")
         let readLock: FileLock? = locking == .none ? nil : .readOnly
         var (last, name) = try openQED(
             path: path, access: isReadOnly ? .readOnly : .readWrite, caching: caching,
-            lock: locking != .all ? nil : isReadOnly ? .readOnly : .writable, backingOf: nil)
+            lock: locking != .all ? nil : isReadOnly ? .readOnly : .writable, backingOf: nil,
+            policy: isNamedByImage ? policy : nil)
         var files = [last]
         guard opensBackingFiles else { return files }
         while case .qed(let header, _) = last.member, let backingName = name {
-            guard files.count < longestChain else { throw .tooLong(path: path) }
             let overlay = last.file.path
+            guard !policy.refusesBackingFiles else { throw .backingRefused(path: overlay, name: backingName) }
+            guard files.count < longestChain else { throw .tooLong(path: path) }
             let backingPath: String
             do { backingPath = try backingName.path(inImageAt: overlay) } catch {
                 throw .backingName(path: overlay, error)
@@ -62,12 +66,13 @@ public enum ImageChain {
             if header.backingFileIsRaw {
                 let file = try openFile(
                     path: backingPath, access: .readOnly, caching: backingCaching, lock: readLock, backingOf: overlay,
-                    allowBlockDevice: true)
+                    allowBlockDevice: true, policy: policy)
                 last = ChainFile(file: file, member: .raw(sizeBytes: file.sizeBytes))
                 name = nil
             } else {
                 (last, name) = try openQED(
-                    path: backingPath, access: .readOnly, caching: backingCaching, lock: readLock, backingOf: overlay)
+                    path: backingPath, access: .readOnly, caching: backingCaching, lock: readLock, backingOf: overlay,
+                    policy: policy)
             }
             files.append(last)
         }
@@ -75,9 +80,11 @@ public enum ImageChain {
     }
 
     private static func openQED(
-        path: String, access: ImageFile.Access, caching: ImageFile.Caching, lock: FileLock?, backingOf overlay: String?
+        path: String, access: ImageFile.Access, caching: ImageFile.Caching, lock: FileLock?, backingOf overlay: String?,
+        policy: BackingPolicy?
     ) throws(ChainError) -> (ChainFile, BackingFileName?) {
-        let file = try openFile(path: path, access: access, caching: caching, lock: lock, backingOf: overlay)
+        let file = try openFile(
+            path: path, access: access, caching: caching, lock: lock, backingOf: overlay, policy: policy)
         do throws(ImageReadError) {
             let image = try ImageHeader(reading: file)
             // The last block must be whole to be read and written past the page cache, and so must a page of a table.
@@ -97,11 +104,12 @@ public enum ImageChain {
 
     private static func openFile(
         path: String, access: ImageFile.Access, caching: ImageFile.Caching, lock: FileLock?, backingOf overlay: String?,
-        allowBlockDevice: Bool = false
+        allowBlockDevice: Bool = false, policy: BackingPolicy?
     ) throws(ChainError) -> ImageFile {
         do throws(ImageFileError) {
             return try ImageFile(
-                path: path, access: access, caching: caching, lock: lock, allowBlockDevice: allowBlockDevice)
+                path: path, access: access, caching: caching, lock: lock, allowBlockDevice: allowBlockDevice,
+                policy: policy)
         } catch {
             throw .image(.file(error), backingOf: overlay)
         }
@@ -113,6 +121,8 @@ public enum ChainError: Error, Equatable, CustomStringConvertible {
     case image(ImageReadError, backingOf: String?)
     case backingFormatUnknown(path: String, backingOf: String)
     case backingName(path: String, BackingNameError)
+    /// The user wants no backing file to be opened.
+    case backingRefused(path: String, name: BackingFileName)
     case loop(path: String, repeated: String)
     case tooLong(path: String)
 
@@ -124,6 +134,8 @@ public enum ChainError: Error, Equatable, CustomStringConvertible {
             "\(path): the backing file of \(overlay) is not a QED image, and the image does not say that it is raw; "
                 + "if it is, say so: qed-ublk rebase -u -b \(path) -F raw \(overlay)"
         case .backingName(let path, let error): "\(path): \(error)"
+        case .backingRefused(let path, let name):
+            "\(path): needs its backing file \(name.text), and --no-backing allows none"
         case .loop(let path, let repeated): "\(path): its backing files form a loop: \(repeated) comes up twice"
         case .tooLong(let path): "\(path): more than \(ImageChain.longestChain) backing files behind one another"
         }

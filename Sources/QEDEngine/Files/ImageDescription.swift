@@ -43,6 +43,12 @@ public struct ImageDescription: Sendable {
         } catch {
             throw .file(error)
         }
+        try self.init(of: file)
+    }
+
+    /// What the image in an open file says.
+    public init(of file: ImageFile) throws(ImageReadError) {
+        let path = file.path
         var identity = cs_file_identity()
         let identified = cs_identify(file.descriptor, &identity)
         guard identified == 0 else { throw .file(.cannotRead(path: path, errno: Errno(rawValue: -identified))) }

@@ -11,6 +11,8 @@ final class ImageLayer: @unchecked Sendable {
     let header: QEDHeader
     let geometry: QEDGeometry
     let bounds: TableEntryBounds
+    /// Length of the file when it was opened.
+    let fileSizeBytes: UInt64
     let lookup: PageLookup
 
     // SAFETY: allocated here, freed in deinit; guarded by the image's lock.
@@ -21,6 +23,7 @@ final class ImageLayer: @unchecked Sendable {
         self.index = index
         self.header = header
         geometry = header.geometry
+        self.fileSizeBytes = fileSizeBytes
         bounds = TableEntryBounds(header: header, fileSizeBytes: fileSizeBytes)
         l1Values = .allocate(capacity: l1.count)
         _ = l1Values.initialize(from: l1)

@@ -26,8 +26,8 @@ extension EngineQueue {
             var failure: Errno?
             statistics.l2PageReads &+= 1
             do {
-                try await layers[layer].storage.readFully(
-                    into: address, byteCount: QEDGeometry.l2PageSizeBytes, fileOffset: fileOffset)
+                try await readFile(
+                    layer, into: address, byteCount: QEDGeometry.l2PageSizeBytes, fileOffset: fileOffset)
             } catch {
                 failure = error.errno
             }

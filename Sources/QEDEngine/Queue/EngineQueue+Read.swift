@@ -108,18 +108,31 @@ extension EngineQueue {
         do {
             for index in 0..<list.count where list[index].layer != Extent.zeros {
                 let extent = list[index]
-                let storage = layers[Int(extent.layer)].storage
                 let position = buffer + Int(extent.deviceOffset - bufferStart)
                 if isWrite {
-                    try await storage.writeFully(
+                    try await layers[Int(extent.layer)].storage.writeFully(
                         from: position, byteCount: Int(extent.byteCount), fileOffset: extent.fileOffset)
                 } else {
-                    try await storage.readFully(
-                        into: position, byteCount: Int(extent.byteCount), fileOffset: extent.fileOffset)
+                    try await readFile(
+                        Int(extent.layer), into: position, byteCount: Int(extent.byteCount),
+                        fileOffset: extent.fileOffset)
                 }
             }
         } catch {
             throw .storage(error.errno)
         }
+    }
+
+    /// Reads from a file of the chain, in full. An image may end up to 511 bytes before its last cluster does; as for
+    /// QEMU these are zeros. A file that has become shorter since it was opened is an I/O error.
+    func readFile(
+        _ layer: Int, into buffer: UnsafeMutableRawPointer, byteCount: Int, fileOffset: UInt64
+    ) async throws(StorageError) {
+        let count = try await layers[layer].storage.read(into: buffer, byteCount: byteCount, fileOffset: fileOffset)
+        if count == byteCount { return }
+        guard byteCount - count < Int(QEDLimits.sectorSizeBytes),
+            fileOffset + UInt64(count) >= layers[layer].fileSizeBytes
+        else { throw StorageError(.read, fileOffset: fileOffset, byteCount: UInt64(byteCount), errno: .ioError) }
+        (buffer + count).initializeMemory(as: UInt8.self, repeating: 0, count: byteCount - count)
     }
 }

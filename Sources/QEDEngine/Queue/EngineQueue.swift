@@ -50,6 +50,8 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     struct LayerView {
         var lookup: PageLookup?
         var sizeBytes: UInt64
+        /// Length of the file when it was opened.
+        var fileSizeBytes: UInt64
         var storage: S
         /// Of a raw file: which part of it is known to be data, and which a hole.
         var data = KnownData()
@@ -77,9 +79,15 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
         layerCount = storages.count
         layers = .allocate(capacity: storages.count)
         for (index, storage) in storages.enumerated() {
-            let lookup: PageLookup? = if case .qed(let layer) = image.layers[index] { layer.lookup } else { nil }
+            let (lookup, fileSizeBytes): (PageLookup?, UInt64) =
+                switch image.layers[index] {
+                case .qed(let layer): (layer.lookup, layer.fileSizeBytes)
+                case .raw(let sizeBytes): (nil, sizeBytes)
+                }
             (layers + index).initialize(
-                to: LayerView(lookup: lookup, sizeBytes: image.layers[index].sizeBytes, storage: storage))
+                to: LayerView(
+                    lookup: lookup, sizeBytes: image.layers[index].sizeBytes, fileSizeBytes: fileSizeBytes,
+                    storage: storage))
         }
         // More slots than the queue has tags: the housekeeping task's, and one for each fill job.
         slots = .allocate(capacity: depth + 1 + FillJob.limit)

@@ -12,7 +12,8 @@ struct KnownData {
 
     /// - Parameter data: the next data from `fileOffset` on; nil when the file cannot tell.
     mutating func learn(_ data: Range<UInt64>?, from fileOffset: UInt64, fileSizeBytes: UInt64) {
-        guard let data, data.lowerBound >= fileOffset else {
+        // No more data, and an end before the end that was there: the file was cut, and what is gone is not a hole.
+        guard let data, data.lowerBound >= fileOffset, !data.isEmpty || data.lowerBound >= fileSizeBytes else {
             isUnknowable = true
             return
         }

@@ -1,0 +1,100 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// Random damage: our verdict is the truth, and QEMU's but for its known miscount; each understands the other's repairs.
+///
+/// `QED_DAMAGE_IMAGES` says how many images, `QED_DAMAGE_SEED` the first seed: `make damage` sets both. A failure names
+/// its seed.
+@Suite struct DamageTests {
+    static let seeds: [UInt64] = {
+        func number(_ name: String) -> UInt64? { ProcessInfo.processInfo.environment[name].flatMap { UInt64($0) } }
+        let first = number("QED_DAMAGE_SEED") ?? 1
+        return Array(first..<(first + (number("QED_DAMAGE_IMAGES") ?? 270)))
+    }()
+
+    let directory: TemporaryDirectory
+
+    init() throws { directory = try TemporaryDirectory() }
+
+    @Test("damage", arguments: seeds)
+    func damage(seed: UInt64) throws {
+        let damaged = DamagedImage(seed: seed)
+        let damage = Comment(rawValue: "seed \(seed): \(damaged.damage.joined(separator: "; "))")
+        let path = directory.path("image.qed")
+        try damaged.image.write(to: path)
+        let before = try FileContent(of: path)
+        let truth = try StructureTruth(of: path)
+        let ours = try OurVerdict("image.qed", in: directory)
+        #expect(ours.verdict == (try QEMUVerdict(of: path)), damage)
+        #expect(ours.agrees(with: truth), damage)
+        #expect(ours.status == (truth.corruptions > 0 ? 2 : truth.leaks > 0 ? 3 : 0), damage)
+        #expect(try FileContent(of: path) == before, damage)
+
+        let theirs = directory.path("theirs.qed")
+        try damaged.image.write(to: theirs)
+        _ = try run(["qemu-img", "check", "-q", "-f", "qed", "-r", "all", theirs])
+        let oursOfTheirs = try OurVerdict("theirs.qed", in: directory)
+        #expect(oursOfTheirs.verdict == (try QEMUVerdict(of: theirs)), damage)
+        #expect(oursOfTheirs.agrees(with: try StructureTruth(of: theirs)), damage)
+
+        let repair = try OurVerdict("image.qed", repairing: true, in: directory)
+        let after = try OurVerdict("image.qed", in: directory)
+        #expect(repair.status == after.status && repair.verdict == after.verdict, damage)
+        #expect(after.verdict == (try QEMUVerdict(of: path)), damage)
+        #expect(after.agrees(with: try StructureTruth(of: path)), damage)
+        #expect(after.verdict.corruptions == oursOfTheirs.verdict.corruptions, damage)
+        #expect(after.verdict.leaks <= oursOfTheirs.verdict.leaks, damage)
+        guard after.verdict.corruptions == 0 else { return }
+        // Both have dropped the same, and nothing else.
+        let comparison = try QedUblkProgram.runBounded(["compare", "-q", "image.qed", "theirs.qed"], in: directory)
+        #expect(comparison.status == 0, damage)
+        if after.verdict.leaks == 0 { #expect(try ImageEditor(path).features & 2 == 0, damage) }
+    }
+
+    /// The image that stays damaged is not written; the one that does not is.
+    @Test("damage: what may be written", arguments: seeds.prefix(90))
+    func writing(seed: UInt64) throws {
+        let damaged = DamagedImage(seed: seed)
+        guard damaged.image.header.imageSize >= 4096 else { return }
+        let path = directory.path("image.qed")
+        try damaged.image.write(to: path)
+        let before = try FileContent(of: path)
+        let truth = try StructureTruth(of: path)
+        let isWritten = try QedUblkProgram.runBounded(["io", "image.qed", "write -P 9 0 4k", "read -P 9 0 4k"], in: directory)
+        let damage = Comment(rawValue: "seed \(seed): \(damaged.damage.joined(separator: "; ")) \(isWritten.errors)")
+        let needsCheck = damaged.image.header.features & 2 != 0
+        if truth.corruptions == 0 { #expect(isWritten.status == 0, damage) }
+        if truth.corruptions > 0 && !needsCheck { #expect(isWritten.status == 2, damage) }
+        if isWritten.status == 0 {
+            #expect(try StructureTruth(of: path).corruptions == 0, damage)
+        } else {
+            #expect(isWritten.status == 2, damage)
+            #expect(try FileContent(of: path) == before, damage)
+        }
+    }
+}
+
+/// What our `check` says.
+private struct OurVerdict {
+    let status: Int32
+    let verdict: QEMUVerdict
+
+    init(_ name: String, repairing: Bool = false, in directory: TemporaryDirectory) throws {
+        let result = try QedUblkProgram.runBounded(
+            ["check", "--output", "json"] + (repairing ? ["-r", "all"] : []) + [name], in: directory)
+        guard let object = try JSONSerialization.jsonObject(with: Data(result.output.utf8)) as? [String: Any] else {
+            throw CommandFailure(command: "check \(name)", result: result)
+        }
+        func count(_ key: String) -> UInt64 { object[key] as? UInt64 ?? 0 }
+        status = result.status
+        verdict = QEMUVerdict(
+            corruptions: count("corruptions"), leaks: count("leaks"), allocated: count("allocated-clusters"),
+            fragmented: count("fragmented-clusters"), errors: count("check-errors"))
+    }
+
+    func agrees(with truth: StructureTruth) -> Bool {
+        verdict.errors == 0 && verdict.corruptions == truth.corruptions && verdict.leaks == truth.leaks
+            && verdict.allocated == truth.allocated
+    }
+}
