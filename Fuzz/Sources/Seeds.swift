@@ -94,7 +94,8 @@ enum Seeds {
             add("dirty-tail-\(tail)", image(flags: 2, tail: tail), sound)
             add("backing-tail-\(tail)", image(flags: 1), map(1), item(.member), image(tail: tail), sound)
         }
-        for extra in 1...12 as ClosedRange<UInt8> { add("length-\(extra)", image(extra: extra), sound) }
+        // Not 9, the most clusters that are counted: a second each.
+        for extra in 1...12 as ClosedRange<UInt8> where extra != 9 { add("length-\(extra)", image(extra: extra), sound) }
 
         for (number, value) in oddValues.enumerated() {
             for flags in [0, 2] as [UInt8] {

@@ -26,7 +26,7 @@ extension EngineQueue {
             var failure: Errno?
             statistics.l2PageReads &+= 1
             do {
-                try await layers[layer].storage.readFully(
+                try await layers[layer].storage.readSectors(
                     into: address, byteCount: QEDGeometry.l2PageSizeBytes, fileOffset: fileOffset)
             } catch {
                 failure = error.errno

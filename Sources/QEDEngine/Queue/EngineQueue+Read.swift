@@ -113,6 +113,9 @@ extension EngineQueue {
                 if isWrite {
                     try await storage.writeFully(
                         from: position, byteCount: Int(extent.byteCount), fileOffset: extent.fileOffset)
+                } else if layers[Int(extent.layer)].lookup != nil {
+                    try await storage.readSectors(
+                        into: position, byteCount: Int(extent.byteCount), fileOffset: extent.fileOffset)
                 } else {
                     try await storage.readFully(
                         into: position, byteCount: Int(extent.byteCount), fileOffset: extent.fileOffset)
