@@ -139,13 +139,15 @@ var fuzzTargets: [Target] {
     guard fuzzes else { return [] }
     return [
         .target(name: "FuzzMemory", path: "Fuzz/Memory"),
+        // The other side of the comparison: it is not what is fuzzed, and not instrumented.
+        .target(name: "FuzzImages", dependencies: ["QEDFormat"], path: "Fuzz/Images"),
         .executableTarget(
             name: "qed-ublk-fuzz",
             dependencies: [
-                "FuzzMemory", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing",
+                "FuzzImages", "FuzzMemory", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
-            path: "Fuzz/Sources",
+            path: "Fuzz/Targets",
             swiftSettings: swiftSettings,
             linkerSettings: [.unsafeFlags(["-sanitize=fuzzer,address", "-use-ld=lld"])]),
     ]

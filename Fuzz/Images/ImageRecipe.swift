@@ -2,10 +2,10 @@
 ///
 ///     0      the mode: `raw` for the bytes of a file as they are, anything else for a recipe
 ///     1 …    the header of the image (`HeaderRecipe`), then items, each a byte and its arguments
-enum ImageRecipe {
-    static let raw: UInt8 = 0xff
+package enum ImageRecipe {
+    package static let raw: UInt8 = 0xff
 
-    enum Item: UInt8, CaseIterable {
+    package enum Item: UInt8, CaseIterable {
         /// Gives a device cluster data, as an engine would: a table where there is none, a cluster, an entry.
         case map
         /// The same without data: a zero cluster.
@@ -30,14 +30,14 @@ enum ImageRecipe {
         case end
     }
 
-    struct Chain {
-        var files: [SparseFile] = []
-        var isRaw: [Bool] = []
+    package struct Chain {
+        package var files: [SparseFile] = []
+        package var isRaw: [Bool] = []
         /// For the target.
-        var rest: ByteReader
+        package var rest: ByteReader
     }
 
-    static func decode(_ input: [UInt8]) -> Chain {
+    package static func decode(_ input: [UInt8]) -> Chain {
         var reader = ByteReader(input)
         if reader.byte() == raw {
             var file = SparseFile()
@@ -75,7 +75,7 @@ enum ImageRecipe {
         return true
     }
 
-    static func lengthExtra(_ selector: UInt8) -> UInt64 {
+    package static func lengthExtra(_ selector: UInt8) -> UInt64 {
         switch selector {
         case 1: 1
         case 2: 511
@@ -95,15 +95,19 @@ enum ImageRecipe {
     }
 
     /// Sectors of which each is like no other.
-    static func tagged(_ tag: UInt64, sectors: Int) -> [UInt8] {
-        var bytes: [UInt8] = []
-        bytes.reserveCapacity(sectors * 512)
-        for sector in 0..<sectors {
-            let word = ((tag &+ 1) &* 0x9e37_79b9_7f4a_7c15) ^ UInt64(sector) | 1
-            for index in 0..<64 {
-                withUnsafeBytes(of: (word &+ UInt64(index) << 32).littleEndian) { bytes.append(contentsOf: $0) }
+    package static func tagged(_ tag: UInt64, sectors: Int) -> [UInt8] {
+        [UInt8](unsafeUninitializedCapacity: sectors * 512) { buffer, count in
+            count = sectors * 512
+            // SAFETY: the buffer has room for `count` bytes, which are written by words of 8.
+            let bytes = UnsafeMutableRawBufferPointer(buffer)
+            for sector in 0..<sectors {
+                let word = ((tag &+ 1) &* 0x9e37_79b9_7f4a_7c15) ^ UInt64(sector) | 1
+                for index in 0..<64 {
+                    bytes.storeBytes(
+                        of: (word &+ UInt64(index) << 32).littleEndian, toByteOffset: sector * 512 + index * 8,
+                        as: UInt64.self)
+                }
             }
         }
-        return bytes
     }
 }

@@ -1,5 +1,5 @@
 /// Builds one file of a chain, item by item.
-struct MemberBuilder {
+package struct MemberBuilder {
     private let recipe: HeaderRecipe
     private var file = SparseFile()
     private let clusterSize: UInt64
@@ -11,7 +11,7 @@ struct MemberBuilder {
     private var data: [UInt64] = []
     private var entryBudget = 3000
 
-    init(header recipe: HeaderRecipe) {
+    package init(header recipe: HeaderRecipe) {
         self.recipe = recipe
         // The layout of a header that cannot be right is that of one that can.
         let isUsable = recipe.clusterSize.nonzeroBitCount == 1 && (4096...(1 << 26)).contains(recipe.clusterSize)
@@ -32,7 +32,7 @@ struct MemberBuilder {
     }
 
     /// - Returns: whether the chain ends with this member.
-    mutating func build(_ reader: inout ByteReader) -> Bool {
+    package mutating func build(_ reader: inout ByteReader) -> Bool {
         for _ in 0..<256 where !reader.isAtEnd {
             guard let item = ImageRecipe.Item(rawValue: reader.byte() % UInt8(ImageRecipe.Item.allCases.count)) else {
                 return true
@@ -84,7 +84,7 @@ struct MemberBuilder {
     }
 
     /// The file, with the length that the input wants.
-    func finished() -> SparseFile {
+    package func finished() -> SparseFile {
         var file = self.file
         var length = max(end, file.length) + recipe.spareClusters * clusterSize
         length = min(length + recipe.lengthExtra, SparseFile.longest)
@@ -112,10 +112,10 @@ struct MemberBuilder {
             tables.append(table)
         }
         guard !zero else {
-            set(1, at: table + cluster % entries * 8)
+            set(1, at: table &+ cluster % entries * 8)
             return
         }
-        set(end, at: table + cluster % entries * 8)
+        set(end, at: table &+ cluster % entries * 8)
         write(tag: cluster, toClusterAt: end)
         data.append(end)
         end += clusterSize

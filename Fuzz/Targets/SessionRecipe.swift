@@ -1,3 +1,5 @@
+import FuzzImages
+
 @testable import QEDEngine
 
 /// What an earlier process may have left of its mapping log, as an input describes it: records that fit the image or not.

@@ -1,4 +1,5 @@
 import BlockStorage
+import FuzzImages
 import QEDEngine
 import QEDFormat
 import SystemPackage

@@ -1,30 +1,30 @@
 /// The header of a member as an input describes it. All values are possible, those of usable images most of the time.
-struct HeaderRecipe {
-    var clusterSize: UInt64
-    var tableSize: UInt64
-    var headerClusters: UInt64
-    var features: UInt64
-    var compatFeatures: UInt64
-    var autoclearFeatures: UInt64
+package struct HeaderRecipe {
+    package var clusterSize: UInt64
+    package var tableSize: UInt64
+    package var headerClusters: UInt64
+    package var features: UInt64
+    package var compatFeatures: UInt64
+    package var autoclearFeatures: UInt64
     /// Clusters between the header area and the L1 table.
-    var gapClusters: UInt64
-    var imageSize: UInt64
+    package var gapClusters: UInt64
+    package var imageSize: UInt64
     /// Of the file: clusters behind the last one in use, then bytes.
-    var spareClusters: UInt64
-    var tail: Int64
-    var lengthExtra: UInt64
+    package var spareClusters: UInt64
+    package var tail: Int64
+    package var lengthExtra: UInt64
 
     /// Cluster size as a power of two, and clusters per table. The small ones come first: they are fast.
-    static let geometries: [(shift: UInt64, table: UInt64)] = [
+    package static let geometries: [(shift: UInt64, table: UInt64)] = [
         (12, 1), (12, 2), (12, 4), (12, 8), (12, 16), (13, 1), (13, 2), (14, 2), (16, 1), (16, 2), (16, 4), (16, 16),
         (20, 1), (20, 2), (21, 8), (22, 2), (24, 1),
     ]
 
-    static let tails: [Int64] = [0, 1, 511, 512, 513, 4095, -1, -511, -512, -513, -4095]
+    package static let tails: [Int64] = [0, 1, 511, 512, 513, 4095, -1, -511, -512, -513, -4095]
 
-    static let literalGeometry: UInt8 = 0xff
+    package static let literalGeometry: UInt8 = 0xff
 
-    init(_ reader: inout ByteReader) {
+    package init(_ reader: inout ByteReader) {
         let geometry = reader.byte()
         if geometry == HeaderRecipe.literalGeometry {
             clusterSize = reader.word() & 0xffff_ffff

@@ -1,3 +1,4 @@
+import FuzzImages
 import QEDEngine
 import QEDFormat
 

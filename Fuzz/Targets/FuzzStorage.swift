@@ -1,4 +1,5 @@
 import BlockStorage
+import FuzzImages
 import IOURing
 import SystemPackage
 

@@ -2,20 +2,20 @@ import QEDFormat
 
 /// An image as the format's rules read it, one entry after the other, with nothing of the engine but the header: what the
 /// engine and the tools are compared with.
-struct ReferenceImage {
-    let file: SparseFile
-    let header: QEDHeader
+package struct ReferenceImage {
+    package let file: SparseFile
+    package let header: QEDHeader
     private let clusterSize: UInt64
     private let entries: UInt64
     /// End of the last whole cluster; a missing part of the last sector does not count.
-    let endOfClusters: UInt64
+    package let endOfClusters: UInt64
 
-    enum Entry: Equatable {
+    package enum Entry: Equatable {
         case unallocated, zero, invalid
         case allocated(UInt64)
     }
 
-    init(file: SparseFile, header: QEDHeader) {
+    package init(file: SparseFile, header: QEDHeader) {
         self.file = file
         self.header = header
         clusterSize = header.geometry.clusterSizeBytes
@@ -24,13 +24,13 @@ struct ReferenceImage {
     }
 
     /// - Returns: nil where the file is not an image.
-    init?(file: SparseFile) {
+    package init?(file: SparseFile) {
         let start = file.bytes(at: 0, count: Int(min(file.length, 64)))
         guard let header = try? QEDHeader(parsing: start, fileSizeBytes: file.length) else { return nil }
         self.init(file: file, header: header)
     }
 
-    var clusterCount: UInt64 { endOfClusters / clusterSize }
+    package var clusterCount: UInt64 { endOfClusters / clusterSize }
 
     private func judge(_ value: UInt64, sizeBytes: UInt64) -> Entry {
         guard value != 0 else { return .unallocated }
@@ -41,17 +41,17 @@ struct ReferenceImage {
         return .allocated(value)
     }
 
-    func l1Entry(_ index: UInt64) -> Entry {
+    package func l1Entry(_ index: UInt64) -> Entry {
         judge(file.word(at: header.l1TableFileOffset + index * 8), sizeBytes: entries * 8)
     }
 
-    func l2Entry(ofTableAt table: UInt64, _ index: UInt64) -> Entry {
+    package func l2Entry(ofTableAt table: UInt64, _ index: UInt64) -> Entry {
         let value = file.word(at: table + index * 8)
         return value == 1 ? .zero : judge(value, sizeBytes: clusterSize)
     }
 
     /// What stands for a cluster of the device.
-    func entry(ofCluster cluster: UInt64) -> Entry {
+    package func entry(ofCluster cluster: UInt64) -> Entry {
         switch l1Entry(cluster / entries) {
         case .allocated(let table): l2Entry(ofTableAt: table, cluster % entries)
         case .invalid: .invalid
@@ -62,20 +62,17 @@ struct ReferenceImage {
     // MARK: - Tables
 
     /// The entries of a table that are not 0, in its order.
-    func forEachEntry(ofTableAt table: UInt64, _ body: (_ index: UInt64, _ value: UInt64) -> Void) {
+    package func forEachEntry(ofTableAt table: UInt64, _ body: (_ index: UInt64, _ value: UInt64) -> Void) {
         for page in file.pageIndexes(from: table, to: table + entries * 8) {
-            let bytes = file.bytes(at: page * 4096, count: 4096)
-            for index in 0..<512 {
-                let value = bytes.withUnsafeBytes {
-                    UInt64(littleEndian: $0.loadUnaligned(fromByteOffset: index * 8, as: UInt64.self))
-                }
-                if value != 0 { body((page * 4096 - table) / 8 + UInt64(index), value) }
+            let words = file.words(ofPage: page)
+            for (index, value) in words.enumerated() where value != 0 {
+                body((page * 4096 - table) / 8 + UInt64(index), value)
             }
         }
     }
 
     /// The device clusters that have an entry of any kind, in the order of the device; at most `limit`.
-    func mappedClusters(limit: Int) -> [UInt64] {
+    package func mappedClusters(limit: Int) -> [UInt64] {
         var clusters: [UInt64] = []
         forEachEntry(ofTableAt: header.l1TableFileOffset) { l1Index, _ in
             if clusters.count >= limit { return }
@@ -93,17 +90,17 @@ struct ReferenceImage {
 
     /// The structure's verdict, as the check's rules count it: tables in the order of the L1 table, and one that shares a
     /// cluster is not looked into.
-    struct Verdict {
-        var invalidEntries: UInt64 = 0
-        var crossLinks: UInt64 = 0
-        var allocatedClusters: UInt64 = 0
-        var leakedClusters: UInt64 = 0
+    package struct Verdict {
+        package var invalidEntries: UInt64 = 0
+        package var crossLinks: UInt64 = 0
+        package var allocatedClusters: UInt64 = 0
+        package var leakedClusters: UInt64 = 0
         /// How often each cluster was claimed.
-        var owners: [UInt64: Int] = [:]
-        var isSound: Bool { invalidEntries == 0 && crossLinks == 0 }
+        package var owners: [UInt64: Int] = [:]
+        package var isSound: Bool { invalidEntries == 0 && crossLinks == 0 }
     }
 
-    func verdict() -> Verdict {
+    package func verdict() -> Verdict {
         var verdict = Verdict()
         let headerClusters = min(header.headerSizeClusters, clusterCount)
         func claim(_ offset: UInt64, _ count: UInt64) -> UInt64 {
@@ -141,7 +138,7 @@ struct ReferenceImage {
 
     /// Device clusters that nobody else can have an opinion on: their table and their data have one owner each. With where
     /// they are.
-    func soundClusters(_ verdict: Verdict, limit: Int) -> [(cluster: UInt64, fileOffset: UInt64)] {
+    package func soundClusters(_ verdict: Verdict, limit: Int) -> [(cluster: UInt64, fileOffset: UInt64)] {
         var sound: [(UInt64, UInt64)] = []
         let tableClusters = entries * 8 / clusterSize
         for cluster in mappedClusters(limit: limit) {
@@ -157,13 +154,13 @@ struct ReferenceImage {
 }
 
 /// A chain as the format's rules read it.
-struct ReferenceChain {
-    var images: [ReferenceImage] = []
+package struct ReferenceChain {
+    package var images: [ReferenceImage] = []
     /// The file at the end of the chain, where it is raw.
-    var raw: SparseFile?
+    package var raw: SparseFile?
 
     /// - Returns: nil where a member is not an image.
-    init?(_ files: [SparseFile], isRaw: [Bool]) {
+    package init?(_ files: [SparseFile], isRaw: [Bool]) {
         for (file, isRaw) in zip(files, isRaw) {
             if isRaw {
                 raw = file
@@ -174,10 +171,10 @@ struct ReferenceChain {
         }
     }
 
-    var sizeBytes: UInt64 { images[0].header.imageSizeBytes }
+    package var sizeBytes: UInt64 { images[0].header.imageSizeBytes }
 
     /// A sector of the device; nil where an entry on its way cannot be right, or the file cannot be read there.
-    func sector(_ sector: UInt64, fromLayer first: Int = 0) -> [UInt8]? {
+    package func sector(_ sector: UInt64, fromLayer first: Int = 0) -> [UInt8]? {
         let zeros = [UInt8](repeating: 0, count: 512)
         let position = sector * 512
         for image in images[first...] {

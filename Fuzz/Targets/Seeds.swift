@@ -1,3 +1,4 @@
+import FuzzImages
 import Glibc
 
 /// What fuzzing starts from: sound images of several geometries, one image for each kind of fault that hostile images are
