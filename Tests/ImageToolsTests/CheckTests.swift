@@ -160,6 +160,20 @@ extension CheckReport {
         try qemuIO(image, "write -P 77 0 64k", "read -P 1 64k 64k")
     }
 
+    @Test func copiesWithoutEndAreNotMade() throws {
+        try makeImage(TestGeometry.all[0])
+        let editor = try ImageEditor(image)
+        let table = try editor.l1Entry(0)
+        for entry in 12..<400 { try editor.setL2Entry(0, entry, try editor.l2Entry(0, 0)) }
+        for index in 6..<400 { try editor.setL1Entry(index, table) }
+        let before = try readFile(image)
+        let result = try ImageCheck(path: image, repair: .all, separatesCrossLinks: true).run()
+        #expect(result.repair?.crossLinksKept == true)
+        #expect(result.repair?.separatedClusters == 0)
+        #expect(result.report.crossLinks > 0)
+        #expect(try readFile(image) == before)
+    }
+
     @Test func whatLooksLeakedUnderADroppedTableIsKept() throws {
         try makeImage(TestGeometry.all[2])
         let editor = try ImageEditor(image)

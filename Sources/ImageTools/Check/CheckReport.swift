@@ -75,6 +75,8 @@ public struct RepairReport: Sendable, Equatable {
     /// Clusters that had several owners, and of which each further owner got a copy.
     public var separatedClusters: UInt64 = 0
     public var separatedList: [CrossLink] = []
+    /// Shared clusters were left alone although their separation was asked for: it would have made copies without end.
+    public var crossLinksKept = false
     /// Leaked clusters at the end of the file that were cut off.
     public var removedClusters: UInt64 = 0
     /// Leaked clusters between others whose space went back to the file system; they stay leaked.

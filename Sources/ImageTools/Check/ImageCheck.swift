@@ -20,6 +20,9 @@ public struct ImageCheck: Sendable {
         public var repair: RepairReport?
     }
 
+    /// Cross-links are separated where their copies have at most this many times the clusters that are in use.
+    public static let largestGrowth: UInt64 = 4
+
     public var path: String
     public var repair: Repair
     /// With `Repair.all`: gives each further owner of a shared cluster a copy of it.
@@ -116,6 +119,12 @@ public struct ImageCheck: Sendable {
         try await structure.clearAutoclearBitsDurably()
         let dropping = try await dropInvalidEntries(structure, &done)
         guard separatesCrossLinks, dropping.report.crossLinks > 0 else { return }
+        var cost = try CrossLinkCost(structure)
+        let inUse = dropping.owners.ownedCount(in: 0..<dropping.owners.clusterCount)
+        guard try await cost.run(limit: inUse * ImageCheck.largestGrowth) != nil else {
+            done.crossLinksKept = true
+            return
+        }
         done.separatedList = try await CrossLinkSearch(structure: structure).run(dropping.twiceOwned)
         var separation = try CrossLinkRepair(structure)
         let outcome = try await separation.run()
