@@ -58,6 +58,12 @@ enum CheckTarget {
         require(
             listed == report.invalidEntries || report.invalidList.count == CheckReport.listLimit,
             "\(listed) invalid entries are listed of \(report.invalidEntries)")
+        for invalid in report.invalidList where !invalid.isL1 && !invalid.deviceRange.isEmpty {
+            let clusterSize = reference.header.geometry.clusterSizeBytes
+            require(
+                reference.entry(ofCluster: invalid.deviceRange.lowerBound / clusterSize) == .invalid,
+                "guest offset \(invalid.deviceRange.lowerBound) is listed as invalid and is not")
+        }
         require(
             report.crossLinkList.allSatisfy { $0.owners.count >= 2 }, "a cluster is listed as shared that has one owner")
         require(report.isSound == verdict.isSound, "sound, and not sound")

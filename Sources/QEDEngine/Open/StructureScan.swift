@@ -87,6 +87,7 @@ package struct StructureScan {
         } catch {
             throw .storage(error)
         }
+        if isSabotaged(.overlookCrossLinks) { scan.crossLinkedClusters = 0 }
         scan.endOfReferenced = owners.end << geometry.clusterShift
         return scan
     }
