@@ -4,16 +4,19 @@ import PackageDescription
 /// Settings of every Swift target. Cross-module optimisation lets the engine, generic over its storage, be specialised
 /// where it is used; exclusivity is proved by the debug build and the tests, and costs the release build nothing.
 ///
-/// With QED_SABOTAGE in the environment the engine is built with the faults that its simulation must find.
+/// With QED_SABOTAGE in the environment the engine is built with the faults that its simulation must find; with QED_FUZZ
+/// everything is built for libFuzzer, with the address sanitizer and every check of the language.
+let fuzzes = Context.environment["QED_FUZZ"] != nil
 let swiftSettings: [SwiftSetting] = [
     .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
     .enableUpcomingFeature("ExistentialAny"),
     .enableUpcomingFeature("MemberImportVisibility"),
     .treatAllWarnings(as: .error),
     .unsafeFlags(
-        ["-cross-module-optimization", "-enforce-exclusivity=unchecked"],
+        ["-cross-module-optimization", "-enforce-exclusivity=\(fuzzes ? "checked" : "unchecked")"],
         .when(configuration: .release)),
 ] + (Context.environment["QED_SABOTAGE"] == nil ? [] : [.define("QED_SABOTAGE")])
+    + (fuzzes ? [.unsafeFlags(["-sanitize=fuzzer,address", "-enable-testing"])] : [])
 
 let package = Package(
     name: "qed-ublk",
@@ -136,5 +139,24 @@ let package = Package(
             swiftSettings: swiftSettings),
         // What several test targets need: programs to run, directories to run them in.
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: swiftSettings),
-    ]
+    ] + fuzzTargets
 )
+
+/// The program of the fuzz targets, which is built for libFuzzer or not at all.
+var fuzzTargets: [Target] {
+    guard fuzzes else { return [] }
+    return [
+        .target(name: "FuzzMemory", path: "Fuzz/Memory"),
+        // The other side of the comparison: it is not what is fuzzed, and not instrumented.
+        .target(name: "FuzzImages", dependencies: ["QEDFormat"], path: "Fuzz/Images"),
+        .executableTarget(
+            name: "qed-ublk-fuzz",
+            dependencies: [
+                "FuzzImages", "FuzzMemory", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            path: "Fuzz/Targets",
+            swiftSettings: swiftSettings,
+            linkerSettings: [.unsafeFlags(["-sanitize=fuzzer,address", "-use-ld=lld"])]),
+    ]
+}

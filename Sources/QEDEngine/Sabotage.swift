@@ -1,4 +1,5 @@
-/// Faults that the simulation plants in the engine, one at a time, to prove that it would find them.
+/// Faults that the simulation, or fuzzing, plants in the engine and the tools, one at a time, to prove that it would find
+/// them.
 ///
 /// Compiled in only with `QED_SABOTAGE` (an environment variable of the package's build); in every other build
 /// `isSabotaged` is the constant false and costs nothing.
@@ -86,14 +87,34 @@ public enum Sabotage: String, CaseIterable, Sendable {
     /// A FUA write is written again before it is committed.
     case writeForcedUnitsTwice
 
+    // Of images that nobody sound has written: for fuzzing to find.
+
+    /// The entries of a table are used as they are.
+    case trustTableEntries
+    /// Clusters with several owners are not seen when an image is opened.
+    case overlookCrossLinks
+    /// Memory is taken for what the header says, not for what there is.
+    case trustImageSize
+    /// An entry is taken for a number with a sign.
+    case signedEntry
+    /// Every other table is not repaired.
+    case skipTable
+    /// The next leak is looked for where the last one was.
+    case reclaimInCircles
+
+    /// The faults for fuzzing; all others are the simulation's.
+    public static let hostile: [Sabotage] = [
+        .trustTableEntries, .overlookCrossLinks, .trustImageSize, .signedEntry, .skipTable, .reclaimInCircles,
+    ]
+
     #if QED_SABOTAGE
     // SAFETY: set once, before the engine runs.
     nonisolated(unsafe) public static var active: Sabotage?
     #endif
 }
 
-@inline(__always)
-func isSabotaged(_ fault: Sabotage) -> Bool {
+@inlinable @inline(__always)
+package func isSabotaged(_ fault: Sabotage) -> Bool {
     #if QED_SABOTAGE
     return Sabotage.active == fault
     #else

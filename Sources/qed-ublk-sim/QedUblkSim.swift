@@ -136,7 +136,7 @@ struct QedUblkSim: ParsableCommand {
     private func findSabotage() throws -> Int {
         #if QED_SABOTAGE
         var missed = 0
-        let faults = try plantedFault().map { [$0] } ?? Sabotage.allCases
+        let faults = try plantedFault().map { [$0] } ?? Sabotage.allCases.filter { !Sabotage.hostile.contains($0) }
         for fault in faults {
             CurrentSeed.note(seed)
             if let finding = SabotageProof.find(fault, limit: .seconds(60)) {

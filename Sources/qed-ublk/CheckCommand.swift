@@ -153,6 +153,11 @@ extension CheckCommand {
                 "\(repair.punchedClusters) leaked clusters between others take no space any more; "
                     + "'qed-ublk compact' removes them")
         }
+        if repair.crossLinksKept {
+            lines.append(
+                "Clusters with several owners were left alone: their copies would take more than "
+                    + "\(ImageCheck.largestGrowth) times the space of the image.")
+        }
         switch repair.leaksKept {
         case .damaged: lines.append("Leaked clusters were left alone: in a damaged image they may be somebody's.")
         case .tablesDropped:

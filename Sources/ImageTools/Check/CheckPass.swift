@@ -6,7 +6,8 @@ import QEDFormat
 ///
 /// *Fast:* several workers read the tables in the order in which they lie in the file, and what is wrong is counted.
 /// Enough for a sound image, where the order does not matter. *Exact:* one table after the other in the order of the L1
-/// table, as QEMU does it, so that both blame the same entries; what is wrong is listed, and on request set to 0.
+/// table, as QEMU does it, so that both blame the same entries; what is wrong is listed, and on request set to 0. Tables
+/// that share a cluster are not changed: it may be somebody's data.
 ///
 /// Memory: the L1 table (16 MiB at most), one bit per cluster, and a piece of a table for each worker.
 final class CheckPass<S: Storage>: @unchecked Sendable {
@@ -20,6 +21,9 @@ final class CheckPass<S: Storage>: @unchecked Sendable {
     let mode: Mode
     private(set) var owners: ClusterOwnership
     private(set) var report = CheckReport()
+    /// What was set to 0.
+    private(set) var dropped = InvalidEntries()
+    private var invalid = InvalidEntries()
     /// Clusters that were named twice, for the search of their owners.
     private(set) var twiceOwned: [UInt64] = []
     private var l1: [UInt64] = []
@@ -27,6 +31,7 @@ final class CheckPass<S: Storage>: @unchecked Sendable {
     private var next = 0
     private let progress: (@Sendable (Double) -> Void)?
 
+    private let shared: SharedClusters<S>?
     private let isExact: Bool
     private let geometry: QEDGeometry
     private let bounds: TableEntryBounds
@@ -34,11 +39,14 @@ final class CheckPass<S: Storage>: @unchecked Sendable {
     private static var workerCount: Int { 16 }
     private static var pieceBytes: Int { 1 << 20 }
 
+    /// - Parameter shared: the clusters with several owners, where there are any and entries are dropped.
     init(
-        _ structure: ImageStructure<S>, mode: Mode, progress: (@Sendable (Double) -> Void)? = nil
+        _ structure: ImageStructure<S>, mode: Mode, sparing shared: SharedClusters<S>? = nil,
+        progress: (@Sendable (Double) -> Void)? = nil
     ) throws(ImageOpenError) {
         self.structure = structure
         self.mode = mode
+        self.shared = shared
         isExact = mode != .fast
         self.progress = progress
         owners = try structure.noOwners()
@@ -67,6 +75,8 @@ final class CheckPass<S: Storage>: @unchecked Sendable {
             for await result in group { failure = failure ?? result }
         }
         if let failure { throw failure }
+        report.invalidEntries = invalid.count
+        report.invalidList = invalid.list
         report.imageEndFileOffset = owners.end << geometry.clusterShift
         let headerClusters = min(header.headerSizeClusters, owners.clusterCount)
         report.leakedClusters =
@@ -75,19 +85,23 @@ final class CheckPass<S: Storage>: @unchecked Sendable {
 
     /// Judges the L1 entries and puts the tables into the order in which they are read.
     private func sortTables() async throws(StorageError) {
-        var dropped: [Int] = []
+        let drops = mode == .exact(dropsInvalidEntries: true)
+        var droppedIndexes: [Int] = []
         for (index, value) in l1.enumerated() {
             switch bounds.l1Entry(value) {
             case .unallocated: continue
             case .allocated: order.append(UInt32(index))
             case .invalid(let reason):
-                note(invalid: value, reason, deviceOffset: UInt64(index) << geometry.l1Shift, isL1: true)
-                dropped.append(index)
+                invalid.note(l1Entry: value, reason, index, structure.header)
+                noteCut(value, reason, byteCount: geometry.tableSizeBytes)
+                if isSabotaged(.signedEntry) { _ = Int(value) }
+                guard drops else { continue }
+                dropped.note(l1Entry: value, reason, index, structure.header)
+                droppedIndexes.append(index)
             }
         }
         if mode == .fast { order.sort { l1[Int($0)] < l1[Int($1)] } }
-        guard mode == .exact(dropsInvalidEntries: true) else { return }
-        for index in dropped {
+        for index in droppedIndexes {
             l1[index] = 0
             try await structure.writeEntry(0, at: structure.header.l1TableFileOffset + UInt64(index * 8))
         }
@@ -110,6 +124,7 @@ final class CheckPass<S: Storage>: @unchecked Sendable {
     private func check(
         table l1Index: Int, through buffer: UnsafeMutableRawPointer, pieceBytes: Int
     ) async throws(StorageError) {
+        let drops = mode == .exact(dropsInvalidEntries: true) && !(shared?.hasTable(at: l1[l1Index]) ?? false)
         var previous: UInt64 = 0
         var done: UInt64 = 0
         while done < geometry.tableSizeBytes {
@@ -121,10 +136,10 @@ final class CheckPass<S: Storage>: @unchecked Sendable {
                 report.unreadableTables += 1
                 return
             }
-            let deviceOffset = (UInt64(l1Index) << geometry.l1Shift) + (done / 8) << geometry.clusterShift
+            let firstCluster = UInt64(l1Index) << geometry.tableEntriesShift + done / 8
             let entries = buffer.assumingMemoryBound(to: UInt64.self)
-            let invalid = tally(entries, count: pieceBytes / 8, deviceOffset: deviceOffset, previous: &previous)
-            if mode == .exact(dropsInvalidEntries: true) {
+            let invalid = tally(entries, count: pieceBytes / 8, firstCluster, drops: drops, previous: &previous)
+            if drops && !(isSabotaged(.skipTable) && l1Index % 2 == 1) {
                 for indexes in invalid {
                     for index in indexes { entries[index] = 0 }
                     try await structure.writeEntries(indexes, of: buffer, at: fileOffset)
@@ -136,10 +151,12 @@ final class CheckPass<S: Storage>: @unchecked Sendable {
 
     /// Counts and claims what the entries name. Entries that continue each other, as a table written in order has them,
     /// are taken together.
-    /// - Parameter previous: the last allocated entry of the table so far; 0: none.
+    /// - Parameters:
+    ///   - firstCluster: of the device: what the first entry maps.
+    ///   - previous: the last allocated entry of the table so far; 0: none.
     /// - Returns: the entries that cannot be right.
     private func tally(
-        _ entries: UnsafePointer<UInt64>, count: Int, deviceOffset: UInt64, previous: inout UInt64
+        _ entries: UnsafePointer<UInt64>, count: Int, _ firstCluster: UInt64, drops: Bool, previous: inout UInt64
     ) -> [ClosedRange<Int>] {
         let clusterBytes = geometry.clusterSizeBytes
         let bounds = self.bounds
@@ -161,9 +178,11 @@ final class CheckPass<S: Storage>: @unchecked Sendable {
             last = value
             if case .invalid(let reason) = bounds.l2Entry(value) {
                 allocated &+= 1
-                note(
-                    invalid: value, reason, deviceOffset: deviceOffset + UInt64(index) << geometry.clusterShift,
-                    isL1: false)
+                let cluster = firstCluster &+ UInt64(index)
+                self.invalid.note(l2Entry: value, reason, ofCluster: cluster, structure.header)
+                noteCut(value, reason, byteCount: geometry.clusterSizeBytes)
+                if isSabotaged(.signedEntry) { _ = Int(value) }
+                if drops { dropped.note(l2Entry: value, reason, ofCluster: cluster, structure.header) }
                 if let range = invalid.last, range.upperBound == index - 1 {
                     invalid[invalid.count - 1] = range.lowerBound...index
                 } else {
@@ -211,25 +230,9 @@ final class CheckPass<S: Storage>: @unchecked Sendable {
         }
     }
 
-    private func note(invalid value: UInt64, _ reason: InvalidEntryReason, deviceOffset: UInt64, isL1: Bool) {
-        report.invalidEntries += 1
-        if reason == .pastEndOfFile && value < structure.fileSizeBytes {
-            let end = value + (isL1 ? geometry.tableSizeBytes : geometry.clusterSizeBytes)
-            report.fileSizeToKeepCutClusters = max(report.fileSizeToKeepCutClusters ?? 0, end)
-        }
-        guard isExact else { return }
-        let imageSize = structure.header.imageSizeBytes
-        let (end, overflow) = deviceOffset.addingReportingOverflow(
-            isL1 ? geometry.bytesPerL2Table : geometry.clusterSizeBytes)
-        let range = min(deviceOffset, imageSize)..<min(overflow ? .max : end, imageSize)
-        if let last = report.invalidList.last, last.isL1 == isL1, last.reason == reason,
-            last.deviceRange.upperBound == range.lowerBound, !isL1
-        {
-            report.invalidList[report.invalidList.count - 1].deviceRange =
-                last.deviceRange.lowerBound..<range.upperBound
-            report.invalidList[report.invalidList.count - 1].count += 1
-        } else if report.invalidList.count < CheckReport.listLimit {
-            report.invalidList.append(InvalidEntry(deviceRange: range, isL1: isL1, value: value, reason: reason))
-        }
+    /// An entry may name a cluster that is in the file but for its end: a longer file would have all of it.
+    private func noteCut(_ value: UInt64, _ reason: InvalidEntryReason, byteCount: UInt64) {
+        guard reason == .pastEndOfFile && value < structure.fileSizeBytes else { return }
+        report.fileSizeToKeepCutClusters = max(report.fileSizeToKeepCutClusters ?? 0, value + byteCount)
     }
 }

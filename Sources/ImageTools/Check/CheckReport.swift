@@ -36,17 +36,6 @@ public struct CheckReport: Sendable, Equatable {
     public var isSound: Bool { corruptions == 0 && unreadableTables == 0 }
 }
 
-/// Neighbouring entries of one table that cannot be right.
-public struct InvalidEntry: Sendable, Equatable {
-    /// The part of the device that they map, clipped to the image's size; empty behind it.
-    public var deviceRange: Range<UInt64>
-    public var isL1: Bool
-    /// The value of the first of them, and what is wrong with it.
-    public var value: UInt64
-    public var reason: InvalidEntryReason
-    public var count: UInt64 = 1
-}
-
 /// A cluster of the file with several owners.
 public struct CrossLink: Sendable, Equatable {
     public var fileOffset: UInt64
@@ -78,6 +67,8 @@ public struct RepairReport: Sendable, Equatable {
     /// Clusters that had several owners, and of which each further owner got a copy.
     public var separatedClusters: UInt64 = 0
     public var separatedList: [CrossLink] = []
+    /// Shared clusters were left alone although their separation was asked for: it would have made copies without end.
+    public var crossLinksKept = false
     /// Leaked clusters at the end of the file that were cut off.
     public var removedClusters: UInt64 = 0
     /// Leaked clusters between others whose space went back to the file system; they stay leaked.

@@ -8,7 +8,7 @@ struct CrossLinkSearch<S: Storage> {
 
     /// - Parameter clusters: numbers of clusters of the file.
     /// - Returns: a cross-link for each of them, in the order of the file.
-    func run(_ clusters: [UInt64]) async throws(StorageError) -> [CrossLink] {
+    func run(_ clusters: [UInt64]) async throws -> [CrossLink] {
         guard !clusters.isEmpty else { return [] }
         let geometry = structure.geometry
         let bounds = structure.bounds
@@ -29,22 +29,25 @@ struct CrossLinkSearch<S: Storage> {
                 note(value, clusters: geometry.tableSizeClusters, .l2Table(l1Index: index))
             }
         }
-        var visited: Set<UInt64> = []
+        var visited = try structure.noOwners()
         let buffer = PageBuffer(byteCount: structure.tablePieceBytes)
         for (index, value) in l1.enumerated() {
             // A table with two owners would double the owners of all its clusters.
-            guard case .allocated = bounds.l1Entry(value), visited.insert(value).inserted else { continue }
+            guard case .allocated = bounds.l1Entry(value), visited.claim(one: value >> geometry.clusterShift) == 0
+            else { continue }
             do throws(StorageError) {
                 try await structure.visitTable(
                     index, at: value, through: buffer.address, pieceBytes: buffer.byteCount
-                ) { entries, _, deviceOffset in
+                ) { entries, pieceFileOffset, _ in
+                    let first = UInt64(index) << geometry.tableEntriesShift + (pieceFileOffset - value) / 8
                     for (position, entry) in entries.enumerated() {
                         guard case .allocated(let fileOffset) = bounds.l2Entry(UInt64(littleEndian: entry)) else {
                             continue
                         }
-                        note(
-                            fileOffset, clusters: 1,
-                            .data(deviceOffset: deviceOffset + UInt64(position) << geometry.clusterShift))
+                        // Tables can have entries for more than 2^64 bytes.
+                        let (deviceOffset, overflow) = (first + UInt64(position)).multipliedReportingOverflow(
+                            by: geometry.clusterSizeBytes)
+                        note(fileOffset, clusters: 1, .data(deviceOffset: overflow ? .max : deviceOffset))
                     }
                 }
             } catch {

@@ -20,6 +20,9 @@ public struct ImageCheck: Sendable {
         public var repair: RepairReport?
     }
 
+    /// Cross-links are separated where their copies have at most this many times the clusters that are in use.
+    public static let largestGrowth: UInt64 = 4
+
     public var path: String
     public var repair: Repair
     /// With `Repair.all`: gives each further owner of a shared cluster a copy of it.
@@ -114,25 +117,26 @@ public struct ImageCheck: Sendable {
         _ structure: inout ImageStructure<S>, _ done: inout RepairReport
     ) async throws {
         try await structure.clearAutoclearBitsDurably()
-        let dropping = try await dropInvalidEntries(structure, &done)
-        guard separatesCrossLinks, dropping.report.crossLinks > 0 else { return }
-        done.separatedList = try await CrossLinkSearch(structure: structure).run(dropping.twiceOwned)
-        var separation = try CrossLinkRepair(structure)
-        let outcome = try await separation.run()
-        done.separatedClusters = outcome.separatedClusters
-        structure.fileSizeBytes = outcome.fileSizeBytes
-        // Tables that shared their clusters were not looked into before.
-        _ = try await dropInvalidEntries(structure, &done)
-    }
-
-    private func dropInvalidEntries<S: Storage>(
-        _ structure: ImageStructure<S>, _ done: inout RepairReport
-    ) async throws -> CheckPass<S> {
-        let pass = try CheckPass(structure, mode: .exact(dropsInvalidEntries: true))
-        try await pass.run()
+        // Before any entry is dropped: what shares a cluster with a table may be data, and is not to be changed.
+        let shared = try SharedClusters(structure)
+        try await shared.find()
+        let dropping = try CheckPass(structure, mode: .exact(dropsInvalidEntries: true), sparing: shared)
+        try await dropping.run()
         try await structure.storage.sync()
-        done.droppedEntries += pass.report.invalidEntries
-        done.droppedList += pass.report.invalidList
-        return pass
+        done.droppedEntries = dropping.dropped.count
+        done.droppedList = dropping.dropped.list
+        guard separatesCrossLinks, shared.furtherOwners > 0 else { return }
+        let inUse = dropping.owners.ownedCount(in: 0..<dropping.owners.clusterCount)
+        guard shared.furtherOwners <= inUse * ImageCheck.largestGrowth else {
+            done.crossLinksKept = true
+            return
+        }
+        done.separatedList = try await CrossLinkSearch(structure: structure).run(dropping.twiceOwned)
+        var separation = try CrossLinkRepair(structure, shared)
+        let outcome = try await separation.run()
+        done.separatedClusters = shared.furtherOwners
+        done.droppedEntries += outcome.dropped.count
+        done.droppedList += outcome.dropped.list
+        structure.fileSizeBytes = outcome.fileSizeBytes
     }
 }

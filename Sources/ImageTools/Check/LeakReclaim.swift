@@ -40,7 +40,7 @@ struct LeakReclaim<S: Storage> {
                 break
             }
             outcome.punchedClusters += UInt64(run.count)
-            next = run.upperBound
+            if !isSabotaged(.reclaimInCircles) { next = run.upperBound }
         }
         try await structure.storage.sync()
         return outcome

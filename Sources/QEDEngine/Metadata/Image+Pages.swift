@@ -60,7 +60,9 @@ extension Image {
                 let values = state.cache.values(ofSlot: slot)
                 let bounds = entryBounds(of: layer, in: state)
                 for index in 0..<QEDGeometry.entriesPerL2Page {
-                    if case .invalid = bounds.l2Entry(UInt64(littleEndian: values[index])) { isCareful = true }
+                    if case .invalid = bounds.l2Entry(UInt64(littleEndian: values[index])) {
+                        isCareful = !isSabotaged(.trustTableEntries)
+                    }
                 }
             }
             let waiters = state.cache.endLoading(slot, in: layer, succeeded: succeeded, isCareful: isCareful)

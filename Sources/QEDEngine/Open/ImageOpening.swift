@@ -182,7 +182,8 @@ extension Image {
     private static func readL1<S: Storage>(_ storage: S, header: QEDHeader) async throws(ImageOpenError) -> [UInt64] {
         let count = header.geometry.requiredL1Entries(imageSizeBytes: header.imageSizeBytes)
         var entries: [UInt64] = []
-        entries.reserveCapacity(count)
+        entries.reserveCapacity(
+            isSabotaged(.trustImageSize) ? Int(header.imageSizeBytes >> header.geometry.clusterShift) : count)
         let buffer = UnsafeMutableRawPointer.allocate(byteCount: QEDGeometry.l2PageSizeBytes, alignment: 4096)
         defer { buffer.deallocate() }
         while entries.count < count {

@@ -87,6 +87,7 @@ package struct StructureScan {
         } catch {
             throw .storage(error)
         }
+        if isSabotaged(.overlookCrossLinks) { scan.crossLinkedClusters = 0 }
         scan.endOfReferenced = owners.end << geometry.clusterShift
         return scan
     }
@@ -125,15 +126,10 @@ package struct StructureScan {
         }
     }
 
-    /// Reads a piece of a table; up to 511 bytes may be missing at the end of the file, and count as zeros.
+    /// Reads a piece of a table, which is whole sectors.
     package static func readTable<S: Storage>(
         _ storage: S, into buffer: UnsafeMutableRawPointer, byteCount: Int, at fileOffset: UInt64
     ) async throws(StorageError) {
-        let count = try await storage.read(into: buffer, byteCount: byteCount, fileOffset: fileOffset)
-        if count == byteCount { return }
-        guard byteCount - count < Int(QEDLimits.sectorSizeBytes) else {
-            throw StorageError(.read, fileOffset: fileOffset, byteCount: UInt64(byteCount), errno: .ioError)
-        }
-        (buffer + count).initializeMemory(as: UInt8.self, repeating: 0, count: byteCount - count)
+        try await storage.readSectors(into: buffer, byteCount: byteCount, fileOffset: fileOffset)
     }
 }

@@ -1,0 +1,135 @@
+import BlockStorage
+import FuzzImages
+import IOURing
+import QEDEngine
+import QEDFormat
+import SystemPackage
+
+/// The engine over files in memory: opened, asked, closed.
+final class OpenImage {
+    enum Refusal {
+        case header(QEDFormatError)
+        case image(ImageOpenError)
+    }
+
+    let bench: Workbench
+    let image: Image
+    let queue: EngineQueue<FuzzStorage>
+    static let depth = 8
+    static let largestRequestBytes = 1 << 18
+
+    private init(bench: Workbench, image: Image, queue: EngineQueue<FuzzStorage>) {
+        self.bench = bench
+        self.image = image
+        self.queue = queue
+    }
+
+    /// The members of the chain, as they are told apart before the engine sees them.
+    static func members(_ files: [FuzzFile], isRaw: [Bool]) -> Result<[ChainMember], QEDFormatError> {
+        var members: [ChainMember] = []
+        for (file, isRaw) in zip(files, isRaw) {
+            let length = file.content.length
+            if isRaw {
+                members.append(.raw(sizeBytes: length))
+                continue
+            }
+            do throws(QEDFormatError) {
+                let start = file.content.bytes(at: 0, count: Int(min(length, UInt64(QEDLimits.headerSizeBytes))))
+                members.append(.qed(header: try QEDHeader(parsing: start, fileSizeBytes: length), fileSizeBytes: length))
+            } catch {
+                return .failure(error)
+            }
+        }
+        return .success(members)
+    }
+
+    static func open(
+        _ files: [FuzzFile], isRaw: [Bool], isReadOnly: Bool, bench: Workbench, session: SessionMemory? = nil
+    ) -> Result<OpenImage, RefusalError> {
+        let chain: [ChainMember]
+        switch members(files, isRaw: isRaw) {
+        case .failure(let error): return .failure(RefusalError(refusal: .header(error)))
+        case .success(let members): chain = members
+        }
+        let storages = files.map { bench.storage($0) }
+        let options = ImageOptions(isReadOnly: isReadOnly, cacheBytes: 1 << 16, session: session)
+        let opened = bench.run("opening") { () async throws(ImageOpenError) in
+            try await Image.open(chain: chain, storages: storages, options: options)
+        }
+        switch opened {
+        case .failure(let error):
+            return .failure(RefusalError(refusal: .image(error)))
+        case .success(let image):
+            let queue = EngineQueue(
+                image: image, storages: storages, depth: depth, largestRequestBytes: largestRequestBytes,
+                executor: bench.executor)
+            bench.inlineCompletion = { queue.storageCompleted($0, $1) }
+            return .success(OpenImage(bench: bench, image: image, queue: queue))
+        }
+    }
+
+    struct RefusalError: Error {
+        var refusal: Refusal
+    }
+
+    /// Performs requests side by side, at most `depth` of them.
+    /// - Returns: the result of each.
+    func perform(_ requests: [BlockRequest]) -> [Int32] {
+        var results = [Int32](repeating: 0, count: requests.count)
+        for (slot, request) in requests.enumerated() { queue.start(slot, request) }
+        var pending = requests.count
+        while pending > 0 {
+            while let (slot, result) = queue.nextFinished() {
+                results[slot] = result
+                pending -= 1
+            }
+            guard pending > 0 else { break }
+            if bench.step() { continue }
+            queue.endOfBatch()
+            require(bench.step() || queue.hasFinished, "a request waits for nothing")
+        }
+        return results
+    }
+
+    func read(_ deviceOffset: UInt64, byteCount: Int) -> Result<[UInt8], Errno> {
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: byteCount, alignment: 4096)
+        defer { buffer.deallocate() }
+        let result = perform(
+            [.init(.read, deviceOffset: deviceOffset, byteCount: UInt64(byteCount), buffer: buffer.baseAddress)])[0]
+        return result == 0 ? .success(Array(buffer)) : .failure(Errno(rawValue: -result))
+    }
+
+    /// Lets time pass.
+    func tick(milliseconds: UInt64) {
+        queue.tick(milliseconds)
+        settle()
+    }
+
+    func settle() {
+        bench.settle()
+        queue.endOfBatch()
+        bench.settle()
+    }
+
+    /// Closes the image in good order.
+    func close() -> RequestError? {
+        settle()
+        let queue = self.queue
+        let result = bench.run("closing") { () async throws(RequestError) in try await queue.close() }
+        takeDown()
+        if case .failure(let error) = result { return error }
+        return nil
+    }
+
+    /// Ends all tasks without touching the files any more, as a crash would.
+    func takeDown() {
+        bench.io.isDead = true
+        bench.settle()
+        while queue.nextFinished() != nil {}
+        queue.stop()
+        bench.settle()
+        require(queue.isStopped, "a task does not end")
+        bench.io.isDead = false
+        bench.inlineCompletion = nil
+    }
+}

@@ -1,0 +1,72 @@
+import BlockStorage
+import QEDEngine
+import QEDFormat
+
+/// The clusters of an image that have several owners, found without changing anything: every table is looked into, those
+/// that share their clusters too.
+///
+/// Memory: two bits per cluster, and the L1 table.
+final class SharedClusters<S: Storage>: @unchecked Sendable {
+    // SAFETY: one task uses it.
+    private let structure: ImageStructure<S>
+    private var owners: ClusterOwnership
+    private var shared: ClusterOwnership
+    /// How many owners there are besides the first of each cluster: what it takes to separate them all. A table that is
+    /// named many times counts with all that it names each time, so this can be more than any disk holds.
+    private(set) var furtherOwners: UInt64 = 0
+
+    init(_ structure: ImageStructure<S>) throws(ImageOpenError) {
+        self.structure = structure
+        owners = try structure.noOwners()
+        shared = try structure.noOwners()
+    }
+
+    /// Whether one of the clusters of the table at `fileOffset` has another owner.
+    func hasTable(at fileOffset: UInt64) -> Bool {
+        let first = fileOffset >> structure.geometry.clusterShift
+        return shared.ownedCount(in: first..<(first + structure.geometry.tableSizeClusters)) > 0
+    }
+
+    func find() async throws(StorageError) {
+        let geometry = structure.geometry
+        let bounds = structure.bounds
+        claim(structure.header.l1TableFileOffset, clusters: geometry.tableSizeClusters, times: 1)
+        var tables: [UInt64] = []
+        for value in try await structure.readL1() {
+            guard case .allocated = bounds.l1Entry(value) else { continue }
+            claim(value, clusters: geometry.tableSizeClusters, times: 1)
+            tables.append(value)
+        }
+        // A table is read once, however often it is named.
+        tables.sort()
+        let buffer = PageBuffer(byteCount: structure.tablePieceBytes)
+        var next = 0
+        while next < tables.count {
+            let table = tables[next]
+            let start = next
+            while next < tables.count && tables[next] == table { next += 1 }
+            var done: UInt64 = 0
+            while done < geometry.tableSizeBytes {
+                try await StructureScan.readTable(
+                    structure.storage, into: buffer.address, byteCount: buffer.byteCount, at: table + done)
+                let entries = buffer.address.assumingMemoryBound(to: UInt64.self)
+                for position in 0..<(buffer.byteCount / 8) {
+                    if case .allocated(let fileOffset) = bounds.l2Entry(UInt64(littleEndian: entries[position])) {
+                        claim(fileOffset, clusters: 1, times: UInt64(next - start))
+                    }
+                }
+                done += UInt64(buffer.byteCount)
+            }
+        }
+    }
+
+    private func claim(_ fileOffset: UInt64, clusters: UInt64, times: UInt64) {
+        let first = fileOffset >> structure.geometry.clusterShift
+        for cluster in first..<(first + clusters) {
+            let further = owners.claim(one: cluster) + times - 1
+            if further > 0 { _ = shared.claim(one: cluster) }
+            let (sum, overflow) = furtherOwners.addingReportingOverflow(further)
+            furtherOwners = overflow ? .max : sum
+        }
+    }
+}
