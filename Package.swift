@@ -126,6 +126,10 @@ let package = Package(
             swiftSettings: swiftSettings),
         .testTarget(
             name: "CommandLineTests", dependencies: ["qed-ublk", "DeviceServer", "TestSupport"], swiftSettings: swiftSettings),
+        // The program beside QEMU's, each as a process of its own.
+        .testTarget(
+            name: "InteroperabilityTests", dependencies: ["qed-ublk", "TestSupport"], exclude: ["README.md"],
+            swiftSettings: swiftSettings),
         // What several test targets need: programs to run, directories to run them in.
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: swiftSettings),
     ]

@@ -166,31 +166,3 @@ import Testing
         #expect(throws: Never.self) { try JSONSerialization.jsonObject(with: Data(result.output.utf8)) }
     }
 }
-
-/// Holds an image as a running QEMU would.
-final class ImageHolder {
-    private let process = Process()
-    private let input = Pipe()
-
-    init(_ path: String) throws {
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        process.arguments = ["qemu-io", "-f", "qed", path]
-        process.standardInput = input
-        let output = Pipe()
-        process.standardOutput = output
-        try process.run()
-        // It answers, with a size in some kind of bytes, when it has the image.
-        input.fileHandleForWriting.write(Data("length\n".utf8))
-        var answer = Data()
-        while !answer.contains(UInt8(ascii: "B")) {
-            let data = output.fileHandleForReading.availableData
-            if data.isEmpty { break }
-            answer += data
-        }
-    }
-
-    func release() {
-        input.fileHandleForWriting.closeFile()
-        process.waitUntilExit()
-    }
-}
