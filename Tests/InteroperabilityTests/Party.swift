@@ -42,9 +42,12 @@ struct Casting: Sendable, CustomTestStringConvertible {
     var creator: Party
     var writer: Party
 
+    /// Every geometry and writer, and all four pairs of creator and writer. What both create is the same, byte for byte, as
+    /// a test of its own shows, so not every geometry needs each pair.
     static let all = Geometry.all.flatMap { geometry in
-        Party.allCases.flatMap { creator in
-            Party.allCases.map { Casting(geometry: geometry, creator: creator, writer: $0) }
+        Party.allCases.map { writer in
+            Casting(
+                geometry: geometry, creator: geometry.tableSizeClusters == 2 ? writer : writer.other, writer: writer)
         }
     }
 
