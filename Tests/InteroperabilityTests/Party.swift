@@ -14,7 +14,7 @@ struct Geometry: Sendable, Hashable, CustomTestStringConvertible {
     var clusterSizeBytes: UInt64
     var tableSizeClusters: UInt64
 
-    static let all = [4 * kib, 64 * kib, mib, 2 * mib].flatMap { clusterSize in
+    static let all: [Geometry] = [4 * kib, 64 * kib, mib, 2 * mib].flatMap { clusterSize -> [Geometry] in
         [2, 4].map { Geometry(clusterSizeBytes: clusterSize, tableSizeClusters: $0) }
     }
 
@@ -44,7 +44,7 @@ struct Casting: Sendable, CustomTestStringConvertible {
 
     /// Every geometry and writer, and all four pairs of creator and writer. What both create is the same, byte for byte, as
     /// a test of its own shows, so not every geometry needs each pair.
-    static let all = Geometry.all.flatMap { geometry in
+    static let all: [Casting] = Geometry.all.flatMap { geometry -> [Casting] in
         Party.allCases.map { writer in
             Casting(
                 geometry: geometry, creator: geometry.tableSizeClusters == 2 ? writer : writer.other, writer: writer)
