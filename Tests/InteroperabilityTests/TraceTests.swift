@@ -76,6 +76,8 @@ import Testing
         if trace.finalSizeBytes < 4 * gib {
             let theirs = try bench.qemuImage(["compare"] + formats)
             #expect(theirs.status == 0, "\(theirs.output)\(theirs.errors)\n\(trace)")
+            // Of the last sector QEMU tells the part that a raw file lacks; here an extent is whole sectors.
+            guard trace.base.map({ $0.sizeBytes % 512 == 0 }) ?? true else { return try judgeStructure(trace, bench) }
             let maps = try Party.allCases.map { try bench.image($0, "map", "--output", "json", "-f", "qed", "first") }
             #expect(maps[0].output == maps[1].output, "\(trace)")
         } else {
@@ -86,6 +88,10 @@ import Testing
                 #expect(result.status == 0, "\(result.output)\(result.errors)\n\(trace)")
             }
         }
+        try judgeStructure(trace, bench)
+    }
+
+    private func judgeStructure(_ trace: Trace, _ bench: Workbench) throws {
         for name in Self.twins {
             let mine = try bench.ours("check", "--output", "json", name)
             #expect(mine.status == 0, "\(name): \(mine.output)\(mine.errors)\n\(trace)")

@@ -20,10 +20,12 @@ public final class LocalEngine: @unchecked Sendable {
     /// - Throws: `ChainError`, `ImageOpenError`, or `Errno` where there is no io_uring.
     public convenience init(
         path: String, options: ImageOptions = ImageOptions(), depth: Int = 64, largestRequestBytes: Int = 1 << 20,
-        caching: ImageFile.Caching = .directWherePossible, backingCaching: ImageFile.Caching = .buffered
+        caching: ImageFile.Caching = .directWherePossible, backingCaching: ImageFile.Caching = .buffered,
+        locking: ChainLocking = .all
     ) throws {
         let chain = try ImageChain.open(
-            path: path, isReadOnly: options.isReadOnly, caching: caching, backingCaching: backingCaching)
+            path: path, isReadOnly: options.isReadOnly, caching: caching, backingCaching: backingCaching,
+            locking: locking)
         try self.init(chain: chain, options: options, depth: depth, largestRequestBytes: largestRequestBytes)
     }
 
