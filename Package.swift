@@ -137,6 +137,10 @@ let package = Package(
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: swiftSettings),
+        // The program beside QEMU's, each as a process of its own.
+        .testTarget(
+            name: "InteroperabilityTests", dependencies: ["qed-ublk", "TestSupport"], exclude: ["README.md"],
+            swiftSettings: swiftSettings),
         // What several test targets need: programs to run, directories to run them in.
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: swiftSettings),
     ] + fuzzTargets

@@ -34,6 +34,16 @@ public enum FileLock: Sendable {
         used.map { FileLock.usedBase + $0 } + denied.map { FileLock.deniedBase + $0 }
     }
 
+    /// The bytes on which another program's lock, shared or not, is in the way.
+    private var bytesOfOthers: [UInt64] {
+        used.map { FileLock.deniedBase + $0 } + denied.map { FileLock.usedBase + $0 }
+    }
+
+    /// Whether this lock cannot be had while another program holds one on `bytes`.
+    func isRefused(bytes: ClosedRange<UInt64>, isExclusive: Bool) -> Bool {
+        (bytesOfOthers + (isExclusive ? takenBytes : [])).contains(where: bytes.contains)
+    }
+
     /// As `take`, and tries again for a while when it is held: the kernel lets go of a killed program's files only after
     /// the last of their I/O has ended.
     public func takePatiently(on descriptor: Int32) throws(Errno) {
@@ -53,13 +63,12 @@ public enum FileLock: Sendable {
     ///   where the file system has no such locks. Nothing stays locked then.
     public func take(on descriptor: Int32) throws(Errno) {
         let taken = takenBytes
-        let mustBeFree = used.map { FileLock.deniedBase + $0 } + denied.map { FileLock.usedBase + $0 }
         var failure: Errno?
         for byte in taken where failure == nil {
             let result = cs_lock_byte_shared(descriptor, byte)
             if result < 0 { failure = Errno(rawValue: -result) }
         }
-        for byte in mustBeFree where failure == nil {
+        for byte in bytesOfOthers where failure == nil {
             let result = cs_byte_is_locked(descriptor, byte)
             if result < 0 { failure = Errno(rawValue: -result) }
             if result > 0 { failure = .resourceTemporarilyUnavailable }

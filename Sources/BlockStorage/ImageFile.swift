@@ -65,7 +65,7 @@ public final class ImageFile: @unchecked Sendable {
 
         if let lock {
             do { try lock.takePatiently(on: descriptor) } catch .resourceTemporarilyUnavailable {
-                throw .inUse(path: path)
+                throw .inUse(path: path, by: FileHolder.holders(against: lock, on: descriptor))
             } catch {
                 throw .cannotLock(path: path, errno: error)
             }
@@ -161,7 +161,8 @@ public enum ImageFileError: Error, Equatable, Sendable, CustomStringConvertible 
     case blockDevice(path: String)
     /// An image names a file that is really elsewhere than the user allows.
     case outsideDirectories(path: String, actualPath: String)
-    case inUse(path: String)
+    /// The programs that hold it may be unknown.
+    case inUse(path: String, by: [FileHolder])
     case cannotLock(path: String, errno: Errno)
     case changedWhileOpening(path: String)
     case cannotOpen(path: String, errno: Errno)
@@ -188,12 +189,17 @@ public enum ImageFileError: Error, Equatable, Sendable, CustomStringConvertible 
         case .outsideDirectories(let path, let actualPath):
             "\(path): lies outside the directories that --backing-dir allows"
                 + (actualPath == path ? "" : " (it is really \(actualPath))")
-        case .inUse(let path):
-            "\(path): in use by another program (it holds the image's lock); close that program, or remove its device, first"
+        case .inUse(let path, let holders):
+            "\(path): in use by \(ImageFileError.names(of: holders)); close that program, or remove its device, first"
         case .cannotLock(let path, let errno): "\(path): its file system cannot lock it (\(errno)); move it to a local one"
         case .changedWhileOpening(let path): "\(path): was replaced while it was being opened; try again"
         case .cannotOpen(let path, let errno): "\(path): cannot open: \(errno)"
         case .cannotRead(let path, let errno): "\(path): cannot read: \(errno)"
         }
+    }
+
+    private static func names(of holders: [FileHolder]) -> String {
+        holders.isEmpty
+            ? "another program (it holds the image's lock)" : holders.map(\.description).joined(separator: ", ")
     }
 }

@@ -1,4 +1,4 @@
-import Glibc
+import BlockStorage
 
 /// Why a disk cannot be taken away: who uses it.
 struct DiskUse: CustomStringConvertible {
@@ -25,34 +25,12 @@ struct DiskUse: CustomStringConvertible {
     ///
     /// Only the names of open files are looked at, never the files: one on a network may not answer.
     static func processes(usingDeviceAt path: String) -> [Process] {
-        names(in: "/proc").compactMap { name in
-            guard let id = Int32(name), id != getpid() else { return nil }
-            let directory = "/proc/\(name)/fd"
-            guard names(in: directory).contains(where: { target(ofLink: "\(directory)/\($0)") == path }) else {
-                return nil
+        ProcessFiles.otherProcesses().compactMap { id in
+            let directory = "/proc/\(id)/fd"
+            let isUser = ProcessFiles.names(in: directory).contains {
+                ProcessFiles.target(ofLink: "\(directory)/\($0)") == path
             }
-            let comm = readSmallFile("/proc/\(name)/comm", limitBytes: 64) ?? []
-            return Process(id: id, name: String(decoding: comm.prefix { $0 != UInt8(ascii: "\n") }, as: UTF8.self))
+            return isUser ? Process(id: id, name: ProcessFiles.name(ofProcess: id)) : nil
         }
-    }
-
-    private static func names(in directory: String) -> [String] {
-        guard let stream = opendir(directory) else { return [] }
-        defer { closedir(stream) }
-        var names: [String] = []
-        while let entry = readdir(stream) {
-            names.append(
-                withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
-                    String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
-                })
-        }
-        return names
-    }
-
-    private static func target(ofLink path: String) -> String? {
-        var bytes = [CChar](repeating: 0, count: 256)
-        let count = readlink(path, &bytes, bytes.count)
-        guard count > 0 else { return nil }
-        return String(decoding: bytes.prefix(count).map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 }

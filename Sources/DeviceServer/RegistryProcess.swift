@@ -1,3 +1,4 @@
+import BlockStorage
 import Glibc
 
 /// A process, told apart from a later one that has got the same id: by when it started.
@@ -41,27 +42,4 @@ struct ProcessStat: Equatable {
         isAlive = ![UInt8(ascii: "Z"), UInt8(ascii: "X"), UInt8(ascii: "x")].contains(fields[0].first ?? 0)
         startTicks = ticks
     }
-}
-
-/// The content of a regular file of at most `limitBytes`; nil for anything else. Never blocks, follows no symbolic
-/// link.
-func readSmallFile(_ path: String, limitBytes: Int) -> [UInt8]? {
-    let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
-    guard descriptor >= 0 else { return nil }
-    defer { close(descriptor) }
-    var status = stat()
-    guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG else { return nil }
-
-    var content = [UInt8](repeating: 0, count: limitBytes + 1)
-    var size = 0
-    while size < content.count {
-        let count = content.withUnsafeMutableBytes { bytes in
-            read(descriptor, bytes.baseAddress?.advanced(by: size), bytes.count - size)
-        }
-        if count < 0 && errno == EINTR { continue }
-        guard count >= 0 else { return nil }
-        if count == 0 { return Array(content[..<size]) }
-        size += count
-    }
-    return nil
 }

@@ -10,7 +10,8 @@ struct BenchCommand: ParsableCommand {
         commandName: "bench",
         abstract: "Measure the engine on an image, without a device.",
         discussion: """
-            Takes the options of 'qemu-img bench', so that the two can be run in turn. Writes (-w) change the image.
+            Takes the options of 'qemu-img bench', so that the two can be run in turn. Writes (-w) change the image. As \
+            JSON the result has latencies too, and what the storage was asked for.
 
             Example: qed-ublk bench -w -c 20000 -d 32 -s 4k -S 64k -t none disk.qed
 
@@ -65,10 +66,9 @@ struct BenchCommand: ParsableCommand {
     @Flag(help: "At offsets drawn at random from the image, each a multiple of the request's size, instead of in steps.")
     var random = false
 
+    @OptionGroup var output: OutputOption
+    @OptionGroup var sharing: SharingOption
     @OptionGroup var backing: BackingOptions
-
-    @Flag(help: "As JSON, with what the storage was asked for.")
-    var json = false
 
     func validate() throws {
         guard count > 0 else { throw ValidationError("--count must be more than 0") }
@@ -79,17 +79,19 @@ struct BenchCommand: ParsableCommand {
         guard flushInterval >= 0, write || flushInterval == 0 else {
             throw ValidationError("--flush-interval goes with --write")
         }
+        guard !sharing.forceShare || !write else { throw ValidationError("--force-share is for reading only") }
     }
 
     func run() throws {
         let engine = try LocalEngine(
             path: image, options: ImageOptions(isReadOnly: !write), depth: depth + 1,
             largestRequestBytes: Int(bufferSize), caching: cache.fileCaching,
-            backingCaching: backingCache.fileCaching, policy: try backing.policy())
+            backingCaching: backingCache.fileCaching, locking: sharing.forceShare ? .none : .all,
+            policy: try backing.policy())
         let work = BenchWork(
             count: count, depth: depth, sizeBytes: bufferSize, stepBytes: stepSize ?? bufferSize, deviceOffset: offset,
             isWrite: write, flushInterval: flushInterval, drains: !noDrain, pattern: pattern, isRandom: random,
-            measuresLatency: json)
+            measuresLatency: output.format == .json)
         guard offset % 512 == 0, (stepSize ?? bufferSize) % 512 == 0, bufferSize <= engine.image.sizeBytes,
             offset <= engine.image.sizeBytes - bufferSize
         else {
@@ -107,11 +109,11 @@ struct BenchCommand: ParsableCommand {
         let turns = engine.turns
         try engine.close()
         if let failure { throw BenchError(errno: failure) }
-        if json {
+        switch output.format {
+        case .human: try printOutput("Run completed in \(BenchRun.fixed(seconds, digits: 3)) seconds.")
+        case .json:
             try printOutput(run.report(
                 seconds: seconds, processorSeconds: processorSeconds, statistics: statistics, turns: turns).indented())
-        } else {
-            try printOutput("Run completed in \(BenchRun.fixed(seconds, digits: 3)) seconds.")
         }
     }
 }

@@ -65,7 +65,7 @@ struct CheckCommand: ParsableCommand {
         do throws(ImageToolError) { result = try check.run(progress: progress.bar) } catch {
             throw CheckFailure(error: error)
         }
-        switch output.output {
+        switch output.format {
         case .json: try printOutput(json(result).indented())
         case .human:
             if !progress.quiet { try printOutput(text(result).map(\.printable).joined(separator: "\n")) }

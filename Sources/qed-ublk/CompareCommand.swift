@@ -61,7 +61,7 @@ struct CompareCommand: ParsableCommand {
         } catch {
             throw ComparisonFailure(error: error)
         }
-        switch output.output {
+        switch output.format {
         case .json: try printOutput(outcome.json.indented())
         case .human: if !progress.quiet { try printOutput(outcome.text) }
         }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import DeviceServer
 import ImageTools
 import QEDEngine
 import QEDFormat
@@ -56,6 +57,7 @@ struct ConvertCommand: ParsableCommand {
     )
     var parallel = Disk.usualDepth
 
+    @OptionGroup var output: OutputOption
     @OptionGroup var sharing: SharingOption
     @OptionGroup var backing: BackingOptions
     @OptionGroup var progress: ProgressOptions
@@ -78,6 +80,12 @@ struct ConvertCommand: ParsableCommand {
         conversion.sharing = sharing.forceShare
         conversion.depth = parallel
         conversion.policy = try backing.policy()
-        try conversion.run(progress: progress.bar)
+        let sizeBytes = try conversion.run(progress: progress.bar)
+        try output.report(
+            nil,
+            [
+                .init("filename", .string(target)), .init("format", .string(outputFormat.rawValue)),
+                .init("virtual-size", JSONValue(sizeBytes)), .init("verified", .bool(verify)),
+            ], quiet: progress.quiet)
     }
 }

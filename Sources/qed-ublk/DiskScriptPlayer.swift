@@ -183,7 +183,7 @@ final class IOBuffer {
     deinit { address.deallocate() }
 }
 
-/// Bytes for people: sixteen to a line, with the offset in front and the printable ones behind.
+/// Bytes for people: sixteen to a line, with the offset in front and the printable ones behind, as qemu-io shows them.
 enum HexDump {
     static func lines(_ bytes: UnsafeRawBufferPointer, offset: UInt64) -> String {
         var text = ""
@@ -192,8 +192,7 @@ enum HexDump {
             let hex = line.map { padded(UInt64($0), digits: 2) }.joined(separator: " ")
             let letters = line.map { (0x20..<0x7f).contains($0) ? String(UnicodeScalar($0)) : "." }.joined()
             text +=
-                padded(offset + UInt64(start), digits: 8) + ":  " + hex
-                + String(repeating: " ", count: 3 * (16 - line.count)) + "  " + letters + "\n"
+                padded(offset + UInt64(start), digits: 8) + ":  " + hex + "  " + letters + "\n"
         }
         return text
     }

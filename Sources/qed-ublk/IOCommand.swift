@@ -58,7 +58,7 @@ struct IOCommand: ParsableCommand {
             for command in commands {
                 let step = try player.perform(command)
                 steps.append(step)
-                if output.output == .human, !quiet || step.isAnswer { try printOutput(step.text) }
+                if output.format == .human, !quiet || step.isAnswer { try printOutput(step.text) }
             }
         } catch {
             // What was done before the failure is kept.
@@ -66,7 +66,7 @@ struct IOCommand: ParsableCommand {
             throw error
         }
         try disk.close()
-        if output.output == .json { try printOutput(JSONValue.array(steps.map(\.json)).indented()) }
+        if output.format == .json { try printOutput(JSONValue.array(steps.map(\.json)).indented()) }
         if steps.contains(where: { $0.mismatch != nil }) { throw ExitCode(ExitStatus.failure.rawValue) }
     }
 }

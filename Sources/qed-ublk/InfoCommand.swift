@@ -44,14 +44,14 @@ struct InfoCommand: ParsableCommand {
     func run() throws {
         guard backingChain else {
             let description = try ImageDescription(reading: file)
-            switch output.output {
+            switch output.format {
             case .human: try printOutput(description.text)
             case .json: try printOutput(description.json.indented())
             }
             return
         }
         let members = try ChainDescription(reading: file, policy: try backing.policy()).members
-        switch output.output {
+        switch output.format {
         case .human: try printOutput(members.map(\.text).joined(separator: "\n\n"))
         case .json: try printOutput(JSONValue.array(members.map(\.json)).indented())
         }

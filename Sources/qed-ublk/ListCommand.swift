@@ -7,7 +7,7 @@ struct ListCommand: ParsableCommand {
         commandName: "list",
         abstract: "List the devices that qed-ublk serves.",
         discussion: """
-            A device whose state is 'dead' has lost its server; 'qed-ublk del' removes it.
+            As JSON it is an array, empty when there is no device. A device whose state is 'dead' has lost its server; 'qed-ublk del' removes it.
 
             Example: qed-ublk list --json | jq -r '.[].device'
 
@@ -15,12 +15,14 @@ struct ListCommand: ParsableCommand {
             \(ExitStatus.table)
             """)
 
-    @Flag(help: "As JSON: an array, empty when there is no device.")
-    var json = false
+    @OptionGroup var output: OutputOption
 
     func run() throws {
         let devices = try KnownDevices.all()
-        try printOutput(json ? JSONValue.array(devices.map(\.json)).indented() : ListCommand.table(devices))
+        switch output.format {
+        case .human: try printOutput(ListCommand.table(devices))
+        case .json: try printOutput(JSONValue.array(devices.map(\.json)).indented())
+        }
     }
 
     private static func table(_ devices: [KnownDevice]) -> String {

@@ -47,7 +47,7 @@ struct MapCommand: ParsableCommand {
         let end = min(
             maxLength.map { startOffset.addingReportingOverflow($0).partialValue } ?? map.sizeBytes, map.sizeBytes)
         var lines = OutputLines()
-        switch output.output {
+        switch output.format {
         case .human:
             lines.add(MapCommand.row("Offset", "Length", "Mapped to", "File"))
             try map.forEachExtent(in: startOffset..<max(startOffset, end)) { extent throws(ImageToolError) in

@@ -49,7 +49,7 @@ struct MeasureCommand: ParsableCommand {
 
     func run() throws {
         let measurement = try measure()
-        switch output.output {
+        switch output.format {
         case .human:
             try printOutput(
                 "required size: \(measurement.requiredBytes)\nfully allocated size: \(measurement.fullyAllocatedBytes)")

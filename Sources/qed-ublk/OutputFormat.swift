@@ -13,9 +13,14 @@ struct OutputOption: ParsableArguments {
     @Option(help: ArgumentHelp("How to show the result: human or json.", valueName: "format"))
     var output = OutputFormat.human
 
+    @Flag(help: "The same as --output json.")
+    var json = false
+
+    var format: OutputFormat { json ? .json : output }
+
     /// Prints what a command has done: `members` as JSON, or `sentence` for people.
     func report(_ sentence: String?, _ members: [JSONValue.Member], quiet: Bool) throws(OutputError) {
-        switch output {
+        switch format {
         case .json: try printOutput(JSONValue.object(members).indented())
         case .human: if let sentence, !quiet { try printOutput(sentence) }
         }

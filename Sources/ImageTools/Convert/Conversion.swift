@@ -34,7 +34,9 @@ public struct Conversion: Sendable {
 
     /// Blocks until the copy is durable. A new file has its name only then; whatever is thrown, an existing file of
     /// that name is as it was. Only a target that is kept may have been written in part.
-    public func run(progress: (@Sendable (Double) -> Void)? = nil) throws(ImageToolError) {
+    /// - Returns: the size of the disk that was copied, in bytes.
+    @discardableResult
+    public func run(progress: (@Sendable (Double) -> Void)? = nil) throws(ImageToolError) -> UInt64 {
         let source = try Disk(
             path: source, format: sourceFormat, isReadOnly: true, sharing: sharing, depth: depth, policy: policy)
         if let identity = ImageFile.Identity(ofFileAt: target), source.identities.contains(identity) {
@@ -42,6 +44,7 @@ public struct Conversion: Sendable {
         }
         if keepsTarget { try copyIntoExisting(source, progress) } else { try copyIntoNew(source, progress) }
         try source.close()
+        return source.sizeBytes
     }
 
     private func copyIntoExisting(_ source: Disk, _ progress: (@Sendable (Double) -> Void)?) throws(ImageToolError) {

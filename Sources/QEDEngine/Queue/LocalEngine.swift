@@ -21,10 +21,11 @@ public final class LocalEngine: @unchecked Sendable {
     public convenience init(
         path: String, options: ImageOptions = ImageOptions(), depth: Int = 64, largestRequestBytes: Int = 1 << 20,
         caching: ImageFile.Caching = .directWherePossible, backingCaching: ImageFile.Caching = .buffered,
-        policy: BackingPolicy = .plainFiles
+        locking: ChainLocking = .all, policy: BackingPolicy = .plainFiles
     ) throws {
         let chain = try ImageChain.open(
-            path: path, isReadOnly: options.isReadOnly, caching: caching, backingCaching: backingCaching, policy: policy)
+            path: path, isReadOnly: options.isReadOnly, caching: caching, backingCaching: backingCaching,
+            locking: locking, policy: policy)
         try self.init(chain: chain, options: options, depth: depth, largestRequestBytes: largestRequestBytes)
     }
 
