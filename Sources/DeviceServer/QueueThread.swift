@@ -27,13 +27,15 @@ final class QueueThread: @unchecked Sendable {
     /// Starts the thread.
     /// - Parameter changed: an eventfd that is signalled whenever the phase changes.
     init(
-        number: Int, device: UblkCharacterDevice, info: UblkDeviceInfo, image: Image, chain: [ChainFile], changed: Int32
+        number: Int, device: UblkCharacterDevice, info: UblkDeviceInfo, image: Image, chain: [ChainFile],
+        departure: ServerDeparture, changed: Int32
     ) throws(Errno) {
         self.number = number
         self.changed = changed
         body = { thread in
             do {
-                let queue = try QueueLoop(device: device, info: info, queue: number) { loop in
+                let queue = try QueueLoop(device: device, info: info, queue: number, departure: departure) {
+                    loop in
                     EngineTarget(
                         engine: EngineQueue(
                             image: image, storages: chain.map { $0.file.storage(on: loop.ring) },

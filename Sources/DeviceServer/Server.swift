@@ -31,26 +31,56 @@ public final class Server {
     ///   - gone: called when the device is gone, before anybody is told.
     /// - Throws: why the device could not be made, or not be taken away properly.
     public func run(ready: (UInt32, String) -> Bool, gone: () -> Void = {}) throws(ServerError) {
-        let device = try ServedDevice(configuration, log: log)
+        let device = try makeDevice()
         let socket: ControlSocketServer
         var record: DeviceRecord?
         do throws(ServerError) {
             record = try register(device)
             do { socket = try ControlSocketServer(deviceID: device.info.id) } catch { throw .socket(error) }
         } catch {
-            if let record { try? registry.remove(record) }
-            _ = try? device.stop(force: true)
-            try? device.remove()
+            if configuration.recovers {
+                _ = try? device.leave()
+            } else {
+                if let record { try? registry.remove(record) }
+                _ = try? device.stop(force: true)
+                try? device.remove()
+            }
             throw error
         }
         log.info("serving \(configuration.imagePath) as \(device.blockDevicePath)")
-        var request: ControlSocketServer.ConnectionID?
-        if ready(device.info.id, device.blockDevicePath) {
-            request = serve(device, socket)
+        var ending = Ending.stopped(request: nil)
+        // A device that is in use wants to be served, whoever asked for that.
+        if ready(device.info.id, device.blockDevicePath) || configuration.recovers {
+            ending = serve(device, socket)
         } else {
             log.warning("nobody waits for \(device.blockDevicePath) any more")
             _ = try? device.stop(force: true)
         }
+        switch ending {
+        case .stopped(let request): try remove(device, socket, record, request, gone)
+        case .left: try leave(device, socket, record)
+        }
+    }
+
+    /// Why `serve` ended.
+    private enum Ending {
+        /// The disk is gone; the control request, if there was one, is to be answered when everything is done.
+        case stopped(request: ControlSocketServer.ConnectionID?)
+        /// The disk is in use, and waits for the next server.
+        case left
+    }
+
+    private func makeDevice() throws(ServerError) -> ServedDevice {
+        guard configuration.recovers, let id = configuration.deviceID else {
+            return try ServedDevice.add(configuration, log: log)
+        }
+        return try ServedDevice.recover(configuration, mark: registry.record(of: id)?.leftImage, log: log)
+    }
+
+    private func remove(
+        _ device: ServedDevice, _ socket: ControlSocketServer, _ record: DeviceRecord?,
+        _ request: ControlSocketServer.ConnectionID?, _ gone: () -> Void
+    ) throws(ServerError) {
         // Once the device is deleted its number, and with it the names of these, can be another server's.
         socket.stopListening()
         var failure: ServerError?
@@ -63,6 +93,19 @@ public final class Server {
         socket.close()
         if let failure { throw failure }
         log.info("\(device.blockDevicePath) is gone")
+    }
+
+    private func leave(
+        _ device: ServedDevice, _ socket: ControlSocketServer, _ record: DeviceRecord?
+    ) throws(ServerError) {
+        socket.close()
+        let mark = try device.leave()
+        if var record {
+            record.leftImage = mark
+            do { try registry.record(record) } catch { throw .registry(error) }
+        }
+        log.notice(
+            "\(device.blockDevicePath) is in use and waits for a server: qed-ublk recover \(device.info.id)")
     }
 
     private func register(_ device: ServedDevice) throws(ServerError) -> DeviceRecord {
@@ -84,9 +127,8 @@ public final class Server {
         return FilePath(String(cString: current)).appending(path).lexicallyNormalized().string
     }
 
-    /// Waits for a reason to stop, and stops the device.
-    /// - Returns: the control request that is to be answered when everything is done.
-    private func serve(_ device: ServedDevice, _ socket: ControlSocketServer) -> ControlSocketServer.ConnectionID? {
+    /// Waits for a reason to end, and stops the device unless it is to be left.
+    private func serve(_ device: ServedDevice, _ socket: ControlSocketServer) -> Ending {
         var forcesNextSignal = false
         while true {
             var polled = [
@@ -94,25 +136,26 @@ public final class Server {
                 pollfd(fd: socket.descriptor, events: Int16(POLLIN), revents: 0),
                 pollfd(fd: device.queuesChanged, events: Int16(POLLIN), revents: 0),
             ]
-            if poll(&polled, nfds_t(polled.count), -1) < 0 && errno != EINTR { return nil }
+            if poll(&polled, nfds_t(polled.count), -1) < 0 && errno != EINTR { return .stopped(request: nil) }
 
             if polled[2].revents != 0 {
                 cs_eventfd_wait(device.queuesChanged)
                 if device.hasEndedQueue {
                     log.warning("\(device.blockDevicePath) was stopped from outside")
                     _ = try? device.stop(force: true)
-                    return nil
+                    return .stopped(request: nil)
                 }
             }
             if polled[0].revents != 0, let name = takeSignal() {
                 log.info("\(name): stopping \(device.blockDevicePath)")
-                guard let use = stop(device, force: forcesNextSignal) else { return nil }
+                guard let use = stop(device, force: forcesNextSignal) else { return .stopped(request: nil) }
+                if device.isRecoverable { return .left }
                 log.warning("\(use), or send the signal again to stop all the same")
                 forcesNextSignal = true
             }
             if polled[1].revents != 0 {
                 for arrival in socket.acceptRequests() {
-                    if let stopped = answer(arrival, device, socket) { return stopped }
+                    if let request = answer(arrival, device, socket) { return .stopped(request: request) }
                 }
             }
         }

@@ -57,7 +57,8 @@ enum BackgroundServer {
     }
 
     /// Starts the server and waits until its device is usable.
-    static func start(_ device: DeviceOptions) throws -> Ready {
+    /// - Parameter arguments: those of `serve`.
+    static func start(_ arguments: [String]) throws -> Ready {
         let log = try ServerLog.create()
         defer { try? log.close() }
         var ends: [Int32] = [-1, -1]
@@ -70,7 +71,7 @@ enum BackgroundServer {
         // A server that dies must not take this process along when it is written to.
         signal(SIGPIPE, SIG_IGN)
         var process: Int32 = 0
-        let result = withArguments(["qed-ublk", "serve"] + device.arguments) {
+        let result = withArguments(["qed-ublk", "serve"] + arguments) {
             cs_spawn_self($0, log.rawValue, ends[1], &process)
         }
         close(ends[1])

@@ -31,6 +31,7 @@ struct DelCommand: ParsableCommand {
         guard records.count == 1 else { throw DelError.ambiguous(device, records.map(\.deviceID)) }
         let control = try UblkControlDevice()
         guard record.server.isRunning else {
+            if let waiting = try WaitingDevice(record, control) { try prepareForRemoval(waiting) }
             try removeOrphan(record, registry, control)
             return
         }
@@ -40,6 +41,20 @@ struct DelCommand: ParsableCommand {
         if case .failure(let code, let sentence) = reply { throw DelError.refused(isBusy: code == .busy, sentence) }
         // Until it has ended, the server has files of the image's file system open.
         for _ in 0..<500 where record.server.isRunning { usleep(10_000) }
+    }
+
+    /// What the dead server had answered goes into the image before the device goes. In use it does not go: what waits for
+    /// the next server would fail.
+    private func prepareForRemoval(_ device: WaitingDevice) throws {
+        if let use = DiskUse.now(ofDeviceAt: device.path), !force {
+            throw DelError.refused(
+                isBusy: true, "\(use), or give it a server again (qed-ublk recover \(device.record.deviceID)), or use --force")
+        }
+        guard !device.record.isReadOnly else { return }
+        do { try LeftImage.complete(path: device.record.imagePath) } catch {
+            guard force else { throw error }
+            printError("\(error)")
+        }
     }
 
     /// The server has died and the kernel still has the device.

@@ -18,6 +18,9 @@ struct DeviceOptions: ParsableArguments {
     @Flag(name: [.customShort("r"), .long], help: "Serve it read-only: the image is not changed in any way.")
     var readOnly = false
 
+    @Flag(help: "Let the device end with its server, instead of waiting for the next one (see 'recover').")
+    var noRecovery = false
+
     func validate() throws {
         guard (1...4096).contains(queues) else { throw ValidationError("--queues must be between 1 and 4096") }
         guard (1...4096).contains(depth) else { throw ValidationError("--depth must be between 1 and 4096") }
@@ -29,6 +32,7 @@ struct DeviceOptions: ParsableArguments {
         configuration.queueDepth = depth
         configuration.deviceID = id
         configuration.isReadOnly = readOnly
+        configuration.isRecoverable = !noRecovery
         return configuration
     }
 
@@ -37,6 +41,7 @@ struct DeviceOptions: ParsableArguments {
         var arguments = ["--queues", "\(queues)", "--depth", "\(depth)"]
         if let id { arguments += ["--id", "\(id)"] }
         if readOnly { arguments.append("--read-only") }
+        if noRecovery { arguments.append("--no-recovery") }
         return arguments + ["--", image]
     }
 }

@@ -17,11 +17,18 @@ public struct ImageOptions: Sendable {
 
     /// Memory that outlives this process, for the image's mapping log; what an earlier process left there is replayed.
     public var session: SessionMemory?
+    /// The disk is in use and somebody trusts what an earlier process has acknowledged: where that is lost, the image is not
+    /// opened.
+    public var continuesSession: Bool
 
-    public init(isReadOnly: Bool = false, cacheBytes: Int = 32 << 20, session: SessionMemory? = nil) {
+    public init(
+        isReadOnly: Bool = false, cacheBytes: Int = 32 << 20, session: SessionMemory? = nil,
+        continuesSession: Bool = false
+    ) {
         self.isReadOnly = isReadOnly
         self.cacheBytes = cacheBytes
         self.session = session
+        self.continuesSession = continuesSession
     }
 }
 
@@ -49,6 +56,7 @@ public enum ImageOpenError: Error, Equatable, CustomStringConvertible {
     case storage(StorageError)
     case damaged(invalidEntries: UInt64, crossLinkedClusters: UInt64)
     case tooLargeToCheck(fileSizeBytes: UInt64)
+    case sessionLost(reason: String)
 
     public var description: String {
         switch self {
@@ -61,6 +69,8 @@ public enum ImageOpenError: Error, Equatable, CustomStringConvertible {
                 + "list them (qed-ublk check), or open it read-only to save its data"
         case .tooLargeToCheck(let size):
             "a file of \(size) bytes has too many clusters to be checked; open it read-only"
+        case .sessionLost(let reason):
+            "what its last server had acknowledged and not yet written is lost: \(reason)"
         }
     }
 }
@@ -86,6 +96,7 @@ extension Image {
         }
         var endOfClusters: UInt64 = 0
         var replay = MappingReplay.Outcome.nothingToReplay
+        var lastLog: MappingLog?
         if !options.isReadOnly {
             if let session = options.session,
                 let log = MappingLog(
@@ -93,7 +104,11 @@ extension Image {
             {
                 replay = try await MappingReplay.run(
                     storages[0], header: header, fileSizeBytes: fileSizeBytes, log: log)
+                if case .rejected = replay {} else { lastLog = log }
+            } else if options.continuesSession && header.needsCheck {
+                throw .sessionLost(reason: "its log is gone")
             }
+            if options.continuesSession, case .rejected(let reason) = replay { throw .sessionLost(reason: reason) }
             endOfClusters = try await prepareForWriting(
                 storages[0], header: &header, fileSizeBytes: &fileSizeBytes, headerPage: headerPage)
         }
@@ -121,10 +136,12 @@ extension Image {
         owned = true
         var state = ImageState(cache: cache, cursor: cursor)
         if let session = options.session, !options.isReadOnly {
-            state.log = MappingLog(
-                formatting: session.address,
-                capacity: MappingLog.capacity(ofSizeBytes: session.sizeBytes), for: session.image,
-                trace: session.trace)
+            // A log that goes on is valid at every instant; one that is made anew is not, while it is being made.
+            let capacity = MappingLog.capacity(ofSizeBytes: session.sizeBytes)
+            state.log =
+                lastLog.flatMap { $0.canGoOn(capacity: capacity) ? $0 : nil }
+                ?? MappingLog(
+                    formatting: session.address, capacity: capacity, for: session.image, trace: session.trace)
         }
         return Image(
             layers: layers, top: top, isReadOnly: options.isReadOnly, state: state,

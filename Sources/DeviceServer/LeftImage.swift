@@ -1,0 +1,8 @@
+/// An image whose server died, and whose device is not to be served again.
+public enum LeftImage {
+    /// Brings what the dead server had answered into the image, makes it durable and marks the image as clean.
+    /// - Throws: why it cannot be done: the image is in use, damaged, or that data is lost. It is left as it is then.
+    public static func complete(path: String) throws(ServerError) {
+        try ImageSession(path: path, isReadOnly: false, continuesSession: true).close()
+    }
+}
