@@ -31,7 +31,12 @@ struct DelCommand: ParsableCommand {
         guard records.count == 1 else { throw DelError.ambiguous(device, records.map(\.deviceID)) }
         let control = try UblkControlDevice()
         guard record.server.isRunning else {
-            if let waiting = try WaitingDevice(record, control) { try prepareForRemoval(waiting) }
+            if let waiting = try WaitingDevice(record, control) {
+                try prepareForRemoval(waiting)
+            } else if !record.isReadOnly {
+                // What was lost is lost, or another server has it by now.
+                _ = try? LeftImage.complete(path: record.imagePath)
+            }
             try removeOrphan(record, registry, control)
             return
         }

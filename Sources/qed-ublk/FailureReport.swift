@@ -120,6 +120,7 @@ extension ImageOpenError: ReportableError {
         switch self {
         case .storage: .failure
         case .damaged, .tooLargeToCheck, .sessionLost: .unusableImage
+        case .unfinishedSession: .busy
         }
     }
 }

@@ -57,6 +57,7 @@ public enum ImageOpenError: Error, Equatable, CustomStringConvertible {
     case damaged(invalidEntries: UInt64, crossLinkedClusters: UInt64)
     case tooLargeToCheck(fileSizeBytes: UInt64)
     case sessionLost(reason: String)
+    case unfinishedSession
 
     public var description: String {
         switch self {
@@ -71,6 +72,9 @@ public enum ImageOpenError: Error, Equatable, CustomStringConvertible {
             "a file of \(size) bytes has too many clusters to be checked; open it read-only"
         case .sessionLost(let reason):
             "what its last server had acknowledged and not yet written is lost: \(reason)"
+        case .unfinishedSession:
+            "its server died and has left writes that are not in the image yet: go on with its device ('qed-ublk recover') or "
+                + "remove that ('qed-ublk del') first; where there is none any more, add the image once"
         }
     }
 }
@@ -110,7 +114,8 @@ extension Image {
             }
             if options.continuesSession, case .rejected(let reason) = replay { throw .sessionLost(reason: reason) }
             endOfClusters = try await prepareForWriting(
-                storages[0], header: &header, fileSizeBytes: &fileSizeBytes, headerPage: headerPage)
+                storages[0], header: &header, keeping: lastLog == nil ? [] : .mappingLog,
+                fileSizeBytes: &fileSizeBytes, headerPage: headerPage)
         }
 
         let cache = PageCache(budgetBytes: options.cacheBytes)
@@ -145,21 +150,23 @@ extension Image {
         }
         return Image(
             layers: layers, top: top, isReadOnly: options.isReadOnly, state: state,
-            needCheckIsSet: header.needsCheck, headerPage: headerPage, replay: replay)
+            needCheckIsSet: header.needsCheck && (header.hasMappingLog || options.session == nil),
+            headerPage: headerPage, replay: replay)
     }
 
     /// - Returns: where the next cluster will be allocated: the file's length, a whole number of clusters.
     private static func prepareForWriting<S: Storage>(
-        _ storage: S, header: inout QEDHeader, fileSizeBytes: inout UInt64, headerPage: UnsafeMutableRawPointer
+        _ storage: S, header: inout QEDHeader, keeping autoclearFeatures: QEDAutoclearFeatures,
+        fileSizeBytes: inout UInt64, headerPage: UnsafeMutableRawPointer
     ) async throws(ImageOpenError) -> UInt64 {
         let scan = try await StructureScan.run(storage, header: header, fileSizeBytes: fileSizeBytes, repairs: false)
         guard scan.crossLinkedClusters == 0, scan.invalidEntries == 0 || header.needsCheck else {
             throw .damaged(invalidEntries: scan.invalidEntries, crossLinkedClusters: scan.crossLinkedClusters)
         }
         do throws(StorageError) {
-            if header.hasUnknownAutoclearFeatures {
+            if header.hasAutoclearFeatures(except: autoclearFeatures) {
                 // Before anything else is changed: another program's extra data is stale from now on.
-                header.clearUnknownAutoclearFeatures()
+                header.clearAutoclearFeatures(except: autoclearFeatures)
                 headerPage.copyMemory(from: header.encoded(), byteCount: QEDLimits.headerSizeBytes)
                 let block = max(storage.alignment.offsetBytes, Int(QEDLimits.sectorSizeBytes))
                 try await storage.writeFully(from: headerPage, byteCount: min(block, headerPageBytes), fileOffset: 0)
@@ -172,7 +179,9 @@ extension Image {
             let wholeClusters = TableEntryBounds(header: header, fileSizeBytes: fileSizeBytes).endOfClustersFileOffset
             // After a crash nobody refers to what lies behind the last cluster in use: space that was reserved ahead. An
             // image that was closed well keeps its tail: it may be of use to somebody who wants to rescue data.
-            let length = header.needsCheck ? scan.endOfReferenced : wholeClusters
+            // And where a table was dropped, its clusters may be what somebody wants to find.
+            let gives = header.needsCheck && scan.invalidTables == 0
+            let length = gives ? scan.endOfReferenced : wholeClusters
             if length != fileSizeBytes {
                 try await storage.setLength(length)
                 try await storage.sync()
