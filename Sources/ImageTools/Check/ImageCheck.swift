@@ -69,6 +69,8 @@ public struct ImageCheck: Sendable {
             return Result(report: report)
         }
         var structure = structure
+        // As every program that opens an image for writing, whether it finds something to write or not.
+        try await structure.clearAutoclearBitsDurably()
         var done = RepairReport()
         if first.report.corruptions > 0 && repair == .all { try await repairEntries(&structure, &done) }
         // The list begins with the entries of the L1 table.
@@ -81,7 +83,6 @@ public struct ImageCheck: Sendable {
             } else if tablesWereDropped {
                 done.leaksKept = last.report.leakedClusters > 0 ? .tablesDropped : nil
             } else {
-                try await structure.clearAutoclearBitsDurably()
                 let outcome = try await LeakReclaim(structure: structure).run(last.owners)
                 done.removedClusters = outcome.removedClusters
                 done.punchedClusters = outcome.punchedClusters
@@ -113,7 +114,6 @@ public struct ImageCheck: Sendable {
     private func repairEntries<S: Storage>(
         _ structure: inout ImageStructure<S>, _ done: inout RepairReport
     ) async throws {
-        try await structure.clearAutoclearBitsDurably()
         let dropping = try await dropInvalidEntries(structure, &done)
         guard separatesCrossLinks, dropping.report.crossLinks > 0 else { return }
         done.separatedList = try await CrossLinkSearch(structure: structure).run(dropping.twiceOwned)

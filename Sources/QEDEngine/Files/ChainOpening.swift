@@ -125,7 +125,7 @@ public enum ChainError: Error, Equatable, CustomStringConvertible {
                 + "if it is, say so: qed-ublk rebase -u -b \(path) -F raw \(overlay)"
         case .backingName(let path, let error): "\(path): \(error)"
         case .loop(let path, let repeated): "\(path): its backing files form a loop: \(repeated) comes up twice"
-        case .tooLong(let path): "\(path): more than \(ImageChain.longestChain) backing files behind one another"
+        case .tooLong(let path): "\(path): a chain of more than \(ImageChain.longestChain) files, each the backing file of the one before"
         }
     }
 }

@@ -66,8 +66,8 @@ public enum ImageOpenError: Error, Equatable, CustomStringConvertible {
             "\(invalid) table entries point where no cluster can be; repair it (qed-ublk check -r all) or open it "
                 + "read-only"
         case .damaged(_, let crossLinked):
-            "\(crossLinked) clusters have more than one owner, which no repair can decide: "
-                + "list them (qed-ublk check), or open it read-only to save its data"
+            "\(crossLinked) clusters have more than one owner, and nobody can tell whose data they hold: list them (qed-ublk "
+                + "check), open it read-only to save its data, or separate them (qed-ublk check -r all --repair-cross-links)"
         case .tooLargeToCheck(let size):
             "a file of \(size) bytes has too many clusters to be checked; open it read-only"
         case .sessionLost(let reason):

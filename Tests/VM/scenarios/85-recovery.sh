@@ -59,7 +59,7 @@ for filesystem in ext4 xfs; do
     if [[ $filesystem == ext4 ]]; then expect_status 0 e2fsck -fn "$device"; else expect_status 0 xfs_repair -n "$device"; fi
     qed-ublk del 0
     expect_no_devices
-    expect_sound image.qed
+    expect_undamaged image.qed
 done
 
 step "kill -9 under fio verify on an overlay, ten times"
@@ -82,7 +82,7 @@ wait "$writer" || status=$?
 ((status == 0)) || { cat fio.log; fail "fio ended with status $status"; }
 qed-ublk del 0
 expect_no_devices
-expect_sound image.qed
+expect_undamaged image.qed
 
 step "SIGTERM under a mounted file system leaves it to the next server; the image is clean meanwhile"
 rm image.qed
@@ -97,7 +97,7 @@ server=$(server_of 0)
 kill -TERM "$server"
 wait_until 40 process_is_gone "$server"
 expect_output '^/dev/ublkb0 +waiting ' qed-ublk list
-expect_sound image.qed
+expect_undamaged image.qed
 expect_refusal 3 '/dev/ublkb0 is in use.*qed-ublk recover 0' qed-ublk del image.qed
 # Adding the image again goes on with its device.
 expect_equal "what add prints" /dev/ublkb0 "$(qed-ublk add image.qed)"
