@@ -29,6 +29,18 @@ struct AddCommand: ParsableCommand {
     @Flag(name: [.customShort("f"), .long], help: "Do not go into the background; log to standard error; end with Ctrl-C.")
     var foreground = false
 
+    @Flag(help: "Start another server whenever this one dies, where no service manager does.")
+    var supervise = false
+
+    func validate() throws {
+        guard !(foreground && supervise) else {
+            throw ValidationError("--supervise goes with a server in the background; in the foreground you are its supervisor")
+        }
+        guard !(device.noRecovery && supervise) else {
+            throw ValidationError("--supervise needs a device that waits for its next server: leave out --no-recovery")
+        }
+    }
+
     func run() throws {
         let waiting = try WaitingDevice.ofImage(device.image)
         if let waiting, let id = device.id, id != waiting.record.deviceID { throw waiting.hasAnotherNumber }
@@ -39,10 +51,10 @@ struct AddCommand: ParsableCommand {
         // Without a driver, or the right to use it, there is no point in going further.
         _ = try UblkControlDevice()
         if let waiting {
-            try waiting.recover()
+            try waiting.recover(isSupervised: supervise)
             return
         }
-        let server = try BackgroundServer.start(device.arguments)
+        let server = try BackgroundServer.start(device.arguments, isSupervised: supervise)
         do { try printOutput(server.path) } catch {
             server.abandon()
             throw error
@@ -58,6 +70,7 @@ struct AddCommand: ParsableCommand {
         var failure: OutputError?
         try server.run { _, path in
             do throws(OutputError) { try printOutput(path) } catch { failure = error }
+            ServiceNotification.ready("serving \(configuration.imagePath.printable) as \(path)")
             return failure == nil
         }
         if let failure { throw failure }

@@ -18,7 +18,7 @@ struct QedUblk: ParsableCommand {
             CompareCommand.self, ConvertCommand.self, IOCommand.self, ResizeCommand.self,
             CommitCommand.self, RebaseCommand.self, FlattenCommand.self, CompactCommand.self,
             AddCommand.self, ListCommand.self, DelCommand.self, RecoverCommand.self, BenchCommand.self,
-            ServeCommand.self,
+            ServeCommand.self, SuperviseCommand.self,
         ])
 
     static func main() {

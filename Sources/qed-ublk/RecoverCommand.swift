@@ -23,6 +23,9 @@ struct RecoverCommand: ParsableCommand {
     @Flag(help: "All devices that wait; one that cannot be recovered does not keep the others from it.")
     var all = false
 
+    @Flag(help: "Start another server whenever this one dies, where no service manager does.")
+    var supervise = false
+
     func validate() throws {
         guard all != (device != nil) else { throw ValidationError("name one device, or use --all") }
     }
@@ -37,7 +40,7 @@ struct RecoverCommand: ParsableCommand {
         guard let first = records.first else { throw WaitingDeviceError.notFound(device) }
         let waiting = try records.compactMap { try WaitingDevice($0, control) }
         if let device = waiting.first {
-            try device.recover()
+            try device.recover(isSupervised: supervise)
         } else if records.contains(where: { $0.server.isRunning }) {
             throw WaitingDeviceError.isServed(UblkPaths.blockDevice(first.deviceID))
         } else {
@@ -49,7 +52,7 @@ struct RecoverCommand: ParsableCommand {
         var failure: (any Error)?
         for record in DeviceRegistry().list() {
             guard let device = try WaitingDevice(record, control) else { continue }
-            do { try device.recover() } catch {
+            do { try device.recover(isSupervised: supervise) } catch {
                 if let failure { printError("\(failure)") }
                 failure = error
             }

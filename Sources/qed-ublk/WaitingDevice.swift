@@ -41,11 +41,15 @@ struct WaitingDevice {
         return configuration
     }
 
+    /// Those of `serve` and `supervise`.
+    var arguments: [String] {
+        ["--recover", "--id", "\(record.deviceID)"] + (record.isReadOnly ? ["--read-only"] : [])
+            + ["--", record.imagePath]
+    }
+
     /// Gives it a server in the background, and prints its path when it is served.
-    func recover() throws {
-        var arguments = ["--recover", "--id", "\(record.deviceID)"]
-        if record.isReadOnly { arguments.append("--read-only") }
-        let server = try BackgroundServer.start(arguments + ["--", record.imagePath])
+    func recover(isSupervised: Bool = false) throws {
+        let server = try BackgroundServer.start(arguments, isSupervised: isSupervised)
         // Whoever uses the device needs the server, even if nobody hears of it.
         try server.keep()
         try printOutput(server.path)
