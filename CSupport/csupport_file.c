@@ -2,6 +2,12 @@
 #include "csupport_file.h"
 
 #include <linux/fs.h>
+#include <sys/ioctl.h>
+
+int32_t cs_write_back_block_device(int32_t descriptor) {
+    if (ioctl(descriptor, BLKFLSBUF, 0) != 0) return -errno;
+    return fsync(descriptor) == 0 ? 0 : -errno;
+}
 
 int32_t cs_open(const char *path, uint32_t flags) {
     int mode = O_CLOEXEC | O_NOCTTY | O_NONBLOCK;

@@ -20,7 +20,7 @@ final class QueueThread: @unchecked Sendable {
     private let phaseLock = Lock(Phase.starting)
     private let changed: Int32
     private let body: (QueueThread) -> Void
-    private var thread = pthread_t()
+    private var thread: BackgroundThread?
 
     var phase: Phase { phaseLock.withLock { $0 } }
 
@@ -47,21 +47,11 @@ final class QueueThread: @unchecked Sendable {
                 thread.enter(.failed(reason: "\(error)"))
             }
         }
-        // The thread holds a reference until its body has returned.
-        let result = pthread_create(&thread, nil, { argument in
-            guard let argument else { return nil }
-            let thread = Unmanaged<QueueThread>.fromOpaque(argument).takeRetainedValue()
-            thread.body(thread)
-            return nil
-        }, Unmanaged.passRetained(self).toOpaque())
-        guard result == 0 else {
-            Unmanaged.passUnretained(self).release()
-            throw Errno(rawValue: result)
-        }
+        thread = try BackgroundThread { [self] in body(self) }
     }
 
     /// Waits for the thread to end. Once.
-    func join() { pthread_join(thread, nil) }
+    func join() { thread?.join() }
 
     private func enter(_ phase: Phase) {
         phaseLock.withLock { $0 = phase }

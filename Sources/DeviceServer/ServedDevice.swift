@@ -86,12 +86,11 @@ final class ServedDevice {
     }
 
     /// Takes the disk away: with `force` even when it is in use.
+    /// - Parameter timeoutSeconds: how long, with `force`, what its users have not written yet may take to be written.
     /// - Returns: who uses it, when nothing was done for that reason; nil when it is gone.
-    func stop(force: Bool) throws(ServerError) -> DiskUse? {
+    func stop(force: Bool, timeoutSeconds: Int = ControlRequest.defaultStopTimeoutSeconds) throws(ServerError) -> DiskUse? {
         if force {
-            let disk = open(blockDevicePath, O_RDONLY | O_CLOEXEC)
-            defer { if disk >= 0 { close(disk) } }
-            _ = fsync(disk)
+            writeBack(timeoutSeconds: timeoutSeconds)
             do { try control.stopDevice(info.id, timeout: ServedDevice.stopTimeout) } catch { throw .control(error) }
             return nil
         }
@@ -103,6 +102,34 @@ final class ServedDevice {
             usleep(100_000)
         }
         return use
+    }
+
+    /// Has the disk's page cache, and a mounted file system, written back before the disk is stopped: with recovery the
+    /// kernel answers whatever it writes after that with an error (`ublk_force_abort_dev`, Linux 6.12 to 7).
+    private func writeBack(timeoutSeconds: Int) {
+        let path = blockDevicePath
+        let log = self.log
+        let done = cs_eventfd()
+        guard done >= 0 else { return }
+        let thread = try? BackgroundThread {
+            let disk = open(path, O_RDONLY | O_CLOEXEC)
+            if disk >= 0 {
+                let result = cs_write_back_block_device(disk)
+                if result != 0 { log.warning("\(path) cannot be written back: \(Errno(rawValue: -result))") }
+                close(disk)
+            }
+            cs_eventfd_signal(done)
+        }
+        guard let thread else { return }
+        var polled = pollfd(fd: done, events: Int16(POLLIN), revents: 0)
+        if poll(&polled, 1, Int32(clamping: timeoutSeconds * 1000)) > 0 {
+            thread.join()
+            close(done)
+        } else {
+            // It ends when the disk goes, and signals then: the descriptor stays.
+            log.warning("\(path) was not written back within \(timeoutSeconds) seconds; what is missing is lost")
+            thread.detach()
+        }
     }
 
     /// Takes the disk away unless anybody has it open.

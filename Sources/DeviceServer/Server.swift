@@ -130,40 +130,51 @@ public final class Server {
     /// Waits for a reason to end, and stops the device unless it is to be left.
     private func serve(_ device: ServedDevice, _ socket: ControlSocketServer) -> Ending {
         var forcesNextSignal = false
+        var attempt: StopAttempt?
         while true {
             var polled = [
                 pollfd(fd: signals, events: Int16(POLLIN), revents: 0),
                 pollfd(fd: socket.descriptor, events: Int16(POLLIN), revents: 0),
                 pollfd(fd: device.queuesChanged, events: Int16(POLLIN), revents: 0),
+                // Negative: not looked at.
+                pollfd(fd: attempt?.finished ?? -1, events: Int16(POLLIN), revents: 0),
             ]
             if poll(&polled, nfds_t(polled.count), -1) < 0 && errno != EINTR { return .stopped(request: nil) }
 
+            if polled[3].revents != 0, let ended = attempt {
+                attempt = nil
+                guard case .used(let use) = ended.takeOutcome() else { return .stopped(request: ended.request) }
+                if let request = ended.request {
+                    socket.reply(to: request, .failure(.busy, "\(use), or use --force"))
+                } else if device.isRecoverable {
+                    return .left
+                } else {
+                    log.warning("\(use), or send the signal again to stop all the same")
+                    forcesNextSignal = true
+                }
+            }
             if polled[2].revents != 0 {
                 cs_eventfd_wait(device.queuesChanged)
-                if device.hasEndedQueue {
+                if device.hasEndedQueue && attempt == nil {
                     log.warning("\(device.blockDevicePath) was stopped from outside")
                     _ = try? device.stop(force: true)
                     return .stopped(request: nil)
                 }
             }
-            if polled[0].revents != 0, let name = takeSignal() {
+            if polled[0].revents != 0, let name = takeSignal(), attempt == nil {
                 log.info("\(name): stopping \(device.blockDevicePath)")
-                guard let use = stop(device, force: forcesNextSignal) else { return .stopped(request: nil) }
-                if device.isRecoverable { return .left }
-                log.warning("\(use), or send the signal again to stop all the same")
-                forcesNextSignal = true
+                attempt = stop(device, force: forcesNextSignal, request: nil)
             }
             if polled[1].revents != 0 {
-                for arrival in socket.acceptRequests() {
-                    if let request = answer(arrival, device, socket) { return .stopped(request: request) }
-                }
+                for arrival in socket.acceptRequests() { answer(arrival, device, socket, &attempt) }
             }
         }
     }
 
     private func answer(
-        _ arrival: ControlSocketServer.Arrival, _ device: ServedDevice, _ socket: ControlSocketServer
-    ) -> ControlSocketServer.ConnectionID? {
+        _ arrival: ControlSocketServer.Arrival, _ device: ServedDevice, _ socket: ControlSocketServer,
+        _ attempt: inout StopAttempt?
+    ) {
         switch arrival.request {
         case .status:
             socket.reply(to: arrival.connection, .success(device.status(path: configuration.imagePath)))
@@ -171,20 +182,25 @@ public final class Server {
             socket.reply(to: arrival.connection, .failure(.unavailable, "this version keeps no statistics"))
         case .flush:
             socket.reply(to: arrival.connection, device.flush())
-        case .stop(let force, _):
-            guard let use = stop(device, force: force) else { return arrival.connection }
-            socket.reply(to: arrival.connection, .failure(.busy, "\(use), or use --force"))
+        case .stop(let force, let timeoutSeconds):
+            if let attempt {
+                let sentence = "\(device.blockDevicePath) \(attempt.description)"
+                socket.reply(to: arrival.connection, .failure(.busy, sentence))
+            } else {
+                attempt = stop(device, force: force, timeoutSeconds: timeoutSeconds, request: arrival.connection)
+                if attempt == nil {
+                    socket.reply(to: arrival.connection, .failure(.failed, "the server has no thread to stop it with"))
+                }
+            }
         }
-        return nil
     }
 
-    /// - Returns: nil when it is stopped, else who uses it.
-    private func stop(_ device: ServedDevice, force: Bool) -> DiskUse? {
-        do { return try device.stop(force: force) } catch {
-            log.error("\(error)")
-            // The queues end when the device goes; if it will not go, deleting it says why.
-            return nil
-        }
+    private func stop(
+        _ device: ServedDevice, force: Bool, timeoutSeconds: Int = ControlRequest.defaultStopTimeoutSeconds,
+        request: ControlSocketServer.ConnectionID?
+    ) -> StopAttempt? {
+        let log = self.log
+        return StopAttempt(device, force: force, timeoutSeconds: timeoutSeconds, request: request) { log.error("\($0)") }
     }
 
     private func takeSignal() -> String? {

@@ -1,3 +1,4 @@
+import CSupport
 import Glibc
 
 /// Tells the service manager that started this process how it is doing: one datagram to the socket that NOTIFY_SOCKET
@@ -28,7 +29,7 @@ enum ServiceNotification {
         withUnsafePointer(to: address) { pointer in
             pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
                 _ = sendto(
-                    descriptor, message, message.count, Int32(MSG_NOSIGNAL.rawValue), $0, socklen_t(length))
+                    descriptor, message, message.count, Int32(truncatingIfNeeded: MSG_NOSIGNAL), $0, socklen_t(length))
             }
         }
     }
