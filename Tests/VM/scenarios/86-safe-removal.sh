@@ -10,7 +10,7 @@ step "dirty pages of the device, closed by nobody: a del without force names the
 device=$(qed-ublk add image.qed)
 exec 7<>"$device"
 head -c 32M /dev/zero | tr '\0' '\7' >&7
-expect_refusal 3 "/dev/ublkb0 is in use by bash \(process $$\); close it first" qed-ublk del 0
+expect_refusal 3 "/dev/ublkb0 is in use by bash \(process $$\)" qed-ublk del 0
 qed-ublk del --force 0
 exec 7>&-
 expect_no_devices
