@@ -5,7 +5,13 @@
 #include <linux/magic.h>
 #include <linux/openat2.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/vfs.h>
+
+int32_t cs_write_back_block_device(int32_t descriptor) {
+    if (ioctl(descriptor, BLKFLSBUF, 0) != 0) return -errno;
+    return fsync(descriptor) == 0 ? 0 : -errno;
+}
 
 int32_t cs_find(const char *path, uint32_t flags) {
     int descriptor = -1;

@@ -65,6 +65,10 @@ static inline void cs_sleep_milliseconds(uint32_t milliseconds) { (void)usleep(m
 
 static inline void cs_close(int32_t descriptor) { (void)close(descriptor); }
 
+/* Writes back what is dirty in the page cache of a block device, that of a file system mounted from it included (Linux 6.6;
+ * before, the device's own alone). Blocks. 0 or a negative errno. */
+int32_t cs_write_back_block_device(int32_t descriptor);
+
 /* Reads until count bytes or the end of the file; blocks. */
 int64_t cs_pread_fully(int32_t descriptor, void *buffer, uint64_t byte_count, uint64_t offset);
 

@@ -13,16 +13,24 @@ final class ImageSession {
     private let sessionFile: SessionFile?
 
     /// Opens and locks the image and its chain.
-    init(path: String, isReadOnly: Bool, backing: BackingPolicy = .plainFiles) throws(ServerError) {
+    /// - Parameters:
+    ///   - backing: for the files that images name.
+    ///   - continuesSession: a device of it is in use, and waits for a server.
+    ///   - mark: how the device's last server has left the image, where it had the time to.
+    init(
+        path: String, isReadOnly: Bool, backing: BackingPolicy = .plainFiles, continuesSession: Bool = false,
+        mark: ImageMark? = nil
+    ) throws(ServerError) {
         let chain: [ChainFile]
         do { chain = try ImageChain.open(path: path, isReadOnly: isReadOnly, policy: backing) } catch {
             throw .chain(error)
         }
         if case .qed(let header, _) = chain[0].member, header.imageSizeBytes == 0 { throw .emptyImage(path: path) }
+        if let mark, mark != ImageMark(descriptor: chain[0].file.descriptor) { throw .imageWritten(path: path) }
         let loop = try ImageSession.makeLoop()
         defer { loop.close() }
         let storages = chain.map { $0.file.storage(on: loop.ring) }
-        var options = ImageOptions(isReadOnly: isReadOnly)
+        var options = ImageOptions(isReadOnly: isReadOnly, continuesSession: continuesSession)
         var sessionFile: SessionFile?
         if !isReadOnly {
             let identity = chain[0].file.identity
@@ -53,7 +61,9 @@ final class ImageSession {
     var blockSizeBytes: Int { max(chain[0].file.alignment.offsetBytes, 512) }
 
     /// Makes everything durable, marks the image as clean, and releases its lock. No queue serves it any more.
-    func close() throws(ServerError) {
+    /// - Returns: how the image was left.
+    @discardableResult
+    func close() throws(ServerError) -> ImageMark? {
         defer { chain = [] }
         let loop = try ImageSession.makeLoop()
         defer { loop.close() }
@@ -66,6 +76,7 @@ final class ImageSession {
             throw .notClosed(path: path, error.errno)
         }
         sessionFile?.remove()
+        return ImageMark(descriptor: chain[0].file.descriptor)
     }
 
     private static func makeLoop() throws(ServerError) -> RingLoop {

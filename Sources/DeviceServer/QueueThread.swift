@@ -20,20 +20,22 @@ final class QueueThread: @unchecked Sendable {
     private let phaseLock = Lock(Phase.starting)
     private let changed: Int32
     private let body: (QueueThread) -> Void
-    private var thread = pthread_t()
+    private var thread: BackgroundThread?
 
     var phase: Phase { phaseLock.withLock { $0 } }
 
     /// Starts the thread.
     /// - Parameter changed: an eventfd that is signalled whenever the phase changes.
     init(
-        number: Int, device: UblkCharacterDevice, info: UblkDeviceInfo, image: Image, chain: [ChainFile], changed: Int32
+        number: Int, device: UblkCharacterDevice, info: UblkDeviceInfo, image: Image, chain: [ChainFile],
+        departure: ServerDeparture, changed: Int32
     ) throws(Errno) {
         self.number = number
         self.changed = changed
         body = { thread in
             do {
-                let queue = try QueueLoop(device: device, info: info, queue: number) { loop in
+                let queue = try QueueLoop(device: device, info: info, queue: number, departure: departure) {
+                    loop in
                     EngineTarget(
                         engine: EngineQueue(
                             image: image, storages: chain.map { $0.file.storage(on: loop.ring) },
@@ -45,21 +47,11 @@ final class QueueThread: @unchecked Sendable {
                 thread.enter(.failed(reason: "\(error)"))
             }
         }
-        // The thread holds a reference until its body has returned.
-        let result = pthread_create(&thread, nil, { argument in
-            guard let argument else { return nil }
-            let thread = Unmanaged<QueueThread>.fromOpaque(argument).takeRetainedValue()
-            thread.body(thread)
-            return nil
-        }, Unmanaged.passRetained(self).toOpaque())
-        guard result == 0 else {
-            Unmanaged.passUnretained(self).release()
-            throw Errno(rawValue: result)
-        }
+        thread = try BackgroundThread { [self] in body(self) }
     }
 
     /// Waits for the thread to end. Once.
-    func join() { pthread_join(thread, nil) }
+    func join() { thread?.join() }
 
     private func enter(_ phase: Phase) {
         phaseLock.withLock { $0 = phase }

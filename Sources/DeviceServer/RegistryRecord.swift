@@ -30,6 +30,26 @@ public struct ImageIdentity: Equatable, Sendable {
     }
 }
 
+/// How an image's file looked when its server left it well. Whatever has written to it since, it looks different.
+public struct ImageMark: Equatable, Sendable {
+    public var sizeBytes: UInt64
+    /// When it was last written to, in nanoseconds since 1970.
+    public var writtenAt: Int64
+
+    public init(sizeBytes: UInt64, writtenAt: Int64) {
+        self.sizeBytes = sizeBytes
+        self.writtenAt = writtenAt
+    }
+
+    /// An open file.
+    public init?(descriptor: Int32) {
+        var status = stat()
+        guard fstat(descriptor, &status) == 0 else { return nil }
+        sizeBytes = UInt64(status.st_size)
+        writtenAt = Int64(status.st_mtim.tv_sec) * 1_000_000_000 + Int64(status.st_mtim.tv_nsec)
+    }
+}
+
 /// What is known about a served device besides what the kernel knows.
 public struct DeviceRecord: Equatable, Sendable {
     public var deviceID: UInt32
@@ -40,10 +60,14 @@ public struct DeviceRecord: Equatable, Sendable {
     public var isReadOnly: Bool
     /// Seconds since 1970.
     public var startedAt: Int64
+    /// What the next server has to be told of the files that the image may name: options of `add`.
+    public var backingArguments: [String]
+    /// Set when the server has left the device to the next one, and closed the image well.
+    public var leftImage: ImageMark?
 
     public init(
         deviceID: UInt32, server: ProcessIdentity, imagePath: String, image: ImageIdentity, isReadOnly: Bool,
-        startedAt: Int64
+        startedAt: Int64, backingArguments: [String] = [], leftImage: ImageMark? = nil
     ) {
         self.deviceID = deviceID
         self.server = server
@@ -51,17 +75,24 @@ public struct DeviceRecord: Equatable, Sendable {
         self.image = image
         self.isReadOnly = isReadOnly
         self.startedAt = startedAt
+        self.backingArguments = backingArguments
+        self.leftImage = leftImage
     }
 }
 
 /// The record as JSON. A stable format: scripts may read it.
 extension DeviceRecord {
     var json: JSONValue {
-        [
+        let left: JSONValue =
+            if let leftImage {
+                ["size": JSONValue(leftImage.sizeBytes), "written_at": JSONValue(leftImage.writtenAt)]
+            } else { .null }
+        return [
             "device_id": JSONValue(deviceID), "pid": JSONValue(server.id),
             "process_start_ticks": JSONValue(server.startTicks), "image": .string(imagePath),
             "image_device": JSONValue(image.device), "image_inode": JSONValue(image.inode),
             "read_only": .bool(isReadOnly), "started_at": JSONValue(startedAt),
+            "backing_options": .array(backingArguments.map { .string($0) }), "left_image": left,
         ]
     }
 
@@ -79,6 +110,12 @@ extension DeviceRecord {
         self.init(
             deviceID: deviceID, server: ProcessIdentity(id: processID, startTicks: startTicks), imagePath: imagePath,
             image: ImageIdentity(device: imageDevice, inode: imageInode), isReadOnly: isReadOnly, startedAt: startedAt)
+        if case .array(let options)? = json["backing_options"] { backingArguments = options.compactMap(\.text) }
+        if let left = json["left_image"], let size = left["size"]?.integer(as: UInt64.self),
+            let writtenAt = left["written_at"]?.integer(as: Int64.self)
+        {
+            leftImage = ImageMark(sizeBytes: size, writtenAt: writtenAt)
+        }
     }
 }
 

@@ -6,109 +6,48 @@ import QEDFormat
 import SystemPackage
 import Ublk
 
-/// A device from ADD_DEV to DEL_DEV: the transaction of `add`, and its exact reverse.
+/// A device that this process serves, until it is taken away or left to another server.
 ///
-/// Belongs to the server's main thread. Making it either succeeds with a usable disk or undoes every step it has taken.
+/// Belongs to the server's main thread. `add` and `recover` make one.
 final class ServedDevice {
     let info: UblkDeviceInfo
     let session: ImageSession
-    private let control: UblkControlDevice
+    let control: UblkControlDevice
     private let characterDevice: UblkCharacterDevice
     private var threads: [QueueThread] = []
+    private let departure = ServerDeparture()
     private let log: Logger
     /// Signalled whenever a queue's thread starts to serve, or ends.
     let queuesChanged: Int32
 
     /// How long the slow steps may take: START reads the partition table through us, STOP waits for requests in flight.
-    private static let startTimeout = Duration.seconds(60)
-    private static let stopTimeout = Duration.seconds(60)
+    static let startTimeout = Duration.seconds(60)
+    static let stopTimeout = Duration.seconds(60)
 
     var blockDevicePath: String { UblkPaths.blockDevice(info.id) }
 
-    init(_ configuration: ServerConfiguration, log: Logger) throws(ServerError) {
-        self.log = log
-        session = try ImageSession(path: configuration.imagePath, isReadOnly: configuration.isReadOnly)
-        if session.image.replayedChanges > 0 {
-            log.notice("the last server died; its \(session.image.replayedChanges) unwritten changes of the tables are in the image now")
-        }
-        if let reason = session.image.replayRefusal {
-            log.warning("the last server died, and what it had not yet written is lost: \(reason)")
-        }
-        var undo: [() -> Void] = []
-        var isMade = false
-        defer { if !isMade { for step in undo.reversed() { step() } } }
-        let session = self.session
-        undo.append { try? session.close() }
-
-        let events = cs_eventfd()
-        guard events >= 0 else { throw .ring(Errno(rawValue: -events)) }
-        queuesChanged = events
-        undo.append { _ = Glibc.close(events) }
-
-        let control: UblkControlDevice
-        let info: UblkDeviceInfo
-        do {
-            control = try UblkControlDevice()
-            info = try control.addDevice(
-                id: configuration.deviceID, queues: configuration.queues, queueDepth: configuration.queueDepth,
-                maxIOSizeBytes: configuration.maxIOSizeBytes, features: [.ioctlEncoding])
-        } catch {
-            throw .control(error)
-        }
-        self.control = control
+    /// A device whose steps so far have succeeded; `add` and `recover` take the others.
+    init(
+        info: UblkDeviceInfo, session: ImageSession, control: UblkControlDevice, characterDevice: UblkCharacterDevice,
+        queuesChanged: Int32, log: Logger
+    ) {
         self.info = info
-        undo.append { try? control.deleteDevice(info.id, timeout: ServedDevice.stopTimeout) }
-
-        let characterDevice: UblkCharacterDevice
-        do { characterDevice = try UblkCharacterDevice.open(id: info.id) } catch { throw .characterDevice(error) }
+        self.session = session
+        self.control = control
         self.characterDevice = characterDevice
-        undo.append { characterDevice.close() }
-
-        do {
-            try control.setParameters(ServedDevice.parameters(of: session, configuration, info), of: info)
-        } catch {
-            throw .control(error)
-        }
-        // From here on every stored property is set: the steps that follow use methods.
-        undo.append { [self] in
-            // Commands that wait for requests come back aborted, and the threads end.
-            try? control.stopDevice(info.id, timeout: ServedDevice.stopTimeout)
-            for thread in threads { thread.join() }
-        }
-        try startQueues()
-        do {
-            try control.startDevice(info.id, serverProcess: getpid(), timeout: ServedDevice.startTimeout)
-        } catch {
-            throw .control(error)
-        }
-        try waitForNode()
-        isMade = true
+        self.queuesChanged = queuesChanged
+        self.log = log
     }
 
-    private static func parameters(
-        of session: ImageSession, _ configuration: ServerConfiguration, _ info: UblkDeviceInfo
-    ) -> UblkParameters {
-        let geometry = session.image.geometry
-        let blockShift = UInt8(session.blockSizeBytes.trailingZeroBitCount)
-        var attributes: UblkParameters.Attributes = [.volatileCache, .forceUnitAccess]
-        if configuration.isReadOnly { attributes.insert(.readOnly) }
-        let basic = UblkParameters.Basic(
-            attributes: attributes, logicalBlockShift: blockShift, physicalBlockShift: max(blockShift, 12),
-            optimalIOShift: UInt8(geometry.clusterShift), minimumIOShift: max(blockShift, 12),
-            maxSectors: UInt32(info.maxIOSizeBytes / 512),
-            deviceSectors: session.image.sizeBytes / QEDLimits.sectorSizeBytes)
-        guard !configuration.isReadOnly else { return UblkParameters(basic: basic) }
-        return UblkParameters(
-            basic: basic, discard: UblkParameters.Discard(granularityBytes: UInt32(geometry.clusterSizeBytes)))
-    }
-
-    private func startQueues() throws(ServerError) {
+    /// Returns when every queue has set itself up and fetches.
+    func startQueues() throws(ServerError) {
         for number in 0..<info.queueCount {
             do {
                 threads.append(
                     try QueueThread(
                         number: number, device: characterDevice, info: info, image: session.image,
-                        chain: session.chain, changed: queuesChanged))
+                        chain: session.chain, departure: departure,
+                        changed: queuesChanged))
             } catch {
                 throw .queue(number: number, reason: "\(error)")
             }
@@ -119,8 +58,15 @@ final class ServedDevice {
         }
     }
 
+    /// The queues finish what they have, and end; the device waits for another server.
+    func leaveQueues() { departure.ask() }
+
+    func joinQueues() {
+        for thread in threads { thread.join() }
+    }
+
     /// devtmpfs makes the node during START_DEV; udev may be changing its mode or looking at it.
-    private func waitForNode() throws(ServerError) {
+    func waitForNode() throws(ServerError) {
         var code: Int32 = 0
         for _ in 0..<500 {
             let descriptor = open(blockDevicePath, O_RDONLY | O_CLOEXEC)
@@ -140,12 +86,11 @@ final class ServedDevice {
     }
 
     /// Takes the disk away: with `force` even when it is in use.
+    /// - Parameter timeoutSeconds: how long, with `force`, what its users have not written yet may take to be written.
     /// - Returns: who uses it, when nothing was done for that reason; nil when it is gone.
-    func stop(force: Bool) throws(ServerError) -> DiskUse? {
+    func stop(force: Bool, timeoutSeconds: Int = ControlRequest.defaultStopTimeoutSeconds) throws(ServerError) -> DiskUse? {
         if force {
-            let disk = open(blockDevicePath, O_RDONLY | O_CLOEXEC)
-            defer { if disk >= 0 { close(disk) } }
-            _ = fsync(disk)
+            writeBack(timeoutSeconds: timeoutSeconds)
             do { try control.stopDevice(info.id, timeout: ServedDevice.stopTimeout) } catch { throw .control(error) }
             return nil
         }
@@ -157,6 +102,34 @@ final class ServedDevice {
             usleep(100_000)
         }
         return use
+    }
+
+    /// Has the disk's page cache, and a mounted file system, written back before the disk is stopped: with recovery the
+    /// kernel answers whatever it writes after that with an error (`ublk_force_abort_dev`, Linux 6.12 to 7).
+    private func writeBack(timeoutSeconds: Int) {
+        let path = blockDevicePath
+        let log = self.log
+        let done = cs_eventfd()
+        guard done >= 0 else { return }
+        let thread = try? BackgroundThread {
+            let disk = open(path, O_RDONLY | O_CLOEXEC)
+            if disk >= 0 {
+                let result = cs_write_back_block_device(disk)
+                if result != 0 { log.warning("\(path) cannot be written back: \(Errno(rawValue: -result))") }
+                close(disk)
+            }
+            cs_eventfd_signal(done)
+        }
+        guard let thread else { return }
+        var polled = pollfd(fd: done, events: Int16(POLLIN), revents: 0)
+        if poll(&polled, 1, Int32(clamping: timeoutSeconds * 1000)) > 0 {
+            thread.join()
+            close(done)
+        } else {
+            // It ends when the disk goes, and signals then: the descriptor stays.
+            log.warning("\(path) was not written back within \(timeoutSeconds) seconds; what is missing is lost")
+            thread.detach()
+        }
     }
 
     /// Takes the disk away unless anybody has it open.
@@ -182,6 +155,23 @@ final class ServedDevice {
             guard error.errno == .resourceBusy else { throw .control(error) }
             return DiskUse(path: blockDevicePath, users: DiskUse.processes(usingDeviceAt: blockDevicePath))
         }
+    }
+
+    /// Whether the device waits for another server when this one goes.
+    var isRecoverable: Bool { info.features.contains(.userRecovery) }
+
+    /// Leaves the device to another server: answers the requests that are under way, makes everything durable and marks the
+    /// image as clean. What the device is asked for from then on waits.
+    /// - Returns: how the image was left.
+    func leave() throws(ServerError) -> ImageMark? {
+        precondition(isRecoverable, "the device would be gone")
+        leaveQueues()
+        joinQueues()
+        defer {
+            characterDevice.close()
+            close(queuesChanged)
+        }
+        return try session.close()
     }
 
     /// After `stop`, or when the queues have ended: closes the image, deletes the device, and reports the first thing that

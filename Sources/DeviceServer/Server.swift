@@ -31,26 +31,56 @@ public final class Server {
     ///   - gone: called when the device is gone, before anybody is told.
     /// - Throws: why the device could not be made, or not be taken away properly.
     public func run(ready: (UInt32, String) -> Bool, gone: () -> Void = {}) throws(ServerError) {
-        let device = try ServedDevice(configuration, log: log)
+        let device = try makeDevice()
         let socket: ControlSocketServer
         var record: DeviceRecord?
         do throws(ServerError) {
             record = try register(device)
             do { socket = try ControlSocketServer(deviceID: device.info.id) } catch { throw .socket(error) }
         } catch {
-            if let record { try? registry.remove(record) }
-            _ = try? device.stop(force: true)
-            try? device.remove()
+            if configuration.recovers {
+                _ = try? device.leave()
+            } else {
+                if let record { try? registry.remove(record) }
+                _ = try? device.stop(force: true)
+                try? device.remove()
+            }
             throw error
         }
         log.info("serving \(configuration.imagePath) as \(device.blockDevicePath)")
-        var request: ControlSocketServer.ConnectionID?
-        if ready(device.info.id, device.blockDevicePath) {
-            request = serve(device, socket)
+        var ending = Ending.stopped(request: nil)
+        // A device that is in use wants to be served, whoever asked for that.
+        if ready(device.info.id, device.blockDevicePath) || configuration.recovers {
+            ending = serve(device, socket)
         } else {
             log.warning("nobody waits for \(device.blockDevicePath) any more")
             _ = try? device.stop(force: true)
         }
+        switch ending {
+        case .stopped(let request): try remove(device, socket, record, request, gone)
+        case .left: try leave(device, socket, record)
+        }
+    }
+
+    /// Why `serve` ended.
+    private enum Ending {
+        /// The disk is gone; the control request, if there was one, is to be answered when everything is done.
+        case stopped(request: ControlSocketServer.ConnectionID?)
+        /// The disk is in use, and waits for the next server.
+        case left
+    }
+
+    private func makeDevice() throws(ServerError) -> ServedDevice {
+        guard configuration.recovers, let id = configuration.deviceID else {
+            return try ServedDevice.add(configuration, log: log)
+        }
+        return try ServedDevice.recover(configuration, mark: registry.record(of: id)?.leftImage, log: log)
+    }
+
+    private func remove(
+        _ device: ServedDevice, _ socket: ControlSocketServer, _ record: DeviceRecord?,
+        _ request: ControlSocketServer.ConnectionID?, _ gone: () -> Void
+    ) throws(ServerError) {
         // Once the device is deleted its number, and with it the names of these, can be another server's.
         socket.stopListening()
         var failure: ServerError?
@@ -65,6 +95,19 @@ public final class Server {
         log.info("\(device.blockDevicePath) is gone")
     }
 
+    private func leave(
+        _ device: ServedDevice, _ socket: ControlSocketServer, _ record: DeviceRecord?
+    ) throws(ServerError) {
+        socket.close()
+        let mark = try device.leave()
+        if var record {
+            record.leftImage = mark
+            do { try registry.record(record) } catch { throw .registry(error) }
+        }
+        log.notice(
+            "\(device.blockDevicePath) is in use and waits for a server: qed-ublk recover \(device.info.id)")
+    }
+
     private func register(_ device: ServedDevice) throws(ServerError) -> DeviceRecord {
         guard let process = ProcessIdentity.current else {
             throw .notUsable(path: "/proc/self/stat", .noSuchFileOrDirectory)
@@ -73,7 +116,8 @@ public final class Server {
         let record = DeviceRecord(
             deviceID: device.info.id, server: process, imagePath: absolutePath(configuration.imagePath),
             image: ImageIdentity(device: file.identity.device, inode: file.identity.inode),
-            isReadOnly: configuration.isReadOnly, startedAt: Int64(time(nil)))
+            isReadOnly: configuration.isReadOnly, startedAt: Int64(time(nil)),
+            backingArguments: configuration.backingArguments)
         do { try registry.record(record) } catch { throw .registry(error) }
         return record
     }
@@ -84,43 +128,54 @@ public final class Server {
         return FilePath(String(cString: current)).appending(path).lexicallyNormalized().string
     }
 
-    /// Waits for a reason to stop, and stops the device.
-    /// - Returns: the control request that is to be answered when everything is done.
-    private func serve(_ device: ServedDevice, _ socket: ControlSocketServer) -> ControlSocketServer.ConnectionID? {
+    /// Waits for a reason to end, and stops the device unless it is to be left.
+    private func serve(_ device: ServedDevice, _ socket: ControlSocketServer) -> Ending {
         var forcesNextSignal = false
+        var attempt: StopAttempt?
         while true {
             var polled = [
                 pollfd(fd: signals, events: Int16(POLLIN), revents: 0),
                 pollfd(fd: socket.descriptor, events: Int16(POLLIN), revents: 0),
                 pollfd(fd: device.queuesChanged, events: Int16(POLLIN), revents: 0),
+                // Negative: not looked at.
+                pollfd(fd: attempt?.finished ?? -1, events: Int16(POLLIN), revents: 0),
             ]
-            if poll(&polled, nfds_t(polled.count), -1) < 0 && errno != EINTR { return nil }
+            if poll(&polled, nfds_t(polled.count), -1) < 0 && errno != EINTR { return .stopped(request: nil) }
 
+            if polled[3].revents != 0, let ended = attempt {
+                attempt = nil
+                guard case .used(let use) = ended.takeOutcome() else { return .stopped(request: ended.request) }
+                if let request = ended.request {
+                    socket.reply(to: request, .failure(.busy, "\(use), or use --force"))
+                } else if device.isRecoverable {
+                    return .left
+                } else {
+                    log.warning("\(use), or send the signal again to stop all the same")
+                    forcesNextSignal = true
+                }
+            }
             if polled[2].revents != 0 {
                 cs_eventfd_wait(device.queuesChanged)
-                if device.hasEndedQueue {
+                if device.hasEndedQueue && attempt == nil {
                     log.warning("\(device.blockDevicePath) was stopped from outside")
                     _ = try? device.stop(force: true)
-                    return nil
+                    return .stopped(request: nil)
                 }
             }
-            if polled[0].revents != 0, let name = takeSignal() {
+            if polled[0].revents != 0, let name = takeSignal(), attempt == nil {
                 log.info("\(name): stopping \(device.blockDevicePath)")
-                guard let use = stop(device, force: forcesNextSignal) else { return nil }
-                log.warning("\(use), or send the signal again to stop all the same")
-                forcesNextSignal = true
+                attempt = stop(device, force: forcesNextSignal, request: nil)
             }
             if polled[1].revents != 0 {
-                for arrival in socket.acceptRequests() {
-                    if let stopped = answer(arrival, device, socket) { return stopped }
-                }
+                for arrival in socket.acceptRequests() { answer(arrival, device, socket, &attempt) }
             }
         }
     }
 
     private func answer(
-        _ arrival: ControlSocketServer.Arrival, _ device: ServedDevice, _ socket: ControlSocketServer
-    ) -> ControlSocketServer.ConnectionID? {
+        _ arrival: ControlSocketServer.Arrival, _ device: ServedDevice, _ socket: ControlSocketServer,
+        _ attempt: inout StopAttempt?
+    ) {
         switch arrival.request {
         case .status:
             socket.reply(to: arrival.connection, .success(device.status(path: configuration.imagePath)))
@@ -128,20 +183,25 @@ public final class Server {
             socket.reply(to: arrival.connection, .failure(.unavailable, "this version keeps no statistics"))
         case .flush:
             socket.reply(to: arrival.connection, device.flush())
-        case .stop(let force, _):
-            guard let use = stop(device, force: force) else { return arrival.connection }
-            socket.reply(to: arrival.connection, .failure(.busy, "\(use), or use --force"))
+        case .stop(let force, let timeoutSeconds):
+            if let attempt {
+                let sentence = "\(device.blockDevicePath) \(attempt.description)"
+                socket.reply(to: arrival.connection, .failure(.busy, sentence))
+            } else {
+                attempt = stop(device, force: force, timeoutSeconds: timeoutSeconds, request: arrival.connection)
+                if attempt == nil {
+                    socket.reply(to: arrival.connection, .failure(.failed, "the server has no thread to stop it with"))
+                }
+            }
         }
-        return nil
     }
 
-    /// - Returns: nil when it is stopped, else who uses it.
-    private func stop(_ device: ServedDevice, force: Bool) -> DiskUse? {
-        do { return try device.stop(force: force) } catch {
-            log.error("\(error)")
-            // The queues end when the device goes; if it will not go, deleting it says why.
-            return nil
-        }
+    private func stop(
+        _ device: ServedDevice, force: Bool, timeoutSeconds: Int = ControlRequest.defaultStopTimeoutSeconds,
+        request: ControlSocketServer.ConnectionID?
+    ) -> StopAttempt? {
+        let log = self.log
+        return StopAttempt(device, force: force, timeoutSeconds: timeoutSeconds, request: request) { log.error("\($0)") }
     }
 
     private func takeSignal() -> String? {

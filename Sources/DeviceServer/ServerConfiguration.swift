@@ -9,16 +9,28 @@ public struct ServerConfiguration: Sendable {
     public var isReadOnly = false
     /// For the backing files, which images name.
     public var backing = BackingPolicy.plainFiles
+    /// The same as options of `add`, for the record: the device's next server gets them.
+    public var backingArguments: [String] = []
     /// Hardware queues; the driver caps them to the number of processors.
     public var queues = 1
     /// Requests that a queue can have under way.
     public var queueDepth = 128
     /// nil lets the driver choose.
     public var deviceID: UInt32?
+    /// Serve the device `deviceID`, which waits for a server, instead of making one.
+    public var recovers = false
+    /// Whether the device outlives its server.
+    public var isRecoverable = true
     /// The largest request, and the size of each tag's buffer.
     public var maxIOSizeBytes = 512 << 10
 
     public init(imagePath: String) { self.imagePath = imagePath }
+
+    /// What the driver is asked for. Requests that were under way when a server died are sent to the next one again: they
+    /// were not acknowledged, and what they ask for does not depend on how often it is done.
+    var features: UblkFeatures {
+        isRecoverable ? [.ioctlEncoding, .userRecovery, .recoveryReissue] : .ioctlEncoding
+    }
 }
 
 /// Why a device could not be served. Nothing is left behind: no device, no lock, no file.
@@ -33,6 +45,10 @@ public enum ServerError: Error, CustomStringConvertible {
     case queue(number: Int, reason: String)
     case ring(Errno)
     case notUsable(path: String, Errno)
+    case notRecoverable(id: UInt32)
+    /// By another program, while its device waited for a server.
+    case imageWritten(path: String)
+    case imageChanged(path: String, id: UInt32)
     /// The device is gone, but not everything that was written has reached the image.
     case notClosed(path: String, Errno)
 
@@ -55,6 +71,15 @@ public enum ServerError: Error, CustomStringConvertible {
             }
         case .notUsable(let path, let errno):
             "\(path) was made but cannot be opened (\(errno)); see that this /dev is a devtmpfs"
+        case .notRecoverable(let id):
+            "\(UblkPaths.blockDevice(id)) was added with --no-recovery, so its end was its server's; remove it with 'qed-ublk "
+                + "del \(id)' and add the image again"
+        case .imageWritten(let path):
+            "\(path): another program has written to it while its device waited for a server, so what uses the device would "
+                + "find other data; remove the device ('qed-ublk del --force') and add the image again"
+        case .imageChanged(let path, let id):
+            "\(path): has another size, or other blocks, than \(UblkPaths.blockDevice(id)) was made with; put it back, or "
+                + "remove the device with 'qed-ublk del --force \(id)'"
         case .notClosed(let path, let errno):
             "\(path): the last writes did not reach the disk (\(errno)); the image will be checked when it is next opened"
         }

@@ -1,3 +1,4 @@
+import BlockStorage
 import Glibc
 import QEDEngine
 import SystemPackage
@@ -14,7 +15,9 @@ final class SessionFile {
     /// Finds the image's file, or makes it. The image is locked, so nobody else does.
     init(image: ImageIdentity, registry: DeviceRegistry) throws(RegistryError) {
         try registry.makeDirectory()
-        let path = "\(registry.directory)/image-\(image.device)-\(image.inode).log"
+        let path = SessionLogPath.path(
+            inDirectory: registry.directory,
+            image: ImageFile.Identity(device: image.device, inode: image.inode))
         self.path = path
         var descriptor = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
         let isNew = descriptor >= 0

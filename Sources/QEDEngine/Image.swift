@@ -61,6 +61,9 @@ public final class Image: @unchecked Sendable {
     static let headerPageBytes = 4096
     static let commitStagingPages = 64
 
+    /// Whether the mappings are logged for whoever takes over when this process dies.
+    let hasLog: Bool
+
     /// What became of the log that an earlier process had left.
     private let replay: MappingReplay.Outcome
 
@@ -89,6 +92,7 @@ public final class Image: @unchecked Sendable {
         commitStaging = .allocate(
             byteCount: Image.commitStagingPages * QEDGeometry.l2PageSizeBytes, alignment: QEDGeometry.l2PageSizeBytes)
         isUnsynced = Atomic(!isReadOnly && !isSabotaged(.trustEarlierWrites))
+        hasLog = state.log != nil
         self.state = Lock(state)
     }
 
@@ -96,7 +100,6 @@ public final class Image: @unchecked Sendable {
         headerPage.deallocate()
         commitStaging.deallocate()
     }
-
 
     /// Under the lock, after a change that may have used up space, pages or records.
     @inline(__always)
@@ -161,6 +164,9 @@ struct ImageState: ~Copyable {
     var wantsExtension: Bool { cursor.wantsExtension && cursor.availableClusters > 0 }
     /// A commit would free pages of the cache, or records of the log, before somebody has to wait for them.
     var wantsCommit: Bool { cache.dirtySlots.count > cache.slotCount / 2 || log?.wantsCommit ?? false }
+
+    /// No more pages are made dirty before a commit.
+    var hasManyDirtyPages: Bool { cache.dirtySlots.count >= cache.slotCount * 3 / 4 }
 
     /// Whether metadata in memory differs from the file's.
     var hasDirtyMetadata: Bool { !cache.dirtySlots.isEmpty || !unwrittenL1Indexes.isEmpty }

@@ -20,3 +20,18 @@ public struct QEDFeatures: OptionSet, Sendable, Hashable {
     /// The bits that are set and not known.
     public var unknownBits: UInt64 { rawValue & ~Self.known.rawValue }
 }
+
+/// The autoclear bits: whoever opens the image for writing and does not know one of them clears it, durably and before
+/// anything else, and so tells that what the bit stood for has been passed over.
+public struct QEDAutoclearFeatures: OptionSet, Sendable, Hashable {
+    public let rawValue: UInt64
+
+    public init(rawValue: UInt64) {
+        self.rawValue = rawValue
+    }
+
+    /// Besides the file there is a log, in memory that outlives the server, of table entries that are not in the file yet.
+    /// Set together with `QEDFeatures.needCheck`. The format defines no autoclear bit; this one is ours, from the end at
+    /// which nobody is likely to begin.
+    public static let mappingLog = QEDAutoclearFeatures(rawValue: 1 << 63)
+}

@@ -9,7 +9,7 @@ public struct QEDHeader: Sendable, Hashable {
     public private(set) var features: QEDFeatures
     /// Compatible feature bits: none is defined, unknown ones are ignored and preserved.
     public let compatFeatures: UInt64
-    /// Autoclear feature bits as they are in the file: none is defined. See ``hasUnknownAutoclearFeatures``.
+    /// Autoclear feature bits as they are in the file. See ``hasAutoclearFeatures(except:)``.
     public private(set) var autoclearFeatures: UInt64
     /// File offset of the L1 table: a multiple of the cluster size, behind the header area.
     public let l1TableFileOffset: UInt64
@@ -149,14 +149,19 @@ extension QEDHeader {
         }
     }
 
-    /// Whether autoclear bits are set whose meaning is unknown. They must be cleared, and the header be durable, before
-    /// anything else in the image is changed; an image that is only read keeps them.
-    public var hasUnknownAutoclearFeatures: Bool { autoclearFeatures != 0 }
-
-    /// Clears the autoclear bits whose meaning is unknown, which is all of them.
-    public mutating func clearUnknownAutoclearFeatures() {
-        autoclearFeatures = 0
+    /// Whether autoclear bits are set besides those that the caller keeps true. They must be cleared, and the header be
+    /// durable, before anything else in the image is changed; an image that is only read keeps them.
+    public func hasAutoclearFeatures(except kept: QEDAutoclearFeatures = []) -> Bool {
+        autoclearFeatures & ~kept.rawValue != 0
     }
+
+    /// Clears the autoclear bits but those that the caller keeps true.
+    public mutating func clearAutoclearFeatures(except kept: QEDAutoclearFeatures = []) {
+        autoclearFeatures &= kept.rawValue
+    }
+
+    /// Whether the last program that had the image open for writing had a mapping log.
+    public var hasMappingLog: Bool { autoclearFeatures & QEDAutoclearFeatures.mappingLog.rawValue != 0 }
 
     /// Gives the image another size. The caller scrubs what a growing image would expose.
     public mutating func setImageSize(bytes: UInt64) throws(QEDFormatError) {

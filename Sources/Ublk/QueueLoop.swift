@@ -6,6 +6,8 @@ import SystemPackage
 public enum QueueEnd: Equatable, Sendable {
     /// The device was stopped: every tag came back aborted.
     case stopped
+    /// The server departs, and the device waits for another one.
+    case left
     /// The driver refused a command: a defect of ours or the driver's. The errno, and for which tag.
     case refused(tag: Int, errno: Errno)
 }
@@ -22,6 +24,7 @@ public final class QueueLoop<Target: BlockTarget> {
     private let descriptors: DescriptorTable
     private let buffers: QueueBuffers
     private let target: Target
+    private let departure: ServerDeparture
     private let device = DeviceFile.registered(index: 0)
     /// Tags that the driver will not use again.
     private var retiredTags = 0
@@ -36,12 +39,14 @@ public final class QueueLoop<Target: BlockTarget> {
     /// Sets up the queue on the calling thread, which must go on to `run`.
     /// - Parameters:
     ///   - info: the device as it was negotiated.
+    ///   - departure: when it is asked for, `run` returns though the device lives.
     ///   - makeTarget: gets the loop that carries the target's I/O and tasks.
     public init(
-        device: UblkCharacterDevice, info: UblkDeviceInfo, queue: Int,
+        device: UblkCharacterDevice, info: UblkDeviceInfo, queue: Int, departure: ServerDeparture,
         makeTarget: (RingLoop) throws -> Target
     ) throws {
         self.queue = UInt16(queue)
+        self.departure = departure
         depth = info.queueDepth
         // The commands of all tags, and beside them a few operations of the target for each.
         let entries = UInt32(max(depth * 2, 64))
@@ -61,23 +66,35 @@ public final class QueueLoop<Target: BlockTarget> {
             loop.close()
             throw error
         }
+        departure.wakes(loop.executor)
     }
 
-    /// Serves until the device stops. Everything is released when it returns, but for the character device itself.
+    /// Serves until the device stops or the server departs. Everything is released when it returns, but for the character
+    /// device itself.
+    ///
+    /// When the server departs, what the target has is finished and answered. What is delivered later is left alone: the
+    /// kernel gives it to the next server, as it does with what a killed one had (`recoveryReissue`).
     public func run() -> QueueEnd {
         for tag in 0..<depth { fetch(tag) }
-        while retiredTags < depth || requestsUnderWay > 0 { turn() }
+        while retiredTags < depth || requestsUnderWay > 0 {
+            turn(waits: true)
+            guard departure.isAsked && requestsUnderWay == 0 else { continue }
+            if retiredTags < depth { end = .left }
+            // The last answers are prepared, not sent.
+            turn(waits: false)
+            break
+        }
         target.stop()
         loop.executor.runReady()
-        while !target.isStopped { turn() }
+        while !target.isStopped { turn(waits: true) }
         descriptors.unmap()
         loop.close()
         return end
     }
 
-    private func turn() {
+    private func turn(waits: Bool) {
         let ticks = target.needsTick
-        loop.turn(waits: true, timeoutNanoseconds: ticks ? tickNanoseconds : nil) { token, result in
+        loop.turn(waits: waits, timeoutNanoseconds: ticks ? tickNanoseconds : nil) { token, result in
             if token.kind == Self.tokenKind {
                 commandCompleted(tag: token.slot, result)
             } else {
@@ -93,6 +110,7 @@ public final class QueueLoop<Target: BlockTarget> {
     private func commandCompleted(tag: Int, _ result: Int32) {
         switch FetchResult(result: result) {
         case .request:
+            if departure.isAsked { return }
             requestsUnderWay += 1
             target.start(tag: tag, descriptors[tag], buffer: buffers.buffer(tag))
         case .aborted:

@@ -15,6 +15,9 @@ struct AddCommand: ParsableCommand {
             background until 'qed-ublk del'. Where anything fails nothing is left behind. Needs root, and a kernel with \
             ublk (Linux 6.4 or later; modprobe ublk_drv).
 
+            When a server dies, or gets SIGTERM while its device is in use, the device waits for the next server: adding \
+            the image again, or 'qed-ublk recover', goes on where it was.
+
             Example: mkfs.ext4 $(qed-ublk add disk.qed)
 
             Exit status:
@@ -26,14 +29,32 @@ struct AddCommand: ParsableCommand {
     @Flag(name: [.customShort("f"), .long], help: "Do not go into the background; log to standard error; end with Ctrl-C.")
     var foreground = false
 
+    @Flag(help: "Start another server whenever this one dies, where no service manager does.")
+    var supervise = false
+
+    func validate() throws {
+        guard !(foreground && supervise) else {
+            throw ValidationError("--supervise goes with a server in the background; in the foreground you are its supervisor")
+        }
+        guard !(device.noRecovery && supervise) else {
+            throw ValidationError("--supervise needs a device that waits for its next server: leave out --no-recovery")
+        }
+    }
+
     func run() throws {
+        let waiting = try WaitingDevice.ofImage(device.image)
+        if let waiting, let id = device.id, id != waiting.record.deviceID { throw waiting.hasAnotherNumber }
         if foreground {
-            try serve()
+            try serve(waiting)
             return
         }
         // Without a driver, or the right to use it, there is no point in going further.
         _ = try UblkControlDevice()
-        let server = try BackgroundServer.start(device)
+        if let waiting {
+            try waiting.recover(isSupervised: supervise)
+            return
+        }
+        let server = try BackgroundServer.start(device.arguments, isSupervised: supervise)
         do { try printOutput(server.path) } catch {
             server.abandon()
             throw error
@@ -41,13 +62,15 @@ struct AddCommand: ParsableCommand {
         try server.keep()
     }
 
-    private func serve() throws {
+    private func serve(_ waiting: WaitingDevice?) throws {
         // stdout is scripted: the path alone.
         LoggingSystem.bootstrap(StreamLogHandler.standardError)
-        let server = try Server(try device.configuration(), log: Logger(label: "qed-ublk"))
+        let configuration = try waiting?.configuration() ?? device.configuration()
+        let server = try Server(configuration, log: Logger(label: "qed-ublk"))
         var failure: OutputError?
         try server.run { _, path in
             do throws(OutputError) { try printOutput(path) } catch { failure = error }
+            ServiceNotification.ready("serving \(configuration.imagePath.printable) as \(path)")
             return failure == nil
         }
         if let failure { throw failure }
@@ -61,14 +84,19 @@ struct ServeCommand: ParsableCommand {
 
     @OptionGroup var device: DeviceOptions
 
+    @Flag(help: "Serve the device of that number, which waits for a server.")
+    var recover = false
+
     func run() throws {
+        var configuration = try device.configuration()
+        configuration.recovers = recover
         // It was started as /proc/self/exe, and would be called exe.
         cs_name_process("qed-ublk")
         LoggingSystem.bootstrap(StreamLogHandler.standardError)
         let add = FileDescriptor(rawValue: 3)
         var deviceID: UInt32?
         do {
-            let server = try Server(try device.configuration(), log: Logger(label: "qed-ublk"))
+            let server = try Server(configuration, log: Logger(label: "qed-ublk"))
             try server.run { id, path in
                 deviceID = id
                 do { try ServerLog.publish(deviceID: id) } catch { return false }

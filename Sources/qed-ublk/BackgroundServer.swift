@@ -39,7 +39,7 @@ enum BackgroundServer {
     struct Ready {
         let path: String
         fileprivate let connection: FileDescriptor
-        fileprivate let process: Int32
+        let process: Int32
 
         /// The path has reached somebody.
         func keep() throws {
@@ -57,7 +57,10 @@ enum BackgroundServer {
     }
 
     /// Starts the server and waits until its device is usable.
-    static func start(_ device: DeviceOptions) throws -> Ready {
+    /// - Parameters:
+    ///   - arguments: those of `serve`.
+    ///   - isSupervised: another process stands between, which starts it again when it dies.
+    static func start(_ arguments: [String], isSupervised: Bool = false) throws -> Ready {
         let log = try ServerLog.create()
         defer { try? log.close() }
         var ends: [Int32] = [-1, -1]
@@ -70,7 +73,7 @@ enum BackgroundServer {
         // A server that dies must not take this process along when it is written to.
         signal(SIGPIPE, SIG_IGN)
         var process: Int32 = 0
-        let result = withArguments(["qed-ublk", "serve"] + device.arguments) {
+        let result = withArguments(["qed-ublk", isSupervised ? "supervise" : "serve"] + arguments) {
             cs_spawn_self($0, log.rawValue, ends[1], &process)
         }
         close(ends[1])
@@ -128,7 +131,7 @@ enum BackgroundServer {
         return .text(String(decoding: text, as: UTF8.self))
     }
 
-    private static func withArguments<Result>(
+    static func withArguments<Result>(
         _ arguments: [String], _ body: (UnsafePointer<UnsafeMutablePointer<CChar>?>) -> Result
     ) -> Result {
         // SAFETY: the copies live until the body has returned.
@@ -144,11 +147,12 @@ enum ServerStartError: ReportableError {
     case refused(ExitStatus, String)
     case died(String)
     case timedOut(seconds: Int)
+    case keepsDying(String)
 
     var exitStatus: ExitStatus {
         switch self {
         case .refused(let status, _): status
-        case .cannotStart, .died, .timedOut: .failure
+        case .cannotStart, .died, .timedOut, .keepsDying: .failure
         }
     }
 
@@ -158,6 +162,8 @@ enum ServerStartError: ReportableError {
         case .refused(_, let sentence): sentence
         case .died(let words):
             "the server died while it made the device\(words.isEmpty ? "" : ": \(words)"); try --foreground to see more"
+        case .keepsDying(let device):
+            "the server of \(device) dies again and again, so it gets no other; the device waits for 'qed-ublk recover'"
         case .timedOut(let seconds):
             "the device was not ready within \(seconds) seconds, so its server was ended; see 'qed-ublk list' and dmesg"
         }

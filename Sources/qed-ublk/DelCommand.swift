@@ -19,27 +19,87 @@ struct DelCommand: ParsableCommand {
             """)
 
     @Argument(help: "The device: /dev/ublkb0, ublkb0, 0, or its image's path.", transform: PathArgument.parse)
-    var device: String
+    var device: String?
+
+    @Flag(help: "All devices; one that cannot be removed does not keep the others from it.")
+    var all = false
 
     @Flag(help: "Remove it even though it is in use; whoever uses it gets I/O errors.")
     var force = false
 
+    @Option(
+        help: ArgumentHelp(
+            "With --force: how long what its users have not written yet may take to be written.", valueName: "seconds"))
+    var timeout = ControlRequest.defaultStopTimeoutSeconds
+
+    func validate() throws {
+        guard all != (device != nil) else { throw ValidationError("name one device, or use --all") }
+        guard ControlRequest.stopTimeoutRange.contains(timeout) else {
+            throw ValidationError("--timeout must be between 0 and \(ControlRequest.stopTimeoutRange.upperBound) seconds")
+        }
+    }
+
     func run() throws {
         let registry = DeviceRegistry()
+        guard let device else {
+            try removeAll(registry)
+            return
+        }
         let records = registry.find(DeviceReference(device))
         guard let record = records.first else { throw DelError.notFound(device) }
         guard records.count == 1 else { throw DelError.ambiguous(device, records.map(\.deviceID)) }
+        try remove(record, registry, try UblkControlDevice())
+    }
+
+    private func removeAll(_ registry: DeviceRegistry) throws {
+        let records = registry.list()
+        if records.isEmpty { return }
         let control = try UblkControlDevice()
+        var failure: (any Error)?
+        for record in records {
+            do { try remove(record, registry, control) } catch {
+                if let failure { printError("\(failure)") }
+                failure = error
+            }
+        }
+        if let failure { throw failure }
+    }
+
+    private func remove(_ record: DeviceRecord, _ registry: DeviceRegistry, _ control: UblkControlDevice) throws {
         guard record.server.isRunning else {
+            if let waiting = try WaitingDevice(record, control) {
+                try prepareForRemoval(waiting)
+            } else if !record.isReadOnly {
+                // What was lost is lost, or another server has it by now.
+                _ = try? complete(record)
+            }
             try removeOrphan(record, registry, control)
             return
         }
         let reply = try ControlSocketClient.send(
-            .stop(force: force, timeoutSeconds: ControlRequest.defaultStopTimeoutSeconds), deviceID: record.deviceID,
-            timeout: .seconds(150))
+            .stop(force: force, timeoutSeconds: timeout), deviceID: record.deviceID, timeout: .seconds(150 + timeout))
         if case .failure(let code, let sentence) = reply { throw DelError.refused(isBusy: code == .busy, sentence) }
         // Until it has ended, the server has files of the image's file system open.
         for _ in 0..<500 where record.server.isRunning { usleep(10_000) }
+    }
+
+    /// What the dead server had answered goes into the image before the device goes. In use it does not go: what waits for
+    /// the next server would fail.
+    private func prepareForRemoval(_ device: WaitingDevice) throws {
+        if let use = DiskUse.now(ofDeviceAt: device.path), !force {
+            throw DelError.refused(
+                isBusy: true, "\(use), or give it a server again (qed-ublk recover \(device.record.deviceID)), or use --force")
+        }
+        guard !device.record.isReadOnly else { return }
+        do { try complete(device.record) } catch {
+            guard force else { throw error }
+            printError("\(error)")
+        }
+    }
+
+    private func complete(_ record: DeviceRecord) throws {
+        let backing = try BackingOptions.parse(record.backingArguments).policy()
+        try LeftImage.complete(path: record.imagePath, backing: backing)
     }
 
     /// The server has died and the kernel still has the device.

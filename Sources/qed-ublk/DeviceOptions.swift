@@ -19,6 +19,9 @@ struct DeviceOptions: ParsableArguments {
     @Flag(name: [.customShort("r"), .long], help: "Serve it read-only: the image is not changed in any way.")
     var readOnly = false
 
+    @Flag(help: "Let the device end with its server, instead of waiting for the next one (see 'recover').")
+    var noRecovery = false
+
     @OptionGroup var backing: BackingOptions
 
     func validate() throws {
@@ -32,7 +35,9 @@ struct DeviceOptions: ParsableArguments {
         configuration.queueDepth = depth
         configuration.deviceID = id
         configuration.isReadOnly = readOnly
+        configuration.isRecoverable = !noRecovery
         configuration.backing = try backing.policy()
+        configuration.backingArguments = backing.arguments
         return configuration
     }
 
@@ -41,6 +46,7 @@ struct DeviceOptions: ParsableArguments {
         var arguments = ["--queues", "\(queues)", "--depth", "\(depth)"]
         if let id { arguments += ["--id", "\(id)"] }
         if readOnly { arguments.append("--read-only") }
+        if noRecovery { arguments.append("--no-recovery") }
         return arguments + backing.arguments + ["--", image]
     }
 }

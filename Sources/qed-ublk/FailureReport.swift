@@ -120,7 +120,8 @@ extension ImageOpenError: ReportableError {
     var exitStatus: ExitStatus {
         switch self {
         case .storage: .failure
-        case .damaged, .tooLargeToCheck: .unusableImage
+        case .damaged, .tooLargeToCheck, .sessionLost: .unusableImage
+        case .unfinishedSession: .busy
         }
     }
 }
@@ -145,7 +146,8 @@ extension ServerError: ReportableError {
         switch self {
         case .chain(let error): error.exitStatus
         case .image(_, let error): error.exitStatus
-        case .emptyImage: .unusableImage
+        case .emptyImage, .imageChanged, .imageWritten: .unusableImage
+        case .notRecoverable: .notFound
         case .control(let error): error.exitStatus
         case .characterDevice(let error): ExitStatus(errno: error.errno)
         case .registry(let error): error.exitStatus

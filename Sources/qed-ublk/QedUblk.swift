@@ -17,8 +17,8 @@ struct QedUblk: ParsableCommand {
             CreateCommand.self, InfoCommand.self, CheckCommand.self, MapCommand.self, MeasureCommand.self,
             CompareCommand.self, ConvertCommand.self, IOCommand.self, ResizeCommand.self,
             CommitCommand.self, RebaseCommand.self, FlattenCommand.self, CompactCommand.self,
-            AddCommand.self, ListCommand.self, DelCommand.self, BenchCommand.self,
-            ServeCommand.self,
+            AddCommand.self, ListCommand.self, DelCommand.self, RecoverCommand.self, BenchCommand.self,
+            ServeCommand.self, SuperviseCommand.self,
         ])
 
     static func main() {

@@ -14,7 +14,9 @@ struct KnownDevice {
     var path: String { UblkPaths.blockDevice(record.deviceID) }
 
     var state: String {
-        guard record.server.isRunning else { return "dead" }
+        guard record.server.isRunning else {
+            return info?.features.contains(.userRecovery) == true ? "waiting" : "dead"
+        }
         return info.map { "\($0.state)" } ?? "unknown"
     }
 }

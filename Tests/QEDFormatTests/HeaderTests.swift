@@ -13,7 +13,7 @@ import Testing
         #expect(header.features == [])
         #expect(header.backingFileNameRange == nil)
         #expect(!header.needsCheck)
-        #expect(!header.hasUnknownAutoclearFeatures)
+        #expect(!header.hasAutoclearFeatures())
     }
 
     /// Every field distinct and every byte position covered, so that a swapped or shifted field cannot go unnoticed.
@@ -78,10 +78,10 @@ import Testing
     @Test func autoclearBitsAreKeptUntilCleared() throws {
         let builder = HeaderBuilder { $0.autoclearFeatures = 1 << 63 | 1 }
         var header = try builder.parsed()
-        #expect(header.hasUnknownAutoclearFeatures)
+        #expect(header.hasAutoclearFeatures())
         #expect(header.encoded() == builder.bytes)
-        header.clearUnknownAutoclearFeatures()
-        #expect(!header.hasUnknownAutoclearFeatures)
+        header.clearAutoclearFeatures()
+        #expect(!header.hasAutoclearFeatures())
         #expect(header.encoded() == HeaderBuilder().bytes)
     }
 

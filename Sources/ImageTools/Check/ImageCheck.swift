@@ -72,6 +72,8 @@ public struct ImageCheck: Sendable {
             return Result(report: report)
         }
         var structure = structure
+        // As every program that opens an image for writing, whether it finds something to write or not.
+        try await structure.clearAutoclearBitsDurably()
         var done = RepairReport()
         if first.report.corruptions > 0 && repair == .all { try await repairEntries(&structure, &done) }
         // The list begins with the entries of the L1 table.
@@ -84,7 +86,6 @@ public struct ImageCheck: Sendable {
             } else if tablesWereDropped {
                 done.leaksKept = last.report.leakedClusters > 0 ? .tablesDropped : nil
             } else {
-                try await structure.clearAutoclearBitsDurably()
                 let outcome = try await LeakReclaim(structure: structure).run(last.owners)
                 done.removedClusters = outcome.removedClusters
                 done.punchedClusters = outcome.punchedClusters
@@ -116,7 +117,6 @@ public struct ImageCheck: Sendable {
     private func repairEntries<S: Storage>(
         _ structure: inout ImageStructure<S>, _ done: inout RepairReport
     ) async throws {
-        try await structure.clearAutoclearBitsDurably()
         // Before any entry is dropped: what shares a cluster with a table may be data, and is not to be changed.
         let shared = try SharedClusters(structure)
         try await shared.find()

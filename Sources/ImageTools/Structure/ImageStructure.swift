@@ -73,8 +73,8 @@ struct ImageStructure<S: Storage>: Sendable {
 
     /// Clears autoclear bits, durably: before anything else in the image is changed.
     mutating func clearAutoclearBitsDurably() async throws(StorageError) {
-        guard header.hasUnknownAutoclearFeatures else { return }
-        header.clearUnknownAutoclearFeatures()
+        guard header.hasAutoclearFeatures() else { return }
+        header.clearAutoclearFeatures()
         try await writeHeader()
         try await storage.sync()
     }

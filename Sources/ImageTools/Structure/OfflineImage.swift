@@ -26,6 +26,9 @@ final class OfflineImage: @unchecked Sendable {
         let image: ImageHeader
         file = try ImageFile.openedForTool(path, access, sharing: sharing, allowBlockDevice: false, policy: policy)
         do throws(ImageReadError) { image = try ImageHeader(reading: file) } catch { throw .read(error) }
+        guard access == .readOnly || !file.hasUnfinishedSession(image.header) else {
+            throw .open(path: path, .unfinishedSession)
+        }
         do throws(Errno) { loop = try RingLoop(entries: 256, completionEntries: 1024) } catch { throw .noRing(error) }
         backingFileName = image.backingFileName
         structure = ImageStructure(

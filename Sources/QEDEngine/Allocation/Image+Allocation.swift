@@ -96,16 +96,14 @@ extension Image {
         case missing, invalid, needsSpace, commitFirst
     }
 
-    /// The entry at `deviceOffset` with its page in memory, ready to be changed; makes the table where there is none.
-    func entryForChange(at deviceOffset: UInt64, in state: inout ImageState) -> EntryForChange {
-        // NEED_CHECK first: it is set together with an extension.
-        guard needCheckIsSet.load(ordering: .acquiring) else { return .needsSpace }
-        // For this entry and, perhaps, its table.
-        if let log = state.log, !log.hasRoom(2) { return .commitFirst }
+    /// The entry at `deviceOffset` with its page in memory. One that says that nothing is allocated is ready to be changed,
+    /// unless `changes` is false; its table is made where there is none.
+    func entryForChange(at deviceOffset: UInt64, changes: Bool = true, in state: inout ImageState) -> EntryForChange {
         let l1Index = geometry.l1Index(ofDeviceOffset: deviceOffset)
         switch top.tableWord(l1Index) {
         case .invalid: return .invalid
         case .unallocated:
+            if let obstacle = obstacleToChange(in: state) { return obstacle }
             // A table in fresh space is a table of zeros: it needs no write before its entries do.
             guard let fileOffset = state.cursor.reserve(Int(geometry.tableSizeClusters)) else { return .needsSpace }
             if !isSabotaged(.forgetTableRecord) {
@@ -122,22 +120,33 @@ extension Image {
         if let slot = word.slot {
             pageSlot = slot
         } else if word == .allUnallocated {
-            if state.cache.dirtySlots.count >= state.cache.slotCount * 3 / 4 { return .commitFirst }
+            if let obstacle = obstacleToChange(in: state) { return obstacle }
+            if state.hasManyDirtyPages { return .commitFirst }
             guard let slot = state.cache.takeSlot(layers: qedLayers) else { return .commitFirst }
             state.cache.addEmptyPage(slot, page: page, in: top)
             pageSlot = slot
         } else {
             return .missing
         }
-        if !state.cache[pageSlot].isDirty, state.cache.dirtySlots.count >= state.cache.slotCount * 3 / 4 {
-            return .commitFirst
-        }
         let index = geometry.indexInL2Page(ofDeviceOffset: deviceOffset)
         let value = UInt64(littleEndian: state.cache.values(ofSlot: pageSlot)[index])
         if state.cache[pageSlot].isCareful, case .invalid = entryBounds(of: top, in: state).l2Entry(value) {
             return .invalid
         }
+        // What is allocated stays where it is: that asks for no space, not even on a full disk.
+        if value <= L2Entry.zeroValue && changes {
+            if let obstacle = obstacleToChange(in: state) { return obstacle }
+            if !state.cache[pageSlot].isDirty && state.hasManyDirtyPages { return .commitFirst }
+        }
         return .found(value: value, pageSlot: pageSlot)
+    }
+
+    /// What has to happen before an entry, and perhaps its table, can be changed.
+    private func obstacleToChange(in state: borrowing ImageState) -> EntryForChange? {
+        // NEED_CHECK is set together with an extension.
+        guard needCheckIsSet.load(ordering: .acquiring) else { return .needsSpace }
+        if let log = state.log, !log.hasRoom(2) { return .commitFirst }
+        return nil
     }
 
     /// Reserves clusters for as many neighbours as one fill can take, from `position`'s cluster on.

@@ -137,7 +137,7 @@ public enum ChainError: Error, Equatable, CustomStringConvertible {
         case .backingRefused(let path, let name):
             "\(path): needs its backing file \(name.text), and --no-backing allows none"
         case .loop(let path, let repeated): "\(path): its backing files form a loop: \(repeated) comes up twice"
-        case .tooLong(let path): "\(path): more than \(ImageChain.longestChain) backing files behind one another"
+        case .tooLong(let path): "\(path): a chain of more than \(ImageChain.longestChain) files, each the backing file of the one before"
         }
     }
 }

@@ -17,11 +17,18 @@ public struct ImageOptions: Sendable {
 
     /// Memory that outlives this process, for the image's mapping log; what an earlier process left there is replayed.
     public var session: SessionMemory?
+    /// The disk is in use and somebody trusts what an earlier process has acknowledged: where that is lost, the image is not
+    /// opened.
+    public var continuesSession: Bool
 
-    public init(isReadOnly: Bool = false, cacheBytes: Int = 32 << 20, session: SessionMemory? = nil) {
+    public init(
+        isReadOnly: Bool = false, cacheBytes: Int = 32 << 20, session: SessionMemory? = nil,
+        continuesSession: Bool = false
+    ) {
         self.isReadOnly = isReadOnly
         self.cacheBytes = cacheBytes
         self.session = session
+        self.continuesSession = continuesSession
     }
 }
 
@@ -49,6 +56,8 @@ public enum ImageOpenError: Error, Equatable, CustomStringConvertible {
     case storage(StorageError)
     case damaged(invalidEntries: UInt64, crossLinkedClusters: UInt64)
     case tooLargeToCheck(fileSizeBytes: UInt64)
+    case sessionLost(reason: String)
+    case unfinishedSession
 
     public var description: String {
         switch self {
@@ -57,10 +66,15 @@ public enum ImageOpenError: Error, Equatable, CustomStringConvertible {
             "\(invalid) table entries point where no cluster can be; repair it (qed-ublk check -r all) or open it "
                 + "read-only"
         case .damaged(_, let crossLinked):
-            "\(crossLinked) clusters have more than one owner, which no repair can decide: "
-                + "list them (qed-ublk check), or open it read-only to save its data"
+            "\(crossLinked) clusters have more than one owner, and nobody can tell whose data they hold: list them (qed-ublk "
+                + "check), open it read-only to save its data, or separate them (qed-ublk check -r all --repair-cross-links)"
         case .tooLargeToCheck(let size):
             "a file of \(size) bytes has too many clusters to be checked; open it read-only"
+        case .sessionLost(let reason):
+            "what its last server had acknowledged and not yet written is lost: \(reason)"
+        case .unfinishedSession:
+            "its server died and has left writes that are not in the image yet: go on with its device ('qed-ublk recover') or "
+                + "remove that ('qed-ublk del') first; where there is none any more, add the image once"
         }
     }
 }
@@ -86,6 +100,7 @@ extension Image {
         }
         var endOfClusters: UInt64 = 0
         var replay = MappingReplay.Outcome.nothingToReplay
+        var lastLog: MappingLog?
         if !options.isReadOnly {
             if let session = options.session,
                 let log = MappingLog(
@@ -93,9 +108,14 @@ extension Image {
             {
                 replay = try await MappingReplay.run(
                     storages[0], header: header, fileSizeBytes: fileSizeBytes, log: log)
+                if case .rejected = replay {} else { lastLog = log }
+            } else if options.continuesSession && header.needsCheck {
+                throw .sessionLost(reason: "its log is gone")
             }
+            if options.continuesSession, case .rejected(let reason) = replay { throw .sessionLost(reason: reason) }
             endOfClusters = try await prepareForWriting(
-                storages[0], header: &header, fileSizeBytes: &fileSizeBytes, headerPage: headerPage)
+                storages[0], header: &header, keeping: lastLog == nil ? [] : .mappingLog,
+                fileSizeBytes: &fileSizeBytes, headerPage: headerPage)
         }
 
         let cache = PageCache(budgetBytes: options.cacheBytes)
@@ -121,28 +141,32 @@ extension Image {
         owned = true
         var state = ImageState(cache: cache, cursor: cursor)
         if let session = options.session, !options.isReadOnly {
-            state.log = MappingLog(
-                formatting: session.address,
-                capacity: MappingLog.capacity(ofSizeBytes: session.sizeBytes), for: session.image,
-                trace: session.trace)
+            // A log that goes on is valid at every instant; one that is made anew is not, while it is being made.
+            let capacity = MappingLog.capacity(ofSizeBytes: session.sizeBytes)
+            state.log =
+                lastLog.flatMap { $0.canGoOn(capacity: capacity) ? $0 : nil }
+                ?? MappingLog(
+                    formatting: session.address, capacity: capacity, for: session.image, trace: session.trace)
         }
         return Image(
             layers: layers, top: top, isReadOnly: options.isReadOnly, state: state,
-            needCheckIsSet: header.needsCheck, headerPage: headerPage, replay: replay)
+            needCheckIsSet: header.needsCheck && (header.hasMappingLog || options.session == nil),
+            headerPage: headerPage, replay: replay)
     }
 
     /// - Returns: where the next cluster will be allocated: the file's length, a whole number of clusters.
     private static func prepareForWriting<S: Storage>(
-        _ storage: S, header: inout QEDHeader, fileSizeBytes: inout UInt64, headerPage: UnsafeMutableRawPointer
+        _ storage: S, header: inout QEDHeader, keeping autoclearFeatures: QEDAutoclearFeatures,
+        fileSizeBytes: inout UInt64, headerPage: UnsafeMutableRawPointer
     ) async throws(ImageOpenError) -> UInt64 {
         let scan = try await StructureScan.run(storage, header: header, fileSizeBytes: fileSizeBytes, repairs: false)
         guard scan.crossLinkedClusters == 0, scan.invalidEntries == 0 || header.needsCheck else {
             throw .damaged(invalidEntries: scan.invalidEntries, crossLinkedClusters: scan.crossLinkedClusters)
         }
         do throws(StorageError) {
-            if header.hasUnknownAutoclearFeatures {
+            if header.hasAutoclearFeatures(except: autoclearFeatures) {
                 // Before anything else is changed: another program's extra data is stale from now on.
-                header.clearUnknownAutoclearFeatures()
+                header.clearAutoclearFeatures(except: autoclearFeatures)
                 headerPage.copyMemory(from: header.encoded(), byteCount: QEDLimits.headerSizeBytes)
                 let block = max(storage.alignment.offsetBytes, Int(QEDLimits.sectorSizeBytes))
                 try await storage.writeFully(from: headerPage, byteCount: min(block, headerPageBytes), fileOffset: 0)
@@ -155,7 +179,9 @@ extension Image {
             let wholeClusters = TableEntryBounds(header: header, fileSizeBytes: fileSizeBytes).endOfClustersFileOffset
             // After a crash nobody refers to what lies behind the last cluster in use: space that was reserved ahead. An
             // image that was closed well keeps its tail: it may be of use to somebody who wants to rescue data.
-            let length = header.needsCheck ? scan.endOfReferenced : wholeClusters
+            // And where a table was dropped, its clusters may be what somebody wants to find.
+            let gives = header.needsCheck && scan.invalidTables == 0
+            let length = gives ? scan.endOfReferenced : wholeClusters
             if length != fileSizeBytes {
                 try await storage.setLength(length)
                 try await storage.sync()

@@ -6,6 +6,8 @@ import SystemPackage
 package struct StructureScan {
     /// Entries that cannot be right: unaligned, in the header area or past the end.
     var invalidEntries: UInt64 = 0
+    /// Those of them that would name a table.
+    var invalidTables: UInt64 = 0
     /// Clusters with more than one owner: which of them holds its data nobody can tell.
     var crossLinkedClusters: UInt64 = 0
     /// File offset of the end of the last cluster that is in use.
@@ -67,6 +69,7 @@ package struct StructureScan {
                     case .unallocated: continue
                     case .invalid:
                         scan.invalidEntries += 1
+                        scan.invalidTables += 1
                         l1[index] = 0
                         changed = true
                     case .allocated(let tableFileOffset):

@@ -92,8 +92,8 @@ extension EngineQueue {
         fileOffset & ~image.geometry.clusterMask
     }
 
-    /// Writes the header with or without NEED_CHECK; the caller syncs. Everything else of the header's page stays as it is.
-    /// One at a time: the caller holds the cursor's busy flag.
+    /// Writes the header with or without NEED_CHECK, and the sign that goes with it that there is a mapping log; the caller
+    /// syncs. Everything else of the header's page stays as it is. One at a time: the caller holds the cursor's busy flag.
     func writeNeedCheck(_ isSet: Bool) async throws(RequestError) {
         statistics.headerWrites &+= 1
         let features = image.headerPage.loadUnaligned(
@@ -102,6 +102,12 @@ extension EngineQueue {
         image.headerPage.storeBytes(
             of: isSet ? features | needCheck : features & ~needCheck,
             toByteOffset: QEDHeaderField.features.fileOffset, as: UInt64.self)
+        let autoclear = image.headerPage.loadUnaligned(
+            fromByteOffset: QEDHeaderField.autoclearFeatures.fileOffset, as: UInt64.self)
+        let log = QEDAutoclearFeatures.mappingLog.rawValue.littleEndian
+        image.headerPage.storeBytes(
+            of: isSet && image.hasLog ? autoclear | log : autoclear & ~log,
+            toByteOffset: QEDHeaderField.autoclearFeatures.fileOffset, as: UInt64.self)
         let bytes = max(top.alignment.offsetBytes, Int(QEDLimits.sectorSizeBytes))
         try await storageWrite(image.headerPage, byteCount: min(bytes, Image.headerPageBytes), fileOffset: 0)
     }

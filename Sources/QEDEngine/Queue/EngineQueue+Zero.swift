@@ -110,7 +110,7 @@ extension Image {
                     position = min(emptyEnd, end)
                     continue
                 }
-                let entry = entryForChange(at: position, in: &state)
+                let entry = entryForChange(at: position, changes: hides && !isDiscard, in: &state)
                 guard case .found(let value, let pageSlot) = entry else {
                     if punchOffset != nil { break }
                     if position > start { return .skip(end: position) }

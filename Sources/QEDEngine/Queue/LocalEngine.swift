@@ -32,6 +32,11 @@ public final class LocalEngine: @unchecked Sendable {
     /// Serves the files of a chain that is open already.
     /// - Throws: `ImageOpenError`, or `Errno` where there is no io_uring.
     public init(chain: [ChainFile], options: ImageOptions, depth: Int, largestRequestBytes: Int) throws {
+        if !options.isReadOnly, options.session == nil, case .qed(let header, _) = chain[0].member,
+            chain[0].file.hasUnfinishedSession(header)
+        {
+            throw ImageOpenError.unfinishedSession
+        }
         let loop = try RingLoop(entries: 256, completionEntries: 4096)
         do {
             let storages = chain.map { $0.file.storage(on: loop.ring) }

@@ -115,6 +115,12 @@ public struct MappingLog: @unchecked Sendable {
 
     // MARK: - Writing
 
+    /// Whether what another process has left can be written on: a commit covers all of it, it is as long as a new one would
+    /// be, and its numbers do not run out.
+    func canGoOn(capacity wanted: Int) -> Bool {
+        capacity == UInt64(wanted) && committedSequence == lastSequence && lastSequence < 1 << 62
+    }
+
     /// Whether `count` more records find room, besides those that fills have reserved.
     func hasRoom(_ count: Int) -> Bool {
         let reservedCount = isSabotaged(.ignoreLogReservations) ? 0 : reservedCount

@@ -25,8 +25,11 @@ struct MappingReplay {
     ) async throws(ImageOpenError) -> Outcome {
         guard let records = log.uncommitted() else { return .rejected(reason: "it is damaged") }
         if records.isEmpty { return .nothingToReplay }
-        // Every program that opens the image for writing clears the bit when it has checked it.
-        guard header.needsCheck else { return .rejected(reason: "another program has opened the image since") }
+        // Every program that opens the image for writing, and does not have the log, clears the one bit before it changes
+        // anything, and the other when it is done.
+        guard header.needsCheck && header.hasMappingLog else {
+            return .rejected(reason: "another program has opened the image since")
+        }
         let replay = MappingReplay(
             header: header, fileSizeBytes: fileSizeBytes,
             records: isSabotaged(.replayNewestFirst) ? records.reversed() : records)

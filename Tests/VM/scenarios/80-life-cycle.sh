@@ -17,8 +17,8 @@ expect_no_devices
 expect_sound image.qed
 expect_status 0 qemu-io -f qed -c 'read -q -P 7 1m 4k' image.qed
 
-step "SIGTERM while it is mounted is refused, and the device lives on"
-device=$(qed-ublk add image.qed)
+step "without recovery, SIGTERM while it is mounted is refused, and the device lives on"
+device=$(qed-ublk add --no-recovery image.qed)
 server=$(server_of 0)
 expect_status 0 mkfs.ext4 -q "$device"
 mount "$device" /mnt
@@ -34,7 +34,7 @@ expect_no_devices
 expect_sound image.qed
 
 step "add --foreground prints the path, and Ctrl-C removes the device"
-env --default-signal=INT qed-ublk add --foreground image.qed >output 2>errors &
+env --default-signal=INT qed-ublk add --no-recovery --foreground image.qed >output 2>errors &
 server=$!
 wait_until 20 grep -q . output
 expect_equal "what it prints" /dev/ublkb0 "$(<output)"
@@ -72,19 +72,19 @@ kill_server() {
 step "kill -9 of the server, the disk in use by nobody"
 rm image.qed
 qed-ublk create image.qed 64M
-device=$(qed-ublk add image.qed)
+device=$(qed-ublk add --no-recovery image.qed)
 xfs_io -d -c 'pwrite -q -b 1m -S 7 0 4m' -c fsync -c 'pwrite -q -S 8 8m 1m' "$device"
 kill_server
 expect_output '^/dev/ublkb0 +dead .* /data/image.qed$' qed-ublk list
 expect_equal "what del prints" '' "$(qed-ublk del "$device" 2>&1)"
 expect_no_devices
-device=$(qed-ublk add image.qed)
+device=$(qed-ublk add --no-recovery image.qed)
 expect_equal "bytes that were synced" $((4 << 20)) "$(head -c 4M "$device" | tr -dc '\007' | wc -c)"
 qed-ublk del "$device"
 expect_sound image.qed
 
 step "kill -9 of the server under a mounted file system"
-device=$(qed-ublk add image.qed)
+device=$(qed-ublk add --no-recovery image.qed)
 expect_status 0 mkfs.ext4 -q "$device"
 mount "$device" /mnt
 cp -a /usr/lib/modules /mnt/
@@ -103,7 +103,7 @@ cp image.qed copy.qed
 qemu-img check -r all --output=json copy.qed >found || true
 expect_equal "what QEMU finds" '[0,null,null]' "$(jq -c '[."check-errors", .corruptions, ."corruptions-fixed"]' found)"
 for image in copy.qed image.qed; do
-    device=$(qed-ublk add "$image")
+    device=$(qed-ublk add --no-recovery "$image")
     mount "$device" /mnt
     expect_status 0 diff -r /usr/lib/modules /mnt/modules
     umount /mnt
@@ -115,9 +115,9 @@ rm copy.qed
 expect_sound image.qed
 
 step "an image whose server was killed can be added before its dead device is deleted"
-device=$(qed-ublk add image.qed)
+device=$(qed-ublk add --no-recovery image.qed)
 kill_server
-expect_equal "the next device" /dev/ublkb1 "$(qed-ublk add image.qed)"
+expect_equal "the next device" /dev/ublkb1 "$(qed-ublk add --no-recovery image.qed)"
 expect_equal "what list shows" '["dead","live"]' "$(qed-ublk list --json | jq -c '[.[].state]')"
 qed-ublk del 0
 expect_output '^/dev/ublkb1 +live ' qed-ublk list

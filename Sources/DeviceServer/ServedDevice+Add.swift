@@ -1,0 +1,104 @@
+import CSupport
+import Glibc
+import Logging
+import QEDEngine
+import QEDFormat
+import SystemPackage
+import Ublk
+
+extension ServedDevice {
+    /// Makes a device of an image: either the disk is usable, or every step that was taken is undone.
+    static func add(_ configuration: ServerConfiguration, log: Logger) throws(ServerError) -> ServedDevice {
+        let undo = UndoList()
+        defer { undo.run() }
+        let session = try ImageSession(
+            path: configuration.imagePath, isReadOnly: configuration.isReadOnly, backing: configuration.backing)
+        undo.append { _ = try? session.close() }
+        session.reportReplay(to: log)
+        let queuesChanged = try openEvents(undo)
+
+        let control: UblkControlDevice
+        let info: UblkDeviceInfo
+        do {
+            control = try UblkControlDevice()
+            info = try control.addDevice(
+                id: configuration.deviceID, queues: configuration.queues, queueDepth: configuration.queueDepth,
+                maxIOSizeBytes: configuration.maxIOSizeBytes, features: configuration.features)
+        } catch {
+            throw .control(error)
+        }
+        undo.append { try? control.deleteDevice(info.id, timeout: stopTimeout) }
+        let characterDevice = try openCharacterDevice(info.id, undo)
+        do {
+            try control.setParameters(parameters(of: session, configuration, info), of: info)
+        } catch {
+            throw .control(error)
+        }
+        let device = ServedDevice(
+            info: info, session: session, control: control, characterDevice: characterDevice,
+            queuesChanged: queuesChanged, log: log)
+        undo.append {
+            // Commands that wait for requests come back aborted, and the threads end.
+            try? control.stopDevice(info.id, timeout: stopTimeout)
+            device.joinQueues()
+        }
+        try device.startQueues()
+        do {
+            try control.startDevice(info.id, serverProcess: getpid(), timeout: startTimeout)
+        } catch {
+            throw .control(error)
+        }
+        try device.waitForNode()
+        undo.cancel()
+        return device
+    }
+
+    private static func parameters(
+        of session: ImageSession, _ configuration: ServerConfiguration, _ info: UblkDeviceInfo
+    ) -> UblkParameters {
+        let geometry = session.image.geometry
+        let blockShift = UInt8(session.blockSizeBytes.trailingZeroBitCount)
+        var attributes: UblkParameters.Attributes = [.volatileCache, .forceUnitAccess]
+        if configuration.isReadOnly { attributes.insert(.readOnly) }
+        let basic = UblkParameters.Basic(
+            attributes: attributes, logicalBlockShift: blockShift, physicalBlockShift: max(blockShift, 12),
+            optimalIOShift: UInt8(geometry.clusterShift), minimumIOShift: max(blockShift, 12),
+            maxSectors: UInt32(info.maxIOSizeBytes / 512),
+            deviceSectors: session.image.sizeBytes / QEDLimits.sectorSizeBytes)
+        guard !configuration.isReadOnly else { return UblkParameters(basic: basic) }
+        return UblkParameters(
+            basic: basic, discard: UblkParameters.Discard(granularityBytes: UInt32(geometry.clusterSizeBytes)))
+    }
+}
+
+// What adding and recovering have in common.
+extension ServedDevice {
+    static func openEvents(_ undo: UndoList) throws(ServerError) -> Int32 {
+        let events = cs_eventfd()
+        guard events >= 0 else { throw .ring(Errno(rawValue: -events)) }
+        undo.append { _ = Glibc.close(events) }
+        return events
+    }
+
+    static func openCharacterDevice(
+        _ id: UInt32, _ undo: UndoList
+    ) throws(ServerError) -> UblkCharacterDevice {
+        let device: UblkCharacterDevice
+        do { device = try UblkCharacterDevice.open(id: id) } catch { throw .characterDevice(error) }
+        undo.append { device.close() }
+        return device
+    }
+}
+
+/// The steps that take back what has been done so far, the last one first; unless everything went well.
+final class UndoList {
+    private var steps: [() -> Void] = []
+
+    func append(_ step: @escaping () -> Void) { steps.append(step) }
+
+    func cancel() { steps = [] }
+
+    func run() {
+        while let step = steps.popLast() { step() }
+    }
+}

@@ -1,0 +1,78 @@
+import Glibc
+import Logging
+import QEDEngine
+import QEDFormat
+import SystemPackage
+import Ublk
+
+extension ServedDevice {
+    /// Serves a device whose server has died, or left it. Requests that the old server had not answered come again.
+    ///
+    /// Whatever is thrown, the device goes on waiting, and its image is as it was or as the old server would have left it
+    /// with one more commit.
+    /// - Parameter mark: how the old server has left the image, where it had the time to.
+    static func recover(
+        _ configuration: ServerConfiguration, mark: ImageMark?, log: Logger
+    ) throws(ServerError) -> ServedDevice {
+        guard let id = configuration.deviceID else { preconditionFailure("recovery of no device") }
+        let undo = UndoList()
+        defer { undo.run() }
+        let control: UblkControlDevice
+        let info: UblkDeviceInfo
+        let parameters: UblkParameters?
+        do {
+            control = try UblkControlDevice()
+            info = try control.deviceInfo(id)
+            parameters = try control.parameters(id)
+        } catch {
+            throw .control(error)
+        }
+        guard info.features.contains(.userRecovery) else { throw .notRecoverable(id: id) }
+        let session = try ImageSession(
+            path: configuration.imagePath, isReadOnly: configuration.isReadOnly, backing: configuration.backing,
+            continuesSession: true, mark: mark)
+        undo.append { _ = try? session.close() }
+        session.reportReplay(to: log)
+        guard let parameters, session.fits(parameters) else { throw .imageChanged(path: configuration.imagePath, id: id) }
+        let queuesChanged = try openEvents(undo)
+        do { try control.startRecovery(id, timeout: noticeTimeout) } catch { throw .control(error) }
+        let characterDevice = try openCharacterDevice(id, undo)
+        let device = ServedDevice(
+            info: info, session: session, control: control, characterDevice: characterDevice,
+            queuesChanged: queuesChanged, log: log)
+        undo.append {
+            device.leaveQueues()
+            device.joinQueues()
+        }
+        try device.startQueues()
+        do {
+            try control.endRecovery(id, serverProcess: getpid(), timeout: startTimeout)
+        } catch {
+            throw .control(error)
+        }
+        undo.cancel()
+        return device
+    }
+
+    /// How long Linux 6.12 can take to notice that a server died while it had every tag of a queue.
+    private static let noticeTimeout = Duration.seconds(40)
+}
+
+extension ImageSession {
+    /// Whether the image is what the device was made of: as long, and in blocks that the device's requests consist of.
+    fileprivate func fits(_ parameters: UblkParameters) -> Bool {
+        parameters.basic.deviceSectors == image.sizeBytes / QEDLimits.sectorSizeBytes
+            && 1 << Int(parameters.basic.logicalBlockShift) >= blockSizeBytes
+    }
+
+    /// Tells what was found of the last server's work.
+    func reportReplay(to log: Logger) {
+        if image.replayedChanges > 0 {
+            log.notice(
+                "the last server died; its \(image.replayedChanges) unwritten changes of the tables are in the image now")
+        }
+        if let reason = image.replayRefusal {
+            log.warning("the last server died, and what it had not yet written is lost: \(reason)")
+        }
+    }
+}

@@ -1,0 +1,69 @@
+import CSupport
+import Glibc
+import IOURing
+
+/// An attempt to take a device's disk away, on a thread of its own: it may wait for requests that are in flight, and the
+/// server answers others meanwhile.
+final class StopAttempt: @unchecked Sendable {
+    enum Outcome {
+        case stopped
+        case used(DiskUse)
+    }
+
+    // SAFETY: `outcome` is locked; the rest is set before the thread starts.
+    /// Signalled when there is an outcome.
+    let finished: Int32
+    /// Who asked for it; nil: a signal.
+    let request: ControlSocketServer.ConnectionID?
+    let startedAt: Int
+    private let outcomeLock = Lock<Outcome?>(nil)
+    private var thread: BackgroundThread?
+
+    /// Nil where there is no thread or descriptor for it.
+    init?(
+        _ device: ServedDevice, force: Bool, timeoutSeconds: Int, request: ControlSocketServer.ConnectionID?,
+        report: @escaping (ServerError) -> Void
+    ) {
+        self.request = request
+        startedAt = Uptime.seconds
+        finished = cs_eventfd()
+        guard finished >= 0 else { return nil }
+        do {
+            thread = try BackgroundThread { [self] in
+                let outcome: Outcome
+                do throws(ServerError) {
+                    let use = try device.stop(force: force, timeoutSeconds: timeoutSeconds)
+                    outcome = use.map { .used($0) } ?? .stopped
+                } catch {
+                    // The queues end when the device goes; if it will not go, deleting it says why.
+                    report(error)
+                    outcome = .stopped
+                }
+                outcomeLock.withLock { $0 = outcome }
+                cs_eventfd_signal(finished)
+            }
+        } catch {
+            cs_close(finished)
+            return nil
+        }
+    }
+
+    /// After `finished` was signalled; once.
+    func takeOutcome() -> Outcome? {
+        thread?.join()
+        cs_close(finished)
+        return outcomeLock.withLock { $0 }
+    }
+
+    /// For whoever else wants it stopped.
+    var description: String { "is being removed, for \(Uptime.seconds - startedAt) seconds by now; wait for that" }
+}
+
+/// A clock that does not go back.
+enum Uptime {
+    static var seconds: Int {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        return time.tv_sec
+    }
+}

@@ -1,0 +1,91 @@
+import DeviceServer
+import Glibc
+import Ublk
+
+/// A device of this program that has lost its server, and waits for another one.
+struct WaitingDevice {
+    let record: DeviceRecord
+    let info: UblkDeviceInfo
+
+    var path: String { UblkPaths.blockDevice(record.deviceID) }
+
+    /// nil where the device has a server, or none can be given to it.
+    init?(_ record: DeviceRecord, _ control: UblkControlDevice) throws {
+        guard !record.server.isRunning,
+            let info = try control.existingDeviceInfo(record.deviceID, timeout: .seconds(5)),
+            info.features.contains(.userRecovery),
+            // The kernel takes a moment to notice a death, Linux 6.12 up to 30 s, and calls the device live meanwhile; its
+            // server's process is then the dead one, or none.
+            info.state.isRecoverable
+                || (info.state == .live && (info.serverProcess <= 0 || info.serverProcess == record.server.id))
+        else { return nil }
+        self.record = record
+        self.info = info
+    }
+
+    /// The device that an image had when its server died; nil where there is none.
+    static func ofImage(_ path: String) throws -> WaitingDevice? {
+        let records = DeviceRegistry().find(.image(path: path)).filter { !$0.server.isRunning }
+        if records.isEmpty { return nil }
+        let control = try UblkControlDevice()
+        for record in records {
+            if let device = try WaitingDevice(record, control) { return device }
+        }
+        return nil
+    }
+
+    /// What its server is to do.
+    func configuration() throws -> ServerConfiguration {
+        var configuration = ServerConfiguration(imagePath: record.imagePath)
+        configuration.deviceID = record.deviceID
+        configuration.isReadOnly = record.isReadOnly
+        configuration.recovers = true
+        configuration.backing = try BackingOptions.parse(record.backingArguments).policy()
+        configuration.backingArguments = record.backingArguments
+        return configuration
+    }
+
+    /// Those of `serve` and `supervise`.
+    var arguments: [String] {
+        ["--recover", "--id", "\(record.deviceID)"] + (record.isReadOnly ? ["--read-only"] : [])
+            + record.backingArguments + ["--", record.imagePath]
+    }
+
+    /// Gives it a server in the background, and prints its path when it is served.
+    func recover(isSupervised: Bool = false) throws {
+        let server = try BackgroundServer.start(arguments, isSupervised: isSupervised)
+        // Whoever uses the device needs the server, even if nobody hears of it.
+        try server.keep()
+        try printOutput(server.path)
+    }
+
+    var hasAnotherNumber: WaitingDeviceError {
+        .hasAnotherNumber(image: record.imagePath, device: path)
+    }
+}
+
+enum WaitingDeviceError: ReportableError {
+    case hasAnotherNumber(image: String, device: String)
+    case notFound(String)
+    case isServed(String)
+    case cannotWait(String)
+
+    var exitStatus: ExitStatus {
+        switch self {
+        case .hasAnotherNumber, .isServed: .busy
+        case .notFound, .cannotWait: .notFound
+        }
+    }
+
+    var description: String {
+        switch self {
+        case .hasAnotherNumber(let image, let device):
+            "\(image): is that of \(device), which waits for a server; leave out --id, or remove that device first"
+        case .notFound(let device): "\(device): qed-ublk has no such device; see 'qed-ublk list'"
+        case .isServed(let device): "\(device) has a server, and needs no other"
+        case .cannotWait(let device):
+            "\(device) does not wait for a server: it was added with --no-recovery, or has been stopped; remove it with "
+                + "'qed-ublk del'"
+        }
+    }
+}

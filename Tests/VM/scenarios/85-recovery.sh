@@ -1,0 +1,191 @@
+# A server dies, by kill -9, and its device waits for the next one: under a mounted ext4 and xfs, under fio, with an overlay, many
+# times in a row. Nothing that was answered is lost, and who uses the device notices nothing but a pause.
+# vm: --file Tests/VM/scenarios/devices.bash
+source lib.sh
+source devices.bash
+cd /data
+
+# Kills the server of device 0 and waits until it has ended; the kernel may not have noticed yet.
+kill_server() {
+    local server
+    server=$(server_of 0)
+    kill -KILL "$server"
+    wait_until 20 process_is_gone "$server"
+}
+
+# recover, in how many milliseconds: into $recovered_ms.
+recover() {
+    local start=$EPOCHREALTIME
+    expect_equal "what recover prints" /dev/ublkb0 "$(qed-ublk recover "${1:-0}")"
+    recovered_ms=$(((${EPOCHREALTIME/./} - ${start/./}) / 1000))
+}
+
+step "kill -9 with the device idle: list says that it waits, recover brings it back"
+qed-ublk create image.qed 512M
+device=$(qed-ublk add image.qed)
+xfs_io -d -c 'pwrite -q -b 1m -S 7 0 4m' "$device"
+kill_server
+expect_output '^/dev/ublkb0 +waiting .* /data/image.qed$' qed-ublk list
+recover
+expect_output '^/dev/ublkb0 +live ' qed-ublk list
+# Not one byte was flushed before the kill.
+expect_equal "bytes that were answered" $((4 << 20)) "$(dd if="$device" bs=1M count=4 iflag=direct status=none | tr -dc "\007" | wc -c)"
+expect_refusal 3 '/dev/ublkb0 has a server, and needs no other' qed-ublk recover 0
+qed-ublk del 0
+expect_no_devices
+expect_sound image.qed
+
+for filesystem in ext4 xfs; do
+    step "kill -9 under a mounted $filesystem that is being written to"
+    rm image.qed
+    qed-ublk create image.qed 512M
+    device=$(qed-ublk add image.qed)
+    expect_status 0 "mkfs.$filesystem" -q "$device"
+    mount "$device" /mnt
+    cp -a /usr/lib/modules /mnt/before
+    (for turn in 1 2 3; do cp -a /usr/lib/modules "/mnt/during$turn" || echo "cp $turn: $?" >>errors; done) &
+    writer=$!
+    for turn in 1 2 3; do
+        sleep 0.3
+        kill_server
+        recover image.qed
+    done
+    wait "$writer"
+    [[ ! -e errors ]] || fail "$(<errors)"
+    sync -f /mnt
+    echo 3 >/proc/sys/vm/drop_caches
+    for copy in before during1 during2 during3; do expect_status 0 diff -rq /usr/lib/modules "/mnt/$copy"; done
+    umount /mnt
+    if [[ $filesystem == ext4 ]]; then expect_status 0 e2fsck -fn "$device"; else expect_status 0 xfs_repair -n "$device"; fi
+    qed-ublk del 0
+    expect_no_devices
+    expect_undamaged image.qed
+done
+
+step "kill -9 under fio verify on an overlay, five times"
+rm image.qed
+head -c 64M /dev/urandom >base.raw
+qed-ublk create --backing base.raw --backing-format raw image.qed 256M
+device=$(qed-ublk add -q 2 image.qed)
+fio --name=verify --filename="$device" --ioengine=libaio --direct=1 --rw=randwrite --bsrange=4k-64k --bs_unaligned=0 \
+    --iodepth=16 --size=256M --io_size=64M --rate_iops=400 --verify=crc32c --verify_state_save=0 --do_verify=1 \
+    --output=fio.log &
+writer=$!
+for turn in {1..5}; do
+    sleep 0.3
+    kill_server
+    recover
+    echo "recovered in $recovered_ms ms"
+done
+status=0
+wait "$writer" || status=$?
+((status == 0)) || { cat fio.log; fail "fio ended with status $status"; }
+qed-ublk del 0
+expect_no_devices
+expect_undamaged image.qed
+
+step "SIGTERM under a mounted file system leaves it to the next server; the image is clean meanwhile"
+rm image.qed
+qed-ublk create image.qed 256M
+device=$(qed-ublk add image.qed)
+expect_status 0 mkfs.ext4 -q "$device"
+mount "$device" /mnt
+(cp -a /usr/lib/modules /mnt/modules || echo "cp: $?" >errors) &
+writer=$!
+sleep 0.3
+server=$(server_of 0)
+kill -TERM "$server"
+wait_until 40 process_is_gone "$server"
+expect_output '^/dev/ublkb0 +waiting ' qed-ublk list
+expect_undamaged image.qed
+expect_refusal 3 '/dev/ublkb0 is in use.*qed-ublk recover 0' qed-ublk del image.qed
+# Adding the image again goes on with its device.
+expect_equal "what add prints" /dev/ublkb0 "$(qed-ublk add image.qed)"
+wait "$writer"
+[[ ! -e errors ]] || fail "$(<errors)"
+expect_status 0 diff -rq /usr/lib/modules /mnt/modules
+
+step "an image that was written to meanwhile is refused, and so is one of another size"
+server=$(server_of 0)
+kill -TERM "$server"
+wait_until 40 process_is_gone "$server"
+cp --sparse=always -p image.qed copy.qed
+sleep 0.1
+expect_status 0 qemu-io -f qed -c 'write -q 200m 4k' image.qed
+expect_refusal 2 'another program has written to it while its device waited' qed-ublk recover 0
+cp -p copy.qed image.qed
+recover
+expect_status 0 diff -rq /usr/lib/modules /mnt/modules
+
+step "del --force of a device that waits, mounted: it goes"
+sync -f /mnt
+kill_server
+expect_refusal 3 '/dev/ublkb0 is in use' qed-ublk del 0
+qed-ublk del --force 0
+umount /mnt
+expect_no_devices
+# What had been answered went into the image.
+device=$(qed-ublk add image.qed)
+mount "$device" /mnt
+expect_status 0 diff -rq /usr/lib/modules /mnt/modules
+umount /mnt
+qed-ublk del 0
+expect_no_devices
+
+step "several devices at once"
+for number in 1 2 3; do
+    qed-ublk create "number$number.qed" 16M
+    qed-ublk add "number$number.qed"
+done
+pids=$(qed-ublk list --json | jq -r '.[].pid')
+# shellcheck disable=SC2086
+kill -KILL $pids
+for pid in $pids; do wait_until 20 process_is_gone "$pid"; done
+expect_equal "what recover prints" '/dev/ublkb0 /dev/ublkb1 /dev/ublkb2' "$(qed-ublk recover --all | paste -sd ' ')"
+expect_equal "recovered once more" '' "$(qed-ublk recover --all)"
+for number in 1 2 3; do qed-ublk del "number$number.qed"; done
+expect_no_devices
+
+step "--no-recovery: the disk ends with its server"
+device=$(qed-ublk add --no-recovery image.qed)
+kill_server
+wait_until 40 eval '[[ ! -e /dev/ublkb0 ]]'
+expect_output '^/dev/ublkb0 +dead ' qed-ublk list
+expect_refusal 4 'does not wait for a server' qed-ublk recover 0
+qed-ublk del 0
+expect_no_devices
+
+step "--supervise: whoever kills the server gets another one; del ends both processes"
+device=$(qed-ublk add --supervise image.qed)
+mount "$device" /mnt
+for turn in 1 2 3; do
+    server=$(server_of 0)
+    kill -KILL "$server"
+    wait_until 20 process_is_gone "$server"
+    wait_until 20 eval 'qed-ublk list | grep -q live'
+    expect_status 0 diff -rq /usr/lib/modules /mnt/modules
+done
+umount /mnt
+qed-ublk del 0
+wait_until 20 no_processes
+expect_no_devices
+
+step "SIGTERM to the supervisor of an unused device removes it"
+qed-ublk add --supervise image.qed
+supervisor=$(ps -o pid=,args= -C qed-ublk | awk '/supervise/ { print $1 }')
+kill -TERM "$supervisor"
+wait_until 20 no_processes
+expect_no_devices
+
+step "a service manager is told when the device is usable"
+socat -u UNIX-RECV:/tmp/notify OPEN:/tmp/told,creat,append 2>/dev/null &
+listener=$!
+wait_until 20 test -S /tmp/notify
+NOTIFY_SOCKET=/tmp/notify qed-ublk add --foreground image.qed >output &
+server=$!
+wait_until 20 grep -q 'READY=1' /tmp/told
+expect_output 'STATUS=serving image.qed as /dev/ublkb0' cat /tmp/told
+qed-ublk del 0
+wait "$server"
+kill "$listener"
+wait
