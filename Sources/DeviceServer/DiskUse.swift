@@ -1,4 +1,5 @@
 import BlockStorage
+import Glibc
 
 /// Why a disk cannot be taken away: who uses it.
 public struct DiskUse: CustomStringConvertible {

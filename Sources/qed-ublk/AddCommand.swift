@@ -88,14 +88,14 @@ struct ServeCommand: ParsableCommand {
     var recover = false
 
     func run() throws {
-        var configuration = try device.configuration()
-        configuration.recovers = recover
         // It was started as /proc/self/exe, and would be called exe.
         cs_name_process("qed-ublk")
         LoggingSystem.bootstrap(StreamLogHandler.standardError)
         let add = FileDescriptor(rawValue: 3)
         var deviceID: UInt32?
         do {
+            var configuration = try device.configuration()
+            configuration.recovers = recover
             let server = try Server(configuration, log: Logger(label: "qed-ublk"))
             try server.run { id, path in
                 deviceID = id

@@ -1,3 +1,4 @@
+import ArgumentParser
 import DeviceServer
 import Glibc
 import Ublk
