@@ -178,14 +178,9 @@ wait_until 20 no_processes
 expect_no_devices
 
 step "a service manager is told when the device is usable"
-socat -u UNIX-RECV:/tmp/notify OPEN:/tmp/told,creat,append 2>/dev/null &
-listener=$!
-wait_until 20 test -S /tmp/notify
-NOTIFY_SOCKET=/tmp/notify qed-ublk add --foreground image.qed >output &
+NOTIFY_SOCKET=/tmp/nobody strace -f -s 200 -o trace -e trace=sendto qed-ublk add --foreground image.qed >output &
 server=$!
-wait_until 20 grep -q 'READY=1' /tmp/told
-expect_output 'STATUS=serving image.qed as /dev/ublkb0' cat /tmp/told
+wait_until 20 grep -q 'READY=1.nSTATUS=serving image.qed as /dev/ublkb0' trace
 qed-ublk del 0
 wait "$server"
-kill "$listener"
-wait
+expect_no_devices

@@ -4,7 +4,7 @@
 source lib.sh
 source devices.bash
 cd /data
-qed-ublk create image.qed 256M
+qed-ublk create image.qed 512M
 
 step "dirty pages of the device, closed by nobody: a del without force names the holder, one with force writes them back"
 device=$(qed-ublk add image.qed)
