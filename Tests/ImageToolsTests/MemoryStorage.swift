@@ -1,4 +1,5 @@
 import BlockStorage
+import Dispatch
 import IOURing
 import SystemPackage
 import TestSupport
@@ -112,4 +113,14 @@ struct MemoryStorage: Storage {
     func nextData(from fileOffset: UInt64) -> Range<UInt64>? { nil }
 
     func length() async throws(StorageError) -> UInt64 { UInt64(file.current.count) }
+}
+
+/// Runs tasks one at a time, as the thread of a ring does.
+final class OneThread: TaskExecutor {
+    private let queue = DispatchQueue(label: "tools")
+
+    func enqueue(_ job: consuming ExecutorJob) {
+        let job = UnownedJob(job)
+        queue.async { job.runSynchronously(on: self.asUnownedTaskExecutor()) }
+    }
 }

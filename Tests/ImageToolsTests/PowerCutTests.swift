@@ -10,6 +10,7 @@ import Testing
 /// Every tool that changes tables, cut short at every one of its writes.
 @Suite struct PowerCutTests {
     let scratch: TemporaryDirectory
+    private let thread = OneThread()
     var image: String { scratch.path("image.qed") }
 
     init() throws { scratch = try TemporaryDirectory() }
@@ -56,6 +57,14 @@ import Testing
     /// Performs `work` with the power cut after each of its changes, and hands what is left to `verify`; runs it again
     /// then.
     private func cut(
+        _ bytes: [UInt8], _ work: (Structure) async throws -> Void,
+        verify: (Structure, _ isFinished: Bool) async throws -> Void
+    ) async throws {
+        try await withTaskExecutorPreference(thread) { try await cutOnOneThread(bytes, work, verify: verify) }
+    }
+
+    /// All tasks of a tool share the thread of its storage.
+    private func cutOnOneThread(
         _ bytes: [UInt8], _ work: (Structure) async throws -> Void,
         verify: (Structure, _ isFinished: Bool) async throws -> Void
     ) async throws {

@@ -74,6 +74,9 @@ final class CheckPass<S: Storage>: @unchecked Sendable {
             }
             for await result in group { failure = failure ?? result }
         }
+        // The pass may be kept for what it has found.
+        l1 = []
+        order = []
         if let failure { throw failure }
         report.invalidEntries = invalid.count
         report.invalidList = invalid.list

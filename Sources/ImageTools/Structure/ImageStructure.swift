@@ -28,13 +28,17 @@ struct ImageStructure<S: Storage>: Sendable {
 
     /// The whole L1 table, in host byte order: entries past the image's size too.
     func readL1() async throws(StorageError) -> [UInt64] {
-        let buffer = UnsafeMutableRawPointer.allocate(
-            byteCount: Int(geometry.tableSizeBytes), alignment: QEDGeometry.l2PageSizeBytes)
-        defer { buffer.deallocate() }
-        try await StructureScan.readTable(
-            storage, into: buffer, byteCount: Int(geometry.tableSizeBytes), at: header.l1TableFileOffset)
-        let values = buffer.assumingMemoryBound(to: UInt64.self)
-        return (0..<geometry.entriesPerTable).map { UInt64(littleEndian: values[$0]) }
+        var entries: [UInt64] = []
+        entries.reserveCapacity(geometry.entriesPerTable)
+        let buffer = PageBuffer(byteCount: tablePieceBytes)
+        while entries.count < geometry.entriesPerTable {
+            try await StructureScan.readTable(
+                storage, into: buffer.address, byteCount: buffer.byteCount,
+                at: header.l1TableFileOffset + UInt64(entries.count * 8))
+            let values = buffer.address.assumingMemoryBound(to: UInt64.self)
+            for index in 0..<(buffer.byteCount / 8) { entries.append(UInt64(littleEndian: values[index])) }
+        }
+        return entries
     }
 
     /// Writes the part of a table in memory that holds the entries `indexes`: whole sectors, because a sector is what
