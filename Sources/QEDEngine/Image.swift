@@ -75,10 +75,10 @@ public final class Image: @unchecked Sendable {
 
     init(
         layers: [Layer], top: ImageLayer, isReadOnly: Bool, state: consuming ImageState,
-        needCheckIsSet: Bool, headerPage: UnsafeMutableRawPointer, replay: MappingReplay.Outcome
+        needCheckIsSet: Bool, needCheckMayBeSet: Bool, headerPage: UnsafeMutableRawPointer, replay: MappingReplay.Outcome
     ) {
         self.needCheckIsSet = Atomic(needCheckIsSet)
-        needCheckMayBeSet = Atomic(needCheckIsSet)
+        self.needCheckMayBeSet = Atomic(needCheckMayBeSet)
         self.replay = replay
         self.layers = layers
         qedLayers = layers.map { if case .qed(let layer) = $0 { layer } else { nil } }

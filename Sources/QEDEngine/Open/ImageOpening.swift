@@ -150,8 +150,9 @@ extension Image {
         }
         return Image(
             layers: layers, top: top, isReadOnly: options.isReadOnly, state: state,
+            // With a log the bit alone does not do: the log's goes with it.
             needCheckIsSet: header.needsCheck && (header.hasMappingLog || options.session == nil),
-            headerPage: headerPage, replay: replay)
+            needCheckMayBeSet: header.needsCheck, headerPage: headerPage, replay: replay)
     }
 
     /// - Returns: where the next cluster will be allocated: the file's length, a whole number of clusters.
