@@ -253,7 +253,7 @@ import Testing
         }
         for command in Self.openers {
             let arguments = command.map { $0 == "images/image.qed" ? "images/0.qed" : $0 }
-            expectRefusal(try scene.run(arguments), 2, "more than 200 backing files behind one another")
+            expectRefusal(try scene.run(arguments), 2, "a chain of more than 200 files")
         }
         // The longest that is allowed.
         try ImageBuilder.empty(clusterSize: 4096, tableSize: 2).write(to: "\(scene.images)/199.qed")

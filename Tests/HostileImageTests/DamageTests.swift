@@ -43,7 +43,9 @@ import Testing
         #expect(repair.status == after.status && repair.verdict == after.verdict, damage)
         #expect(after.verdict == (try QEMUVerdict(of: path)), damage)
         #expect(after.agrees(with: try StructureTruth(of: path)), damage)
-        #expect(after.verdict.corruptions == oursOfTheirs.verdict.corruptions, damage)
+        // QEMU drops entries in tables that share their clusters too, where what it changes may be somebody's data.
+        #expect(after.verdict.corruptions >= oursOfTheirs.verdict.corruptions, damage)
+        #expect((after.verdict.corruptions == 0) == (oursOfTheirs.verdict.corruptions == 0), damage)
         #expect(after.verdict.leaks <= oursOfTheirs.verdict.leaks, damage)
         guard after.verdict.corruptions == 0 else { return }
         // Both have dropped the same, and nothing else.
