@@ -1,3 +1,11 @@
+import Glibc
+
+/// Whether two pieces of memory hold the same bytes.
+package func isSame(_ bytes: UnsafeRawBufferPointer, _ other: [UInt8]) -> Bool {
+    guard bytes.count == other.count, let base = bytes.baseAddress else { return bytes.count == other.count }
+    return other.withUnsafeBytes { $0.baseAddress.map { memcmp(base, $0, bytes.count) == 0 } ?? true }
+}
+
 /// The bytes of a file in memory: pages that were never written take none, so a file of any length costs what is in it.
 /// A value: a copy is a snapshot, and shares what neither has changed.
 package struct SparseFile {

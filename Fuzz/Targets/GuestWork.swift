@@ -203,7 +203,7 @@ struct GuestWork {
             guard let possible = possible(sector) else { continue }
             let start = Int(sector * 512 - range.lowerBound)
             require(
-                possible.contains { bytes[start..<(start + 512)].elementsEqual($0) },
+                possible.contains { isSame(UnsafeRawBufferPointer(rebasing: bytes[start..<(start + 512)]), $0) },
                 "device offset \(sector * 512) holds something else")
         }
     }
@@ -231,7 +231,8 @@ struct GuestWork {
             for sector in (range.lowerBound / 512)..<(range.upperBound / 512) {
                 guard let possible = possible(sector) else { continue }
                 guard let bytes = after.sector(sector) else { fail("device offset \(sector * 512) cannot be read any more") }
-                require(possible.contains(bytes), "device offset \(sector * 512) holds something else after closing")
+                let isExpected = bytes.withUnsafeBytes { bytes in possible.contains { isSame(bytes, $0) } }
+                require(isExpected, "device offset \(sector * 512) holds something else after closing")
             }
         }
     }

@@ -87,8 +87,11 @@ enum OpenTarget {
         case .success(let bytes):
             require(isReadable, "device offsets \(range) are read through an entry that cannot be right")
             for (index, sector) in expected.enumerated() {
+                let isExpected = bytes.withUnsafeBytes {
+                    isSame(UnsafeRawBufferPointer(rebasing: $0[(index * 512)..<(index * 512 + 512)]), sector ?? [])
+                }
                 require(
-                    bytes[(index * 512)..<(index * 512 + 512)].elementsEqual(sector ?? []),
+                    isExpected,
                     "device offset \(range.lowerBound + UInt64(index) * 512) reads as something else")
             }
         case .failure(let errno):
