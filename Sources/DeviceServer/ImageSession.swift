@@ -13,9 +13,11 @@ final class ImageSession {
     private let sessionFile: SessionFile?
 
     /// Opens and locks the image and its chain.
-    init(path: String, isReadOnly: Bool, backing: BackingPolicy = .plainFiles) throws(ServerError) {
+    init(_ configuration: ServerConfiguration) throws(ServerError) {
+        let path = configuration.imagePath
+        let isReadOnly = configuration.isReadOnly
         let chain: [ChainFile]
-        do { chain = try ImageChain.open(path: path, isReadOnly: isReadOnly, policy: backing) } catch {
+        do { chain = try ImageChain.open(path: path, isReadOnly: isReadOnly, policy: configuration.backing) } catch {
             throw .chain(error)
         }
         if case .qed(let header, _) = chain[0].member, header.imageSizeBytes == 0 { throw .emptyImage(path: path) }

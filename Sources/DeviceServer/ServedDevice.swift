@@ -27,9 +27,16 @@ final class ServedDevice {
 
     init(_ configuration: ServerConfiguration, log: Logger) throws(ServerError) {
         self.log = log
-        session = try ImageSession(path: configuration.imagePath, isReadOnly: configuration.isReadOnly)
+        session = try ImageSession(configuration)
         if session.image.replayedChanges > 0 {
             log.notice("the last server died; its \(session.image.replayedChanges) unwritten changes of the tables are in the image now")
+        }
+        if session.image.droppedEntries > 0 {
+            log.notice(
+                "the image was not closed cleanly; \(session.image.droppedEntries) table entries that named no cluster were dropped")
+        }
+        if let limitation = session.image.geometry.qemuLimitation, limitation.preventsOpening {
+            log.warning("\(limitation)")
         }
         if let reason = session.image.replayRefusal {
             log.warning("the last server died, and what it had not yet written is lost: \(reason)")

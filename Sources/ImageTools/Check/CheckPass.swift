@@ -22,6 +22,8 @@ final class CheckPass<S: Storage>: @unchecked Sendable {
     private(set) var report = CheckReport()
     /// Clusters that were named twice, for the search of their owners.
     private(set) var twiceOwned: [UInt64] = []
+    /// L1 indexes of tables that were not looked into, because some of their clusters had an owner already.
+    private(set) var unjudgedTables: [Int] = []
     private var l1: [UInt64] = []
     private var order: [UInt32] = []
     private var next = 0
@@ -101,7 +103,10 @@ final class CheckPass<S: Storage>: @unchecked Sendable {
             let index = Int(order[next])
             next += 1
             // A table that shares its clusters is no table to trust the entries of.
-            guard claim(l1[index], clusters: geometry.tableSizeClusters) == 0 else { continue }
+            guard claim(l1[index], clusters: geometry.tableSizeClusters) == 0 else {
+                unjudgedTables.append(index)
+                continue
+            }
             try await check(table: index, through: buffer, pieceBytes: pieceBytes)
             progress?(Double(next) / Double(order.count))
         }

@@ -117,9 +117,11 @@ public struct ImageCheck: Sendable {
         let dropping = try await dropInvalidEntries(structure, &done)
         guard separatesCrossLinks, dropping.report.crossLinks > 0 else { return }
         done.separatedList = try await CrossLinkSearch(structure: structure).run(dropping.twiceOwned)
-        var separation = try CrossLinkRepair(structure)
+        var separation = try CrossLinkRepair(structure, unjudgedTables: dropping.unjudgedTables)
         let outcome = try await separation.run()
         done.separatedClusters = outcome.separatedClusters
+        done.droppedEntries += outcome.droppedEntries
+        done.droppedList += outcome.droppedList
         structure.fileSizeBytes = outcome.fileSizeBytes
         // Tables that shared their clusters were not looked into before.
         _ = try await dropInvalidEntries(structure, &done)

@@ -84,7 +84,7 @@ extension Image {
         } catch {
             throw .storage(error)
         }
-        var endOfClusters: UInt64 = 0
+        var prepared = Prepared()
         var replay = MappingReplay.Outcome.nothingToReplay
         if !options.isReadOnly {
             if let session = options.session,
@@ -94,7 +94,7 @@ extension Image {
                 replay = try await MappingReplay.run(
                     storages[0], header: header, fileSizeBytes: fileSizeBytes, log: log)
             }
-            endOfClusters = try await prepareForWriting(
+            prepared = try await prepareForWriting(
                 storages[0], header: &header, fileSizeBytes: &fileSizeBytes, headerPage: headerPage)
         }
 
@@ -117,7 +117,7 @@ extension Image {
         guard case .qed(let top) = layers[0] else { preconditionFailure("the image must be QED") }
         let cursor = AllocationCursor(
             clusterSizeBytes: header.geometry.clusterSizeBytes,
-            endOfClusters: options.isReadOnly ? 0 : endOfClusters)
+            endOfClusters: prepared.endOfClusters)
         owned = true
         var state = ImageState(cache: cache, cursor: cursor)
         if let session = options.session, !options.isReadOnly {
@@ -128,13 +128,21 @@ extension Image {
         }
         return Image(
             layers: layers, top: top, isReadOnly: options.isReadOnly, state: state,
-            needCheckIsSet: header.needsCheck, headerPage: headerPage, replay: replay)
+            needCheckIsSet: header.needsCheck, headerPage: headerPage, replay: replay,
+            droppedEntries: prepared.droppedEntries)
     }
 
-    /// - Returns: where the next cluster will be allocated: the file's length, a whole number of clusters.
+    /// What was found, and done, before an image is written.
+    private struct Prepared {
+        /// Where the next cluster will be allocated: the file's length, a whole number of clusters.
+        var endOfClusters: UInt64 = 0
+        /// Entries that could not be right.
+        var droppedEntries: UInt64 = 0
+    }
+
     private static func prepareForWriting<S: Storage>(
         _ storage: S, header: inout QEDHeader, fileSizeBytes: inout UInt64, headerPage: UnsafeMutableRawPointer
-    ) async throws(ImageOpenError) -> UInt64 {
+    ) async throws(ImageOpenError) -> Prepared {
         let scan = try await StructureScan.run(storage, header: header, fileSizeBytes: fileSizeBytes, repairs: false)
         guard scan.crossLinkedClusters == 0, scan.invalidEntries == 0 || header.needsCheck else {
             throw .damaged(invalidEntries: scan.invalidEntries, crossLinkedClusters: scan.crossLinkedClusters)
@@ -161,7 +169,7 @@ extension Image {
                 try await storage.sync()
                 fileSizeBytes = length
             }
-            return length
+            return Prepared(endOfClusters: length, droppedEntries: scan.invalidEntries)
         } catch {
             throw .storage(error)
         }
