@@ -1,7 +1,7 @@
 # The verbs of the repository. Each installs the Debian packages it needs that are missing.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build bench bench-cost bench-tools test check sim vm vm-shell vm-self-test demo install-dependencies clean clean-vm
+.PHONY: help build bench bench-cost bench-tools test check damage sim vm vm-shell vm-self-test demo install-dependencies clean clean-vm
 
 # The kernel of vm-shell, and what vm runs: make vm KERNEL=7 SCENARIO=name
 KERNEL ?=
@@ -18,6 +18,10 @@ test: ## all tests: unit tests, then real devices in virtual machines with two k
 
 check: ## compile and run the unit tests only
 	scripts/swift-test
+
+damage: ## check and repair damaged images beside QEMU; IMAGES=10000, SEED=1
+	QED_DAMAGE_IMAGES=$(or $(IMAGES),10000) QED_DAMAGE_SEED=$(or $(SEED),1) scripts/swift-test -c release \
+		-Xswiftc -enable-testing --scratch-path .build-tests --filter DamageTests
 
 sim: ## simulate power cuts, kills and faults; SEED=1, SECONDS_EACH=240, STATES=12000000, SABOTAGE=1 plants faults to be found
 	scripts/simulate $(if $(SABOTAGE),--sabotage,--seed $(or $(SEED),1) --seconds $(or $(SECONDS_EACH),240) --states $(or $(STATES),12000000))

@@ -128,7 +128,12 @@ let package = Package(
             ],
             swiftSettings: swiftSettings),
         .testTarget(
-            name: "CommandLineTests", dependencies: ["qed-ublk", "DeviceServer", "TestSupport"], swiftSettings: swiftSettings),
+            name: "CommandLineTests",
+            dependencies: [
+                "qed-ublk", "DeviceServer", "BlockStorage", "TestSupport",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: swiftSettings),
         // Images that are made to hurt, and damage, against the program itself.
         .testTarget(
             name: "HostileImageTests",

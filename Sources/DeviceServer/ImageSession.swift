@@ -14,15 +14,15 @@ final class ImageSession {
 
     /// Opens and locks the image and its chain.
     /// - Parameters:
-    ///   - backing: for the files that images name.
     ///   - continuesSession: a device of it is in use, and waits for a server.
     ///   - mark: how the device's last server has left the image, where it had the time to.
     init(
-        path: String, isReadOnly: Bool, backing: BackingPolicy = .plainFiles, continuesSession: Bool = false,
-        mark: ImageMark? = nil
+        _ configuration: ServerConfiguration, continuesSession: Bool = false, mark: ImageMark? = nil
     ) throws(ServerError) {
+        let path = configuration.imagePath
+        let isReadOnly = configuration.isReadOnly
         let chain: [ChainFile]
-        do { chain = try ImageChain.open(path: path, isReadOnly: isReadOnly, policy: backing) } catch {
+        do { chain = try ImageChain.open(path: path, isReadOnly: isReadOnly, policy: configuration.backing) } catch {
             throw .chain(error)
         }
         if case .qed(let header, _) = chain[0].member, header.imageSizeBytes == 0 { throw .emptyImage(path: path) }

@@ -6,6 +6,8 @@ public enum LeftImage {
     /// - Throws: why it cannot be done: the image is in use, damaged, or that data is lost. It is left as it is then.
     /// - Parameter backing: for the files that the image names.
     public static func complete(path: String, backing: BackingPolicy) throws(ServerError) {
-        try ImageSession(path: path, isReadOnly: false, backing: backing, continuesSession: true).close()
+        var configuration = ServerConfiguration(imagePath: path)
+        configuration.backing = backing
+        try ImageSession(configuration, continuesSession: true).close()
     }
 }

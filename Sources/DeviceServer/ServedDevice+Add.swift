@@ -11,8 +11,7 @@ extension ServedDevice {
     static func add(_ configuration: ServerConfiguration, log: Logger) throws(ServerError) -> ServedDevice {
         let undo = UndoList()
         defer { undo.run() }
-        let session = try ImageSession(
-            path: configuration.imagePath, isReadOnly: configuration.isReadOnly, backing: configuration.backing)
+        let session = try ImageSession(configuration)
         undo.append { _ = try? session.close() }
         session.reportReplay(to: log)
         let queuesChanged = try openEvents(undo)

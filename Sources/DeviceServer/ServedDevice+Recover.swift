@@ -28,9 +28,7 @@ extension ServedDevice {
             throw .control(error)
         }
         guard info.features.contains(.userRecovery) else { throw .notRecoverable(id: id) }
-        let session = try ImageSession(
-            path: configuration.imagePath, isReadOnly: configuration.isReadOnly, backing: configuration.backing,
-            continuesSession: true, mark: mark)
+        let session = try ImageSession(configuration, continuesSession: true, mark: mark)
         undo.append { _ = try? session.close() }
         session.reportReplay(to: log)
         guard let parameters, session.fits(parameters) else { throw .imageChanged(path: configuration.imagePath, id: id) }
@@ -71,6 +69,11 @@ extension ImageSession {
             log.notice(
                 "the last server died; its \(image.replayedChanges) unwritten changes of the tables are in the image now")
         }
+        if image.droppedEntries > 0 {
+            log.notice(
+                "the image was not closed cleanly; \(image.droppedEntries) table entries that named no cluster were dropped")
+        }
+        if let limitation = image.geometry.qemuLimitation, limitation.preventsOpening { log.warning("\(limitation)") }
         if let reason = image.replayRefusal {
             log.warning("the last server died, and what it had not yet written is lost: \(reason)")
         }

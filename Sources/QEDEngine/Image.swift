@@ -73,13 +73,18 @@ public final class Image: @unchecked Sendable {
     /// Why an earlier process's log was not replayed; nil when there was none, or it was.
     public var replayRefusal: String? { if case .rejected(let reason) = replay { reason } else { nil } }
 
+    /// Table entries that named no cluster, left by a crash (NEED_CHECK), and were dropped when the image was opened.
+    public let droppedEntries: UInt64
+
     init(
         layers: [Layer], top: ImageLayer, isReadOnly: Bool, state: consuming ImageState,
-        needCheckIsSet: Bool, needCheckMayBeSet: Bool, headerPage: UnsafeMutableRawPointer, replay: MappingReplay.Outcome
+        needCheckIsSet: Bool, needCheckMayBeSet: Bool, headerPage: UnsafeMutableRawPointer,
+        replay: MappingReplay.Outcome, droppedEntries: UInt64
     ) {
         self.needCheckIsSet = Atomic(needCheckIsSet)
         self.needCheckMayBeSet = Atomic(needCheckMayBeSet)
         self.replay = replay
+        self.droppedEntries = droppedEntries
         self.layers = layers
         qedLayers = layers.map { if case .qed(let layer) = $0 { layer } else { nil } }
         self.top = top

@@ -1,3 +1,5 @@
+import ArgumentParser
+import BlockStorage
 import DeviceServer
 import Testing
 
@@ -44,6 +46,26 @@ import Testing
         #expect(throws: PathArgumentError.empty) { try PathArgument.parse("") }
         #expect(throws: PathArgumentError.directory) { try PathArgument.parse("dir/") }
         #expect(throws: PathArgumentError.notUTF8) { try PathArgument.parse("a\u{fffd}") }
+    }
+}
+
+@Suite struct DeviceOptionsTests {
+    /// `add` gives them to the process that serves the device.
+    @Test func optionsSurviveAsArguments() throws {
+        for given in [
+            ["x.qed"], ["--no-backing", "-r", "x.qed"],
+            ["-q", "2", "-d", "7", "-n", "3", "--backing-devices", "--backing-dir", "a b", "--backing-dir", "/c/", "--", "-x"],
+        ] {
+            let options = try DeviceOptions.parse(given)
+            #expect(try DeviceOptions.parse(options.arguments).arguments == options.arguments)
+            for option in given.dropLast() where option.hasPrefix("--b") || option.hasPrefix("--no") {
+                #expect(options.arguments.contains(option))
+            }
+        }
+        let options = try DeviceOptions.parse(["--backing-dir", "/", "--backing-dir", "/tmp", "--backing-devices", "x"])
+        let policy = try DeviceOptions.parse(options.arguments).configuration().backing
+        #expect(policy.allowsBlockDevices && !policy.refusesBackingFiles)
+        #expect(policy.directories?.map(\.path) == ["/", "/tmp"])
     }
 }
 

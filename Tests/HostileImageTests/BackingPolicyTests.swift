@@ -3,6 +3,7 @@ import Foundation
 import TestSupport
 import Testing
 
+@testable import DeviceServer
 @testable import QEDEngine
 
 /// --no-backing, --backing-dir and --backing-devices, in every command that opens backing files.
@@ -209,10 +210,29 @@ import Testing
 
     // MARK: add
 
-    /// The server of a device has them from the command line of `add`.
-    @Test func optionsReachTheServer() throws {
-        let help = try scene.run(["add", "--help"])
-        for option in ["--no-backing", "--backing-dir <dir>", "--backing-devices"] { #expect(help.output.contains(option)) }
+    @Test("every command that opens backing files has the options", arguments: [
+        "add", "bench", "commit", "compare", "convert", "flatten", "info", "io", "map", "measure", "rebase", "resize",
+    ])
+    func options(command: String) throws {
+        let help = try scene.run([command, "--help"]).output
+        for option in ["--no-backing", "--backing-dir <dir>", "--backing-devices"] { #expect(help.contains(option)) }
+    }
+
+    /// The session of a device, which needs no driver.
+    @Test("a device's server is held to it", arguments: ["out", "base"])
+    func server(name: String) throws {
+        try scene.makeImage(BackingName(68, name, .refused(2, "")))
+        var configuration = ServerConfiguration(imagePath: scene.image)
+        configuration.isReadOnly = true
+        try ImageSession(configuration).close()
+        configuration.backing = BackingPolicy(directories: [try HeldDirectory(scene.images)])
+        if name == "base" {
+            try ImageSession(configuration).close()
+        } else {
+            #expect(throws: ServerError.self) { try ImageSession(configuration) }
+        }
+        configuration.backing = BackingPolicy(refusesBackingFiles: true)
+        #expect(throws: ServerError.self) { try ImageSession(configuration) }
     }
 }
 

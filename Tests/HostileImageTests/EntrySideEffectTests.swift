@@ -1,4 +1,5 @@
 import Foundation
+import QEDEngine
 import TestSupport
 import Testing
 
@@ -127,6 +128,11 @@ import Testing
         expectSuccess(try ours("io", "image.qed", "read -P 0 320k 64k", "read -P 4 1G 64k", "write -P 7 1074069504 4k"))
         #expect(try ImageEditor(path).features == 0)
         try expectSound()
+        // For the log of a device's server.
+        try write(Self.leftByACrash)
+        let engine = try LocalEngine(path: path)
+        #expect(engine.image.droppedEntries == 3)
+        try engine.close()
     }
 
     @Test("row 51: and left alone when it is only read")

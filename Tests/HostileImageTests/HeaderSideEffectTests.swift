@@ -30,7 +30,9 @@ import Testing
         let before = try readFile(path)
         for isReadOnly in [false, true] {
             do {
-                _ = try ImageSession(path: path, isReadOnly: isReadOnly)
+                var configuration = ServerConfiguration(imagePath: path)
+                configuration.isReadOnly = isReadOnly
+                _ = try ImageSession(configuration)
                 Issue.record("it was opened")
             } catch {
                 guard case .emptyImage = error else { throw error }

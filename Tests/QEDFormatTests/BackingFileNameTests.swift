@@ -16,16 +16,6 @@ import Testing
         }
     }
 
-    @Test(
-        "names that reach out of the header area",
-        arguments: [(64, 4033), (4096, 1), (.max, .max)] as [(UInt32, UInt32)])
-    func outside(offset: UInt32, size: UInt32) {
-        #expect(
-            header(offset: offset, size: size).refusal
-                == .backingFileNameOutsideHeaderArea(
-                    fileOffset: UInt64(offset), sizeBytes: UInt64(size), headerAreaSizeBytes: 4096))
-    }
-
     @Test("names that end with the header area", arguments: [(64, 4032), (4095, 1)] as [(UInt32, UInt32)])
     func atTheEnd(offset: UInt32, size: UInt32) throws {
         #expect(try header(offset: offset, size: size).parsed().backingFileNameRange?.endFileOffset == 4096)
@@ -43,12 +33,6 @@ import Testing
     @Test func emptyName() {
         #expect(header(offset: 64, size: 0).refusal == .backingFileNameEmpty)
         #expect(throws: QEDFormatError.backingFileNameEmpty) { try BackingFileName([]) }
-    }
-
-    @Test("names that overlap the header", arguments: [0, 1, 63] as [UInt32])
-    func overlap(offset: UInt32) {
-        #expect(
-            header(offset: offset, size: 8).refusal == .backingFileNameOverlapsHeader(fileOffset: UInt64(offset)))
     }
 
     @Test func nulBytes() {

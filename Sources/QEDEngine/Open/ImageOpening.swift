@@ -98,7 +98,7 @@ extension Image {
         } catch {
             throw .storage(error)
         }
-        var endOfClusters: UInt64 = 0
+        var prepared = Prepared()
         var replay = MappingReplay.Outcome.nothingToReplay
         var lastLog: MappingLog?
         if !options.isReadOnly {
@@ -113,7 +113,7 @@ extension Image {
                 throw .sessionLost(reason: "its log is gone")
             }
             if options.continuesSession, case .rejected(let reason) = replay { throw .sessionLost(reason: reason) }
-            endOfClusters = try await prepareForWriting(
+            prepared = try await prepareForWriting(
                 storages[0], header: &header, keeping: lastLog == nil ? [] : .mappingLog,
                 fileSizeBytes: &fileSizeBytes, headerPage: headerPage)
         }
@@ -137,7 +137,7 @@ extension Image {
         guard case .qed(let top) = layers[0] else { preconditionFailure("the image must be QED") }
         let cursor = AllocationCursor(
             clusterSizeBytes: header.geometry.clusterSizeBytes,
-            endOfClusters: options.isReadOnly ? 0 : endOfClusters)
+            endOfClusters: prepared.endOfClusters)
         owned = true
         var state = ImageState(cache: cache, cursor: cursor)
         if let session = options.session, !options.isReadOnly {
@@ -152,14 +152,22 @@ extension Image {
             layers: layers, top: top, isReadOnly: options.isReadOnly, state: state,
             // With a log the bit alone does not do: the log's goes with it.
             needCheckIsSet: header.needsCheck && (header.hasMappingLog || options.session == nil),
-            needCheckMayBeSet: header.needsCheck, headerPage: headerPage, replay: replay)
+            needCheckMayBeSet: header.needsCheck, headerPage: headerPage, replay: replay,
+            droppedEntries: prepared.droppedEntries)
     }
 
-    /// - Returns: where the next cluster will be allocated: the file's length, a whole number of clusters.
+    /// What was found, and done, before an image is written.
+    private struct Prepared {
+        /// Where the next cluster will be allocated: the file's length, a whole number of clusters.
+        var endOfClusters: UInt64 = 0
+        /// Entries that could not be right.
+        var droppedEntries: UInt64 = 0
+    }
+
     private static func prepareForWriting<S: Storage>(
         _ storage: S, header: inout QEDHeader, keeping autoclearFeatures: QEDAutoclearFeatures,
         fileSizeBytes: inout UInt64, headerPage: UnsafeMutableRawPointer
-    ) async throws(ImageOpenError) -> UInt64 {
+    ) async throws(ImageOpenError) -> Prepared {
         let scan = try await StructureScan.run(storage, header: header, fileSizeBytes: fileSizeBytes, repairs: false)
         guard scan.crossLinkedClusters == 0, scan.invalidEntries == 0 || header.needsCheck else {
             throw .damaged(invalidEntries: scan.invalidEntries, crossLinkedClusters: scan.crossLinkedClusters)
@@ -188,7 +196,7 @@ extension Image {
                 try await storage.sync()
                 fileSizeBytes = length
             }
-            return length
+            return Prepared(endOfClusters: length, droppedEntries: scan.invalidEntries)
         } catch {
             throw .storage(error)
         }
