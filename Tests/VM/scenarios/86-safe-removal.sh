@@ -46,6 +46,7 @@ writer=$!
 sleep 0.3
 qed-ublk del --force 0 &
 first=$!
+sleep 0.5
 status=0
 qed-ublk del 0 2>errors || status=$?
 # Either it came while the first one was at work, or after it.
