@@ -97,7 +97,7 @@ public enum Sabotage: String, CaseIterable, Sendable {
     case trustImageSize
     /// An entry is taken for a number with a sign.
     case signedEntry
-    /// Every other table is not repaired.
+    /// The last table is not repaired.
     case skipTable
     /// The next leak is looked for where the last one was.
     case reclaimInCircles

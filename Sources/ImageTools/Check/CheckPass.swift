@@ -142,7 +142,7 @@ final class CheckPass<S: Storage>: @unchecked Sendable {
             let firstCluster = UInt64(l1Index) << geometry.tableEntriesShift + done / 8
             let entries = buffer.assumingMemoryBound(to: UInt64.self)
             let invalid = tally(entries, count: pieceBytes / 8, firstCluster, drops: drops, previous: &previous)
-            if drops && !(isSabotaged(.skipTable) && l1Index % 2 == 1) {
+            if drops && !(isSabotaged(.skipTable) && next == order.count) {
                 for indexes in invalid {
                     for index in indexes { entries[index] = 0 }
                     try await structure.writeEntries(indexes, of: buffer, at: fileOffset)

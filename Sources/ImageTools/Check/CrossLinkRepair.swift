@@ -16,14 +16,9 @@ struct CrossLinkRepair<S: Storage>: ~Copyable {
     private let tableBuffer: PageBuffer
     private var endFileOffset: UInt64
     private var owners: ClusterOwnership
-    private var outcome = Outcome()
-
-    struct Outcome: Sendable {
-        var fileSizeBytes: UInt64 = 0
-        /// The entries of moved tables that cannot be right. They are left behind: where the file grows, they would come
-        /// to name the copies.
-        var dropped = InvalidEntries()
-    }
+    /// The entries of moved tables that cannot be right. They are left behind: where the file grows, they would come to
+    /// name the copies.
+    private var dropped = InvalidEntries()
 
     init(_ structure: ImageStructure<S>, _ shared: SharedClusters<S>) throws(ImageOpenError) {
         self.structure = structure
@@ -34,7 +29,8 @@ struct CrossLinkRepair<S: Storage>: ~Copyable {
         owners = try structure.noOwners()
     }
 
-    mutating func run() async throws(StorageError) -> Outcome {
+    /// - Returns: the entries that were dropped.
+    mutating func run() async throws(StorageError) -> InvalidEntries {
         let header = structure.header
         claim(header.l1TableFileOffset, clusters: structure.geometry.tableSizeClusters)
         var l1 = try await structure.readL1()
@@ -58,8 +54,7 @@ struct CrossLinkRepair<S: Storage>: ~Copyable {
         // From here on no table shares a cluster, so entries can be changed where they are.
         for table in l1 where table != L2Entry.unallocatedValue { try await separateData(ofTableAt: table) }
         try await structure.storage.sync()
-        outcome.fileSizeBytes = max(endFileOffset, structure.fileSizeBytes)
-        return outcome
+        return dropped
     }
 
     /// Copies a table to the end of the file, without the entries that cannot be right.
@@ -76,7 +71,7 @@ struct CrossLinkRepair<S: Storage>: ~Copyable {
                 let value = UInt64(littleEndian: entries[position])
                 guard case .invalid(let reason) = bounds.l2Entry(value) else { continue }
                 let cluster = UInt64(l1Index) << geometry.tableEntriesShift + done / 8 + UInt64(position)
-                outcome.dropped.note(l2Entry: value, reason, ofCluster: cluster, structure.header)
+                dropped.note(l2Entry: value, reason, ofCluster: cluster, structure.header)
                 entries[position] = 0
             }
             try await structure.storage.writeFully(

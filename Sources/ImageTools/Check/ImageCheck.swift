@@ -75,7 +75,11 @@ public struct ImageCheck: Sendable {
         // As every program that opens an image for writing, whether it finds something to write or not.
         try await structure.clearAutoclearBitsDurably()
         var done = RepairReport()
-        if first.report.corruptions > 0 && repair == .all { try await repairEntries(&structure, &done) }
+        if first.report.corruptions > 0 && repair == .all {
+            try await repairEntries(&structure, &done)
+            // Whole sectors were written, so a file that ended inside of one may be longer now; with copies it is.
+            structure.fileSizeBytes = try await structure.storage.length()
+        }
         // The list begins with the entries of the L1 table.
         let tablesWereDropped = done.droppedList.first?.isL1 ?? false
         var last = try CheckPass(structure, mode: .fast, progress: progress)
@@ -133,10 +137,9 @@ public struct ImageCheck: Sendable {
         }
         done.separatedList = try await CrossLinkSearch(structure: structure).run(dropping.twiceOwned)
         var separation = try CrossLinkRepair(structure, shared)
-        let outcome = try await separation.run()
+        let dropped = try await separation.run()
         done.separatedClusters = shared.furtherOwners
-        done.droppedEntries += outcome.dropped.count
-        done.droppedList += outcome.dropped.list
-        structure.fileSizeBytes = outcome.fileSizeBytes
+        done.droppedEntries += dropped.count
+        done.droppedList += dropped.list
     }
 }
