@@ -83,7 +83,8 @@ extension CheckReport {
         let result = try ImageCheck(path: image, repair: .leaks).run()
         #expect(result.repair?.removedClusters == 32)
         #expect(result.repair?.punchedClusters == 16)
-        #expect(result.repair.map { $0.reclaimedBytes >= 3 << 20 } == true)
+        // The file system may need a block or two for what it knows of a file with more holes.
+        #expect(result.repair.map { $0.reclaimedBytes >= 3 << 20 - 64 << 10 } == true)
         #expect(result.report.leakedClusters == 16)
         #expect(try QEMUVerdict(of: image).leaks == 16)
         try editor.setL2Entry(0, 320, 0)

@@ -97,6 +97,25 @@ printf '\0\0\0\1' | dd of=damaged bs=1 seek=65536 conv=notrunc status=none
 from_here
 refused 2 'damaged: 1 table entries point where no cluster can be' qed-ublk add damaged
 
+step "backing files that the user does not allow"
+mkdir allowed
+loop=$(losetup -f --show base.qed)
+qed-ublk create --backing ../good.qed --backing-format qed allowed/overlay.qed
+qed-ublk create --backing "$loop" --backing-format raw allowed/on-device.qed
+from_here
+refused 2 'needs its backing file ../good.qed, and --no-backing allows none' qed-ublk add --no-backing allowed/overlay.qed
+refused 2 'lies outside the directories that --backing-dir allows' qed-ublk add --backing-dir allowed allowed/overlay.qed
+refused 2 'lies outside the directories' qed-ublk add --foreground --backing-dir allowed allowed/overlay.qed
+refused 2 "$loop: a block device, which an image may name only where" qed-ublk add allowed/on-device.qed
+refused 64 'no-backing goes with neither' qed-ublk add --no-backing --backing-devices allowed/on-device.qed
+device=$(qed-ublk add --backing-dir /tmp --backing-dir . allowed/overlay.qed)
+expect_equal "the size" 4194304 "$(blockdev --getsize64 "$device")"
+qed-ublk del "$device"
+device=$(qed-ublk add --backing-devices allowed/on-device.qed)
+qed-ublk del "$device"
+losetup -d "$loop"
+rm -r allowed
+
 step "an image that is open elsewhere"
 mkfifo hold
 qemu-io -f qed good.qed <hold >/tmp/said &
