@@ -33,7 +33,8 @@ struct AddCommand: ParsableCommand {
             try serve()
             return
         }
-        // What is wrong with the files is said first, as in the foreground: a mistyped name has nothing to do with drivers.
+        // What is wrong with the files is said first, as in the foreground: a mistyped name has nothing to do with the
+        // driver.
         _ = try ImageChain.open(path: device.image, isReadOnly: true, caching: .buffered, locking: .none)
         // Without a driver, or the right to use it, there is no point in going further.
         _ = try UblkControlDevice()

@@ -7,7 +7,8 @@ struct ListCommand: ParsableCommand {
         commandName: "list",
         abstract: "List the devices that qed-ublk serves.",
         discussion: """
-            As JSON it is an array, empty when there is no device. A device whose state is 'dead' has lost its server; 'qed-ublk del' removes it.
+            As JSON it is an array, empty when there is no device. A device whose state is 'dead' has lost its server; \
+            'qed-ublk del' removes it.
 
             Example: qed-ublk list --json | jq -r '.[].device'
 

@@ -21,7 +21,8 @@ import Testing
         // The build directory may lie where another user cannot go.
         let program = directory.path("program")
         try require(["install", "-m", "755", try QedUblkProgram.path(), program])
-        let sandbox = asNobody && getuid() == 0 ? ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"] : []
+        let sandbox =
+            asNobody && getuid() == 0 ? ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"] : []
         let result = try run(
             ["env", "QED_UBLK_RUNTIME_DIR=\(runtime)"] + sandbox + [program] + arguments, in: directory.path)
         try FileManager.default.removeItem(atPath: program)
@@ -61,7 +62,9 @@ import Testing
 
     @Test(
         "del of what is not served",
-        arguments: ["0", "ublkb7", "/dev/ublkb4000000000", "image.qed", "none.qed", "run", "/dev/null", "99999999999999999999"])
+        arguments: [
+            "0", "ublkb7", "/dev/ublkb4000000000", "image.qed", "none.qed", "run", "/dev/null", "99999999999999999999",
+        ])
     func unknownDevice(_ name: String) throws {
         for options in [[], ["--force"]] {
             let before = try directory.contents()
@@ -99,7 +102,8 @@ import Testing
         let server = try #require(ProcessIdentity.current)
         try DeviceRegistry(directory: runtime).record(
             DeviceRecord(
-                deviceID: 4000, server: server, imagePath: "/images/a\nb.qed", image: ImageIdentity(device: 1, inode: 2),
+                deviceID: 4000, server: server, imagePath: "/images/a\nb.qed",
+                image: ImageIdentity(device: 1, inode: 2),
                 isReadOnly: true, startedAt: 0))
         let result = try ours(asNobody: true, "list")
         #expect(result.status == 0, "\(result.errors)")

@@ -17,7 +17,8 @@ import Testing
             ["write -P 3 1100k 64k", "write -z 64k 64k", "write -P 4 4M 70000"], on: "image.qed", by: .qemu)
     }
 
-    /// Both programs on copies of the same files, in directories of their own so that the names are the same.
+    /// Both programs on copies of the same files, in directories of their own so that the names are the same. What is
+    /// there afterwards is kept, as ours-NAME and qemu-NAME.
     private func eachInItsOwn(_ names: [String], _ body: (Party, Workbench) throws -> Void) throws {
         for party in Party.allCases {
             let own = try Workbench()
@@ -25,11 +26,8 @@ import Testing
                 try FileManager.default.copyItem(atPath: bench.path(name), toPath: own.path(name))
             }
             try body(party, own)
-            for name in names + (try FileManager.default.contentsOfDirectory(atPath: own.directory.path)) {
-                let kept = bench.path("\(party)-\(name)")
-                if FileManager.default.fileExists(atPath: own.path(name)), !FileManager.default.fileExists(atPath: kept) {
-                    try FileManager.default.copyItem(atPath: own.path(name), toPath: kept)
-                }
+            for name in try FileManager.default.contentsOfDirectory(atPath: own.directory.path) {
+                try FileManager.default.copyItem(atPath: own.path(name), toPath: bench.path("\(party)-\(name)"))
             }
         }
     }
@@ -52,7 +50,9 @@ import Testing
         let theirs = try bench.qemuImage(arguments)
         if arguments[0] == "measure", arguments.contains("json") {
             let mine = try bench.parsed(ours)
-            for (key, value) in try bench.parsed(theirs) { #expect(mine[key] as? NSObject == value as? NSObject, "\(key)") }
+            for (key, value) in try bench.parsed(theirs) {
+                #expect(mine[key] as? NSObject == value as? NSObject, "\(key)")
+            }
         } else {
             #expect(ours.output == theirs.output)
         }
@@ -65,7 +65,9 @@ import Testing
         let its = try bench.parsed(bench.qemuImage("info", "--output=json", name))
         for (key, value) in its { #expect(mine[key] as? NSObject == value as? NSObject, "\(key)") }
         let lines = Set(try bench.ours("info", name).output.split(separator: "\n"))
-        for line in try bench.qemuImage("info", name).output.split(separator: "\n") { #expect(lines.contains(line), "\(line)") }
+        for line in try bench.qemuImage("info", name).output.split(separator: "\n") {
+            #expect(lines.contains(line), "\(line)")
+        }
     }
 
     @Test("check: every key of QEMU's JSON, and its statuses", arguments: [0, 2, 3])
@@ -81,7 +83,8 @@ import Testing
         let mine = try bench.parsed(ours)
         for (key, value) in try bench.parsed(theirs) { #expect(mine[key] as? NSObject == value as? NSObject, "\(key)") }
         let lines = Set(try bench.ours("check", "plain.qed").output.split(separator: "\n"))
-        for line in try bench.qemuImage("check", "plain.qed").output.split(separator: "\n") where !line.hasPrefix("ERROR") {
+        for line in try bench.qemuImage("check", "plain.qed").output.split(separator: "\n")
+        where !line.hasPrefix("ERROR") {
             #expect(lines.contains(line), "\(line)")
         }
     }
@@ -92,7 +95,11 @@ import Testing
         try bench.require(.ours, "create", "--backing", "base.raw", "--backing-format", "raw", "ours.qed")
         try bench.require(.qemu, "create", "-q", "-f", "qed", "-b", "base.raw", "-F", "raw", "qemu.qed")
         #expect(try readFile(bench.path("ours.qed")) == readFile(bench.path("qemu.qed")))
-        try bench.require(party, ["create"] + (party == .qemu ? ["-q", "-f", "qed"] : []) + ["-o", "cluster_size=4k,table_size=2", "small.qed", "1M"])
+        try bench.require(
+            party,
+            ["create"] + (party == .qemu ? ["-q", "-f", "qed"] : []) + [
+                "-o", "cluster_size=4k,table_size=2", "small.qed", "1M",
+            ])
         #expect(try ImageEditor(bench.path("small.qed")).clusterSizeBytes == 4096)
         #expect(try ImageEditor(bench.path("small.qed")).tableSizeClusters == 2)
     }
@@ -160,7 +167,8 @@ import Testing
     func flatten() throws {
         try bench.require(.ours, "convert", "image.qed", "content")
         try eachInItsOwn(Self.chain) { party, own in
-            try own.require(party, party == .ours ? ["flatten", "image.qed"] : ["rebase", "-f", "qed", "-b", "", "image.qed"])
+            try own.require(
+                party, party == .ours ? ["flatten", "image.qed"] : ["rebase", "-f", "qed", "-b", "", "image.qed"])
         }
         try FileManager.default.removeItem(atPath: bench.path("base.raw"))
         try bench.expectSame("ours-image.qed", "qemu-image.qed")
