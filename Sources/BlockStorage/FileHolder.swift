@@ -26,8 +26,8 @@ public struct FileHolder: Equatable, Sendable, CustomStringConvertible {
     /// The processes whose locks keep `lock` from `descriptor`'s file, as far as this process may see them: its user's
     /// own, or all for root. They may be gone by now.
     ///
-    /// The kernel does not say who holds a lock of an open file description, but /proc shows the locks of each process's
-    /// open files. Of the files themselves nothing is touched: one on a network may not answer.
+    /// The kernel does not say who holds a lock of an open file description, but /proc shows the locks of each
+    /// process's open files. Of the files themselves nothing is touched: one on a network may not answer.
     static func holders(against lock: FileLock, on descriptor: Int32) -> [FileHolder] {
         var status = stat()
         guard fstat(descriptor, &status) == 0 else { return [] }
@@ -50,7 +50,8 @@ public struct FileHolder: Equatable, Sendable, CustomStringConvertible {
                 {
                     let locks = String(decoding: info, as: UTF8.self).split(separator: "\n").compactMap(HeldLock.init)
                     isHolder = locks.contains {
-                        $0.inode == UInt64(status.st_ino) && ($0.device == HeldLock.device(status.st_dev) || target == path)
+                        $0.inode == UInt64(status.st_ino)
+                            && ($0.device == HeldLock.device(status.st_dev) || target == path)
                             && lock.isRefused(bytes: $0.bytes, isExclusive: $0.isExclusive)
                     }
                 }

@@ -1,8 +1,10 @@
 import ArgumentParser
+import BlockStorage
 import CSupport
 import DeviceServer
 import Glibc
 import Logging
+import QEDEngine
 import SystemPackage
 import Ublk
 
@@ -48,6 +50,9 @@ struct AddCommand: ParsableCommand {
             try serve(waiting)
             return
         }
+        // What is wrong with the files is said first, as in the foreground: a mistyped name has nothing to do with the
+        // driver.
+        _ = try ImageChain.open(path: device.image, isReadOnly: true, caching: .buffered, locking: .none)
         // Without a driver, or the right to use it, there is no point in going further.
         _ = try UblkControlDevice()
         if let waiting {

@@ -183,7 +183,7 @@ final class IOBuffer {
     deinit { address.deallocate() }
 }
 
-/// Bytes for people: sixteen to a line, with the offset in front and the printable ones behind, as qemu-io shows them.
+/// Bytes as qemu-io shows them: sixteen to a line, with the offset in front and the printable ones behind.
 enum HexDump {
     static func lines(_ bytes: UnsafeRawBufferPointer, offset: UInt64) -> String {
         var text = ""

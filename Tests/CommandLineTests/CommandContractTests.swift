@@ -44,9 +44,17 @@ import Testing
         Command(name: "flatten", arguments: ["FILE"], writes: true),
         Command(name: "compact", arguments: ["FILE"], writes: true),
         Command(name: "bench", arguments: ["-c", "1", "FILE"]),
+        Command(
+            name: "create", arguments: ["--backing", "FILE", "--backing-format", "qed", "NEW"], ignoresLocks: true),
     ]
 
-    static let names = Array(Set(openers.map(\.name))).sorted() + ["create", "add", "del", "list"]
+    /// Those that make a device: they are tried with files that are wrong, and never get to it.
+    static let servers: [Command] = [
+        Command(name: "add", arguments: ["FILE"]), Command(name: "add", arguments: ["--read-only", "FILE"]),
+        Command(name: "add", arguments: ["--foreground", "FILE"]),
+    ]
+
+    static let names = Array(Set(openers.map(\.name))).sorted() + ["add", "del", "list"]
 
     let directory: TemporaryDirectory
 
@@ -97,14 +105,14 @@ import Testing
         try expectOneSentence(result, 64, naming: "qed-ublk --help")
     }
 
-    @Test("a missing file", arguments: openers)
+    @Test("a missing file", arguments: openers + servers)
     func missing(_ command: Command) throws {
         let before = try directory.contents()
         try expectOneSentence(try run(command, on: "none.qed"), command.missing, naming: "none.qed")
         #expect(try directory.contents() == before)
     }
 
-    @Test("what is no image", arguments: openers, ["directory", "tiny", "text", "fifo"])
+    @Test("what is no image", arguments: openers + servers, ["directory", "tiny", "text", "fifo"])
     func noImage(_ command: Command, file: String) throws {
         try directory.makeDirectory("directory")
         try writeFile(directory.path("tiny"), [0x51])
@@ -125,7 +133,7 @@ import Testing
         #expect(try directory.contents() == before)
     }
 
-    @Test("a file that may not be opened", arguments: openers)
+    @Test("a file that may not be opened", arguments: openers + servers)
     func notPermitted(_ command: Command) throws {
         try FileManager.default.copyItem(atPath: directory.path("other.qed"), toPath: directory.path("file.qed"))
         try require(["chmod", "000", directory.path("file.qed")])

@@ -24,9 +24,7 @@ import Testing
         // Around the end of the first table, and at the end.
         let table = cast.geometry.bytesPerTable
         let size = table + 8 * cluster
-        if baseFormat == "raw" { try bench.createRaw("base", size) } else {
-            try bench.create("base", size, cast.geometry, by: cast.creator)
-        }
+        try bench.create("base", size, cast.geometry, as: baseFormat, by: cast.creator)
         let places = [0, 3 * cluster - 512, table - cluster - 512, table, size - 1024]
         let ranges = places.enumerated().map { "-P \($0.offset + 1) \($0.element) 1024" }
         try bench.play(ranges.map { "write \($0)" }, on: "base", format: baseFormat, by: cast.writer)
@@ -43,9 +41,7 @@ import Testing
         let cluster = cast.geometry.clusterSizeBytes
         // Inside a cluster and, where a disk can be that large, just behind 4 GiB.
         let baseSize = min(4 * gib, cast.geometry.largestDiskBytes / 2) + 1536
-        if baseFormat == "raw" { try bench.createRaw("base", baseSize) } else {
-            try bench.create("base", baseSize, cast.geometry, by: cast.creator)
-        }
+        try bench.create("base", baseSize, cast.geometry, as: baseFormat, by: cast.creator)
         try bench.play(
             ["write -P 5 \(baseSize - 1536 - 4 * cluster) \(4 * cluster + 1536)"], on: "base", format: baseFormat,
             by: cast.writer)

@@ -13,11 +13,10 @@ import Testing
         let cluster = cast.geometry.clusterSizeBytes
         let size = 4 * cluster
         try bench.create("image", size, cast.geometry, by: cast.creator)
-        try bench.play(["write -P 1 512 \(cluster)", "write -z \(2 * cluster) \(cluster)"], on: "image", by: cast.writer)
+        try bench.play(
+            ["write -P 1 512 \(cluster)", "write -z \(2 * cluster) \(cluster)"], on: "image", by: cast.writer)
         for (name, targetSize) in [("equal", size), ("larger", size + 2 * cluster), ("smaller", size - 512)] {
-            if targetFormat == "raw" { try bench.createRaw(name, targetSize) } else {
-                try bench.create(name, targetSize, cast.geometry, by: cast.creator.other)
-            }
+            try bench.create(name, targetSize, cast.geometry, as: targetFormat, by: cast.creator.other)
             try bench.play(["write -P 9 0 \(targetSize)"], on: name, format: targetFormat, by: .qemu)
         }
         func copy(_ name: String) throws -> CommandResult {
@@ -78,12 +77,14 @@ import Testing
         try bench.require(.qemu, "convert", "-q", "--salvage", "-f", "qed", "-O", "raw", "image", "salvaged")
         // The same comes out after a repair by either.
         let reads = [
-            "read -P 1 0 \(2 * cluster)", "read -P 0 \(2 * cluster) \(cluster)", "read -P 1 \(3 * cluster) \(2 * cluster)",
+            "read -P 1 0 \(2 * cluster)", "read -P 0 \(2 * cluster) \(cluster)",
+            "read -P 1 \(3 * cluster) \(2 * cluster)",
             "read -P 0 \(5 * cluster) \(cluster)", "read -P 1 \(6 * cluster) \(2 * cluster)",
         ]
         try bench.expectReads(reads, of: "salvaged", format: "raw")
         // Both repairs drop the two entries; the clusters that they named are leaked afterwards.
-        let repair = cast.writer == .ours ? ["check", "-r", "all", "image"] : ["check", "-r", "all", "-f", "qed", "image"]
+        let repair =
+            cast.writer == .ours ? ["check", "-r", "all", "image"] : ["check", "-r", "all", "-f", "qed", "image"]
         #expect(try bench.image(cast.writer, repair).status == 3)
         try bench.expectReads(reads, of: "image")
         #expect(try bench.ours("check", "image").status == 3)

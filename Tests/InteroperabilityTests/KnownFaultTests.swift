@@ -2,8 +2,8 @@ import Foundation
 import TestSupport
 import Testing
 
-/// What the installed QEMU gets wrong with QED, and that this program gets it right. Other tests go around these faults; a
-/// version that no longer has one says so here, and the way around it can go.
+/// What the installed QEMU gets wrong with QED, and that this program gets it right. Other tests go around these
+/// faults; a version that no longer has one says so here, and the way around it can go.
 @Suite struct KnownFaultTests {
     let bench: Workbench
 
@@ -131,7 +131,8 @@ import Testing
         try bench.createRaw("base", mib)
         expectRefusal(
             try bench.ours(
-                "create", "--cluster-size", "4K", "--backing", name, "--backing-format", "raw", "ours"), 64, naming: "ours")
+                "create", "--cluster-size", "4K", "--backing", name, "--backing-format", "raw", "ours"), 64,
+            naming: "ours")
         let created = try bench.qemuImage(
             "create", "-q", "-f", "qed", "-o", "cluster_size=4096", "-b", name, "-F", "raw", "theirs", "1M")
         let result = try bench.qemuImage("info", "theirs")

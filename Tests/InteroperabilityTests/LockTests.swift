@@ -45,7 +45,9 @@ import Testing
     func heldForWriting(_ reader: Reader) throws {
         let holder = try ImageHolder(bench.path("image"))
         defer { holder.release() }
-        expectRefusal(try bench.ours(reader.arguments), reader.inUse, naming: "image: in use by qemu-io (process \(holder.processID))")
+        expectRefusal(
+            try bench.ours(reader.arguments), reader.inUse,
+            naming: "image: in use by qemu-io (process \(holder.processID))")
         #expect(try bench.directory.contents()["copy"] == nil)
         let result = try bench.ours(shared(reader))
         #expect(result.status == (reader.arguments[0] == "compare" ? 1 : 0), "\(result.errors)")
@@ -84,13 +86,17 @@ import Testing
         let holder = try ImageHolder(bench.path("base"))
         defer { holder.release() }
         expectRefusal(
-            try bench.ours(reader.arguments), reader.inUse, naming: "base: in use by qemu-io (process \(holder.processID))")
+            try bench.ours(reader.arguments), reader.inUse,
+            naming: "base: in use by qemu-io (process \(holder.processID))")
         #expect(try bench.ours(shared(reader)).status != reader.inUse)
     }
 
     @Test("-U goes with reading only")
     func writingIsNotShared() throws {
-        for arguments in [["io", "-U", "image", "write 0 4k"], ["bench", "-U", "-w", "-c", "1", "image"], ["check", "-U", "-r", "all", "image"]] {
+        for arguments in [
+            ["io", "-U", "image", "write 0 4k"], ["bench", "-U", "-w", "-c", "1", "image"],
+            ["check", "-U", "-r", "all", "image"],
+        ] {
             expectRefusal(try bench.ours(arguments), 64, naming: "force-share")
         }
     }
@@ -105,20 +111,32 @@ import Testing
     }
 
     static let columns = [
-        Column(command: ["qemu-io", "-f", "qed", "image", "-c", "write 0 4k"], whileWeWrite: false, whileWeRead: false),
-        Column(command: ["qemu-io", "-r", "-f", "qed", "image", "-c", "read 0 4k"], whileWeWrite: false, whileWeRead: true),
-        Column(command: ["qemu-io", "-r", "-U", "-f", "qed", "image", "-c", "read 0 4k"], whileWeWrite: true, whileWeRead: true),
+        Column(
+            command: ["qemu-io", "-f", "qed", "image", "-c", "write 0 4k"], whileWeWrite: false, whileWeRead: false),
+        Column(
+            command: ["qemu-io", "-r", "-f", "qed", "image", "-c", "read 0 4k"], whileWeWrite: false,
+            whileWeRead: true),
+        Column(
+            command: ["qemu-io", "-r", "-U", "-f", "qed", "image", "-c", "read 0 4k"], whileWeWrite: true,
+            whileWeRead: true),
         Column(command: ["qemu-img", "info", "image"], whileWeWrite: false, whileWeRead: true),
         Column(command: ["qemu-img", "info", "-U", "image"], whileWeWrite: true, whileWeRead: true),
         Column(command: ["qemu-img", "check", "-f", "qed", "image"], whileWeWrite: false, whileWeRead: true),
         Column(command: ["qemu-img", "check", "-U", "-f", "qed", "image"], whileWeWrite: true, whileWeRead: true),
         Column(command: ["qemu-img", "map", "-f", "qed", "image"], whileWeWrite: false, whileWeRead: true),
-        Column(command: ["qemu-img", "convert", "-f", "qed", "-O", "raw", "image", "x"], whileWeWrite: false, whileWeRead: true),
-        Column(command: ["qemu-img", "convert", "-U", "-f", "qed", "-O", "raw", "image", "x"], whileWeWrite: true, whileWeRead: true),
-        Column(command: ["qemu-img", "resize", "-q", "-f", "qed", "image", "2M"], whileWeWrite: false, whileWeRead: false),
-        Column(command: ["qemu-img", "create", "-q", "-f", "qed", "image", "1M"], whileWeWrite: false, whileWeRead: false),
+        Column(
+            command: ["qemu-img", "convert", "-f", "qed", "-O", "raw", "image", "x"], whileWeWrite: false,
+            whileWeRead: true),
+        Column(
+            command: ["qemu-img", "convert", "-U", "-f", "qed", "-O", "raw", "image", "x"], whileWeWrite: true,
+            whileWeRead: true),
+        Column(
+            command: ["qemu-img", "resize", "-q", "-f", "qed", "image", "2M"], whileWeWrite: false, whileWeRead: false),
+        Column(
+            command: ["qemu-img", "create", "-q", "-f", "qed", "image", "1M"], whileWeWrite: false, whileWeRead: false),
         // The base is only read, whatever is done with the overlay.
-        Column(command: ["qemu-io", "-r", "-f", "qed", "base", "-c", "read 0 4k"], whileWeWrite: true, whileWeRead: true),
+        Column(
+            command: ["qemu-io", "-r", "-f", "qed", "base", "-c", "read 0 4k"], whileWeWrite: true, whileWeRead: true),
         Column(command: ["qemu-io", "-f", "qed", "base", "-c", "write 0 4k"], whileWeWrite: false, whileWeRead: false),
     ]
 
@@ -138,10 +156,12 @@ import Testing
         let holder = try ProgramHolder(bench.path("image"), writing: true, fileCount: 2)
         defer { holder.release() }
         expectRefusal(
-            try bench.ours("io", "image", "read 0 4k"), 3, naming: "image: in use by qed-ublk (process \(holder.processID))")
+            try bench.ours("io", "image", "read 0 4k"), 3,
+            naming: "image: in use by qed-ublk (process \(holder.processID))")
         // A base that is read can be read by others.
         #expect(try bench.ours("io", "base", "read -P 5 0 4k").status == 0)
         expectRefusal(
-            try bench.ours("io", "base", "write 0 4k"), 3, naming: "base: in use by qed-ublk (process \(holder.processID))")
+            try bench.ours("io", "base", "write 0 4k"), 3,
+            naming: "base: in use by qed-ublk (process \(holder.processID))")
     }
 }

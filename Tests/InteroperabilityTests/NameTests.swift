@@ -11,9 +11,7 @@ import Testing
     @Test("iotest 126: colons", arguments: Party.allCases, ["raw", "qed"])
     func colons(_ creator: Party, baseFormat: String) throws {
         // QEMU takes what comes before a colon for a protocol, unless there is a slash before it.
-        if baseFormat == "raw" { try bench.createRaw("base:1", mib) } else {
-            try bench.create("./base:1", mib, by: creator)
-        }
+        try bench.create("./base:1", mib, .standard, as: baseFormat, by: creator)
         try bench.play(["write -P 5 0 4k"], on: "./base:1", format: baseFormat, by: creator)
         // Ours makes of the name one that QEMU takes for a file.
         try bench.create("./top:2", nil, over: (creator == .ours ? "base:1" : "./base:1", baseFormat), by: creator)

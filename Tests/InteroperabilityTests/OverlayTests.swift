@@ -13,9 +13,7 @@ import Testing
     private func makeChain(_ cast: Casting, baseFormat: String = "qed") throws -> [String] {
         let cluster = cast.geometry.clusterSizeBytes
         let size = 16 * cluster
-        if baseFormat == "raw" { try bench.createRaw("base", size) } else {
-            try bench.create("base", size, cast.geometry, by: cast.creator)
-        }
+        try bench.create("base", size, cast.geometry, as: baseFormat, by: cast.creator)
         try bench.play(["write -P 1 0 \(6 * cluster)"], on: "base", format: baseFormat, by: cast.writer)
         try bench.create("middle", nil, cast.geometry, over: ("base", baseFormat), by: cast.creator.other)
         try bench.play(
@@ -139,7 +137,9 @@ import Testing
         try bench.create("image", nil, over: ("base", "qed"), by: creator)
         try FileManager.default.removeItem(atPath: bench.path("base"))
         let before = try bench.directory.contents()
-        for command in [["io", "image", "read 0 4k"], ["io", "image", "write 0 4k"], ["map", "image"], ["convert", "image", "x"]] {
+        for command in [
+            ["io", "image", "read 0 4k"], ["io", "image", "write 0 4k"], ["map", "image"], ["convert", "image", "x"],
+        ] {
             expectRefusal(try bench.ours(command), 4, naming: "base: no such file (it is the backing file of image)")
         }
         // What needs the image alone works.

@@ -42,8 +42,8 @@ struct Casting: Sendable, CustomTestStringConvertible {
     var creator: Party
     var writer: Party
 
-    /// Every geometry and writer, and all four pairs of creator and writer. What both create is the same, byte for byte, as
-    /// a test of its own shows, so not every geometry needs each pair.
+    /// Every geometry and writer, and all four pairs of creator and writer. What both create is the same, byte for
+    /// byte, as a test of its own shows, so not every geometry needs each pair.
     static let all: [Casting] = Geometry.all.flatMap { geometry -> [Casting] in
         Party.allCases.map { writer in
             Casting(

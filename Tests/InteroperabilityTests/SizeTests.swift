@@ -9,14 +9,16 @@ import Testing
     init() throws { bench = try Workbench() }
 
     @Test(
-        "iotests 005, 009, 010, 105: scattered writes in a large disk", arguments: Casting.all, [6 * gib, 5 * tib, 16 * tib])
+        "iotests 005, 009, 010, 105: scattered writes in a large disk", arguments: Casting.all,
+        [6 * gib, 5 * tib, 16 * tib])
     func scattered(_ cast: Casting, wanted: UInt64) throws {
         let size = min(wanted, cast.geometry.largestDiskBytes)
         try bench.create("image", size, cast.geometry, by: cast.creator)
         let places = [0, size / 6 / 4096 * 4096 - 2048, size / 8 * 7, size - 4096]
         var reads: [String] = []
         for (index, place) in places.enumerated() {
-            try bench.play(["write -P \(index + 1) \(place) 4k"], on: "image", by: index == 2 ? cast.writer.other : cast.writer)
+            try bench.play(
+                ["write -P \(index + 1) \(place) 4k"], on: "image", by: index == 2 ? cast.writer.other : cast.writer)
             reads.append("read -P \(index + 1) \(place) 4k")
             if place > 0 { reads.append("read -P 0 \(place - 4096) 4k") }
             if place < size - 8192 { reads.append("read -P 0 \(place + 4096) 4k") }
@@ -50,8 +52,12 @@ import Testing
             case (.qemu, 1): try bench.require(.qemu, "resize", "-q", "-f", "qed", "image", "+\(size - end)")
             case (.qemu, _): try bench.require(.qemu, "resize", "-q", "-f", "qed", "image", "\(size)")
             }
-            try bench.expectReads(reads + ["read -P 0 \(end) \(min(size - end, 4 * cluster))", "read -P 0 \(size - 512) 512"], of: "image")
-            try bench.play(["write -P \(index + 2) \(end) 512", "write -P \(index + 2) \(size - 512) 512"], on: "image", by: cast.writer)
+            try bench.expectReads(
+                reads + ["read -P 0 \(end) \(min(size - end, 4 * cluster))", "read -P 0 \(size - 512) 512"], of: "image"
+            )
+            try bench.play(
+                ["write -P \(index + 2) \(end) 512", "write -P \(index + 2) \(size - 512) 512"], on: "image",
+                by: cast.writer)
             reads += ["read -P \(index + 2) \(end) 512", "read -P \(index + 2) \(size - 512) 512"]
             end = size
         }

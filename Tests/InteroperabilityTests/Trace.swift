@@ -181,7 +181,8 @@ struct Trace: CustomStringConvertible {
     var description: String {
         var lines = ["seed \(seed): \(geometry.testDescription), \(sizeBytes) bytes, created by \(creators)"]
         if let base {
-            lines.append("over \(base.format) \(base.geometry.testDescription) of \(base.sizeBytes) bytes: \(base.commands)")
+            lines.append(
+                "over \(base.format) \(base.geometry.testDescription) of \(base.sizeBytes) bytes: \(base.commands)")
         }
         for step in steps { lines.append("\(step)") }
         return lines.joined(separator: "\n")

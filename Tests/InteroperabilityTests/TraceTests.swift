@@ -42,9 +42,7 @@ import Testing
 
     private func create(_ trace: Trace, _ bench: Workbench) throws {
         if let base = trace.base {
-            if base.format == "raw" { try bench.createRaw("base", base.sizeBytes) } else {
-                try bench.create("base", base.sizeBytes, base.geometry, by: trace.creators.1)
-            }
+            try bench.create("base", base.sizeBytes, base.geometry, as: base.format, by: trace.creators.1)
             try bench.play(base.commands, on: "base", format: base.format, by: trace.creators.0)
         }
         let backing = trace.base.map { (name: "base", format: $0.format) }

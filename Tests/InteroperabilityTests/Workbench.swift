@@ -55,6 +55,12 @@ struct Workbench {
         }
     }
 
+    /// Makes an empty disk, an image or a raw file.
+    func create(_ name: String, _ sizeBytes: UInt64, _ geometry: Geometry, as format: String, by party: Party) throws {
+        guard format == "raw" else { return try create(name, sizeBytes, geometry, by: party) }
+        try createRaw(name, sizeBytes)
+    }
+
     /// Makes an empty file of that size: a raw disk of zeros.
     func createRaw(_ name: String, _ sizeBytes: UInt64) throws {
         try writeFile(path(name), [])
@@ -68,7 +74,8 @@ struct Workbench {
     // MARK: Reading and writing
 
     /// Performs commands on a disk, each after the other: those of qemu-io, which `qed-ublk io` has too.
-    func attempt(_ commands: [String], on name: String, format: String = "qed", by party: Party) throws -> CommandResult {
+    func attempt(_ commands: [String], on name: String, format: String = "qed", by party: Party) throws -> CommandResult
+    {
         switch party {
         case .ours: try ours(["io", "-f", format, name] + commands)
         // No sync after each write: nothing here loses power.

@@ -63,9 +63,7 @@ import Testing
     func overABackingFile(_ cast: Casting, baseFormat: String) throws {
         let cluster = cast.geometry.clusterSizeBytes
         let size = 14 * cluster
-        if baseFormat == "raw" { try bench.createRaw("base", size) } else {
-            try bench.create("base", size, cast.geometry, by: cast.creator.other)
-        }
+        try bench.create("base", size, cast.geometry, as: baseFormat, by: cast.creator.other)
         try bench.play(["write -P 10 0 \(size)"], on: "base", format: baseFormat, by: .qemu)
         try bench.create("image", size, cast.geometry, over: ("base", baseFormat), by: cast.creator)
         let ranges = ranges(cluster)
@@ -73,8 +71,8 @@ import Testing
         try bench.play(zeroes, on: "image", by: cast.writer)
         try bench.expectReads(reads(ranges, around: 10, to: size), of: "image")
         try bench.expectSound("image")
-        // Into the middle of a zero cluster: the rest of it must not become the backing file's. QEMU gets that wrong, see
-        // `KnownFaultTests`.
+        // Into the middle of a zero cluster: the rest of it must not become the backing file's. QEMU gets that
+        // wrong, see `KnownFaultTests`.
         try bench.play(
             ["write -P 20 \(cluster + 1024) 512", "write -P 21 \(7 * cluster + 512) 512"], on: "image", by: .ours)
         try bench.expectReads(
@@ -105,7 +103,8 @@ import Testing
             ["write -z \(cluster) \(2 * cluster)", "write -P 30 \(6 * cluster) 512"], on: "image",
             by: cast.creator)
         try bench.require(
-            cast.writer, cast.writer == .ours
+            cast.writer,
+            cast.writer == .ours
                 ? ["rebase", "-b", "new", "-F", "qed", "image"]
                 : ["rebase", "-f", "qed", "-b", "new", "-F", "qed", "image"])
         try bench.expectReads(

@@ -13,7 +13,8 @@ import Testing
     @Test(
         "what is no lock on an image",
         arguments: [
-            "", "pos:\t0", "lock:\t1: FLOCK  ADVISORY  WRITE 4711 08:10:7 0 EOF", "lock:\t1: LEASE  ACTIVE    READ 1 08:10:7 0 EOF",
+            "", "pos:\t0", "lock:\t1: FLOCK  ADVISORY  WRITE 4711 08:10:7 0 EOF",
+            "lock:\t1: LEASE  ACTIVE    READ 1 08:10:7 0 EOF",
             "lock:\t1: OFDLCK ADVISORY  READ -1 08:10 100 101", "lock:\t1: OFDLCK ADVISORY  READ -1 08:10:7 101 100",
             "lock:\t1: OFDLCK ADVISORY  READ -1 08:10:x 100 101", "lock:\t1: OFDLCK ADVISORY  READ -1 08:10:7 100",
         ])

@@ -23,7 +23,8 @@ public final class ImageHolder {
                 process.waitUntilExit()
                 throw CommandFailure(
                     command: "qemu-io \(path)",
-                    result: CommandResult(status: process.terminationStatus, output: "", errors: "it could not be opened"))
+                    result: CommandResult(
+                        status: process.terminationStatus, output: "", errors: "it could not be opened"))
             }
             answer += data
         }

@@ -17,7 +17,8 @@ public final class ProgramHolder {
             guard process.isRunning else {
                 throw CommandFailure(
                     command: "qed-ublk bench \(path)",
-                    result: CommandResult(status: process.terminationStatus, output: "", errors: "it could not be opened"))
+                    result: CommandResult(
+                        status: process.terminationStatus, output: "", errors: "it could not be opened"))
             }
             usleep(1000)
         }

@@ -1,0 +1,161 @@
+import DeviceServer
+import Foundation
+import Glibc
+import TestSupport
+import Testing
+
+/// What `add`, `del` and `list` keep on any machine, with the driver or without: no device is made here.
+@Suite struct DeviceContractTests {
+    let directory: TemporaryDirectory
+    /// Where records of devices are looked for.
+    private var runtime: String { directory.path("run") }
+
+    init() throws {
+        directory = try TemporaryDirectory()
+        try directory.makeDirectory("run")
+        try require([try QedUblkProgram.path(), "create", "image.qed", "10M"], in: directory.path)
+        try require(["chmod", "777", directory.path, runtime])
+    }
+
+    private func ours(asNobody: Bool = false, _ arguments: String...) throws -> CommandResult {
+        // The build directory may lie where another user cannot go.
+        let program = directory.path("program")
+        try require(["install", "-m", "755", try QedUblkProgram.path(), program])
+        let sandbox =
+            asNobody && getuid() == 0 ? ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"] : []
+        let result = try run(
+            ["env", "QED_UBLK_RUNTIME_DIR=\(runtime)"] + sandbox + [program] + arguments, in: directory.path)
+        try FileManager.default.removeItem(atPath: program)
+        return result
+    }
+
+    private func expectOneSentence(_ result: CommandResult, _ statuses: Set<Int32>, naming text: String) {
+        #expect(statuses.contains(result.status), "\(result.errors)")
+        #expect(result.output == "")
+        #expect(
+            result.errors.hasPrefix("qed-ublk: ") && result.errors.split(separator: "\n").count == 1
+                && result.errors.contains(text), "\(result.errors)")
+    }
+
+    /// Nobody may use the driver, if there is one.
+    @Test("add of a sound image", arguments: [[], ["--read-only"], ["--foreground"]])
+    func add(options: [String]) throws {
+        try require(["chmod", "666", directory.path("image.qed")])
+        let before = try directory.contents()
+        let hasDriver = FileManager.default.fileExists(atPath: "/dev/ublk-control")
+        let result = try ours(asNobody: true, "add", options.first ?? "--depth=128", "image.qed")
+        if hasDriver {
+            expectOneSentence(result, [5], naming: "run this as root")
+        } else {
+            expectOneSentence(result, [6], naming: "this kernel has no ublk")
+        }
+        let after = try directory.contents()
+        #expect(after == before)
+    }
+
+    @Test("options of add that cannot be", arguments: [["-q", "0"], ["-d", "5000"], ["-n", "-1"], ["-n", "x"]])
+    func options(_ options: [String]) throws {
+        let before = try directory.contents()
+        expectOneSentence(try ours("add", options[0], options[1], "image.qed"), [64], naming: "--help")
+        #expect(try directory.contents() == before)
+    }
+
+    @Test(
+        "del of what is not served",
+        arguments: [
+            "0", "ublkb7", "/dev/ublkb4000000000", "image.qed", "none.qed", "run", "/dev/null", "99999999999999999999",
+        ])
+    func unknownDevice(_ name: String) throws {
+        for options in [[], ["--force"]] {
+            let before = try directory.contents()
+            let result = try ours("del", options.first ?? "--", name)
+            expectOneSentence(result, [4], naming: "\(name): qed-ublk serves no such device; see 'qed-ublk list'")
+            #expect(try directory.contents() == before)
+        }
+    }
+
+    @Test func listOfNothing() throws {
+        let before = try directory.contents()
+        let result = try ours("list")
+        #expect(result.status == 0 && result.errors == "")
+        #expect(result.output == "DEVICE  STATE  SIZE  QUEUES  DEPTH  RO  IMAGE\n")
+        for words in ["--json", "--output=json"] {
+            #expect(try ours("list", words).output == "[]\n")
+        }
+        #expect(try directory.contents() == before)
+    }
+
+    /// Everything that is no record is left alone, and keeps nobody waiting.
+    @Test func whatIsNoRecord() throws {
+        try writeFile("\(runtime)/ublk0.json", Array("{\"device_id\": 0".utf8))
+        try writeFile("\(runtime)/ublk1.json", Array(repeating: 0x20, count: 1 << 20))
+        try writeFile("\(runtime)/ublkx.json", Array("{}".utf8))
+        try require(["mkfifo", "\(runtime)/ublk2.json"])
+        try directory.makeDirectory("run/ublk3.json")
+        let before = try directory.contents()
+        #expect(try ours("list", "--json").output == "[]\n")
+        for name in ["0", "1", "2", "3"] { #expect(try ours("del", name).status == 4) }
+        #expect(try directory.contents() == before)
+    }
+
+    @Test func listWithoutRights() throws {
+        let server = try #require(ProcessIdentity.current)
+        try DeviceRegistry(directory: runtime).record(
+            DeviceRecord(
+                deviceID: 4000, server: server, imagePath: "/images/a\nb.qed",
+                image: ImageIdentity(device: 1, inode: 2),
+                isReadOnly: true, startedAt: 0))
+        let result = try ours(asNobody: true, "list")
+        #expect(result.status == 0, "\(result.errors)")
+        #expect(
+            result.output.split(separator: "\n").last?.split(separator: " ")
+                == ["/dev/ublkb4000", "unknown", "?", "?", "?", "1", "/images/a\\u{a}b.qed"])
+        let json = try ours(asNobody: true, "list", "--json")
+        let devices = try #require(try JSONSerialization.jsonObject(with: Data(json.output.utf8)) as? [[String: Any]])
+        #expect(devices.count == 1)
+        #expect(
+            Set(devices.first?.keys ?? [:].keys)
+                == ["device", "id", "state", "size", "queues", "depth", "read-only", "pid", "image"])
+        #expect(devices.first?["pid"] as? Int32 == server.id)
+        expectOneSentence(try ours(asNobody: true, "del", "4000"), [5, 6], naming: "ublk")
+    }
+
+    @Test func fullStandardOutput() throws {
+        let program = try QedUblkProgram.path()
+        let result = try run(
+            ["env", "QED_UBLK_RUNTIME_DIR=\(runtime)", "sh", "-c", "exec \"$1\" list > /dev/full", "sh", program],
+            in: directory.path)
+        expectOneSentence(result, [1], naming: "cannot write to standard output")
+    }
+
+    // MARK: create
+
+    @Test("create over what is there", arguments: ["directory", "fifo", "text", "image.qed", "link"], [false, true])
+    func createOver(_ name: String, force: Bool) throws {
+        try directory.makeDirectory("directory")
+        try require(["mkfifo", directory.path("fifo")])
+        try writeFile(directory.path("text"), Array("text".utf8))
+        try FileManager.default.createSymbolicLink(atPath: directory.path("link"), withDestinationPath: "nowhere")
+        let holder = name == "image.qed" && force ? try ImageHolder(directory.path(name)) : nil
+        defer { holder?.release() }
+        let before = try directory.contents()
+        let result = force ? try ours("create", "--force", name, "1M") : try ours("create", name, "1M")
+        if name == "text" && force {
+            #expect(result.status == 0)
+            #expect(try readFile(directory.path("text")).prefix(3) == [0x51, 0x45, 0x44])
+            return
+        }
+        expectOneSentence(result, force ? [2, 3, 4] : [3], naming: name)
+        #expect(try directory.contents() == before)
+    }
+
+    @Test func createWhereNothingMayBeMade() throws {
+        try directory.makeDirectory("closed")
+        try require(["chmod", "555", directory.path("closed")])
+        let before = try directory.contents()
+        expectOneSentence(try ours(asNobody: true, "create", "closed/new.qed", "1M"), [5], naming: "closed/new.qed")
+        expectOneSentence(try ours("create", "none/new.qed", "1M"), [4], naming: "none/new.qed")
+        expectOneSentence(try ours("create", "image.qed/new.qed", "1M"), [4], naming: "image.qed/new.qed")
+        #expect(try directory.contents() == before)
+    }
+}
