@@ -50,15 +50,16 @@ struct AddCommand: ParsableCommand {
             try serve(waiting)
             return
         }
-        // What is wrong with the files is said first, as in the foreground: a mistyped name has nothing to do with the
-        // driver.
-        _ = try ImageChain.open(path: device.image, isReadOnly: true, caching: .buffered, locking: .none)
-        // Without a driver, or the right to use it, there is no point in going further.
-        _ = try UblkControlDevice()
         if let waiting {
             try waiting.recover(isSupervised: supervise)
             return
         }
+        // What is wrong with the files is said first, as in the foreground: a mistyped name has nothing to do with the
+        // driver.
+        _ = try ImageChain.open(
+            path: device.image, isReadOnly: true, caching: .buffered, locking: .none, policy: try device.backing.policy())
+        // Without a driver, or the right to use it, there is no point in going further.
+        _ = try UblkControlDevice()
         let server = try BackgroundServer.start(device.arguments, isSupervised: supervise)
         do { try printOutput(server.path) } catch {
             server.abandon()
