@@ -33,7 +33,10 @@ final class ServedDevice {
         }
         if session.image.droppedEntries > 0 {
             log.notice(
-                "the image was not closed cleanly; \(session.image.droppedEntries) table entries that named no cluster were dropped")
+                """
+                the image was not closed cleanly; \(session.image.droppedEntries) table entries that named no cluster \
+                were dropped
+                """)
         }
         if let limitation = session.image.geometry.qemuLimitation, limitation.preventsOpening {
             log.warning("\(limitation)")

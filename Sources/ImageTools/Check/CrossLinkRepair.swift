@@ -63,8 +63,11 @@ struct CrossLinkRepair<S: Storage>: ~Copyable {
             // A table that was copied lies behind what `bounds` knows.
             if case .allocated = bounds.l1Entry(l1[index]) { true } else { moved.contains(index) }
         }
-        for index in used where !unjudgedTables.contains(index) { try await separate(index, at: l1[index], entryBuffer) }
-        for index in used where unjudgedTables.contains(index) { try await separate(index, at: l1[index], entryBuffer) }
+        for comesLast in [false, true] {
+            for index in used where unjudgedTables.contains(index) == comesLast {
+                try await separate(index, at: l1[index], entryBuffer)
+            }
+        }
         try await structure.storage.sync()
         outcome.fileSizeBytes = max(endFileOffset, structure.fileSizeBytes)
         return outcome

@@ -24,7 +24,8 @@ public final class LocalEngine: @unchecked Sendable {
         policy: BackingPolicy = .plainFiles
     ) throws {
         let chain = try ImageChain.open(
-            path: path, isReadOnly: options.isReadOnly, caching: caching, backingCaching: backingCaching, policy: policy)
+            path: path, isReadOnly: options.isReadOnly, caching: caching, backingCaching: backingCaching,
+            policy: policy)
         try self.init(chain: chain, options: options, depth: depth, largestRequestBytes: largestRequestBytes)
     }
 
