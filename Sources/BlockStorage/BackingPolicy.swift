@@ -3,8 +3,8 @@ import SystemPackage
 
 /// What may be opened because an image names it. Whoever can write an image chooses these names, so the user decides.
 ///
-/// Whatever the policy, only plain files are opened: no FIFO, socket, terminal or directory, nothing in the kernel's own
-/// file systems (`/proc`, `/sys`), and nothing through the links of `/proc` to what a process has open.
+/// Whatever the policy, only plain files are opened: no FIFO, socket, terminal or directory, nothing in the kernel's
+/// own file systems (`/proc`, `/sys`), and nothing through the links of `/proc` to what a process has open.
 public struct BackingPolicy: Sendable {
     /// Whether an image that names a backing file is refused.
     public var refusesBackingFiles: Bool
@@ -37,8 +37,8 @@ public struct BackingPolicy: Sendable {
 
 /// A directory that is held open, so that it stays the one the user has named whatever becomes of the name.
 ///
-/// What lies in it is decided by where a file really is, symbolic links and `..` resolved. Hard links and mounts lie where
-/// they are seen.
+/// What lies in it is decided by where a file really is, symbolic links and `..` resolved. Hard links and mounts lie
+/// where they are seen.
 public final class HeldDirectory: Sendable {
     public let path: String
     private let descriptor: Int32

@@ -40,8 +40,8 @@ public final class ImageFile: @unchecked Sendable {
 
     /// Opens and locks `path`.
     ///
-    /// Follows symbolic links, accepts regular files and, where `allowBlockDevice`, block devices. Whatever else is there
-    /// is not even opened: a FIFO would wait, and some devices act when they are opened.
+    /// Follows symbolic links, accepts regular files and, where `allowBlockDevice`, block devices. Whatever else is
+    /// there is not even opened: a FIFO would wait, and some devices act when they are opened.
     /// - Parameter policy: what holds where an image names the file; nil where the user does.
     public init(
         path: String, access: Access, caching: Caching, lock: FileLock?, allowBlockDevice: Bool = false,

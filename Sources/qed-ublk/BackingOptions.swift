@@ -9,8 +9,8 @@ struct BackingOptions: ParsableArguments {
     @Option(
         name: .customLong("backing-dir"),
         help: ArgumentHelp(
-            "Open only backing files that lie in this directory or below it, wherever symbolic links lead. Can be given "
-                + "several times.", valueName: "dir"),
+            "Open only backing files that lie in this directory or below it, wherever symbolic links lead. Can be "
+                + "given several times.", valueName: "dir"),
         transform: BackingOptions.directory)
     var backingDirectories: [String] = []
 

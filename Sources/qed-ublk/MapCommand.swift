@@ -40,7 +40,8 @@ struct MapCommand: ParsableCommand {
     @OptionGroup var backing: BackingOptions
 
     func run() throws {
-        let map = try DiskMap.open(path: file, format: format, sharing: sharing.forceShare, policy: try backing.policy())
+        let map = try DiskMap.open(
+            path: file, format: format, sharing: sharing.forceShare, policy: try backing.policy())
         guard startOffset <= map.sizeBytes else {
             throw ImageToolError.refused(path: file, reason: "ends before offset \(startOffset)")
         }

@@ -54,7 +54,7 @@ import Testing
     @Test func optionsSurviveAsArguments() throws {
         for given in [
             ["x.qed"], ["--no-backing", "-r", "x.qed"],
-            ["-q", "2", "-d", "7", "-n", "3", "--backing-devices", "--backing-dir", "a b", "--backing-dir", "/c/", "--", "-x"],
+            ["-q", "2", "-d", "7", "-n", "3", "--backing-devices", "--backing-dir", "a b", "--backing-dir", "/c/", "x"],
         ] {
             let options = try DeviceOptions.parse(given)
             #expect(try DeviceOptions.parse(options.arguments).arguments == options.arguments)

@@ -30,8 +30,10 @@ import Testing
     static let protocols: [BackingName] =
         [
             "json:{\"driver\":\"file\",\"filename\":\"base\"}", "json:{}", "nbd://127.0.0.1:1/x", "nbd:unix:/tmp/s",
-            "nbd+unix:///?socket=s", "fat:rw:/tmp", "fat:ro:sub", "file:base", "file:///etc/passwd", "host_device:/dev/vda",
-            "http://127.0.0.1/", "ssh://host/x", "rbd:pool/x", "iscsi://host/x", "blkdebug::base", "nosuch:foo", "null-co://",
+            "nbd+unix:///?socket=s", "fat:rw:/tmp", "fat:ro:sub", "file:base", "file:///etc/passwd",
+            "host_device:/dev/vda",
+            "http://127.0.0.1/", "ssh://host/x", "rbd:pool/x", "iscsi://host/x", "blkdebug::base", "nosuch:foo",
+            "null-co://",
         ].map { BackingName(69, $0, refusedProtocol) } + [
             BackingName(70, "a:b", refusedProtocol),
             BackingName(70, ":", refusedProtocol),
@@ -51,8 +53,10 @@ import Testing
         BackingName(72, "fifo", .refused(2, "not a regular file")),
         BackingName(72, "fifo", isRaw: false, .refused(2, "not a regular file")),
         BackingName(72, "socket", .refused(2, "not a regular file")),
-        BackingName(76, "qcow2", isRaw: false, .refused(2, "is not a QED image, and the image does not say that it is raw")),
-        BackingName(76, "base", isRaw: false, .refused(2, "is not a QED image, and the image does not say that it is raw")),
+        BackingName(
+            76, "qcow2", isRaw: false, .refused(2, "is not a QED image, and the image does not say that it is raw")),
+        BackingName(
+            76, "base", isRaw: false, .refused(2, "is not a QED image, and the image does not say that it is raw")),
         BackingName(66, "image.qed", isRaw: false, .refused(2, "form a loop")),
         BackingName(66, "image.qed", .refused(2, "form a loop")),
         BackingName(66, "up/images/image.qed", isRaw: false, .refused(2, "form a loop")),
@@ -61,13 +65,15 @@ import Testing
     /// What an image must not be able to open, or to read.
     static let kernel: [BackingName] =
         [
-            "/dev/null", "/dev/zero", "/dev/tty", "/dev/stdin", "/dev/fd/0", "/dev/fd/1", "/dev/watchdog", "/dev/net/tun",
+            "/dev/null", "/dev/zero", "/dev/tty", "/dev/stdin", "/dev/fd/0", "/dev/fd/1", "/dev/watchdog",
+            "/dev/net/tun",
             "/proc/self/mem", "/proc/self/environ", "/proc/kcore", "/proc/kmsg", "/proc/self/exe", "/proc/self/fd/0",
             "/proc/self/cwd/images/base", "/proc/self/root/etc/passwd",
             "/sys/kernel/uevent_seqnum", "/proc/sys/kernel/hostname", "../../../../../../../../proc/version",
         ].map { name in
             // Some are not there everywhere.
-            let isThere = name.hasPrefix("..") || name.hasPrefix("/proc/self") || FileManager.default.fileExists(atPath: name)
+            let isThere =
+                name.hasPrefix("..") || name.hasPrefix("/proc/self") || FileManager.default.fileExists(atPath: name)
             return BackingName(68, name, .refused(isThere ? 2 : 4, ""))
         }
 
@@ -159,7 +165,8 @@ import Testing
     func colonsAreWrittenWithAPath() throws {
         expectSuccess(try scene.run(["create", "--backing", "a:b", "--backing-format", "raw", "images/new.qed"]))
         #expect(try scene.run(["info", "images/new.qed"]).output.contains("backing file: ./a:b"))
-        try require(["qemu-io", "-r", "-f", "qed", "images/new.qed", "-c", "read -P 3 0 64k"], in: scene.directory.path)
+        try require(
+            ["qemu-io", "-r", "-f", "qed", "images/new.qed", "-c", "read -P 3 0 64k"], in: scene.directory.path)
     }
 
     @Test("row 73: a base that ends inside a sector is followed by zeros")
@@ -168,7 +175,8 @@ import Testing
         let reads = ["read -P 6 0 1000", "read -P 0 1000 100k"]
         expectSuccess(try scene.run(["io", "images/image.qed"] + reads))
         expectSuccess(try scene.run(["io", "images/image.qed", "write -P 8 2k 512"]))
-        expectSuccess(try scene.run(["io", "images/image.qed", "read -P 8 2k 512", "read -P 6 0 1000", "read -P 0 1000 1048"]))
+        expectSuccess(
+            try scene.run(["io", "images/image.qed", "read -P 8 2k 512", "read -P 6 0 1000", "read -P 0 1000 1048"]))
         try require(
             ["qemu-io", "-r", "-f", "qed", "images/image.qed", "-c", "read -P 6 0 1000", "-c", "read -P 0 1000 1048"],
             in: scene.directory.path)
@@ -231,7 +239,8 @@ import Testing
         try image.write(to: scene.image)
         let before = try readFile(scene.image)
         expectRefusal(
-            try scene.run(["rebase", "-u", "-b", long, "-F", "raw", "images/image.qed"]), 64, "has no room in its header")
+            try scene.run(["rebase", "-u", "-b", long, "-F", "raw", "images/image.qed"]), 64,
+            "has no room in its header")
         #expect(try readFile(scene.image) == before)
     }
 

@@ -17,7 +17,8 @@ import Testing
         ["info", "--backing-chain", "images/image.qed"], ["map", "images/image.qed"], ["measure", "images/image.qed"],
         ["compare", "images/image.qed", "images/base.qed"], ["compare", "images/base.qed", "images/image.qed"],
         ["convert", "images/image.qed", "copy"], ["convert", "-n", "-O", "qed", "images/base.qed", "images/image.qed"],
-        ["bench", "-c", "1", "images/image.qed"], ["resize", "images/image.qed", "+1G"], ["flatten", "images/image.qed"],
+        ["bench", "-c", "1", "images/image.qed"], ["resize", "images/image.qed", "+1G"],
+        ["flatten", "images/image.qed"],
         ["rebase", "-b", "base", "-F", "raw", "images/image.qed"], ["commit", "images/image.qed"],
     ]
 
@@ -35,13 +36,16 @@ import Testing
 
     // MARK: --no-backing
 
-    @Test("no backing file is opened, and none is taken for zeros", arguments: ["base", "none", "nbd:x", "/dev/watchdog"])
+    @Test(
+        "no backing file is opened, and none is taken for zeros", arguments: ["base", "none", "nbd:x", "/dev/watchdog"])
     func noBacking(name: String) throws {
         try scene.makeImage(BackingName(68, name, .refused(2, "")))
         // Left by a crash: not even that is repaired.
         let editor = try ImageEditor(scene.image)
         try editor.setFeatures(7)
-        try expectRefused(["--no-backing"], "images/image.qed: needs its backing file \(name), and --no-backing allows none", byAll: true)
+        try expectRefused(
+            ["--no-backing"], "images/image.qed: needs its backing file \(name), and --no-backing allows none",
+            byAll: true)
         // What opens no backing file is not concerned.
         expectSuccess(try scene.run(["rebase", "--no-backing", "-u", "-b", "", "images/image.qed"]))
         expectSuccess(try scene.run(["io", "--no-backing", "images/image.qed", "read -P 0 0 64k", "write 0 4k"]))
@@ -49,7 +53,8 @@ import Testing
 
     @Test func optionsThatExcludeEachOther() throws {
         for options in [["--backing-dir", "images"], ["--backing-devices"]] {
-            expectRefusal(try scene.run(["map", "--no-backing"] + options + ["images/base.qed"]), 64, "--no-backing goes with")
+            expectRefusal(
+                try scene.run(["map", "--no-backing"] + options + ["images/base.qed"]), 64, "--no-backing goes with")
         }
         expectRefusal(try scene.run(["info", "--no-backing", "images/base.qed"]), 64, "without --backing-chain")
         expectRefusal(try scene.run(["map", "--backing-dir", "", "images/base.qed"]), 64, "a file name is needed")
@@ -59,15 +64,18 @@ import Testing
 
     /// Names, and whether the file is in `images`: the byte it is full of, or why not.
     static let names: [(String, UInt8?)] = [
-        ("base", 1), ("./base", 1), ("sub/inner", 4), ("in", 4), ("sub/../base", 1), ("./sub/.././base", 1), (".//base", 1),
+        ("base", 1), ("./base", 1), ("sub/inner", 4), ("in", 4), ("sub/../base", 1), ("./sub/.././base", 1),
+        (".//base", 1),
         ("../images/base", 1), ("../images-evil/../images/base", 1), ("up/images/sub/inner", 4), ("DIR/images/base", 1),
         ("DIR/outside/../images/base", 1), ("./a:b", 3), ("links/back/base", 1), ("toInside", 1),
         ("../outside/secret", nil), ("sub/../../outside/secret", nil), ("./../outside/secret", nil),
         ("sub/../../images/../outside/secret", nil), ("DIR/outside/secret", nil), ("DIR/images/../outside/secret", nil),
         ("DIR//outside//secret", nil), ("out", nil), ("./out", nil), ("up/outside/secret", nil), ("up/images/out", nil),
         ("../images-evil/secret", nil), ("DIR/images-evil/secret", nil), ("up/images-evil/secret", nil),
-        ("links/outside/secret", nil), ("links/evil", nil), ("links/deep", nil), ("/etc/passwd", nil), ("/etc/hostname", nil),
-        ("../../../../../../etc/passwd", nil), ("up/../../../etc/passwd", nil), ("/usr/bin/env", nil), ("absolute", nil),
+        ("links/outside/secret", nil), ("links/evil", nil), ("links/deep", nil), ("/etc/passwd", nil),
+        ("/etc/hostname", nil),
+        ("../../../../../../etc/passwd", nil), ("up/../../../etc/passwd", nil), ("/usr/bin/env", nil),
+        ("absolute", nil),
     ]
 
     private func makeLinks() throws {
@@ -103,10 +111,13 @@ import Testing
     }
 
     /// What is refused without --backing-dir is refused with it, wherever it lies.
-    @Test("what is no plain file stays refused", arguments: [
-        "fifo", "socket", "sub", "", "json:{}", "nbd://x", "fat:.", "a:b", "circle", "/proc/self/cwd/images/base", "/dev/null",
-        "/dev/fd/0", "/proc/self/root/etc/passwd",
-    ])
+    @Test(
+        "what is no plain file stays refused",
+        arguments: [
+            "fifo", "socket", "sub", "", "json:{}", "nbd://x", "fat:.", "a:b", "circle", "/proc/self/cwd/images/base",
+            "/dev/null",
+            "/dev/fd/0", "/proc/self/root/etc/passwd",
+        ])
     func noPlainFile(name: String) throws {
         try scene.makeImage(BackingName(68, name, .refused(2, "")))
         for directories in [["images"], ["/"], ["images", "/dev", "/proc"]] {
@@ -139,7 +150,8 @@ import Testing
         // The new base of a rebase is the user's to name, but not what that names.
         try ImageBuilder.empty(clusterSize: 65536, tableSize: 4).write(to: scene.image)
         expectRefusal(
-            try scene.run(["rebase", "--backing-dir", "images", "-b", "middle.qed", "-F", "qed", "images/image.qed"]), 2,
+            try scene.run(["rebase", "--backing-dir", "images", "-b", "middle.qed", "-F", "qed", "images/image.qed"]),
+            2,
             "lies outside the directories")
         expectSuccess(
             try scene.run([
@@ -160,16 +172,18 @@ import Testing
         #expect(try readFile(scene.directory.path("outside/secret"))[0] == 5)
     }
 
-    @Test("directories that are none", arguments: [
-        ("none", Int32(4), "none: no such file"), ("images/base", 64, "images/base: not a directory"),
-        ("images/fifo", 64, "images/fifo: not a directory"),
-    ])
+    @Test(
+        "directories that are none",
+        arguments: [
+            ("none", Int32(4), "none: no such file"), ("images/base", 64, "images/base: not a directory"),
+            ("images/fifo", 64, "images/fifo: not a directory"),
+        ])
     func noDirectory(name: String, status: Int32, sentence: String) throws {
         expectRefusal(try scene.run(["map", "--backing-dir", name, "images/base.qed"]), status, sentence)
     }
 
-    /// Whoever may write to the directory exchanges what the image names, again and again, for a link to a secret. The file
-    /// itself is judged after it has been found, so what is read is always inside.
+    /// Whoever may write to the directory exchanges what the image names, again and again, for a link to a secret. The
+    /// file itself is judged after it has been found, so what is read is always inside.
     @Test("an exchange while the file is being opened gains nothing")
     func race() async throws {
         try scene.makeImage(BackingName(68, "moving", .opened(1)))
@@ -210,9 +224,12 @@ import Testing
 
     // MARK: add
 
-    @Test("every command that opens backing files has the options", arguments: [
-        "add", "bench", "commit", "compare", "convert", "flatten", "info", "io", "map", "measure", "rebase", "resize",
-    ])
+    @Test(
+        "every command that opens backing files has the options",
+        arguments: [
+            "add", "bench", "commit", "compare", "convert", "flatten", "info", "io", "map", "measure", "rebase",
+            "resize",
+        ])
     func options(command: String) throws {
         let help = try scene.run([command, "--help"]).output
         for option in ["--no-backing", "--backing-dir <dir>", "--backing-devices"] { #expect(help.contains(option)) }

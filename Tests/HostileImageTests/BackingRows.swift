@@ -4,7 +4,9 @@ import TestSupport
 enum BackingRows {
     static let all: [HostileImage] =
         [(64, 4033), (4096, 1), (0xffff_ffff, 0xffff_ffff), (64, 0xffff_ffff)].map { offset, size in
-            HostileImage(58, "a name of \(size) bytes at \(offset)", .refused("does not fit in the header area of 4096")) {
+            HostileImage(
+                58, "a name of \(size) bytes at \(offset)", .refused("does not fit in the header area of 4096")
+            ) {
                 $0 = .empty(clusterSize: 4096, tableSize: 2)
                 $0.header.features = 5
                 $0.header.backingFileNameOffset = UInt32(truncatingIfNeeded: offset)
@@ -12,7 +14,8 @@ enum BackingRows {
             }
         }
         + [4096, 5000].map { size in
-            HostileImage(60, "a name of \(size) bytes", .refused("has \(size) bytes, but must not have more than 4095")) {
+            HostileImage(60, "a name of \(size) bytes", .refused("has \(size) bytes, but must not have more than 4095"))
+            {
                 $0.setBackingFile(Array(repeating: 0x61, count: size), isRaw: true)
             }
         } + [

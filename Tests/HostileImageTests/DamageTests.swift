@@ -2,7 +2,8 @@ import Foundation
 import TestSupport
 import Testing
 
-/// Random damage: our verdict is the truth, and QEMU's but for its known miscount; each understands the other's repairs.
+/// Random damage: our verdict is the truth, and QEMU's but for its known miscount; each understands the other's
+/// repairs.
 ///
 /// `QED_DAMAGE_IMAGES` says how many images, `QED_DAMAGE_SEED` the first seed: `make damage` sets both. A failure names
 /// its seed.
@@ -49,7 +50,8 @@ import Testing
         #expect(after.verdict.leaks <= oursOfTheirs.verdict.leaks, damage)
         guard after.verdict.corruptions == 0 else {
             // Asked to, we separate what is shared.
-            _ = try QedUblkProgram.runBounded(["check", "-q", "-r", "all", "--repair-cross-links", "image.qed"], in: directory)
+            _ = try QedUblkProgram.runBounded(
+                ["check", "-q", "-r", "all", "--repair-cross-links", "image.qed"], in: directory)
             #expect(try StructureTruth(of: path).corruptions == 0, damage)
             #expect(try QEMUVerdict(of: path).corruptions == 0, damage)
             return
@@ -86,7 +88,8 @@ import Testing
         try damaged.image.write(to: path)
         let before = try FileContent(of: path)
         let truth = try StructureTruth(of: path)
-        let isWritten = try QedUblkProgram.runBounded(["io", "image.qed", "write -P 9 0 4k", "read -P 9 0 4k"], in: directory)
+        let isWritten = try QedUblkProgram.runBounded(
+            ["io", "image.qed", "write -P 9 0 4k", "read -P 9 0 4k"], in: directory)
         let damage = Comment(rawValue: "seed \(seed): \(damaged.damage.joined(separator: "; ")) \(isWritten.errors)")
         let needsCheck = damaged.image.header.features & 2 != 0
         if truth.corruptions == 0 { #expect(isWritten.status == 0, damage) }

@@ -42,7 +42,8 @@ struct DamagedImage {
         let counts = (tables: Int.random(in: 0...4, using: &random), data: Int.random(in: 0...24, using: &random))
         var units = Array(repeating: Unit.l2, count: counts.tables)
         units += Array(repeating: .data, count: counts.tables == 0 ? 0 : counts.data)
-        units += Array(repeating: .unused, count: Bool.random(using: &random) ? 0 : Int.random(in: 1...4, using: &random))
+        units += Array(
+            repeating: .unused, count: Bool.random(using: &random) ? 0 : Int.random(in: 1...4, using: &random))
         units = [.l1] + units.shuffled(using: &random)
         // Mostly the L1 table comes first.
         if Int.random(in: 0..<4, using: &random) == 0 { units.shuffle(using: &random) }
@@ -111,8 +112,10 @@ struct DamagedImage {
         let candidates: [[UInt64]] = [
             [2, 3, 511, 512, 4095, 4096 + 1, 8], data.map { $0 + 512 }, data.map { $0 + 1 },
             (0..<header).map { $0 * cluster }, [l1Table, l1Table + tableBytes - cluster],
-            image.tables, image.tables.map { $0 + tableBytes - cluster }, image.tables.map { $0 + cluster }, data, data, data,
-            data, unused, [end, end + cluster, end + 7 * cluster], [end - min(end, cluster), end - min(end, tableBytes)],
+            image.tables, image.tables.map { $0 + tableBytes - cluster }, image.tables.map { $0 + cluster }, data, data,
+            data,
+            data, unused, [end, end + cluster, end + 7 * cluster],
+            [end - min(end, cluster), end - min(end, tableBytes)],
             [1 << 40, 1 << 62, 1 << 63, .max, .max - (cluster - 1), .max - (tableBytes - 1), (1 << 63) - cluster],
             [0 &- tableBytes, 0 &- cluster, 1, 0],
         ]

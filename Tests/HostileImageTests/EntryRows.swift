@@ -38,20 +38,24 @@ enum EntryRows {
         },
     ]
 
-    static let fileEnd: [HostileImage] = [
-        HostileImage(
-            36, "neighbouring entries that go past the end of the file",
-            .invalid(2, failing: [1 << 30 + cluster, 1 << 30 + 2 * cluster], repaired: .sound)
-        ) {
-            $0.l2(1, 1, end)
-            $0.l2(1, 2, end + cluster)
-        },
-        HostileImage(49, "an entry at the end of the file, left by a crash",
-            .invalid(1, failing: [1 << 30 + 5 * cluster], repaired: .sound)
-        ) { $0.l2(1, 5, end) },
-    ]
+    static let fileEnd: [HostileImage] =
+        [
+            HostileImage(
+                36, "neighbouring entries that go past the end of the file",
+                .invalid(2, failing: [1 << 30 + cluster, 1 << 30 + 2 * cluster], repaired: .sound)
+            ) {
+                $0.l2(1, 1, end)
+                $0.l2(1, 2, end + cluster)
+            },
+            HostileImage(
+                49, "an entry at the end of the file, left by a crash",
+                .invalid(1, failing: [1 << 30 + 5 * cluster], repaired: .sound)
+            ) { $0.l2(1, 5, end) },
+        ]
         + ([512, 4096, 65535, 65536] as [UInt64]).map { bytes in
-            HostileImage(37, "\(bytes) bytes of the last cluster missing", .invalid(1, failing: [1 << 30], repaired: .sound)) {
+            HostileImage(
+                37, "\(bytes) bytes of the last cluster missing", .invalid(1, failing: [1 << 30], repaired: .sound)
+            ) {
                 $0.header.fileSizeBytes -= bytes
             }
         }

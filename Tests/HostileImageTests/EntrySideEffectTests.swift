@@ -35,7 +35,7 @@ import Testing
     func cutCluster(isTable: Bool) throws {
         try write {
             if isTable {
-                // A table of the third GiB, the second half of which is missing; its first entry names the data of the first.
+                // A table of the third GiB whose second half is missing; its first entry names the data at 1 GiB.
                 $0.l1(2, end)
                 $0.putWord(10 * cluster, at: end)
                 $0.l1(1, 0)

@@ -31,7 +31,9 @@ import Testing
         return try LocalEngine(path: path)
     }
 
-    private func perform(_ engine: LocalEngine, _ operation: QEDEngine.BlockOperation, _ offset: UInt64, _ count: Int) -> Int32 {
+    private func perform(
+        _ engine: LocalEngine, _ operation: QEDEngine.BlockOperation, _ offset: UInt64, _ count: Int
+    ) -> Int32 {
         let buffer = UnsafeMutableRawPointer.allocate(byteCount: count, alignment: 4096)
         defer { buffer.deallocate() }
         buffer.initializeMemory(as: UInt8.self, repeating: 9, count: count)
@@ -109,10 +111,13 @@ import Testing
         try engine.close()
     }
 
-    @Test("row 84: requests past the end of the device", arguments: [
-        (3 << 30, 512), ((3 << 30) - 512, 1024), (.max - 511, 512), (.max - 4095, 8192), (1 << 63, 4096), (100, 512),
-        (0, 100),
-    ] as [(UInt64, Int)])
+    @Test(
+        "row 84: requests past the end of the device",
+        arguments: [
+            (3 << 30, 512), ((3 << 30) - 512, 1024), (.max - 511, 512), (.max - 4095, 8192), (1 << 63, 4096),
+            (100, 512),
+            (0, 100),
+        ] as [(UInt64, Int)])
     func pastTheEnd(offset: UInt64, count: Int) throws {
         try ImageBuilder.specimen().write(to: path)
         let engine = try LocalEngine(path: path)
@@ -126,8 +131,8 @@ import Testing
 
     // MARK: Row 85
 
-    /// A file system that is full at some point, here: a file that may not grow past a limit. What was written before is
-    /// there, the rest is an error, and the image is sound. Errors at every single step are the simulation's work
+    /// A file system that is full at some point, here: a file that may not grow past a limit. What was written before
+    /// is there, the rest is an error, and the image is sound. Errors at every single step are the simulation's work
     /// (`FaultLoop`).
     @Test("row 85: no more space", arguments: Array(stride(from: 704, through: 1600, by: 64)))
     func noSpace(limitKiB: Int) throws {
@@ -136,7 +141,8 @@ import Testing
         // dash counts in blocks of 512 bytes.
         let result = try run(
             [
-                "sh", "-c", "trap '' XFSZ; ulimit -f \(limitKiB * 2); exec \"$@\"", "sh", try QedUblkProgram.path(), "io",
+                "sh", "-c", "trap '' XFSZ; ulimit -f \(limitKiB * 2); exec \"$@\"", "sh", try QedUblkProgram.path(),
+                "io",
                 "image.qed",
             ] + writes, in: directory.path)
         #expect(result.status == (limitKiB >= 704 + 12 * 64 ? result.status : 1))
@@ -146,6 +152,7 @@ import Testing
         #expect(try QEMUVerdict(of: path).corruptions == 0)
         // Whatever was said to be written before the error is there, and so is what was there before.
         let reads = (0..<done).map { "read -P \($0 + 1) \(100 + $0 * 10)M 64k" }
-        expectSuccess(try run([try QedUblkProgram.path(), "io", "image.qed", "read -P 1 0 64k"] + reads, in: directory.path))
+        expectSuccess(
+            try run([try QedUblkProgram.path(), "io", "image.qed", "read -P 1 0 64k"] + reads, in: directory.path))
     }
 }

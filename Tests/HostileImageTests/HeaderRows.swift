@@ -4,24 +4,27 @@ import TestSupport
 enum HeaderRows {
     static let all = file + geometry + headerArea + l1Table + imageSize + features
 
-    static let file: [HostileImage] = [
-        HostileImage(1, "an empty file", .refused("the file does not start with the QED magic bytes")) {
-            $0.header.fileSizeBytes = 0
-        },
-        HostileImage(2, "4 bytes", .refused("the file ends after 4 bytes, inside its 64-byte header")) {
-            $0.header.fileSizeBytes = 4
-        },
-        HostileImage(2, "63 bytes", .refused("the file ends after 63 bytes, inside its 64-byte header")) {
-            $0.header.fileSizeBytes = 63
-        },
-        HostileImage(2, "64 bytes", .refused("does not fit in the file of 64 bytes")) {
-            $0.header.fileSizeBytes = 64
-        },
-    ] + ([0, 0x5145_4400, 0x0144_4551, 0x0044_4552, 0xfb49_4651] as [UInt32]).map { magic in
-        HostileImage(3, "magic 0x\(String(magic, radix: 16))", .refused("does not start with the QED magic bytes")) {
-            $0.header.magic = magic
+    static let file: [HostileImage] =
+        [
+            HostileImage(1, "an empty file", .refused("the file does not start with the QED magic bytes")) {
+                $0.header.fileSizeBytes = 0
+            },
+            HostileImage(2, "4 bytes", .refused("the file ends after 4 bytes, inside its 64-byte header")) {
+                $0.header.fileSizeBytes = 4
+            },
+            HostileImage(2, "63 bytes", .refused("the file ends after 63 bytes, inside its 64-byte header")) {
+                $0.header.fileSizeBytes = 63
+            },
+            HostileImage(2, "64 bytes", .refused("does not fit in the file of 64 bytes")) {
+                $0.header.fileSizeBytes = 64
+            },
+        ]
+        + ([0, 0x5145_4400, 0x0144_4551, 0x0044_4552, 0xfb49_4651] as [UInt32]).map { magic in
+            HostileImage(3, "magic 0x\(String(magic, radix: 16))", .refused("does not start with the QED magic bytes"))
+            {
+                $0.header.magic = magic
+            }
         }
-    }
 
     static let geometry: [HostileImage] =
         ([0, 2048, 5000, 1 << 27, 0xffff_ffff] as [UInt32]).map { bytes in
@@ -39,8 +42,8 @@ enum HeaderRows {
                 $0 = .empty(clusterSize: 65536, tableSize: 1)
                 $0.header.imageSize = 4 << 30
             },
-            // The format allows tables of 1 GiB. Ours end at 16 MiB, which every geometry that QEMU opens keeps, so that
-            // what a small file can make us read is bounded.
+            // The format allows tables of 1 GiB. Ours end at 16 MiB, which every geometry that QEMU opens keeps, so
+            // that what a small file can make us read is bounded.
             HostileImage(7, "an L1 table of 1 GiB", .refused("has tables of 1073741824 bytes, and this version")) {
                 $0 = .empty(clusterSize: 1 << 26, tableSize: 16, imageSize: 0)
             },
@@ -71,7 +74,9 @@ enum HeaderRows {
             }
         }
         + ([2, 65535, 65536, 0xffff_ffff] as [UInt32]).map { clusters in
-            HostileImage(11, "a header area of \(clusters) clusters over the L1 table", .refused("inside the header area")) {
+            HostileImage(
+                11, "a header area of \(clusters) clusters over the L1 table", .refused("inside the header area")
+            ) {
                 $0.header.headerSize = clusters
             }
         } + [
@@ -125,10 +130,12 @@ enum HeaderRows {
 
     static let imageSize: [HostileImage] =
         ([1, 511, 513, .max] as [UInt64]).map { bytes in
-            HostileImage(19, "an image of \(bytes) bytes", .refused("is \(bytes) bytes, but must be a multiple of 512")) {
+            HostileImage(19, "an image of \(bytes) bytes", .refused("is \(bytes) bytes, but must be a multiple of 512"))
+            {
                 $0.header.imageSize = bytes
             }
-        } + [(20, (1 << 63) - 512), (21, 1 << 63), (22, 0 &- 512)].map { row, bytes in
+        }
+        + [(20, (1 << 63) - 512), (21, 1 << 63), (22, 0 &- 512)].map { row, bytes in
             HostileImage(row, "an image of \(bytes) bytes", .refused("allow 9223372035781033984 at most")) {
                 $0 = .empty(clusterSize: 1 << 21, tableSize: 8, imageSize: bytes)
             }
@@ -146,7 +153,9 @@ enum HeaderRows {
 
     static let features: [HostileImage] =
         ([3, 32, 63] as [UInt64]).map { bit in
-            HostileImage(25, "feature bit \(bit)", .refused("(bits 0x\(String(UInt64(1) << bit, radix: 16)) at byte 16)")) {
+            HostileImage(
+                25, "feature bit \(bit)", .refused("(bits 0x\(String(UInt64(1) << bit, radix: 16)) at byte 16)")
+            ) {
                 $0.header.features = 1 << bit | 2
             }
         } + [

@@ -18,7 +18,8 @@ import Testing
     @Test("row 6: what QEMU cannot open is said, and not made unasked")
     func tablesOfOneCluster() throws {
         try ImageBuilder.empty(clusterSize: 65536, tableSize: 1).write(to: path)
-        #expect(try ours("info", "image.qed").output.contains("note: QEMU cannot open images with tables of one cluster"))
+        #expect(
+            try ours("info", "image.qed").output.contains("note: QEMU cannot open images with tables of one cluster"))
         expectRefusal(try ours("create", "--table-size", "1", "new.qed", "1G"), 64, "QEMU cannot open")
         #expect(try directory.contents().keys.sorted() == ["image.qed"])
     }
@@ -51,14 +52,17 @@ import Testing
         #expect(try ImageEditor(path).word(at: 24) == 1 << 40 | 1)
         let before = try readFile(path)
         expectRefusal(
-            try ours("rebase", "-u", "-b", "base", "-F", "raw", "image.qed"), 64, "has data of another program in its header")
+            try ours("rebase", "-u", "-b", "base", "-F", "raw", "image.qed"), 64,
+            "has data of another program in its header")
         #expect(try readFile(path) == before)
     }
 
-    @Test("row 27: autoclear bits stay while the image is read", arguments: [
-        ["info", "image.qed"], ["io", "image.qed", "read 0 1M"], ["check", "image.qed"], ["map", "image.qed"],
-        ["convert", "image.qed", "copy.raw"], ["bench", "-c", "1", "image.qed"],
-    ])
+    @Test(
+        "row 27: autoclear bits stay while the image is read",
+        arguments: [
+            ["info", "image.qed"], ["io", "image.qed", "read 0 1M"], ["check", "image.qed"], ["map", "image.qed"],
+            ["convert", "image.qed", "copy.raw"], ["bench", "-c", "1", "image.qed"],
+        ])
     func autoclearBitsStay(arguments: [String]) throws {
         var image = ImageBuilder.specimen()
         image.header.autoclearFeatures = 1 << 63 | 5
@@ -68,11 +72,13 @@ import Testing
         #expect(try readFile(path) == before)
     }
 
-    @Test("row 27: autoclear bits go before the image is written", arguments: [
-        ["io", "image.qed", "flush"], ["io", "image.qed", "write 0 4k"], ["resize", "image.qed", "+1G"],
-        ["compact", "image.qed"], ["rebase", "-u", "-b", "x", "-F", "raw", "image.qed"],
-        ["bench", "-w", "-c", "1", "image.qed"],
-    ])
+    @Test(
+        "row 27: autoclear bits go before the image is written",
+        arguments: [
+            ["io", "image.qed", "flush"], ["io", "image.qed", "write 0 4k"], ["resize", "image.qed", "+1G"],
+            ["compact", "image.qed"], ["rebase", "-u", "-b", "x", "-F", "raw", "image.qed"],
+            ["bench", "-w", "-c", "1", "image.qed"],
+        ])
     func autoclearBitsGo(arguments: [String]) throws {
         var image = ImageBuilder.specimen()
         image.header.autoclearFeatures = 1 << 63 | 5
@@ -81,11 +87,13 @@ import Testing
         #expect(try ImageEditor(path).word(at: 32) == 0)
     }
 
-    @Test("row 29: what else is in the header area stays", arguments: [
-        ["io", "image.qed", "write 0 4k", "write 2G 4k", "flush"], ["resize", "image.qed", "+1G"],
-        ["check", "-r", "all", "image.qed"], ["compact", "image.qed"],
-        ["rebase", "-u", "-b", "base", "-F", "raw", "image.qed"],
-    ])
+    @Test(
+        "row 29: what else is in the header area stays",
+        arguments: [
+            ["io", "image.qed", "write 0 4k", "write 2G 4k", "flush"], ["resize", "image.qed", "+1G"],
+            ["check", "-r", "all", "image.qed"], ["compact", "image.qed"],
+            ["rebase", "-u", "-b", "base", "-F", "raw", "image.qed"],
+        ])
     func foreignBytesStay(arguments: [String]) throws {
         var image = ImageBuilder.specimen()
         // NEED_CHECK, so that the header is written at least twice.

@@ -50,7 +50,8 @@ import Testing
         }
         for offset in expected.failingReads {
             expectRefusal(
-                try ours("io", "image.qed", "read \(offset) 64k"), 1, "read at offset \(offset) failed: Input/output error")
+                try ours("io", "image.qed", "read \(offset) 64k"), 1,
+                "read at offset \(offset) failed: Input/output error")
             // Together with what lies before it.
             if offset >= 65536 { #expect(try ours("io", "image.qed", "read \(offset - 65536) 128k").status == 1) }
         }
@@ -75,7 +76,8 @@ import Testing
         expectSuccess(result)
         let untouched = expected.reads.filter { !expected.writes.contains($0.key) }
         expectSuccess(
-            try ours(["io", "image.qed"] + expected.writes.map { "read -P 77 \($0) 4k" } + reads(untouched) + ["length"]))
+            try ours(
+                ["io", "image.qed"] + expected.writes.map { "read -P 77 \($0) 4k" } + reads(untouched) + ["length"]))
         #expect(try verdict(try ours("check", "--output", "json", "image.qed")).corruptions == 0)
         guard expected.isReadByQEMU else { return }
         #expect(try qemuVerdict().corruptions == 0)

@@ -45,7 +45,9 @@ import Testing
     }
 
     /// It divides the file's length by (cluster size - 1).
-    @Test("leaks that are none: one for each (cluster size - 1) clusters", arguments: [4000, 4096, 8192, 10_000] as [UInt64])
+    @Test(
+        "leaks that are none: one for each (cluster size - 1) clusters",
+        arguments: [4000, 4096, 8192, 10_000] as [UInt64])
     func falseLeaks(dataClusters: UInt64) throws {
         let cluster: UInt64 = 4096
         var image = ImageBuilder.empty(clusterSize: 4096, tableSize: 16)

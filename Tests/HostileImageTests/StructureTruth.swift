@@ -3,8 +3,8 @@ import TestSupport
 
 /// What is wrong with an image, found the plain way: with none of the code under test, and none of QEMU's.
 ///
-/// Clusters are claimed in the order of the tables; whoever comes second counts. A table any cluster of which was claimed
-/// before is not looked into.
+/// Clusters are claimed in the order of the tables; whoever comes second counts. A table any cluster of which was
+/// claimed before is not looked into.
 struct StructureTruth: Equatable {
     var corruptions: UInt64 = 0
     var leaks: UInt64 = 0
@@ -31,7 +31,8 @@ struct StructureTruth: Equatable {
         /// Nil: the entry cannot be right.
         func first(_ value: UInt64, clusters count: UInt64) -> UInt64? {
             let first = value / cluster
-            guard value % cluster == 0, first >= headerClusters, first < fileClusters, count <= fileClusters - first else {
+            guard value % cluster == 0, first >= headerClusters, first < fileClusters, count <= fileClusters - first
+            else {
                 return nil
             }
             return first

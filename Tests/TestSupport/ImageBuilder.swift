@@ -60,7 +60,8 @@ public struct ImageBuilder: Sendable {
 }
 
 extension ImageBuilder {
-    /// A sound image with something of everything, small enough to be looked at. Clusters of 64 KiB, tables of two, 3 GiB:
+    /// A sound image with something of everything, small enough to be looked at. Clusters of 64 KiB, tables of two,
+    /// 3 GiB:
     ///
     ///     cluster  0      header
     ///              1-2    L1 table

@@ -16,8 +16,8 @@ public enum QedUblkProgram {
     /// All that a run may take of memory: ordinary work fits into half of it.
     public static let addressSpaceBytes = 256 << 20
 
-    /// Runs it with bounds, whatever an image makes of it: so much address space, a minute of processor time, and an end
-    /// if it waits for ever. A run that goes beyond them ends with a signal.
+    /// Runs it with bounds, whatever an image makes of it: so much address space, a minute of processor time, and an
+    /// end if it waits for ever. A run that goes beyond them ends with a signal.
     public static func runBounded(
         _ arguments: [String], in directory: TemporaryDirectory
     ) throws -> CommandResult {

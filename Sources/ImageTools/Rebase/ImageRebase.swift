@@ -60,7 +60,8 @@ public struct ImageRebase: Sendable {
         if ImageFile.Identity(ofFileAt: newPath) == image.file.identity {
             throw .refused(path: path, reason: "cannot be its own backing file")
         }
-        let disk = try Disk(path: newPath, format: backing.format == .raw ? .raw : .qed, isReadOnly: true, policy: policy)
+        let disk = try Disk(
+            path: newPath, format: backing.format == .raw ? .raw : .qed, isReadOnly: true, policy: policy)
         guard !disk.identities.contains(image.file.identity) else {
             throw .chain(.loop(path: path, repeated: newPath))
         }
