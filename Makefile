@@ -1,7 +1,7 @@
 # The verbs of the repository. Each installs the Debian packages it needs that are missing.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build bench bench-cost bench-tools test check damage sim vm vm-shell vm-self-test demo install-dependencies clean clean-vm
+.PHONY: help build bench bench-cost bench-tools test check damage fuzz sim vm vm-shell vm-self-test demo install-dependencies clean clean-vm
 
 # The kernel of vm-shell, and what vm runs: make vm KERNEL=7 SCENARIO=name
 KERNEL ?=
@@ -18,6 +18,9 @@ test: ## all tests: unit tests, then real devices in virtual machines with two k
 
 check: ## compile and run the unit tests only
 	scripts/swift-test
+
+fuzz: ## fuzz what reads images, with the address sanitizer; SECONDS_EACH=60, TARGET=repair, CANARY=1 plants faults
+	scripts/fuzz $(if $(CANARY),--canary,--seconds $(or $(SECONDS_EACH),60) $(if $(TARGET),--target $(TARGET)))
 
 damage: ## check and repair damaged images beside QEMU; IMAGES=10000, SEED=1
 	QED_DAMAGE_IMAGES=$(or $(IMAGES),10000) QED_DAMAGE_SEED=$(or $(SEED),1) scripts/swift-test -c release \
@@ -60,7 +63,7 @@ install-dependencies: ## install the Debian packages to build and test with
 	scripts/install-dependencies build test
 
 clean: ## remove what was built; the virtual machine's kernels stay
-	rm -rf .build .build-tests .build-tsan
+	rm -rf .build .build-tests .build-tsan .build-fuzz .build-fuzz-canary .build-sabotage
 
 clean-vm: ## remove the kernels and roots kept for the virtual machine
 	rm -rf "$${QED_UBLK_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/qed-ublk}/vm"
