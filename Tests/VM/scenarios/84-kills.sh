@@ -1,7 +1,7 @@
 # Servers are killed by kill -9 at random moments, many in a row, and their device is recovered each time: under fio, which
 # finds every block again that it writes, on an overlay; and under a mounted ext4 and xfs. Who uses the device notices nothing
 # but a pause. Now and then the next server is killed too, while it takes over.
-# COUNT kills under fio, and a quarter as many under each file system; with DURATION, in seconds, instead one kill in about
+# COUNT kills under fio, and a sixth as many under each file system; with DURATION, in seconds, instead one kill in about
 # every minute under fio, on four queues. SEED chooses the moments.
 # vm: --cpus 4 --file Tests/VM/scenarios/devices.bash --file Tests/VM/scenarios/fio-verify.bash
 source lib.sh
@@ -56,7 +56,7 @@ report() {
 fio_until_enough() {
     local turn
     for ((turn = 1; turn == 1 || ! $(find . -name enough | wc -l); turn++)); do
-        if ! FIO_SEED=$((${SEED:-1} * 1000 + turn)) run_fio "$device" 512 || grep -q 'err=[^ 0]' fio.log; then
+        if ! FIO_SEED=$((${SEED:-1} * 1000 + turn)) run_fio "$device" 512 || grep -qE 'err= *[1-9]' fio.log; then
             cp fio.log failed
             return
         fi
@@ -96,7 +96,7 @@ fi
 
 COUNT=${COUNT:-20}
 step "$COUNT kills under fio verify, on an overlay with two queues"
-kills_under_fio 2 "$COUNT" 10 900
+kills_under_fio 2 "$COUNT" 5 600
 
 # Copies the modules again and again, until the file `enough` is there; a copy is compared before it is replaced.
 copy_until_enough() {
@@ -111,7 +111,7 @@ copy_until_enough() {
 }
 
 for filesystem in ext4 xfs; do
-    kills=$(((COUNT + 3) / 4))
+    kills=$(((COUNT + 5) / 6))
     step "$kills kills under a mounted $filesystem that is being written to"
     rm -f image.qed enough
     qed-ublk create image.qed 512M
@@ -120,7 +120,7 @@ for filesystem in ext4 xfs; do
     mount "$device" /mnt
     copy_until_enough &
     writer=$!
-    for ((kill = 0; kill < kills; kill++)); do strike 10 900; done
+    for ((kill = 0; kill < kills; kill++)); do strike 5 900; done
     touch enough
     wait "$writer"
     [[ ! -e failed ]] || fail "the writer met an error, or other data than it wrote"

@@ -113,11 +113,31 @@ for how in kill term del; do
     fails_with 'Input/output error' dd if=/dev/zero of="$device" bs=64k count=1 oflag=direct
     expect_blocks 1 $((1 << 20)) $((1 << 20))
     server=$(server_of 0)
-    status=0
     case $how in
-        kill) kill -KILL "$server" && wait_until 60 process_is_gone "$server" && qed-ublk recover 0 ;;
-        term) sleep 100 <"$device" & user=$!; kill -TERM "$server" && wait_until 60 process_is_gone "$server"; cat /run/qed-ublk/ublk0.log; qed-ublk list; qed-ublk recover 0; kill $user ;;
-        del) qed-ublk del 0 || status=$?; echo "del: $status"; qed-ublk list; qed-ublk add image.qed ;;
+        kill)
+            kill -KILL "$server"
+            wait_until 60 process_is_gone "$server"
+            expect_output '^/dev/ublkb0$' qed-ublk recover 0
+            ;;
+        term)
+            # In use, so it waits; its server says that it could not leave the image as it should be.
+            sleep 1000 <"$device" &
+            user=$!
+            kill -TERM "$server"
+            wait_until 60 process_is_gone "$server"
+            grep -q 'the last writes did not reach the disk' /run/qed-ublk/ublk0.log || fail "the log does not say it"
+            expect_output '^/dev/ublkb0 +waiting ' qed-ublk list
+            expect_output '^/dev/ublkb0$' qed-ublk recover 0
+            kill "$user"
+            wait "$user" || true
+            ;;
+        del)
+            expect_refusal 1 'the last writes did not reach the disk \(Input/output error\); the image will be checked' \
+                qed-ublk del 0
+            # The device is gone all the same.
+            expect_equal "what list shows" '[]' "$(qed-ublk list --json)"
+            expect_output '^/dev/ublkb0$' qed-ublk add image.qed
+            ;;
     esac
     flush
     write_blocks $value 0 $((1 << 20))
