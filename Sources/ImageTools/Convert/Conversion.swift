@@ -104,7 +104,10 @@ public struct Conversion: Sendable {
     private func verify(_ source: Disk, _ path: String, shownAs shown: String) throws(ImageToolError) {
         let copy = try Disk(path: path, shownAs: shown, format: targetFormat, isReadOnly: true, policy: policy)
         copy.dropFromPageCache()
-        if case .contentDiffers(let deviceOffset, _) = try DiskComparison(source, copy, isStrict: false).run() {
+        // A target that was there may be longer, and keeps what it has there.
+        if case .contentDiffers(let deviceOffset, _) = try DiskComparison(source, copy, isStrict: false).run(),
+            deviceOffset < source.sizeBytes
+        {
             throw .verificationFailed(path: shown, deviceOffset: deviceOffset)
         }
         try copy.close()
