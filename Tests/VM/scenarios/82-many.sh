@@ -9,11 +9,14 @@ cd /data
 # The kernel's open files, processes, and MiB of memory in use but for the page cache.
 open_files() { cut -f 1 /proc/sys/fs/file-nr; }
 processes() { find /proc -maxdepth 1 -name '[0-9]*' | wc -l; }
-memory_used() { awk '/^(MemTotal|MemFree|Cached|Buffers|SReclaimable):/ { m[$1] = $2 }
-    END { print int((m["MemTotal:"] - m["MemFree:"] - m["Cached:"] - m["Buffers:"] - m["SReclaimable:"]) / 1024) }' /proc/meminfo; }
+memory_used() {
+    awk '$1 == "MemTotal:" { used += $2 } /^(MemFree|Cached|Buffers|SReclaimable):/ { used -= $2 }
+        END { print int(used / 1024) }' /proc/meminfo
+}
 remember() { files_before=$(open_files) processes_before=$(processes) memory_before=$(memory_used); }
 nothing_is_left() {
-    (($(open_files) < files_before + 100 && $(processes) < processes_before + 10 && $(memory_used) < memory_before + 48))
+    (($(open_files) < files_before + 100 && $(processes) < processes_before + 10)) &&
+        (($(memory_used) < memory_before + 48))
 }
 expect_nothing_left() {
     expect_no_devices
@@ -62,8 +65,8 @@ if ((DEVICES)); then
     expect_equal "what list shows" "$DEVICES live" "$(states)"
     each write
     each verify
-    echo "          memory $memory_before -> $(memory_used) MiB, of which servers: $(ps -o rss= -C qed-ublk | awk '{ sum += $1 }
-        END { print int(sum / 1024) }') MiB"
+    echo "          memory $memory_before -> $(memory_used) MiB, of which the servers have" \
+        "$(ps -o rss= -C qed-ublk | awk '{ sum += $1 } END { print int(sum / 1024) }') MiB"
 
     step "all servers are killed, and all devices recovered"
     mapfile -t servers < <(qed-ublk list --json | jq -r '.[].pid')

@@ -1,8 +1,8 @@
-# Servers are killed by kill -9 at random moments, many in a row, and their device is recovered each time: under fio, which
-# finds every block again that it writes, on an overlay; and under a mounted ext4 and xfs. Who uses the device notices nothing
-# but a pause. Now and then the next server is killed too, while it takes over.
-# COUNT kills under fio, and a sixth as many under each file system; with DURATION, in seconds, instead one kill in about
-# every minute under fio, on four queues. SEED chooses the moments.
+# Servers are killed by kill -9 at random moments, many in a row, and their device is recovered each time: under fio,
+# which finds every block again that it writes, on an overlay; and under a mounted ext4 and xfs. Who uses the device
+# notices nothing but a pause. Now and then the next server is killed too, while it takes over.
+# COUNT kills under fio, and a sixth as many under each file system; with DURATION, in seconds, instead one kill in
+# about every minute under fio, on four queues. SEED chooses the moments.
 # vm: --cpus 4 --file Tests/VM/scenarios/devices.bash --file Tests/VM/scenarios/fio-verify.bash
 source lib.sh
 source devices.bash
@@ -64,7 +64,8 @@ fio_until_enough() {
     echo "$turn" >turns
 }
 
-# kills_under_fio QUEUES KILLS MILLISECONDS MILLISECONDS: on an overlay over a full base; each kill after a time between the two.
+# kills_under_fio QUEUES KILLS MILLISECONDS MILLISECONDS: on an overlay over a base with data; each kill after a time
+# between the two.
 kills_under_fio() {
     local kill writer
     rm -f image.qed base.raw enough
@@ -103,10 +104,11 @@ copy_until_enough() {
     local turn copy
     for ((turn = 1; turn <= 3 || ! $(find . -name enough | wc -l); turn++)); do
         copy=/mnt/copy$((turn % 3))
-        if [[ -e $copy ]]; then diff -rq /usr/lib/modules "$copy" && rm -r "$copy"; fi && cp -a /usr/lib/modules "$copy" || {
+        if [[ -e $copy ]] && ! { diff -rq /usr/lib/modules "$copy" && rm -r "$copy"; } ||
+            ! cp -a /usr/lib/modules "$copy"; then
             touch failed
             return
-        }
+        fi
     done
 }
 
@@ -129,7 +131,9 @@ for filesystem in ext4 xfs; do
     echo 3 >/proc/sys/vm/drop_caches
     for copy in 0 1 2; do expect_status 0 diff -rq /usr/lib/modules "/mnt/copy$copy"; done
     umount /mnt
-    if [[ $filesystem == ext4 ]]; then expect_status 0 e2fsck -fn "$device"; else expect_status 0 xfs_repair -n "$device"; fi
+    if [[ $filesystem == ext4 ]]; then checker='e2fsck -fn'; else checker='xfs_repair -n'; fi
+    # shellcheck disable=SC2086
+    expect_status 0 $checker "$device"
     qed-ublk del 0
     expect_no_devices
     expect_undamaged image.qed

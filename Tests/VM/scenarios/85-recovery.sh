@@ -1,4 +1,5 @@
-# A server dies or leaves, and its device waits for the next one: what each command says and does then. 84-kills kills many.
+# A server dies or leaves, and its device waits for the next one: what each command says and does then. 84-kills kills
+# many.
 # vm: --file Tests/VM/scenarios/devices.bash
 source lib.sh
 source devices.bash

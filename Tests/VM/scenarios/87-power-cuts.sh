@@ -1,6 +1,7 @@
-# The power is cut at random moments while three programs write blocks to a device and flush, and a fourth writes files to an
-# ext4 on another. The disk below forgets what it was not told to flush. After each cut every block that a flush had covered
-# has the value it had then or a later one, every file that was synced is whole, and both images and the file system are sound.
+# The power is cut at random moments while three programs write blocks to a device and flush, and a fourth writes files
+# to an ext4 on another. The disk below forgets what it was not told to flush. After each cut every block that a flush
+# had covered has the value it had then or a later one, every file that was synced is whole, and both images and the
+# file system are sound.
 # COUNT cuts, after one that shows that the disk forgets; SEED chooses the moments and the blocks.
 # vm: --disk 1G --disk-format forgetful --file Tests/VM/scenarios/devices.bash
 source lib.sh
@@ -10,16 +11,18 @@ cd /data
 SEED=${SEED:-1} COUNT=${COUNT:-3}
 RANDOM=$((SEED * 1000 + VM_BOOT))
 
-# The blocks: 4 KiB at every 32 KiB, so that two share a cluster; the first half lies over data of a backing file. Each sector
-# of a block says the number of the write, the block and the sector, as "q12,345,6"; those of the backing file count up.
+# The blocks: 4 KiB at every 32 KiB, so that two share a cluster; the first half lies over data of a backing file. Each
+# sector of a block says the number of the write, the block and the sector, as "q12,345,6"; those of the backing file
+# count up.
 blocks=768 stride=32768 writers=3 writes=600
 base_sectors=$((blocks * stride / 2 / 512))
 
-# Writes what there is, in the order of its writes, as commands for xfs_io: a write to a random block; after some writes a flush
-# and then, in the other file, the number of the write, which is on the disk for notes when the command returns.
+# What a writer does, as commands for xfs_io: a write to a random block; after some writes a flush and then, in the other
+# file, the number of the write, which is on the disk for notes when the command returns.
 # plan WRITER FIRST: into commands, contents and, for the next boot, /notes/plan.
 plan() {
-    awk -v writer="$1" -v writers=$writers -v first="$2" -v seed=$RANDOM -v blocks=$blocks -v stride=$stride -v writes=$writes \
+    awk -v writer="$1" -v writers=$writers -v writes=$writes -v first="$2" \
+        -v seed=$RANDOM -v blocks=$blocks -v stride=$stride \
         -v commands="/tmp/commands.$1" -v contents="/tmp/contents.$1" 'BEGIN {
         srand(seed)
         group = 1
@@ -72,15 +75,18 @@ write_files() {
     mkdir "$folder"
     sync -f "$folder"
     for ((number = 1; ; number++)); do
-        { seq "$number" $((number + RANDOM % 20000)) && echo end; } | dd of="$folder/new" bs=64k iflag=fullblock conv=fsync status=none
+        { seq "$number" $((number + RANDOM % 20000)) && echo end; } |
+            dd of="$folder/new" bs=64k iflag=fullblock conv=fsync status=none
         mv "$folder/new" "$folder/$number"
         sync "$folder"
-        printf '%-4095s\n' "q$number," | dd of=/notes/note.files bs=4k count=1 iflag=fullblock oflag=direct conv=notrunc status=none
+        printf '%-4095s\n' "q$number," |
+            dd of=/notes/note.files bs=4k count=1 iflag=fullblock oflag=direct conv=notrunc status=none
     done
 }
 
-# What each sector of the device holds, checked against what each block must hold at least (/notes/floor and what the writers
-# had noted) and what they were about to write. What is found is what the blocks must hold from now on: it was on the disk.
+# What each sector of the device holds, checked against what each block must hold at least (/notes/floor and what the
+# writers had noted) and what they were about to write. What is found is what the blocks must hold from now on: it was on
+# the disk.
 check_blocks() {
     local writer
     for ((writer = 0; writer < writers; writer++)); do
@@ -88,8 +94,10 @@ check_blocks() {
     done | cat /notes/floor - >/tmp/floors
     cat /notes/plan.[0-9] >/tmp/plans
     dd if="$1" of=/tmp/device bs=1M iflag=direct status=none
-    LC_ALL=C grep -aboE 'q[0-9]+,[0-9]+,[0-9]+|base[0-9]+' /tmp/device | sed 's/:base/:base /' | tr ':q,' '   ' >/tmp/sectors
-    awk -v blocks=$blocks -v stride=$stride -v base_sectors=$base_sectors -v bytes="$(tr -d '\0' </tmp/device | wc -c)" '
+    LC_ALL=C grep -aboE 'q[0-9]+,[0-9]+,[0-9]+|base[0-9]+' /tmp/device |
+        sed 's/:base/:base /' | tr ':q,' '   ' >/tmp/sectors
+    awk -v blocks=$blocks -v stride=$stride -v base_sectors=$base_sectors \
+        -v bytes="$(tr -d '\0' </tmp/device | wc -c)" '
         function complain(text) { if (bad++ < 20) print text }
         FILENAME == "/tmp/floors" { if ($2 > floor[$1]) floor[$1] = $2; next }
         FILENAME == "/tmp/plans" { planned[$1 "," $2]; next }
@@ -105,7 +113,7 @@ check_blocks() {
             if (number < floor[block]) complain("block " block " has write " number ", not " floor[block])
             if (number > floor[block]) {
                 later++
-                if (!((number "," block) in planned)) complain("block " block " has write " number ", of which nobody knows")
+                if (!((number "," block) in planned)) complain("block " block " has write " number ", which is not its")
             }
             if (!found[block]++ || number < least[block]) least[block] = number
             if ($1 < base_sectors * 512) below++
@@ -113,10 +121,10 @@ check_blocks() {
         END {
             for (block = 0; block < blocks; block++) {
                 if (floor[block]) covered++
-                if (floor[block] && found[block] != 8) complain("block " block " has " found[block] + 0 " of its 8 sectors")
+                if (floor[block] && found[block] != 8) complain("block " block " has " found[block] + 0 " sectors")
                 print block, found[block] == 8 ? least[block] : 0 >"/tmp/found"
             }
-            if (below != base_sectors) complain(below " sectors of " base_sectors " in front, where the backing file is")
+            if (below != base_sectors) complain(below " of " base_sectors " sectors over the backing file")
             if (bytes != sectors * 512) complain(bytes " bytes that are not zero in " sectors " sectors")
             printf "          %d blocks had been flushed; %d sectors have a later value\n", covered, later
             exit bad > 0
@@ -129,8 +137,10 @@ check_files() {
     local number count
     count=$(noted /notes/note.files)
     for ((number = 1; number <= count; number++)); do
-        awk -v line="$number" '$1 == "end" { ended = 1; next } ended || $1 != line++ { exit 1 } END { if (!ended) exit 1 }' \
-            "$1/$number" || fail "the file $number, which had been synced, is not whole"
+        awk -v line="$number" '
+            $1 == "end" { ended = 1; next }
+            ended || $1 != line++ { exit 1 }
+            END { if (!ended) exit 1 }' "$1/$number" || fail "the file $number, which had been synced, is not whole"
     done
     echo "          $count files had been synced"
 }

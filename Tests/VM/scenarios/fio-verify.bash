@@ -1,8 +1,9 @@
 # Sourced by the scenarios that have fio write blocks with checksums in them and find every one again.
 # shellcheck shell=bash
 
-# run_fio FILE SMALLEST_BLOCK [OPTION]...: three kinds of load side by side, each on its own 64 MiB. With --verify_only=1 it
-# writes nothing and looks for what the same call wrote before. Other values of FIO_SEED are other blocks.
+# run_fio FILE SMALLEST_BLOCK [OPTION]...: three kinds of load side by side, each on its own 64 MiB. With
+# --verify_only=1 it writes nothing and looks for what the same call wrote before. Other values of FIO_SEED are other
+# blocks.
 run_fio() {
     local file=$1 smallest=$2
     shift 2
