@@ -19,6 +19,8 @@ struct GuestWork {
     /// What may be in the sectors that were touched; all others are as they were.
     private var expected: [UInt64: [Content]] = [:]
     private var touched: [Range<UInt64>] = []
+    /// The middles of long ranges of sectors, which were zeroed and are not remembered one by one.
+    private var zeroedMiddles: [Range<UInt64>] = []
     private var batch: [(request: BlockRequest, tag: UInt64)] = []
     private var time: UInt64 = 1
     private var nextTag: UInt64 = 1
@@ -145,7 +147,7 @@ struct GuestWork {
         func set(_ sector: UInt64) {
             let new = content(sector - sectors.lowerBound)
             // A request that failed, and a discard, may have done its work or not.
-            let old = failed ? expected[sector] ?? [.base] : []
+            let old = failed ? contents(of: sector) : []
             expected[sector] = old.contains(new) ? old : old + [new]
         }
         if UInt64(sectors.count) <= 2 * GuestWork.notedSectors {
@@ -162,6 +164,7 @@ struct GuestWork {
         touched = touched.filter { $0.upperBound <= head.endIndex * 512 || $0.lowerBound >= tail.startIndex * 512 
             || sectors.lowerBound * 512 > $0.lowerBound || sectors.upperBound * 512 < $0.upperBound
             || ($0.lowerBound / 512..<$0.upperBound / 512).allSatisfy { expected[$0] != nil } }
+        zeroedMiddles.append(head.endIndex..<tail.startIndex)
         touched.append(head.startIndex * 512..<head.endIndex * 512)
         touched.append(tail.startIndex * 512..<tail.endIndex * 512)
     }
@@ -183,10 +186,14 @@ struct GuestWork {
         isExcused = true
     }
 
+    private func contents(of sector: UInt64) -> [Content] {
+        expected[sector] ?? (zeroedMiddles.contains { $0.contains(sector) } ? [.base, .zeros] : [.base])
+    }
+
     /// - Returns: nil where the sector cannot be read, as far as anybody knows.
     private func possible(_ sector: UInt64) -> [[UInt8]]? {
         var all: [[UInt8]] = []
-        for content in expected[sector] ?? [.base] {
+        for content in contents(of: sector) {
             switch content {
             case .zeros: all.append([UInt8](repeating: 0, count: 512))
             case .tag(let tag): all.append(ImageRecipe.tagged(GuestWork.content(tag), sectors: 1))
