@@ -2,26 +2,25 @@
 # or not, requests per second, microseconds of the server's processor time for a request.
 set -euo pipefail
 rounds=$1
+# Requests of each run: this many thousandths.
+scale=${2:-1000}
 mkdir -p /data/memory
 mount -t tmpfs -o size=400m none /data/memory
 
-# In hundredths of a second.
+# Of all threads of a process, in nanoseconds.
 processor_time() {
-    local fields
-    fields=$(<"/proc/$1/stat")
-    # shellcheck disable=SC2086
-    set -- ${fields##*) }
-    echo $((${12} + ${13}))
+    cat "/proc/$1/task"/*/schedstat | awk '{ sum += $1 } END { printf "%.0f\n", sum }'
 }
 
 measure() { # PLACE ZERO_COPY NAME REQUESTS FIO_OPTION...
     local place=$1 zero_copy=$2 name=$3 requests=$4 before after rate
     shift 4
+    requests=$((requests * scale / 1000))
     before=$(processor_time "$server")
     rate=$(fio --name=run --filename="$device" --ioengine=io_uring --direct=1 --size=256M --norandommap --randrepeat=1 \
         --number_ios="$requests" --output-format=json "$@" | jq '.jobs[0] | .read.iops + .write.iops')
     after=$(processor_time "$server")
-    echo "$place $name $zero_copy $rate $(((after - before) * 10000 * 100 / requests))e-2" | tee -a /results/runs
+    echo "$place $name $zero_copy $rate $(((after - before) / requests))e-3" | tee -a /results/runs
 }
 
 for place in memory disk; do

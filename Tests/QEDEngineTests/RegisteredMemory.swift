@@ -1,5 +1,6 @@
 import BlockStorage
 import Foundation
+import IOURing
 
 @testable import QEDEngine
 
