@@ -35,18 +35,32 @@ public struct IOVector {
     }
 }
 
-/// A place in a buffer that is registered with the queue's ring.
+/// A place in a buffer that is registered with the queue's ring; or none. One word, as every request carries it.
 @frozen
 public struct RegisteredBuffer: Equatable, Sendable {
-    public var index: UInt16
-    /// In the terms of the registration: of memory its address, of a block request's pages the byte in the request.
-    public var address: UInt64
+    @usableFromInline let word: UInt64
 
+    /// - Parameter address: in the terms of the registration, below 2^48: of memory its address, of a block request's pages
+    ///   the byte in the request.
     @inlinable @inline(__always)
     public init(index: UInt16, address: UInt64) {
-        self.index = index
-        self.address = address
+        word = UInt64(index) << 48 | address & 0xffff_ffff_ffff
     }
+
+    @inlinable @inline(__always)
+    init(word: UInt64) { self.word = word }
+
+    /// The index that it would have is beyond what a ring can hold.
+    @inlinable public static var none: RegisteredBuffer {
+        @inline(__always) get { RegisteredBuffer(word: .max) }
+    }
+
+    @inlinable @inline(__always) public var isNone: Bool { word == .max }
+    @inlinable @inline(__always) public var index: UInt16 { UInt16(truncatingIfNeeded: word >> 48) }
+    @inlinable @inline(__always) public var address: UInt64 { word & 0xffff_ffff_ffff }
+
+    @inlinable @inline(__always)
+    public func advanced(by byteCount: UInt64) -> RegisteredBuffer { RegisteredBuffer(word: word &+ byteCount) }
 }
 
 /// Moves bytes between a file and a registered buffer, whose pages may be out of reach for this process.

@@ -12,7 +12,7 @@ extension ServedDevice {
         let undo = UndoList()
         defer { undo.run() }
         // Before the image is opened, which writes to it.
-        if configuration.zeroCopy == .on { _ = try features(for: configuration, openControl()) }
+        if configuration.zeroCopy == .on { _ = try features(for: configuration, openControl(), takesPages: true) }
         let session = try ImageSession(configuration)
         undo.append { _ = try? session.close() }
         session.reportReplay(to: log)
@@ -20,7 +20,7 @@ extension ServedDevice {
 
         let control = try openControl()
         let info: UblkDeviceInfo
-        let wanted = try features(for: configuration, control)
+        let wanted = try features(for: configuration, control, takesPages: session.takesPages)
         do {
             info = try control.addDevice(
                 id: configuration.deviceID, queues: configuration.queues, queueDepth: configuration.queueDepth,
@@ -59,11 +59,11 @@ extension ServedDevice {
     }
 
     private static func features(
-        for configuration: ServerConfiguration, _ control: UblkControlDevice
+        for configuration: ServerConfiguration, _ control: UblkControlDevice, takesPages: Bool
     ) throws(ServerError) -> UblkFeatures {
         let offered: UblkFeatures?
         do { offered = try control.features() } catch { throw .control(error) }
-        return try configuration.features(offered: offered)
+        return try configuration.features(offered: offered, takesPages: takesPages)
     }
 
     private static func parameters(

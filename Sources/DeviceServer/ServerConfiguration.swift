@@ -29,14 +29,16 @@ public struct ServerConfiguration: Sendable {
 
     /// What the driver is asked for. Requests that were under way when a server died are sent to the next one again: they
     /// were not acknowledged, and what they ask for does not depend on how often it is done.
-    /// - Parameter offered: what the driver can do, where it can be asked.
-    func features(offered: UblkFeatures?) throws(ServerError) -> UblkFeatures {
+    /// - Parameters:
+    ///   - offered: what the driver can do, where it can be asked.
+    ///   - takesPages: whether the image's file takes the pages of requests as they are.
+    func features(offered: UblkFeatures?, takesPages: Bool) throws(ServerError) -> UblkFeatures {
         var features: UblkFeatures = isRecoverable ? [.ioctlEncoding, .userRecovery, .recoveryReissue] : .ioctlEncoding
         let isPossible = offered?.contains(.servesPages) == true
         switch zeroCopy {
         case .off: break
         case .auto:
-            if isPossible { features.insert(.servesPages) }
+            if isPossible && takesPages { features.insert(.servesPages) }
         case .on:
             guard isPossible else { throw .noZeroCopy }
             features.insert(.servesPages)
@@ -47,7 +49,7 @@ public struct ServerConfiguration: Sendable {
 
 /// Whether the data of requests stays in the kernel's pages on its way to and from the image, as far as that is possible.
 public enum ZeroCopyChoice: String, CaseIterable, Sendable {
-    /// Where the kernel can.
+    /// Where the kernel can, and it pays: the image's file is accessed past the page cache, which is a copy in itself.
     case auto
     case on
     case off

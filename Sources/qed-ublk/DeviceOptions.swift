@@ -25,7 +25,7 @@ struct DeviceOptions: ParsableArguments {
     @Option(
         help: """
             Whether data goes between the device's requests and the image without being copied: auto, on or off. Needs \
-            Linux 6.16; auto is on where the kernel can.
+            Linux 6.16. With auto it does where the kernel can and the image is accessed past the page cache.
             """)
     var zeroCopy = ZeroCopyChoice.auto
 

@@ -54,7 +54,7 @@ final class RegisteredMemory {
     }
 
     static func data(of request: BlockRequest) -> UnsafeMutableRawPointer? {
-        guard let registered = request.registered else { return request.buffer }
-        return UnsafeMutableRawPointer(bitPattern: UInt(registered.address))
+        if request.registered.isNone { return request.buffer }
+        return UnsafeMutableRawPointer(bitPattern: UInt(request.registered.address))
     }
 }

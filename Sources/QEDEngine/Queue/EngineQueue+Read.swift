@@ -26,7 +26,7 @@ extension EngineQueue {
             let buffer = request.buffer
         else { return false }
         slots[slot].isSlow = false
-        if request.registered != nil, !extents.hasZeros {
+        if !request.registered.isNone, !extents.hasZeros {
             submitRegistered(extents, slot: slot, isWrite: false)
         } else {
             let lent = borrowMemory(slot)

@@ -13,8 +13,7 @@ extension EngineQueue {
     func submitRegistered(
         _ slot: Int, isWrite: Bool, layer: Int, fileOffset: UInt64, byteCount: UInt32, from start: UInt64
     ) {
-        guard var buffer = slots[slot].request.registered else { preconditionFailure("no registered buffer") }
-        buffer.address &+= start
+        let buffer = slots[slot].request.registered.advanced(by: start)
         if isWrite { statistics.dataWrites &+= 1 } else { statistics.dataReads &+= 1 }
         statistics.registeredTransfers &+= 1
         layers[layer].storage.submit(
@@ -39,11 +38,11 @@ extension EngineQueue {
     /// - Returns: 0, or the negative errno that the request is to be answered with.
     func borrowMemory(_ slot: Int) -> Int32 {
         let request = slots[slot].request
-        guard request.registered != nil else { return 0 }
+        if request.registered.isNone { return 0 }
         guard let lendMemory else { preconditionFailure("a registered buffer, and nobody who lends memory for it") }
         statistics.borrowedRequests &+= 1
         let result = lendMemory(slot, request)
-        if result == 0 { slots[slot].request.registered = nil }
+        if result == 0 { slots[slot].request.registered = .none }
         return result
     }
 }

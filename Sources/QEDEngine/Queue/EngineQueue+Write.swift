@@ -32,7 +32,7 @@ extension EngineQueue {
         case .direct(request.end):
             guard let buffer = request.buffer else { return false }
             slots[slot].isSlow = false
-            if request.registered != nil {
+            if !request.registered.isNone {
                 submitRegistered(extents, slot: slot, isWrite: true)
             } else {
                 submit(extents, slot: slot, isWrite: true, buffer: buffer, bufferStart: request.deviceOffset)
@@ -66,7 +66,7 @@ extension EngineQueue {
         slots[slot].fill = fill
         slots[slot].outstanding = 1
         let byteCount = UInt32(truncatingIfNeeded: request.byteCount)
-        if request.registered != nil {
+        if !request.registered.isNone {
             submitRegistered(slot, isWrite: true, layer: 0, fileOffset: fill.fileOffset, byteCount: byteCount, from: 0)
             return true
         }

@@ -252,7 +252,7 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
         slots[slot].isSlow = false
         slots[slot].outstanding = 1
         let bytes = UInt32(truncatingIfNeeded: byteCount)
-        if slots[slot].request.registered != nil {
+        if !slots[slot].request.registered.isNone {
             submitRegistered(slot, isWrite: isWrite, layer: 0, fileOffset: entry &+ (offset & mask), byteCount: bytes, from: 0)
         } else if isWrite {
             statistics.dataWrites &+= 1

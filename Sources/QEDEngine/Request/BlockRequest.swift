@@ -17,9 +17,9 @@ public struct BlockRequest: @unchecked Sendable {
     ///
     /// SAFETY: of `byteCount` bytes, aligned as the image's storage asks; the queue that owns the tag owns the buffer.
     public var buffer: UnsafeMutableRawPointer?
-    /// Where the data is instead, from the request's first byte on. `buffer` is then what the engine borrows for a request
+    /// Where the data is instead, from the request's first byte on, or none. `buffer` is then what the engine borrows for a request
     /// whose data it needs in memory (`EngineQueue.borrowMemory`).
-    public var registered: RegisteredBuffer?
+    public var registered: RegisteredBuffer
     /// The data must survive a power cut before the request finishes (FUA).
     public var forcesUnitAccess: Bool
     /// Write zeroes only: keep the space reserved (NOUNMAP).
@@ -27,7 +27,7 @@ public struct BlockRequest: @unchecked Sendable {
 
     public init(
         _ operation: BlockOperation, deviceOffset: UInt64 = 0, byteCount: UInt64 = 0,
-        buffer: UnsafeMutableRawPointer? = nil, registered: RegisteredBuffer? = nil, forcesUnitAccess: Bool = false,
+        buffer: UnsafeMutableRawPointer? = nil, registered: RegisteredBuffer = .none, forcesUnitAccess: Bool = false,
         keepsSpace: Bool = false
     ) {
         self.operation = operation

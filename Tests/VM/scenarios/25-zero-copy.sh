@@ -32,8 +32,8 @@ copies() {
 
 step "a plain image: requests of all sizes, on four queues"
 qed-ublk create image.qed 256M
-qed-ublk add --zero-copy on -q 4 image.qed
-expect_equal "what list says" true "$(zero_copy)"
+qed-ublk add -q 4 image.qed
+expect_equal "what list says without the option" true "$(zero_copy)"
 verify --rw=randwrite --bsrange=4k-256k --blockalign=4k --iodepth=32 --fsync=64 --io_size=24M
 block=$(blockdev --getss /dev/ublkb0)
 verify --offset=64M --rw=randrw --rwmixwrite=70 --bssplit="$block/40:4k/40:16k/20" --blockalign="$block" --iodepth=8 --io_size=2M
@@ -100,6 +100,9 @@ rm image.qed device.raw
 step "a file system, on an image in a tmpfs"
 mkdir memory && mount -t tmpfs none memory
 qed-ublk create memory/image.qed 192M
+qed-ublk add memory/image.qed
+expect_equal "what list says without the option" false "$(zero_copy)"
+qed-ublk del 0
 qed-ublk add --zero-copy on -q 2 memory/image.qed
 expect_status 0 mkfs.ext4 -q /dev/ublkb0
 mount -o discard /dev/ublkb0 /mnt
