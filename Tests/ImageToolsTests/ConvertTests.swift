@@ -36,7 +36,9 @@ import Testing
         // Zeros that were written to the source take no cluster.
         #expect(try ImageEditor(image).fileSizeBytes < 14 << 20)
         let back = scratch.path("b.raw")
-        try Conversion(source: image, sourceFormat: .qed, target: back, targetFormat: .raw).run()
+        var conversionBack = Conversion(source: image, sourceFormat: .qed, target: back, targetFormat: .raw)
+        conversionBack.verifies = true
+        try conversionBack.run()
         #expect(try Data(contentsOf: URL(fileURLWithPath: back)) == content)
     }
 
