@@ -1,5 +1,5 @@
-# What bench/zero-copy.sh runs in its virtual machine. Each line of /results/runs: where the image is, the work, zero copy
-# or not, requests per second, microseconds of the server's processor time for a request.
+# What bench/zero-copy.sh runs in its virtual machine. Each line of /results/runs: where the image is, the work, zero
+# copy or not, requests per second, microseconds of the server's processor time for a request.
 set -euo pipefail
 rounds=$1
 # Requests of each run: this many thousandths.

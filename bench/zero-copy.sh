@@ -4,8 +4,8 @@
 #
 # usage: bench/zero-copy.sh [ROUNDS [THOUSANDTHS [OPTION OF Tests/VM/vm run]...]] >results
 #
-# With --instruction-clock time is counted in instructions, and whatever else the machine does has no influence; a tenth of
-# the requests (100) is enough then.
+# With --instruction-clock time is counted in instructions, and whatever else the machine does has no influence; a tenth
+# of the requests (100) is enough then.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 rounds=${1:-3}
@@ -14,6 +14,6 @@ shift $(($# < 2 ? $# : 2))
 [[ -x .build/qed-ublk ]] || { echo "zero-copy.sh: there is no .build/qed-ublk; run make build" >&2 && exit 1; }
 results=$(mktemp -d)
 trap 'rm -r "$results"' EXIT
-Tests/VM/vm run --kernel 7 --timeout 3000 --allow-kernel-warnings --file .build/qed-ublk --results "$results" "$@" bench/zero-copy-guest.sh \
-    "$rounds" "$scale" >&2
+Tests/VM/vm run --kernel 7 --timeout 3000 --allow-kernel-warnings --file .build/qed-ublk --results "$results" "$@" \
+    bench/zero-copy-guest.sh "$rounds" "$scale" >&2
 bench/zero-copy.py "$results/runs"

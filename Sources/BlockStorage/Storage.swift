@@ -40,8 +40,8 @@ public struct IOVector {
 public struct RegisteredBuffer: Equatable, Sendable {
     @usableFromInline let word: UInt64
 
-    /// - Parameter address: in the terms of the registration, below 2^48: of memory its address, of a block request's pages
-    ///   the byte in the request.
+    /// - Parameter address: in the terms of the registration, below 2^48: of memory its address, of a block request's
+    ///   pages the byte in the request.
     @inlinable @inline(__always)
     public init(index: UInt16, address: UInt64) {
         word = UInt64(index) << 48 | address & 0xffff_ffff_ffff
@@ -92,7 +92,8 @@ public protocol Storage: Sendable {
     /// The completion carries `token` and a result as documented at the operation, or a negative errno.
     func submit(_ operation: StorageOperation, token: CompletionToken)
 
-    /// Starts a transfer with a registered buffer, as `submit` does an operation. Only for storage that has such buffers.
+    /// Starts a transfer with a registered buffer, as `submit` does an operation. Only for storage that has such
+    /// buffers.
     func submit(_ transfer: RegisteredTransfer, token: CompletionToken)
 
     /// Makes the file exactly this long. What it gains reads as zeros.

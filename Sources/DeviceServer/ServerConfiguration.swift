@@ -47,7 +47,8 @@ public struct ServerConfiguration: Sendable {
     }
 }
 
-/// Whether the data of requests stays in the kernel's pages on its way to and from the image, as far as that is possible.
+/// Whether the data of requests stays in the kernel's pages on its way to and from the image, as far as that is
+/// possible.
 public enum ZeroCopyChoice: String, CaseIterable, Sendable {
     /// Where the kernel can, and it pays: the image's file is accessed past the page cache, which is a copy in itself.
     case auto

@@ -93,8 +93,8 @@ public enum QueueCommands {
         token: CompletionToken
     ) {
         prepare(
-            CS_UBLK_COMMIT_AND_FETCH_REQ, in: ring.nextSubmission(), device: device, queue: queue, tag: tag, result: result,
-            data: data, token: token)
+            CS_UBLK_COMMIT_AND_FETCH_REQ, in: ring.nextSubmission(), device: device, queue: queue, tag: tag,
+            result: result, data: data, token: token)
     }
 
     @inlinable @inline(__always)

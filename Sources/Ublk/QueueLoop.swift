@@ -43,8 +43,8 @@ public final class QueueLoop<Target: BlockTarget> {
     /// - Parameters:
     ///   - info: the device as it was negotiated.
     ///   - departure: when it is asked for, `run` returns though the device lives.
-    ///   - makeTarget: gets the loop that carries the target's I/O and tasks; and who lends memory, where the device's requests
-    ///     keep their data.
+    ///   - makeTarget: gets the loop that carries the target's I/O and tasks; and who lends memory, where the device's
+    ///     requests keep their data.
     public init(
         device: UblkCharacterDevice, info: UblkDeviceInfo, queue: Int, departure: ServerDeparture,
         makeTarget: (RingLoop, RequestMemory?) throws -> Target

@@ -2,12 +2,12 @@ import CSupport
 import Glibc
 import SystemPackage
 
-/// The tags' buffers of a queue whose requests' data stays in the kernel's pages: a tag's buffer has the data only while
-/// it is borrowed.
+/// The tags' buffers of a queue whose requests' data stays in the kernel's pages: a tag's buffer has the data only
+/// while it is borrowed.
 ///
 /// The copies are plain reads and writes of the character device (feature `userCopy`, 6.5), as the driver itself makes
-/// them where it copies: from memory to memory, waiting for nothing. Asked of io_uring, the device would have them done by
-/// another thread each time.
+/// them where it copies: from memory to memory, waiting for nothing. Asked of io_uring, the device would have them done
+/// by another thread each time.
 ///
 /// Belongs to the queue's thread.
 public final class RequestMemory {
@@ -30,8 +30,8 @@ public final class RequestMemory {
         isLent = Array(repeating: false, count: depth)
     }
 
-    /// From now on the tag's buffer counts, until the request is finished: of a write it holds the data, of a read it takes
-    /// it.
+    /// From now on the tag's buffer counts, until the request is finished: of a write it holds the data, of a read it
+    /// takes it.
     /// - Returns: 0, or a negative errno, with which the request is to be finished.
     public func borrow(_ tag: Int) -> Int32 {
         let request = descriptors[tag]

@@ -59,8 +59,8 @@ struct OracleCase: CustomStringConvertible, Sendable {
         }
     }
 
-    /// What can goes straight between file and buffer, the rest through memory that is borrowed for it; a transfer that the
-    /// file refuses is done again in memory.
+    /// What can goes straight between file and buffer, the rest through memory that is borrowed for it; a transfer that
+    /// the file refuses is done again in memory.
     @Test("data in registered buffers", arguments: OracleCase.all.filter { $0.tableSizeClusters == 4 })
     func registeredBuffers(_ geometry: OracleCase) throws {
         let scratch = try TemporaryDirectory()

@@ -55,7 +55,8 @@ final class RandomHistory {
 
     deinit { buffer.deallocate() }
 
-    /// From now on the data of requests is in registered buffers, and the memory that they lend to the engine is another.
+    /// From now on the data of requests is in registered buffers, and the memory that they lend to the engine is
+    /// another.
     func registerBuffers() throws {
         registered = try RegisteredMemory(of: engine, at: buffer, count: concurrency, sizeBytes: largestBytes)
     }

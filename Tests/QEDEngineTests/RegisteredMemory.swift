@@ -4,8 +4,8 @@ import IOURing
 
 @testable import QEDEngine
 
-/// Buffers registered with an engine's ring, and the memory that is lent for them: what the kernel is for a device without
-/// copies.
+/// Buffers registered with an engine's ring, and the memory that is lent for them: what the kernel is for a device
+/// without copies.
 final class RegisteredMemory {
     private let buffers: UnsafeMutableRawPointer
     private let lendable: UnsafeMutableRawPointer

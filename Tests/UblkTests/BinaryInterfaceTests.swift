@@ -47,7 +47,8 @@ struct BinaryInterfaceTests {
             guard let sqe else { return }
             QueueCommands.prepare(
                 CS_UBLK_COMMIT_AND_FETCH_REQ, in: sqe, device: .registered(index: 2), queue: 0x0302, tag: 0x0504,
-                result: -5, data: TagData(commandAddress: 0xF0E0_D0C0_B0A0_9080, submissionAddress: 0x1817_1615_1413_1211),
+                result: -5,
+                data: TagData(commandAddress: 0xF0E0_D0C0_B0A0_9080, submissionAddress: 0x1817_1615_1413_1211),
                 token: CompletionToken(rawValue: 0x0807_0605_0403_0201))
         }
         let expected: [UInt8] =
@@ -62,8 +63,8 @@ struct BinaryInterfaceTests {
         #expect(submission == expected)
     }
 
-    /// `ublk_auto_buf_reg`: 16 bits of index, 8 of flags, of which 1 is the wish to get the request though its pages could
-    /// not be registered; the rest 0. The command's own address must be 0 then.
+    /// `ublk_auto_buf_reg`: 16 bits of index, 8 of flags, of which 1 is the wish to get the request though its pages
+    /// could not be registered; the rest 0. The command's own address must be 0 then.
     @Test func dataIsNamedByAnAddressOrByARegistration() throws {
         #expect(TagData.registered(index: 0x1234) == TagData(commandAddress: 0, submissionAddress: 0x1_1234))
         #expect(TagData.registered(index: 0) == TagData(commandAddress: 0, submissionAddress: 0x1_0000))

@@ -33,7 +33,9 @@ struct RequestMemoryTests {
             buffers.deallocate()
         }
 
-        func bytes(_ tag: Int) -> [UInt8] { Array(UnsafeRawBufferPointer(start: buffers + tag * sizeBytes, count: sizeBytes)) }
+        func bytes(_ tag: Int) -> [UInt8] {
+            Array(UnsafeRawBufferPointer(start: buffers + tag * sizeBytes, count: sizeBytes))
+        }
     }
 
     private static let data = (0..<sizeBytes).map { UInt8(truncatingIfNeeded: $0 / 7) }

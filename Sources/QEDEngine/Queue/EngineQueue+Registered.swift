@@ -4,8 +4,8 @@ import IOURing
 /// Requests whose data is in a registered buffer: pages of the kernel, which a file can take and fill but this process
 /// cannot touch.
 ///
-/// What goes straight between such a buffer and the files of the chain does so without a copy. Everything else (copies on
-/// write, zeros, parts of a cluster, whatever is run again after an error) first borrows memory for the request, and
+/// What goes straight between such a buffer and the files of the chain does so without a copy. Everything else (copies
+/// on write, zeros, parts of a cluster, whatever is run again after an error) first borrows memory for the request, and
 /// goes on like any other.
 extension EngineQueue {
     /// Starts a transfer of a request's bytes from `start` on; it counts as outstanding already.

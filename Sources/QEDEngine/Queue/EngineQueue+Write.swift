@@ -53,7 +53,8 @@ extension EngineQueue {
         let clusterMask = topLookup.geometry.clusterMask
         let isWhole = (fill.start | fill.end) & clusterMask == 0
         // A job lays the request's data over what lies beneath: it must be in memory.
-        guard fill.end == request.end, isWhole || (fitsJob(fill) && borrowMemory(slot) == 0), let buffer = request.buffer
+        guard fill.end == request.end, isWhole || (fitsJob(fill) && borrowMemory(slot) == 0),
+            let buffer = request.buffer
         else {
             slots[slot].fill = fill
             return false

@@ -17,8 +17,8 @@ public struct BlockRequest: @unchecked Sendable {
     ///
     /// SAFETY: of `byteCount` bytes, aligned as the image's storage asks; the queue that owns the tag owns the buffer.
     public var buffer: UnsafeMutableRawPointer?
-    /// Where the data is instead, from the request's first byte on, or none. `buffer` is then what the engine borrows for a request
-    /// whose data it needs in memory (`EngineQueue.borrowMemory`).
+    /// Where the data is instead, from the request's first byte on, or none. `buffer` is then what the engine borrows
+    /// for a request whose data it needs in memory (`EngineQueue.borrowMemory`).
     public var registered: RegisteredBuffer
     /// The data must survive a power cut before the request finishes (FUA).
     public var forcesUnitAccess: Bool

@@ -1,6 +1,6 @@
-# Without copies between the disk's requests and the image: fio finds what it wrote, on a plain image and on an overlay, between
-# discards, with buffers that begin anywhere in a page, and over servers that are killed or leave. What cannot go without a copy
-# goes with one, and nobody notices.
+# Without copies between the disk's requests and the image: fio finds what it wrote, on a plain image and on an overlay,
+# between discards, with buffers that begin anywhere in a page, and over servers that are killed or leave. What cannot
+# go without a copy goes with one, and nobody notices.
 # kernels: 7
 # vm: --cpus 4 --file Tests/VM/scenarios/devices.bash
 source lib.sh
@@ -10,8 +10,8 @@ cd /data
 # verify OPTION...: fio writes to 32 MiB of the device from an offset, with checksums, and reads them back.
 verify() {
     local status=0
-    fio --name=verify --filename=/dev/ublkb0 --ioengine=io_uring --direct=1 --size=32M --verify=crc32c --verify_fatal=1 \
-        --verify_state_save=0 --randseed=7 --output=fio.log "$@" || status=$?
+    fio --name=verify --filename=/dev/ublkb0 --ioengine=io_uring --direct=1 --size=32M --verify=crc32c \
+        --verify_fatal=1 --verify_state_save=0 --randseed=7 --output=fio.log "$@" || status=$?
     ((status == 0)) || { cat fio.log >&2 && fail "fio ended with status $status: $*"; }
 }
 
@@ -36,7 +36,8 @@ qed-ublk add -q 4 image.qed
 expect_equal "what list says without the option" true "$(zero_copy)"
 verify --rw=randwrite --bsrange=4k-256k --blockalign=4k --iodepth=32 --fsync=64 --io_size=24M
 block=$(blockdev --getss /dev/ublkb0)
-verify --offset=64M --rw=randrw --rwmixwrite=70 --bssplit="$block/40:4k/40:16k/20" --blockalign="$block" --iodepth=8 --io_size=2M
+verify --offset=64M --rw=randrw --rwmixwrite=70 --bssplit="$block/40:4k/40:16k/20" --blockalign="$block" --iodepth=8 \
+    --io_size=2M
 # Larger than a request can be.
 verify --offset=128M --rw=write --bs=1M --iodepth=8 --io_size=32M
 
@@ -51,7 +52,8 @@ step "buffers that begin anywhere in a page"
 verify --offset=64M --rw=randrw --bsrange=4k-64k --blockalign=4k --iodepth=8 --iomem_align=512 --io_size=8M
 xfs_io -c 'pwrite -q -S 3 210m 3m' -c 'fsync' -c 'pwrite -q -S 4 215043k 5' -c 'fsync' /dev/ublkb0
 echo 3 >/proc/sys/vm/drop_caches
-expect_equal "bytes written through the page cache" 5 "$(dd if=/dev/ublkb0 bs=1M skip=210 count=1 status=none | tr -dc '\004' | wc -c)"
+dd if=/dev/ublkb0 of=fives bs=1M skip=210 count=1 status=none
+expect_equal "bytes written through the page cache" 5 "$(tr -dc '\004' <fives | wc -c)"
 
 step "QEMU reads the same"
 dd if=/dev/ublkb0 of=device.raw bs=1M iflag=direct status=none
@@ -67,7 +69,9 @@ before=$(fingerprint base.raw)
 qed-ublk create --backing base.raw --backing-format raw image.qed 256M
 qed-ublk add --zero-copy on -q 4 image.qed
 expect_status 0 cmp -n $((96 << 20)) /dev/ublkb0 base.raw
-(for turn in {1..20}; do blkdiscard -o $(((128 + turn) << 20)) -l $((turn << 16)) /dev/ublkb0 || echo "$turn" >>errors; done) &
+(for turn in {1..20}; do
+    blkdiscard -o $(((128 + turn) << 20)) -l $((turn << 16)) /dev/ublkb0 || echo "$turn" >>errors
+done) &
 trimmer=$!
 verify --rw=randrw --rwmixwrite=60 --bsrange=4k-128k --blockalign=4k --iodepth=32 --fsync=50 --io_size=16M
 verify --offset=64M --rw=randrw --bs=64k --iodepth=16 --io_size=8M
@@ -76,8 +80,9 @@ wait "$trimmer"
 expect_equal "the base" "$before" "$(fingerprint base.raw)"
 
 step "the server is killed under it, twice, and leaves once; the device keeps to zero copy"
-fio --name=verify --filename=/dev/ublkb0 --ioengine=io_uring --direct=1 --rw=randwrite --bsrange=4k-64k --blockalign=4k \
-    --iodepth=16 --size=128M --io_size=40M --rate_iops=400 --verify=crc32c --verify_fatal=1 --verify_state_save=0 --output=fio.log &
+fio --name=verify --filename=/dev/ublkb0 --ioengine=io_uring --direct=1 --rw=randwrite --bsrange=4k-64k \
+    --blockalign=4k --iodepth=16 --size=128M --io_size=40M --rate_iops=400 --verify=crc32c --verify_fatal=1 --verify_state_save=0 \
+    --output=fio.log &
 writer=$!
 for turn in {1..3}; do
     sleep 0.4
