@@ -100,7 +100,8 @@ import Testing
         try qemuIO(target, format: format.rawValue, "write -P 99 0 50M")
         var conversion = Conversion(source: raw, sourceFormat: .raw, target: target, targetFormat: format)
         conversion.keepsTarget = true
-        conversion.verifies = false
+        // What lies past the source's end is none of its business.
+        conversion.verifies = true
         try conversion.run()
         let content = try Data(contentsOf: URL(fileURLWithPath: raw))
         let result = try guestContent(target, format: format.rawValue)
