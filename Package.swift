@@ -119,7 +119,7 @@ let package = Package(
         .testTarget(name: "QEDFormatTests", dependencies: ["QEDFormat", "TestSupport"], swiftSettings: swiftSettings),
         .testTarget(
             name: "DeviceServerTests",
-            dependencies: ["DeviceServer", .product(name: "SystemPackage", package: "swift-system")],
+            dependencies: ["DeviceServer", "Ublk", .product(name: "SystemPackage", package: "swift-system")],
             swiftSettings: swiftSettings),
         .testTarget(
             name: "UblkTests",

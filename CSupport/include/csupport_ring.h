@@ -95,6 +95,13 @@ CS_INLINE void cs_prep_write(struct io_uring_sqe *sqe, int fd, const void *buffe
     cs_prep(sqe, IORING_OP_WRITE, fd, (uint64_t)(uintptr_t)buffer, count, offset, user_data);
 }
 
+/* Into or out of a registered buffer: the address is in the terms of its registration. */
+CS_INLINE void cs_prep_fixed(struct io_uring_sqe *sqe, int is_write, int fd, uint16_t index, uint64_t address,
+                             uint32_t count, uint64_t offset, uint64_t user_data) {
+    cs_prep(sqe, is_write ? IORING_OP_WRITE_FIXED : IORING_OP_READ_FIXED, fd, address, count, offset, user_data);
+    sqe->buf_index = index;
+}
+
 CS_INLINE void cs_prep_writev(struct io_uring_sqe *sqe, int fd, const struct iovec *vectors, uint32_t vector_count,
                               uint64_t offset, uint64_t user_data) {
     cs_prep(sqe, IORING_OP_WRITEV, fd, (uint64_t)(uintptr_t)vectors, vector_count, offset, user_data);
@@ -128,6 +135,7 @@ CS_INLINE void cs_prep_uring_cmd(struct io_uring_sqe *sqe, int fd, uint32_t cmd_
 /* The command area of a uring_cmd SQE: byte 48, 16 bytes, or 80 on a ring with 128-byte SQEs. */
 CS_INLINE void *cs_sqe_command(struct io_uring_sqe *sqe) { return (uint8_t *)sqe + 48; }
 
+CS_INLINE void cs_sqe_set_address(struct io_uring_sqe *sqe, uint64_t address) { sqe->addr = address; }
 CS_INLINE void cs_sqe_set_flags(struct io_uring_sqe *sqe, uint8_t flags) { sqe->flags = flags; }
 enum : uint8_t { CS_SQE_FIXED_FILE = 1u << 0 };
 

@@ -315,6 +315,16 @@ enum : uint32_t {
 };
 enum : uint16_t { CS_UBLK_NO_QUEUE = 0xFFFFu };
 
+/*
+ * Where the driver registers a request's buffer: the address field of the submission that fetches it.
+ * Index in bits 0-15, flags in 16-23, the rest 0.
+ */
+enum : uint64_t { CS_UBLK_AUTO_BUFFER_FALLBACK = 1ull << 16 };
+
+/* Where a request's data stands in the character device: the queue, the tag, and the byte within the request. */
+enum : uint64_t { CS_UBLK_DATA_OFFSET = 0x80000000u };
+enum : uint32_t { CS_UBLK_DATA_TAG_SHIFT = 25, CS_UBLK_DATA_QUEUE_SHIFT = 25 + 16 };
+
 /* Feature flags ---------------------------------------------------------------------------------------------------- */
 
 enum : uint64_t {

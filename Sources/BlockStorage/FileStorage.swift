@@ -42,6 +42,12 @@ public struct FileStorage: Storage {
         }
     }
 
+    public func submit(_ transfer: RegisteredTransfer, token: CompletionToken) {
+        cs_prep_fixed(
+            ring.nextSubmission(), transfer.isWrite ? 1 : 0, descriptor, transfer.buffer.index, transfer.buffer.address,
+            transfer.byteCount, transfer.fileOffset, token.rawValue)
+    }
+
     /// A plain system call: io_uring has this operation only from Linux 6.9, and it is rare (idle and close).
     public func setLength(_ sizeBytes: UInt64) async throws(StorageError) {
         var result: Int32

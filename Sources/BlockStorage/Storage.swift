@@ -35,6 +35,52 @@ public struct IOVector {
     }
 }
 
+/// A place in a buffer that is registered with the queue's ring; or none. One word, as every request carries it.
+@frozen
+public struct RegisteredBuffer: Equatable, Sendable {
+    @usableFromInline let word: UInt64
+
+    /// - Parameter address: in the terms of the registration, below 2^48: of memory its address, of a block request's
+    ///   pages the byte in the request.
+    @inlinable @inline(__always)
+    public init(index: UInt16, address: UInt64) {
+        word = UInt64(index) << 48 | address & 0xffff_ffff_ffff
+    }
+
+    @inlinable @inline(__always)
+    init(word: UInt64) { self.word = word }
+
+    /// The index that it would have is beyond what a ring can hold.
+    @inlinable public static var none: RegisteredBuffer {
+        @inline(__always) get { RegisteredBuffer(word: .max) }
+    }
+
+    @inlinable @inline(__always) public var isNone: Bool { word == .max }
+    @inlinable @inline(__always) public var index: UInt16 { UInt16(truncatingIfNeeded: word >> 48) }
+    @inlinable @inline(__always) public var address: UInt64 { word & 0xffff_ffff_ffff }
+
+    @inlinable @inline(__always)
+    public func advanced(by byteCount: UInt64) -> RegisteredBuffer { RegisteredBuffer(word: word &+ byteCount) }
+}
+
+/// Moves bytes between a file and a registered buffer, whose pages may be out of reach for this process.
+/// The result is that of a read or write; `EINVAL` also where the file cannot take the pages as they are.
+@frozen
+public struct RegisteredTransfer {
+    public var isWrite: Bool
+    public var buffer: RegisteredBuffer
+    public var byteCount: UInt32
+    public var fileOffset: UInt64
+
+    @inlinable @inline(__always)
+    public init(isWrite: Bool, buffer: RegisteredBuffer, byteCount: UInt32, fileOffset: UInt64) {
+        self.isWrite = isWrite
+        self.buffer = buffer
+        self.byteCount = byteCount
+        self.fileOffset = fileOffset
+    }
+}
+
 /// A file as one queue sees it: operations go in with a token, the token comes back with the result on the same thread.
 ///
 /// The engine is generic over this protocol; what ships is `FileStorage`. A value per queue and file, cheap to copy.
@@ -45,6 +91,10 @@ public protocol Storage: Sendable {
     /// Starts an operation. It reaches the file when the owner of the queue next enters the kernel.
     /// The completion carries `token` and a result as documented at the operation, or a negative errno.
     func submit(_ operation: StorageOperation, token: CompletionToken)
+
+    /// Starts a transfer with a registered buffer, as `submit` does an operation. Only for storage that has such
+    /// buffers.
+    func submit(_ transfer: RegisteredTransfer, token: CompletionToken)
 
     /// Makes the file exactly this long. What it gains reads as zeros.
     /// - Throws: the errno of `ftruncate`; interruptions are retried here, as the waiting forms of the operations do.
@@ -57,6 +107,12 @@ public protocol Storage: Sendable {
 
     /// How long the file is now.
     func length() async throws(StorageError) -> UInt64
+}
+
+extension Storage {
+    public func submit(_ transfer: RegisteredTransfer, token: CompletionToken) {
+        preconditionFailure("no buffer can be registered with this storage")
+    }
 }
 
 /// The multiples that a file asks for: those of direct I/O, or 1.

@@ -9,16 +9,23 @@ import Ublk
 final class EngineTarget<S: Storage>: BlockTarget {
     private let engine: EngineQueue<S>
 
-    init(engine: EngineQueue<S>) { self.engine = engine }
+    /// - Parameter memory: where the data of the device's requests stays in their pages.
+    init(engine: EngineQueue<S>, memory: RequestMemory?) {
+        self.engine = engine
+        if let memory { engine.lendMemory = { tag, _ in memory.borrow(tag) } }
+    }
 
     @inline(__always)
-    func start(tag: Int, _ request: RequestDescriptor, buffer: UnsafeMutableRawPointer) {
+    func start(tag: Int, _ request: RequestDescriptor, buffer: UnsafeMutableRawPointer, isRegistered: Bool) {
         let flags = request.flags
         switch request.operation {
         case .read:
-            engine.start(tag, blockRequest(.read, request, buffer))
+            var read = blockRequest(.read, request, buffer)
+            if isRegistered { read.registered = RegisteredBuffer(index: UInt16(tag), address: 0) }
+            engine.start(tag, read)
         case .write:
             var write = blockRequest(.write, request, buffer)
+            if isRegistered { write.registered = RegisteredBuffer(index: UInt16(tag), address: 0) }
             write.forcesUnitAccess = flags.contains(.forceUnitAccess)
             engine.start(tag, write)
         case .flush:

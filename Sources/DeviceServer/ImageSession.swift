@@ -60,6 +60,13 @@ final class ImageSession {
     /// What the image's requests must be multiples of: the size of the device's logical blocks.
     var blockSizeBytes: Int { max(chain[0].file.alignment.offsetBytes, 512) }
 
+    /// Whether the image's file takes the pages of requests as they are, past the page cache. The block layer aligns
+    /// them to 512 bytes. A file system that cannot say what it wants of direct I/O has none worth the name (tmpfs).
+    var takesPages: Bool {
+        let alignment = chain[0].file.alignment
+        return alignment != .none && alignment.memoryBytes <= Int(QEDLimits.sectorSizeBytes)
+    }
+
     /// Makes everything durable, marks the image as clean, and releases its lock. No queue serves it any more.
     /// - Returns: how the image was left.
     @discardableResult

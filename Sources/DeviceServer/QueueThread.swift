@@ -35,11 +35,12 @@ final class QueueThread: @unchecked Sendable {
         body = { thread in
             do {
                 let queue = try QueueLoop(device: device, info: info, queue: number, departure: departure) {
-                    loop in
+                    loop, memory in
                     EngineTarget(
                         engine: EngineQueue(
                             image: image, storages: chain.map { $0.file.storage(on: loop.ring) },
-                            depth: info.queueDepth, largestRequestBytes: info.maxIOSizeBytes, executor: loop.executor))
+                            depth: info.queueDepth, largestRequestBytes: info.maxIOSizeBytes, executor: loop.executor),
+                        memory: memory)
                 }
                 thread.enter(.serving)
                 thread.enter(.ended(queue.run()))

@@ -11,18 +11,20 @@ extension ServedDevice {
     static func add(_ configuration: ServerConfiguration, log: Logger) throws(ServerError) -> ServedDevice {
         let undo = UndoList()
         defer { undo.run() }
+        // Before the image is opened, which writes to it.
+        if configuration.zeroCopy == .on { _ = try features(for: configuration, openControl(), takesPages: true) }
         let session = try ImageSession(configuration)
         undo.append { _ = try? session.close() }
         session.reportReplay(to: log)
         let queuesChanged = try openEvents(undo)
 
-        let control: UblkControlDevice
+        let control = try openControl()
         let info: UblkDeviceInfo
+        let wanted = try features(for: configuration, control, takesPages: session.takesPages)
         do {
-            control = try UblkControlDevice()
             info = try control.addDevice(
                 id: configuration.deviceID, queues: configuration.queues, queueDepth: configuration.queueDepth,
-                maxIOSizeBytes: configuration.maxIOSizeBytes, features: configuration.features)
+                maxIOSizeBytes: configuration.maxIOSizeBytes, features: wanted)
         } catch {
             throw .control(error)
         }
@@ -50,6 +52,18 @@ extension ServedDevice {
         try device.waitForNode()
         undo.cancel()
         return device
+    }
+
+    private static func openControl() throws(ServerError) -> UblkControlDevice {
+        do { return try UblkControlDevice() } catch { throw .control(error) }
+    }
+
+    private static func features(
+        for configuration: ServerConfiguration, _ control: UblkControlDevice, takesPages: Bool
+    ) throws(ServerError) -> UblkFeatures {
+        let offered: UblkFeatures?
+        do { offered = try control.features() } catch { throw .control(error) }
+        return try configuration.features(offered: offered, takesPages: takesPages)
     }
 
     private static func parameters(

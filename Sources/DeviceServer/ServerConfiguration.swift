@@ -21,6 +21,7 @@ public struct ServerConfiguration: Sendable {
     public var recovers = false
     /// Whether the device outlives its server.
     public var isRecoverable = true
+    public var zeroCopy = ZeroCopyChoice.auto
     /// The largest request, and the size of each tag's buffer.
     public var maxIOSizeBytes = 512 << 10
 
@@ -28,9 +29,31 @@ public struct ServerConfiguration: Sendable {
 
     /// What the driver is asked for. Requests that were under way when a server died are sent to the next one again: they
     /// were not acknowledged, and what they ask for does not depend on how often it is done.
-    var features: UblkFeatures {
-        isRecoverable ? [.ioctlEncoding, .userRecovery, .recoveryReissue] : .ioctlEncoding
+    /// - Parameters:
+    ///   - offered: what the driver can do, where it can be asked.
+    ///   - takesPages: whether the image's file takes the pages of requests as they are.
+    func features(offered: UblkFeatures?, takesPages: Bool) throws(ServerError) -> UblkFeatures {
+        var features: UblkFeatures = isRecoverable ? [.ioctlEncoding, .userRecovery, .recoveryReissue] : .ioctlEncoding
+        let isPossible = offered?.contains(.servesPages) == true
+        switch zeroCopy {
+        case .off: break
+        case .auto:
+            if isPossible && takesPages { features.insert(.servesPages) }
+        case .on:
+            guard isPossible else { throw .noZeroCopy }
+            features.insert(.servesPages)
+        }
+        return features
     }
+}
+
+/// Whether the data of requests stays in the kernel's pages on its way to and from the image, as far as that is
+/// possible.
+public enum ZeroCopyChoice: String, CaseIterable, Sendable {
+    /// Where the kernel can, and it pays: the image's file is accessed past the page cache, which is a copy in itself.
+    case auto
+    case on
+    case off
 }
 
 /// Why a device could not be served. Nothing is left behind: no device, no lock, no file.
@@ -46,6 +69,7 @@ public enum ServerError: Error, CustomStringConvertible {
     case ring(Errno)
     case notUsable(path: String, Errno)
     case notRecoverable(id: UInt32)
+    case noZeroCopy
     /// By another program, while its device waited for a server.
     case imageWritten(path: String)
     case imageChanged(path: String, id: UInt32)
@@ -71,6 +95,8 @@ public enum ServerError: Error, CustomStringConvertible {
             }
         case .notUsable(let path, let errno):
             "\(path) was made but cannot be opened (\(errno)); see that this /dev is a devtmpfs"
+        case .noZeroCopy:
+            "this kernel's ublk driver has no zero copy, which needs Linux 6.16 or later; leave out '--zero-copy on'"
         case .notRecoverable(let id):
             "\(UblkPaths.blockDevice(id)) was added with --no-recovery, so its end was its server's; remove it with 'qed-ublk "
                 + "del \(id)' and add the image again"

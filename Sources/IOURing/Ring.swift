@@ -113,6 +113,21 @@ public struct Ring: @unchecked Sendable {
     @inlinable @inline(__always)
     public var hasUnsubmitted: Bool { cs_sq_ready(pointer) > 0 }
 
+    /// Makes a table of `count` registered buffers, all of them empty: somebody else fills it, as ublk's driver does.
+    /// - Throws: the errno of `io_uring_register`; `EINVAL` before Linux 5.19.
+    public func registerEmptyBuffers(count: Int) throws(Errno) {
+        let result = io_uring_register_buffers_sparse(pointer, UInt32(count))
+        guard result == 0 else { throw Errno(rawValue: -result) }
+    }
+
+    /// Registers memory, which stays valid until the ring is closed. A place in it keeps its address.
+    /// - Throws: the errno of `io_uring_register`.
+    public func registerBuffers(_ buffers: [UnsafeMutableRawBufferPointer]) throws(Errno) {
+        let vectors = buffers.map { iovec(iov_base: $0.baseAddress, iov_len: $0.count) }
+        let result = io_uring_register_buffers(pointer, vectors, UInt32(vectors.count))
+        guard result == 0 else { throw Errno(rawValue: -result) }
+    }
+
     /// Registers files, so that operations can name them by index without the kernel taking a reference each time.
     /// - Throws: the errno of `io_uring_register`.
     public func registerFiles(_ descriptors: [Int32]) throws(Errno) {

@@ -5,7 +5,9 @@ import IOURing
 public protocol BlockTarget: AnyObject {
     /// Starts a request. `buffer` holds the data of a write, or takes that of a read; it is the target's until the request is
     /// finished. The result comes from `nextFinished`, perhaps at once.
-    func start(tag: Int, _ request: RequestDescriptor, buffer: UnsafeMutableRawPointer)
+    /// - Parameter isRegistered: the data is in the request's pages instead, registered with the queue's ring under the
+    ///   tag's number, unless the target borrows memory for it (`RequestMemory`).
+    func start(tag: Int, _ request: RequestDescriptor, buffer: UnsafeMutableRawPointer, isRegistered: Bool)
 
     /// An operation that the target put on the queue's ring has completed.
     func completed(_ token: CompletionToken, _ result: Int32)

@@ -22,5 +22,10 @@ struct QueueBuffers: ~Copyable {
 
     deinit { munmap(start, sizePerTagBytes * depth) }
 
+    /// `buffer`, for those who outlive neither the buffers nor their use.
+    var bufferOfTag: (Int) -> UnsafeMutableRawPointer {
+        { [start, sizePerTagBytes] tag in start + tag * sizePerTagBytes }
+    }
+
     func buffer(_ tag: Int) -> UnsafeMutableRawPointer { start + tag * sizePerTagBytes }
 }

@@ -21,6 +21,32 @@ public struct DeviceFile: Sendable {
     }
 }
 
+/// Where the driver is to put the data of a tag's next request: two words of the command, one of them 0.
+public struct TagData: Equatable, Sendable {
+    @usableFromInline let commandAddress: UInt64
+    @usableFromInline let submissionAddress: UInt64
+
+    @inlinable @inline(__always)
+    init(commandAddress: UInt64, submissionAddress: UInt64) {
+        self.commandAddress = commandAddress
+        self.submissionAddress = submissionAddress
+    }
+
+    /// Copied: of a write into this buffer before the request arrives, of a read out of it with its commit. The buffer
+    /// belongs to the driver until the request arrives.
+    @inlinable @inline(__always)
+    public static func copied(_ buffer: UnsafeMutableRawPointer) -> TagData {
+        TagData(commandAddress: UInt64(UInt(bitPattern: buffer)), submissionAddress: 0)
+    }
+
+    /// Its pages are registered with the ring at this index, from the request's arrival to its commit (6.16,
+    /// `autoBufferRegistration`). Where that fails the request arrives all the same, with `needsBufferRegistration`.
+    @inlinable @inline(__always)
+    public static func registered(index: UInt16) -> TagData {
+        TagData(commandAddress: 0, submissionAddress: UInt64(index) | CS_UBLK_AUTO_BUFFER_FALLBACK)
+    }
+}
+
 /// How an I/O command came back: a request is there, or why none is.
 public enum FetchResult: Equatable, Sendable {
     /// Read the tag's descriptor.
@@ -46,18 +72,16 @@ public enum FetchResult: Equatable, Sendable {
 /// Prepares the commands by which a queue's thread receives and answers requests. They are submitted with the ring's
 /// next entry.
 ///
-/// All commands of a queue come from one thread (6.12), of a tag where the device has `perIODaemon` (6.16). In the
-/// plain copy mode every command carries the address of the tag's buffer, which belongs to the driver until the request
-/// arrives.
+/// All commands of a queue come from one thread (6.12), of a tag where the device has `perIODaemon` (6.16).
 public enum QueueCommands {
     /// Asks for the first request of a tag. Once per tag.
     @inlinable @inline(__always)
     public static func fetch(
-        on ring: Ring, device: DeviceFile, queue: UInt16, tag: UInt16, bufferAddress: UInt64, token: CompletionToken
+        on ring: Ring, device: DeviceFile, queue: UInt16, tag: UInt16, data: TagData, token: CompletionToken
     ) {
-        submit(
-            CS_UBLK_FETCH_REQ, on: ring, device: device, token: token,
-            cs_ublk_io_command(q_id: queue, tag: tag, result: 0, addr: bufferAddress))
+        prepare(
+            CS_UBLK_FETCH_REQ, in: ring.nextSubmission(), device: device, queue: queue, tag: tag, result: 0, data: data,
+            token: token)
     }
 
     /// Answers the request of a tag and asks for its next one.
@@ -65,28 +89,23 @@ public enum QueueCommands {
     ///   complete one on 7.3. For FLUSH, DISCARD and WRITE ZEROES 0 is success. Never EAGAIN.
     @inlinable @inline(__always)
     public static func commitAndFetch(
-        on ring: Ring, device: DeviceFile, queue: UInt16, tag: UInt16, result: Int32, bufferAddress: UInt64,
+        on ring: Ring, device: DeviceFile, queue: UInt16, tag: UInt16, result: Int32, data: TagData,
         token: CompletionToken
     ) {
-        submit(
-            CS_UBLK_COMMIT_AND_FETCH_REQ, on: ring, device: device, token: token,
-            cs_ublk_io_command(q_id: queue, tag: tag, result: result, addr: bufferAddress))
-    }
-
-    @inlinable @inline(__always)
-    static func submit(
-        _ opcode: UInt32, on ring: Ring, device: DeviceFile, token: CompletionToken, _ command: cs_ublk_io_command
-    ) {
-        prepare(opcode, in: ring.nextSubmission(), device: device, token: token, command)
+        prepare(
+            CS_UBLK_COMMIT_AND_FETCH_REQ, in: ring.nextSubmission(), device: device, queue: queue, tag: tag,
+            result: result, data: data, token: token)
     }
 
     @inlinable @inline(__always)
     static func prepare(
-        _ opcode: UInt32, in submission: UnsafeMutablePointer<cs_io_uring_sqe>, device: DeviceFile,
-        token: CompletionToken, _ command: cs_ublk_io_command
+        _ opcode: UInt32, in submission: UnsafeMutablePointer<cs_io_uring_sqe>, device: DeviceFile, queue: UInt16,
+        tag: UInt16, result: Int32, data: TagData, token: CompletionToken
     ) {
         cs_prep_uring_cmd(submission, device.number, opcode, token.rawValue)
+        cs_sqe_set_address(submission, data.submissionAddress)
         cs_sqe_set_flags(submission, device.flags)
-        cs_ublk_set_io_command(submission, command)
+        cs_ublk_set_io_command(
+            submission, cs_ublk_io_command(q_id: queue, tag: tag, result: result, addr: data.commandAddress))
     }
 }

@@ -24,6 +24,9 @@ public final class QueueLoop<Target: BlockTarget> {
     private let descriptors: DescriptorTable
     private let buffers: QueueBuffers
     private let target: Target
+    /// Of a device whose requests' data stays in their pages.
+    private let memory: RequestMemory?
+    private let isZeroCopy: Bool
     private let departure: ServerDeparture
     private let device = DeviceFile.registered(index: 0)
     /// Tags that the driver will not use again.
@@ -40,27 +43,36 @@ public final class QueueLoop<Target: BlockTarget> {
     /// - Parameters:
     ///   - info: the device as it was negotiated.
     ///   - departure: when it is asked for, `run` returns though the device lives.
-    ///   - makeTarget: gets the loop that carries the target's I/O and tasks.
+    ///   - makeTarget: gets the loop that carries the target's I/O and tasks; and who lends memory, where the device's
+    ///     requests keep their data.
     public init(
         device: UblkCharacterDevice, info: UblkDeviceInfo, queue: Int, departure: ServerDeparture,
-        makeTarget: (RingLoop) throws -> Target
+        makeTarget: (RingLoop, RequestMemory?) throws -> Target
     ) throws {
         self.queue = UInt16(queue)
         self.departure = departure
         depth = info.queueDepth
+        isZeroCopy = info.isZeroCopy
         // The commands of all tags, and beside them a few operations of the target for each.
         let entries = UInt32(max(depth * 2, 64))
         loop = try RingLoop(entries: entries, completionEntries: entries * 4)
         do {
             try loop.ring.registerFiles([device.descriptor])
+            if isZeroCopy { try loop.ring.registerEmptyBuffers(count: depth) }
             buffers = try QueueBuffers(depth: depth, maxIOSizeBytes: info.maxIOSizeBytes)
             descriptors = try DescriptorTable.map(device, queue: queue, depth: depth)
         } catch {
             loop.close()
             throw error
         }
+        memory =
+            isZeroCopy
+            ? RequestMemory(
+                device: device.descriptor, queue: queue, depth: depth, descriptors: descriptors,
+                buffer: buffers.bufferOfTag)
+            : nil
         do {
-            target = try makeTarget(loop)
+            target = try makeTarget(loop, memory)
         } catch {
             descriptors.unmap()
             loop.close()
@@ -112,7 +124,11 @@ public final class QueueLoop<Target: BlockTarget> {
         case .request:
             if departure.isAsked { return }
             requestsUnderWay += 1
-            target.start(tag: tag, descriptors[tag], buffer: buffers.buffer(tag))
+            if isZeroCopy {
+                startRegistered(tag)
+            } else {
+                target.start(tag: tag, descriptors[tag], buffer: buffers.buffer(tag), isRegistered: false)
+            }
         case .aborted:
             retiredTags += 1
         case .needsData:
@@ -122,6 +138,20 @@ public final class QueueLoop<Target: BlockTarget> {
         }
     }
 
+    private func startRegistered(_ tag: Int) {
+        let request = descriptors[tag]
+        var isRegistered = true
+        // The kernel had no memory for it, most likely.
+        if request.flags.contains(.needsBufferRegistration) {
+            isRegistered = false
+            if let result = memory?.borrow(tag), result != 0 {
+                commit(tag, result)
+                return
+            }
+        }
+        target.start(tag: tag, request, buffer: buffers.buffer(tag), isRegistered: isRegistered)
+    }
+
     private func retire(_ tag: Int, _ errno: Errno) {
         retiredTags += 1
         if end == .stopped { end = .refused(tag: tag, errno: errno) }
@@ -129,7 +159,7 @@ public final class QueueLoop<Target: BlockTarget> {
 
     private func fetch(_ tag: Int) {
         QueueCommands.fetch(
-            on: loop.ring, device: device, queue: queue, tag: UInt16(tag), bufferAddress: address(tag),
+            on: loop.ring, device: device, queue: queue, tag: UInt16(tag), data: data(tag),
             token: CompletionToken(kind: Self.tokenKind, slot: tag))
     }
 
@@ -137,7 +167,8 @@ public final class QueueLoop<Target: BlockTarget> {
     private func commit(_ tag: Int, _ result: Int32) {
         requestsUnderWay -= 1
         var answer = result
-        if result >= 0 {
+        if isZeroCopy, let memory { answer = memory.giveBack(tag, result) }
+        if answer >= 0 {
             let request = descriptors[tag]
             switch request.operation {
             case .read, .write: answer = Int32(truncatingIfNeeded: request.sizeBytes)
@@ -146,11 +177,13 @@ public final class QueueLoop<Target: BlockTarget> {
         }
         precondition(answer != -EAGAIN, "the block layer would take EAGAIN for a wish to be asked again")
         QueueCommands.commitAndFetch(
-            on: loop.ring, device: device, queue: queue, tag: UInt16(tag), result: answer, bufferAddress: address(tag),
+            on: loop.ring, device: device, queue: queue, tag: UInt16(tag), result: answer, data: data(tag),
             token: CompletionToken(kind: Self.tokenKind, slot: tag))
     }
 
-    private func address(_ tag: Int) -> UInt64 { UInt64(UInt(bitPattern: buffers.buffer(tag))) }
+    private func data(_ tag: Int) -> TagData {
+        isZeroCopy ? .registered(index: UInt16(tag)) : .copied(buffers.buffer(tag))
+    }
 
     private var tickNanoseconds: Int64 { 1_000_000_000 }
 

@@ -58,6 +58,9 @@ public struct UblkDeviceInfo: Equatable, Sendable {
     public var ownerUser: UInt32
     public var ownerGroup: UInt32
 
+    /// Whether the driver hands out the requests' pages instead of copying their data.
+    public var isZeroCopy: Bool { features.contains(.servesPages) }
+
     init(_ info: cs_ublk_device_info) {
         id = info.dev_id
         state = UblkDeviceState(rawValue: info.state)

@@ -51,6 +51,10 @@ public struct UblkFeatures: OptionSet, Hashable, Sendable {
     /// The server chooses the size of a request descriptor (7.3).
     public static let descriptorSize = UblkFeatures(rawValue: CS_UBLK_F_IO_DESC_SIZE)
 
+    /// What serving without copies needs: the driver registers the pages of each request with the queue's ring, and
+    /// what must be in memory all the same is copied by reading and writing the character device.
+    public static let servesPages: UblkFeatures = [.autoBufferRegistration, .userCopy]
+
     /// The kernel's names without their prefix, by bit.
     static let nameByBit = [
         "SUPPORT_ZERO_COPY", "URING_CMD_COMP_IN_TASK", "NEED_GET_DATA", "USER_RECOVERY", "USER_RECOVERY_REISSUE",

@@ -22,6 +22,13 @@ struct DeviceOptions: ParsableArguments {
     @Flag(help: "Let the device end with its server, instead of waiting for the next one (see 'recover').")
     var noRecovery = false
 
+    @Option(
+        help: """
+            Whether data goes between the device's requests and the image without being copied: auto, on or off. Needs \
+            Linux 6.16. With auto it does where the kernel can and the image is accessed past the page cache.
+            """)
+    var zeroCopy = ZeroCopyChoice.auto
+
     @OptionGroup var backing: BackingOptions
 
     func validate() throws {
@@ -36,6 +43,7 @@ struct DeviceOptions: ParsableArguments {
         configuration.deviceID = id
         configuration.isReadOnly = readOnly
         configuration.isRecoverable = !noRecovery
+        configuration.zeroCopy = zeroCopy
         configuration.backing = try backing.policy()
         configuration.backingArguments = backing.arguments
         return configuration
@@ -47,6 +55,9 @@ struct DeviceOptions: ParsableArguments {
         if let id { arguments += ["--id", "\(id)"] }
         if readOnly { arguments.append("--read-only") }
         if noRecovery { arguments.append("--no-recovery") }
+        if zeroCopy != .auto { arguments += ["--zero-copy", zeroCopy.rawValue] }
         return arguments + backing.arguments + ["--", image]
     }
 }
+
+extension ZeroCopyChoice: ExpressibleByArgument {}

@@ -54,7 +54,8 @@ extension KnownDevice {
         return .object([
             .init("device", .string(path)), .init("id", JSONValue(record.deviceID)), .init("state", .string(state)),
             .init("size", size), .init("queues", queues), .init("depth", depth),
-            .init("read-only", .bool(record.isReadOnly)), .init("pid", JSONValue(record.server.id)),
+            .init("read-only", .bool(record.isReadOnly)),
+            .init("zero-copy", info.map { .bool($0.isZeroCopy) } ?? .null), .init("pid", JSONValue(record.server.id)),
             .init("image", .string(record.imagePath)),
         ])
     }

@@ -59,6 +59,29 @@ struct OracleCase: CustomStringConvertible, Sendable {
         }
     }
 
+    /// What can goes straight between file and buffer, the rest through memory that is borrowed for it; a transfer that
+    /// the file refuses is done again in memory.
+    @Test("data in registered buffers", arguments: OracleCase.all.filter { $0.tableSizeClusters == 4 })
+    func registeredBuffers(_ geometry: OracleCase) throws {
+        let scratch = try TemporaryDirectory()
+        let image = scratch.path("image.qed")
+        let baseContent = try makeImage(image, geometry, in: scratch)
+        let model = DeviceModel(
+            origins: [0, 40 << 20, UInt64(Self.virtualBytes - Self.windowBytes)], windowBytes: Self.windowBytes,
+            initial: baseContent)
+        let engine = try LocalEngine(path: image, options: ImageOptions(cacheBytes: 64 << 10), depth: 32)
+        let history = RandomHistory(engine: engine, model: model, seed: 3)
+        try history.registerBuffers()
+        history.play(rounds: 40)
+        history.compareAll()
+        #expect(history.mismatches == [])
+        let statistics = engine.queue.statistics
+        #expect(statistics.registeredTransfers > 100)
+        #expect(statistics.borrowedRequests > 50)
+        try engine.close()
+        try expectCheckClean(image, clusterSizeBytes: geometry.clusterSizeBytes)
+    }
+
     @Test("what QEMU wrote, we read", arguments: OracleCase.all)
     func qemuWritesWeRead(_ geometry: OracleCase) throws {
         let scratch = try TemporaryDirectory()

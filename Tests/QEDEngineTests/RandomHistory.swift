@@ -1,6 +1,7 @@
 import BlockStorage
 import Foundation
-import QEDEngine
+
+@testable import QEDEngine
 
 /// A seeded generator: a failing test repeats with the same seed.
 struct SeededGenerator: RandomNumberGenerator {
@@ -42,6 +43,7 @@ final class RandomHistory {
     private let largestBytes = 256 << 10
     private let concurrency = 24
     private(set) var mismatches: [String] = []
+    private var registered: RegisteredMemory?
 
     init(engine: LocalEngine, model: DeviceModel, seed: UInt64) {
         self.engine = engine
@@ -52,6 +54,12 @@ final class RandomHistory {
     }
 
     deinit { buffer.deallocate() }
+
+    /// From now on the data of requests is in registered buffers, and the memory that they lend to the engine is
+    /// another.
+    func registerBuffers() throws {
+        registered = try RegisteredMemory(of: engine, at: buffer, count: concurrency, sizeBytes: largestBytes)
+    }
 
     /// Performs `rounds` batches of requests that do not overlap inside a batch.
     func play(rounds: Int) {
@@ -90,22 +98,28 @@ final class RandomHistory {
             case 18: request = BlockRequest(.flush)
             default: continue
             }
+            if let registered {
+                // Sometimes a buffer that is not there: the transfer fails, and is done again in memory.
+                let isRefused = Int.random(in: 0..<8, using: &random) == 0
+                registered.move(&request, to: index, isRefused: isRefused)
+            }
             requests.append(request)
             effects.append((request, window, range.lowerBound, range.count))
         }
         let results = engine.perform(requests)
+        registered?.finish()
         for (effect, result) in zip(effects, results) {
             if result != 0 { mismatches.append("round \(round): \(effect.request) answered \(result)") }
             let range = effect.offset..<(effect.offset + effect.count)
             switch effect.request.operation {
             case .write:
-                guard let memory = effect.request.buffer else { continue }
+                guard let memory = RegisteredMemory.data(of: effect.request) else { continue }
                 model.windows[effect.window].replaceSubrange(
                     range, with: UnsafeRawBufferPointer(start: memory, count: effect.count))
             case .writeZeroes:
                 model.windows[effect.window].replaceSubrange(range, with: repeatElement(0, count: effect.count))
             case .read:
-                guard let memory = effect.request.buffer else { continue }
+                guard let memory = RegisteredMemory.data(of: effect.request) else { continue }
                 compare(memory, with: model.windows[effect.window][range], at: effect.request.deviceOffset, round: round)
             case .flush, .discard: break
             }

@@ -46,19 +46,38 @@ struct BinaryInterfaceTests {
             let sqe = bytes.baseAddress?.assumingMemoryBound(to: cs_io_uring_sqe.self)
             guard let sqe else { return }
             QueueCommands.prepare(
-                CS_UBLK_COMMIT_AND_FETCH_REQ, in: sqe, device: .registered(index: 2),
-                token: CompletionToken(rawValue: 0x0807_0605_0403_0201),
-                cs_ublk_io_command(q_id: 0x0302, tag: 0x0504, result: -5, addr: 0xF0E0_D0C0_B0A0_9080))
+                CS_UBLK_COMMIT_AND_FETCH_REQ, in: sqe, device: .registered(index: 2), queue: 0x0302, tag: 0x0504,
+                result: -5,
+                data: TagData(commandAddress: 0xF0E0_D0C0_B0A0_9080, submissionAddress: 0x1817_1615_1413_1211),
+                token: CompletionToken(rawValue: 0x0807_0605_0403_0201))
         }
         let expected: [UInt8] =
             [46, 1, 0, 0, 2, 0, 0, 0]  // opcode, fixed file, ioprio, file index
             + [0x21, 0x75, 0x10, 0xC0, 0, 0, 0, 0]  // command and the pad that must be zero
-            + [UInt8](repeating: 0, count: 16)  // addr, len, flags
+            + [0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18]  // addr
+            + [UInt8](repeating: 0, count: 8)  // len, flags
             + [1, 2, 3, 4, 5, 6, 7, 8]  // user data
             + [0, 0, 0, 0, 0, 0, 0, 0]  // buffer index, personality, file slot
             + [0x02, 0x03, 0x04, 0x05, 0xFB, 0xFF, 0xFF, 0xFF]  // queue, tag, result
             + [0x80, 0x90, 0xA0, 0xB0, 0xC0, 0xD0, 0xE0, 0xF0]  // buffer
         #expect(submission == expected)
+    }
+
+    /// `ublk_auto_buf_reg`: 16 bits of index, 8 of flags, of which 1 is the wish to get the request though its pages
+    /// could not be registered; the rest 0. The command's own address must be 0 then.
+    @Test func dataIsNamedByAnAddressOrByARegistration() throws {
+        #expect(TagData.registered(index: 0x1234) == TagData(commandAddress: 0, submissionAddress: 0x1_1234))
+        #expect(TagData.registered(index: 0) == TagData(commandAddress: 0, submissionAddress: 0x1_0000))
+        let buffer = try #require(UnsafeMutableRawPointer(bitPattern: 0x7000))
+        #expect(TagData.copied(buffer) == TagData(commandAddress: 0x7000, submissionAddress: 0))
+    }
+
+    /// `UBLKSRV_IO_BUF_OFFSET`, 25 bits of place in the request, 16 of tag, 12 of queue.
+    @Test func dataOfARequestHasItsPlaceInTheCharacterDevice() {
+        #expect(RequestMemory.deviceOffset(queue: 0, tag: 0) == 0x8000_0000)
+        #expect(RequestMemory.deviceOffset(queue: 0, tag: 1) == 0x8200_0000)
+        #expect(RequestMemory.deviceOffset(queue: 1, tag: 0) == 0x200_8000_0000)
+        #expect(RequestMemory.deviceOffset(queue: 4095, tag: 4095) == 0x8000_0000 + 4095 << 25 + 4095 << 41)
     }
 
     @Test func plainDescriptorIsNotMarkedAsRegistered() {

@@ -26,7 +26,16 @@ extension EngineQueue {
             let buffer = request.buffer
         else { return false }
         slots[slot].isSlow = false
-        submit(extents, slot: slot, isWrite: false, buffer: buffer, bufferStart: request.deviceOffset)
+        if !request.registered.isNone, !extents.hasZeros {
+            submitRegistered(extents, slot: slot, isWrite: false)
+        } else {
+            let lent = borrowMemory(slot)
+            guard lent == 0 else {
+                finish(slot, lent)
+                return true
+            }
+            submit(extents, slot: slot, isWrite: false, buffer: buffer, bufferStart: request.deviceOffset)
+        }
         if slots[slot].outstanding == 0 { finish(slot, 0) }
         return true
     }

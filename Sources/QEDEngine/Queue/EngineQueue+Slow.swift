@@ -9,6 +9,13 @@ extension EngineQueue {
         let request = slots[slot].request
         let needsOnlyCommit = slots[slot].needsOnlyCommit
         slots[slot].needsOnlyCommit = false
+        if !needsOnlyCommit {
+            let lent = borrowMemory(slot)
+            guard lent == 0 else {
+                abandonFill(slot)
+                return lent
+            }
+        }
         do throws(RequestError) {
             if !needsOnlyCommit { try await perform(request, slot: slot) }
             if request.forcesUnitAccess { try await commit(slot: slot) }
@@ -16,6 +23,13 @@ extension EngineQueue {
         } catch {
             return -error.errno.rawValue
         }
+    }
+
+    /// Gives up the fill that the inline path has planned for the slot's task.
+    private func abandonFill(_ slot: Int) {
+        guard let fill = slots[slot].fill else { return }
+        slots[slot].fill = nil
+        for waiter in image.abandon(fill) { waiter.resume(returning: 0) }
     }
 
     private func perform(_ request: BlockRequest, slot: Int) async throws(RequestError) {

@@ -32,7 +32,11 @@ extension EngineQueue {
         case .direct(request.end):
             guard let buffer = request.buffer else { return false }
             slots[slot].isSlow = false
-            submit(extents, slot: slot, isWrite: true, buffer: buffer, bufferStart: request.deviceOffset)
+            if !request.registered.isNone {
+                submitRegistered(extents, slot: slot, isWrite: true)
+            } else {
+                submit(extents, slot: slot, isWrite: true, buffer: buffer, bufferStart: request.deviceOffset)
+            }
             if slots[slot].outstanding == 0 { finish(slot, 0) }
             return true
         case .fill(let fill):
@@ -48,7 +52,10 @@ extension EngineQueue {
         let request = slots[slot].request
         let clusterMask = topLookup.geometry.clusterMask
         let isWhole = (fill.start | fill.end) & clusterMask == 0
-        guard fill.end == request.end, isWhole || fitsJob(fill), let buffer = request.buffer else {
+        // A job lays the request's data over what lies beneath: it must be in memory.
+        guard fill.end == request.end, isWhole || (fitsJob(fill) && borrowMemory(slot) == 0),
+            let buffer = request.buffer
+        else {
             slots[slot].fill = fill
             return false
         }
@@ -59,8 +66,12 @@ extension EngineQueue {
         }
         slots[slot].fill = fill
         slots[slot].outstanding = 1
-        statistics.dataWrites &+= 1
         let byteCount = UInt32(truncatingIfNeeded: request.byteCount)
+        if !request.registered.isNone {
+            submitRegistered(slot, isWrite: true, layer: 0, fileOffset: fill.fileOffset, byteCount: byteCount, from: 0)
+            return true
+        }
+        statistics.dataWrites &+= 1
         top.submit(
             .write(buffer, byteCount: byteCount, fileOffset: fill.fileOffset), token: dataToken(slot, byteCount: byteCount))
         return true

@@ -45,6 +45,10 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     public internal(set) var statistics = EngineStatistics()
     /// What the housekeeping task has been asked for.
     var housekeeping = Housekeeping()
+    /// Brings the data of a write, which is in a registered buffer, into the request's memory; and puts what a read has
+    /// in its memory when it finishes where the data belongs. Gets the slot and its request, and returns 0 or a
+    /// negative errno.
+    public var lendMemory: ((Int, BlockRequest) -> Int32)?
 
     /// A file of the chain, with what the inline path needs of it in one place.
     struct LayerView {
@@ -249,7 +253,10 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
         slots[slot].isSlow = false
         slots[slot].outstanding = 1
         let bytes = UInt32(truncatingIfNeeded: byteCount)
-        if isWrite {
+        if !slots[slot].request.registered.isNone {
+            submitRegistered(
+                slot, isWrite: isWrite, layer: 0, fileOffset: entry &+ (offset & mask), byteCount: bytes, from: 0)
+        } else if isWrite {
             statistics.dataWrites &+= 1
             top.submit(
                 .write(buffer, byteCount: bytes, fileOffset: entry &+ (offset & mask)), token: dataToken(slot, byteCount: bytes))

@@ -18,6 +18,11 @@ public struct EngineStatistics: Equatable, Sendable {
     /// Requests that a task had to finish.
     public var slowRequests: UInt64 = 0
 
+    /// Of the data reads and writes: with a registered buffer.
+    public var registeredTransfers: UInt64 = 0
+    /// Requests with a registered buffer whose data was needed in memory.
+    public var borrowedRequests: UInt64 = 0
+
     public init() {}
 
     /// Every counter with its name, for output.
@@ -27,7 +32,8 @@ public struct EngineStatistics: Equatable, Sendable {
             ("filled-clusters", filledClusters), ("l2-page-reads", l2PageReads), ("l2-page-writes", l2PageWrites),
             ("l2-entries-written", l2EntriesWritten), ("l1-piece-writes", l1PieceWrites),
             ("header-writes", headerWrites), ("fsyncs", syncs), ("extensions", extensions), ("commits", commits),
-            ("slow-requests", slowRequests),
+            ("slow-requests", slowRequests), ("registered-transfers", registeredTransfers),
+            ("borrowed-requests", borrowedRequests),
         ]
     }
 }

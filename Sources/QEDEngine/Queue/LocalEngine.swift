@@ -14,7 +14,7 @@ public final class LocalEngine: @unchecked Sendable {
     public let queue: EngineQueue<FileStorage>
     /// How often the kernel was entered.
     public private(set) var turns: UInt64 = 0
-    private let loop: RingLoop
+    let loop: RingLoop
 
     /// Opens the image at `path` with its backing chain.
     /// - Throws: `ChainError`, `ImageOpenError`, or `Errno` where there is no io_uring.

@@ -59,6 +59,12 @@ struct ExtentList: @unchecked Sendable {
 
     mutating func removeAll() { count = 0 }
 
+    /// Whether any of it lies in no file.
+    var hasZeros: Bool {
+        for index in 0..<count where storage[index].layer == Extent.zeros { return true }
+        return false
+    }
+
     /// - Returns: false when the list is full.
     @inline(__always)
     mutating func append(layer: Int32, fileOffset: UInt64, deviceOffset: UInt64, byteCount: UInt64) -> Bool {

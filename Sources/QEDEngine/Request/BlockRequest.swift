@@ -1,3 +1,4 @@
+import BlockStorage
 import SystemPackage
 
 /// What a block device is asked to do. The names are the kernel's.
@@ -16,6 +17,9 @@ public struct BlockRequest: @unchecked Sendable {
     ///
     /// SAFETY: of `byteCount` bytes, aligned as the image's storage asks; the queue that owns the tag owns the buffer.
     public var buffer: UnsafeMutableRawPointer?
+    /// Where the data is instead, from the request's first byte on, or none. `buffer` is then what the engine borrows
+    /// for a request whose data it needs in memory (`EngineQueue.borrowMemory`).
+    public var registered: RegisteredBuffer
     /// The data must survive a power cut before the request finishes (FUA).
     public var forcesUnitAccess: Bool
     /// Write zeroes only: keep the space reserved (NOUNMAP).
@@ -23,12 +27,14 @@ public struct BlockRequest: @unchecked Sendable {
 
     public init(
         _ operation: BlockOperation, deviceOffset: UInt64 = 0, byteCount: UInt64 = 0,
-        buffer: UnsafeMutableRawPointer? = nil, forcesUnitAccess: Bool = false, keepsSpace: Bool = false
+        buffer: UnsafeMutableRawPointer? = nil, registered: RegisteredBuffer = .none, forcesUnitAccess: Bool = false,
+        keepsSpace: Bool = false
     ) {
         self.operation = operation
         self.deviceOffset = deviceOffset
         self.byteCount = byteCount
         self.buffer = buffer
+        self.registered = registered
         self.forcesUnitAccess = forcesUnitAccess
         self.keepsSpace = keepsSpace
     }

@@ -58,6 +58,11 @@ add_refused 2 'empty is not a QED image' empty
 add_refused 2 'header-cut is not a usable QED image: the file ends after 32 bytes' header-cut
 add_refused 2 'table-cut is not a usable QED image: the L1 table of 262144 bytes .* does not fit' table-cut
 add_refused 2 'table-cut is not a usable QED image' --read-only table-cut
+if [[ $(uname -r) == 6.12.* ]]; then
+    add_refused 1 "this kernel's ublk driver has no zero copy, which needs Linux 6.16 or later; leave out '--zero-copy on'" \
+        --zero-copy on good.qed
+    add_refused 1 "this kernel's ublk driver has no zero copy" --foreground --zero-copy on good.qed
+fi
 add_refused 2 'features needs features that this version does not support \(bits 0x8 at byte 16\)' features
 add_refused 2 'nothing.qed: its size is 0, and a block device cannot be empty' nothing.qed
 add_refused 2 'nothing.qed: its size is 0' --read-only nothing.qed
