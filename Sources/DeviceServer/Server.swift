@@ -15,13 +15,17 @@ public final class Server {
     private let log: Logger
     private let registry = DeviceRegistry()
     private let signals: Int32
+    private let hasOwnMounts: Bool
 
-    /// Call it before any other thread exists: they inherit the blocked signals.
+    /// Call it before any other thread exists: they inherit the blocked signals and what else is the thread's own.
     public init(_ configuration: ServerConfiguration, log: Logger) throws(ServerError) {
         self.configuration = configuration
         self.log = log
         signals = cs_block_signals()
         guard signals >= 0 else { throw .ring(Errno(rawValue: -signals)) }
+        ReclaimSafety.apply(log: log)
+        // Before any file of the image is opened: an open file keeps its mount in the namespace that it was opened in.
+        hasOwnMounts = PrivateMounts.enter(log: log)
     }
 
     /// Serves until it is told to stop.
@@ -132,6 +136,7 @@ public final class Server {
     private func serve(_ device: ServedDevice, _ socket: ControlSocketServer) -> Ending {
         var forcesNextSignal = false
         var attempt: StopAttempt?
+        let ownMounts = OwnDiskMounts(ofDisk: device.blockDevicePath, isWatching: hasOwnMounts)
         while true {
             var polled = [
                 pollfd(fd: signals, events: Int16(POLLIN), revents: 0),
@@ -139,8 +144,12 @@ public final class Server {
                 pollfd(fd: device.queuesChanged, events: Int16(POLLIN), revents: 0),
                 // Negative: not looked at.
                 pollfd(fd: attempt?.finished ?? -1, events: Int16(POLLIN), revents: 0),
+                pollfd(fd: ownMounts.polledDescriptor, events: Int16(POLLPRI), revents: 0),
             ]
-            if poll(&polled, nfds_t(polled.count), -1) < 0 && errno != EINTR { return .stopped(request: nil) }
+            if poll(&polled, nfds_t(polled.count), ownMounts.timeoutMilliseconds) < 0 && errno != EINTR {
+                return .stopped(request: nil)
+            }
+            ownMounts.polled(hasChanged: polled[4].revents != 0)
 
             if polled[3].revents != 0, let ended = attempt {
                 attempt = nil

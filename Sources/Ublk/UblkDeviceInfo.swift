@@ -58,6 +58,9 @@ public struct UblkDeviceInfo: Equatable, Sendable {
     public var ownerUser: UInt32
     public var ownerGroup: UInt32
 
+    /// Of all I/O buffers that its server has in memory.
+    public var bufferBytes: Int { queueCount * queueDepth * maxIOSizeBytes }
+
     init(_ info: cs_ublk_device_info) {
         id = info.dev_id
         state = UblkDeviceState(rawValue: info.state)
