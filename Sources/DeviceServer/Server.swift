@@ -14,18 +14,13 @@ public final class Server {
     private let configuration: ServerConfiguration
     private let log: Logger
     private let registry = DeviceRegistry()
-    private let signals: Int32
-    private let hasOwnMounts: Bool
+    private let process: ServerProcess
+    private var signals: Int32 { process.signals }
 
-    /// Call it before any other thread exists: they inherit the blocked signals and what else is the thread's own.
-    public init(_ configuration: ServerConfiguration, log: Logger) throws(ServerError) {
+    public init(_ configuration: ServerConfiguration, process: ServerProcess, log: Logger) {
         self.configuration = configuration
+        self.process = process
         self.log = log
-        signals = cs_block_signals()
-        guard signals >= 0 else { throw .ring(Errno(rawValue: -signals)) }
-        ReclaimSafety.apply(log: log)
-        // Before any file of the image is opened: an open file keeps its mount in the namespace that it was opened in.
-        hasOwnMounts = PrivateMounts.enter(log: log)
     }
 
     /// Serves until it is told to stop.
@@ -136,7 +131,7 @@ public final class Server {
     private func serve(_ device: ServedDevice, _ socket: ControlSocketServer) -> Ending {
         var forcesNextSignal = false
         var attempt: StopAttempt?
-        let ownMounts = OwnDiskMounts(ofDisk: device.blockDevicePath, isWatching: hasOwnMounts)
+        let ownMounts = OwnDiskMounts(ofDisk: device.blockDevicePath, isWatching: process.hasOwnMounts)
         while true {
             var polled = [
                 pollfd(fd: signals, events: Int16(POLLIN), revents: 0),

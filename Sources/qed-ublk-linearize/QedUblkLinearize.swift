@@ -3,8 +3,8 @@ import CSupport
 import Glibc
 import Simulation
 
-/// Overlapping reads, writes, zeroes, discards and flushes from several processors on a real disk, and the proof that what the
-/// reads returned makes sense.
+/// Overlapping reads, writes, zeroes, discards and flushes from several processors on a real disk, and the proof that what
+/// the reads returned makes sense.
 @main
 struct QedUblkLinearize: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -34,7 +34,6 @@ struct QedUblkLinearize: ParsableCommand {
     private var injectedFault: InjectedFault? { inject.flatMap(InjectedFault.init) }
 
     func run() throws {
-        setvbuf(stdout, nil, _IOLBF, 0)
         signal(SIGUSR1) { _ in KillWindow.open() }
         signal(SIGUSR2) { _ in KillWindow.close() }
         var test = LinearizabilityTest(
@@ -158,6 +157,7 @@ struct LinearizabilityTest {
 
     var summary: String {
         let kinds = Operation.Kind.allCases.map { "\(counts[$0] ?? 0) \($0)" }.joined(separator: ", ")
-        return "\(rounds) rounds (\(kinds)), \(check.sectorsRead) sectors read, \(check.tornSectors) of them in parts: linearizable"
+        let reads = "\(check.sectorsRead) sectors read, \(check.tornSectors) of them in parts"
+        return "\(rounds) rounds (\(kinds)), \(reads): linearizable"
     }
 }

@@ -19,10 +19,10 @@ for kind in plain overlay; do
     step "$kind: four queues"
     rm -f image.qed
     case $kind in
-        plain) qed-ublk create image.qed 32M ;;
-        overlay) qed-ublk create --backing base.raw --backing-format raw image.qed 32M ;;
+        plain) qed-ublk create image.qed 32M && block=512 ;;
+        overlay) qed-ublk create --backing base.raw --backing-format raw image.qed 32M && block=4096 ;;
     esac
-    device=$(qed-ublk add -q 4 image.qed)
+    device=$(qed-ublk add -q 4 --block-size "$block" image.qed)
     expect_equal "queues of the disk" 4 "$(find /sys/block/ublkb0/mq -mindepth 1 -maxdepth 1 | wc -l)"
     linearize --seconds 6 --seed "${SEED:-1}"
 
