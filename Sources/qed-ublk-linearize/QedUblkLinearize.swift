@@ -2,6 +2,7 @@ import ArgumentParser
 import CSupport
 import Glibc
 import Simulation
+import Synchronization
 
 /// Overlapping reads, writes, zeroes, discards and flushes from several processors on a real disk, and the proof that what
 /// the reads returned makes sense.
@@ -12,7 +13,7 @@ struct QedUblkLinearize: ParsableCommand {
         abstract: "Test that the reads and writes of a disk are linearizable. Overwrites the disk.",
         discussion: """
             Round after round the threads work on one small range, chosen anew, and meet at its end; then the reads are \
-            judged. In the end all ranges are read once more. While the disk's server may be killed the program has to know: \
+            judged. In the end, or after SIGTERM, all ranges are read once more. While the disk's server may be killed the program has to know: \
             SIGUSR1 before, SIGUSR2 after the next one serves.
             """)
 
@@ -36,12 +37,13 @@ struct QedUblkLinearize: ParsableCommand {
     func run() throws {
         signal(SIGUSR1) { _ in KillWindow.open() }
         signal(SIGUSR2) { _ in KillWindow.close() }
+        signal(SIGTERM) { _ in LastRound.isAskedFor.store(true, ordering: .relaxed) }
         var test = LinearizabilityTest(
             device: try BlockDevice(path: device), sectorCount: range * 2, threads: threads, operations: operations,
             fault: injectedFault, random: SeededRandom(seed: seed))
         let end = ContinuousClock.now + .seconds(seconds)
         do throws(LinearizabilityViolation) {
-            repeat { try test.playRound() } while ContinuousClock.now < end
+            repeat { try test.playRound() } while ContinuousClock.now < end && !LastRound.isAskedFor.load(ordering: .relaxed)
             try test.readAllAgain()
         } catch {
             print("seed \(seed): \(error.text)")
@@ -49,6 +51,11 @@ struct QedUblkLinearize: ParsableCommand {
         }
         print(test.summary)
     }
+}
+
+/// SIGTERM: the round that is being played is the last.
+enum LastRound {
+    static let isAskedFor = Atomic<Bool>(false)
 }
 
 struct LinearizabilityViolation: Error {

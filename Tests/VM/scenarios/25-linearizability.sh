@@ -28,7 +28,7 @@ for kind in plain overlay; do
 
     step "$kind: while the server is killed, three times"
     # The program has to know before the first kill, and until the last server's successor serves.
-    qed-ublk-linearize "$device" --seconds 5 --seed "${SEED:-2}" --operations 120 >killed.log 2>&1 &
+    qed-ublk-linearize "$device" --seconds 600 --seed "${SEED:-2}" --operations 80 >killed.log 2>&1 &
     load=$!
     for turn in 1 2 3; do
         sleep 0.7
@@ -39,6 +39,7 @@ for kind in plain overlay; do
         expect_equal "what recover prints" "$device" "$(qed-ublk recover 0)"
         kill -USR2 "$load"
     done
+    kill -TERM "$load"
     status=0
     wait "$load" || status=$?
     tail -n 1 killed.log
