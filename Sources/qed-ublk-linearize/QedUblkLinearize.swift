@@ -23,6 +23,7 @@ struct QedUblkLinearize: ParsableCommand {
     @Option(help: "Operations of each thread in a round.") var operations = 40
     @Option(help: "KiB of the range, up to 32768.") var range = 256
     @Option(help: "Of the operations.") var seed: UInt64 = 1
+    @Flag(help: "Refuse histories in which a write was done twice before it was answered.") var strict = false
     @Option(help: "Commit a fault, which must be noticed: lost-writes or stale-reads.") var inject: String?
 
     func validate() throws {
@@ -40,7 +41,7 @@ struct QedUblkLinearize: ParsableCommand {
         signal(SIGTERM) { _ in LastRound.isAskedFor.store(true, ordering: .relaxed) }
         var test = LinearizabilityTest(
             device: try BlockDevice(path: device), sectorCount: range * 2, threads: threads, operations: operations,
-            fault: injectedFault, random: SeededRandom(seed: seed))
+            fault: injectedFault, isStrict: strict, random: SeededRandom(seed: seed))
         let end = ContinuousClock.now + .seconds(seconds)
         do throws(LinearizabilityViolation) {
             repeat { try test.playRound() } while ContinuousClock.now < end && !LastRound.isAskedFor.load(ordering: .relaxed)
@@ -85,8 +86,10 @@ struct LinearizabilityTest {
     private static let shiftBytes = 20 << 10
 
     init(
-        device: BlockDevice, sectorCount: Int, threads: Int, operations: Int, fault: InjectedFault?, random: SeededRandom
+        device: BlockDevice, sectorCount: Int, threads: Int, operations: Int, fault: InjectedFault?, isStrict: Bool,
+        random: SeededRandom
     ) {
+        check.isStrict = isStrict
         self.device = device
         self.sectorCount = sectorCount
         self.threads = threads

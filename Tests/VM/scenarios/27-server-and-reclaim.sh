@@ -121,7 +121,7 @@ device=$(taskset -c 2 qed-ublk add -q 4 image.qed)
 expect_equal "queues" 4 "$(qed-ublk list --json | jq '.[].queues')"
 expect_equal "processors of its threads" 2 "$(sed -n 's/^Cpus_allowed_list:\t//p' "/proc/$(server_of 0)"/task/*/status | sort -u)"
 expect_output 'queue [0-9] may not run where its requests come from' cat /run/qed-ublk/ublk0.log
-expect_status 0 fio --name=verify --filename="$device" --rw=randwrite --bs=4k --size=4M --direct=1 --verify=crc32c --numjobs=4
+expect_status 0 fio --name=verify --filename="$device" --rw=randwrite --bs=4k --size=4M --direct=1 --verify=crc32c --numjobs=4 --offset_increment=4M
 qed-ublk del "$device"
 expect_no_devices
 expect_sound image.qed
