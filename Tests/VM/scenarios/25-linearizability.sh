@@ -1,6 +1,7 @@
 # Reads, writes, zeroes, discards and flushes of threads on all processors meet in the same sectors, over four queues, and
 # every read returns what was current at some moment while it ran: of a plain image, of an overlay, and while servers are
-# killed. A test that loses writes, or returns old data, is noticed.
+# killed. A test that loses writes, or returns old data, is noticed. (A write may be done twice before it is answered, if others
+# overlap it; the program's option --strict refuses that too.)
 # vm: --cpus 4 --file Tests/VM/scenarios/devices.bash --file .build/qed-ublk-linearize
 source lib.sh
 source devices.bash
