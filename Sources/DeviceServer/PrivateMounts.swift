@@ -1,7 +1,6 @@
 import BlockStorage
 import CSupport
 import Glibc
-import Logging
 import SystemPackage
 
 /// The server's own mount namespace, which holds no mount of its own disk.
@@ -16,11 +15,11 @@ enum PrivateMounts {
     /// Where this namespace would not tell the new one of unmounts (its root is not shared, as in most containers) the
     /// server stays in it.
     /// - Returns: whether it has one of its own now.
-    static func enter(log: Logger) -> Bool {
+    static func enter() throws(Errno) -> Bool {
         guard MountTable.current.tellsOfUnmounts else { return false }
         let result = cs_enter_mount_namespace()
-        if result != 0 { log.warning("no mount namespace of its own for the server: \(Errno(rawValue: -result))") }
-        return result == 0
+        guard result == 0 else { throw Errno(rawValue: -result) }
+        return true
     }
 }
 

@@ -31,6 +31,7 @@ public final class Server {
     /// - Throws: why the device could not be made, or not be taken away properly.
     public func run(ready: (UInt32, String) -> Bool, gone: () -> Void = {}) throws(ServerError) {
         let device = try makeDevice()
+        for warning in process.warnings { log.warning("\(warning)") }
         let socket: ControlSocketServer
         var record: DeviceRecord?
         do throws(ServerError) {

@@ -72,7 +72,7 @@ struct AddCommand: ParsableCommand {
         // stdout is scripted: the path alone.
         LoggingSystem.bootstrap(StreamLogHandler.standardError)
         let log = Logger(label: "qed-ublk")
-        let process = try ServerProcess(log: log)
+        let process = try ServerProcess()
         let configuration = try waiting?.configuration() ?? device.configuration()
         let server = Server(configuration, process: process, log: log)
         var failure: OutputError?
@@ -104,7 +104,7 @@ struct ServeCommand: ParsableCommand {
         do {
             let log = Logger(label: "qed-ublk")
             let logDirectory = try ServerLog.openDirectory()
-            let process = try ServerProcess(log: log)
+            let process = try ServerProcess()
             var configuration = try device.configuration()
             configuration.recovers = recover
             let server = Server(configuration, process: process, log: log)
