@@ -31,7 +31,7 @@ sim: ## simulate power cuts, kills and faults; SEED=1, SECONDS_EACH=240, STATES=
 
 vm: ## run the scenarios on real devices; KERNEL=6.12 or 7, SCENARIO=part of a name
 	scripts/install-dependencies test
-	scripts/build
+	scripts/build --tests
 	Tests/VM/run-scenarios $(if $(KERNEL),--kernel $(KERNEL)) $(SCENARIO)
 
 vm-long: ## a scenario for longer; PROOF=kills, power-cuts, soak, cycles, devices, memory or swap, COUNT=, SECONDS_EACH=, SEED=1, KERNEL=

@@ -24,6 +24,7 @@ let package = Package(
         .executable(name: "qed-ublk", targets: ["qed-ublk"]),
         .library(name: "Simulation", targets: ["Simulation"]),
         .executable(name: "qed-ublk-sim", targets: ["qed-ublk-sim"]),
+        .executable(name: "qed-ublk-linearize", targets: ["qed-ublk-linearize"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -97,6 +98,13 @@ let package = Package(
         .executableTarget(
             name: "qed-ublk-sim",
             dependencies: ["Simulation", "QEDEngine", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            swiftSettings: swiftSettings),
+        // The same judge over what threads ask of a real disk and get.
+        .executableTarget(
+            name: "qed-ublk-linearize",
+            dependencies: [
+                "Simulation", "CSupport", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
             swiftSettings: swiftSettings),
 
         .testTarget(

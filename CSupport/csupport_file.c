@@ -13,6 +13,10 @@ int32_t cs_write_back_block_device(int32_t descriptor) {
     return fsync(descriptor) == 0 ? 0 : -errno;
 }
 
+int32_t cs_fallocate(int32_t descriptor, int32_t mode, uint64_t offset, uint64_t size_bytes) {
+    return fallocate(descriptor, mode, (off_t)offset, (off_t)size_bytes) == 0 ? 0 : -errno;
+}
+
 int32_t cs_find(const char *path, uint32_t flags) {
     int descriptor = -1;
     if (flags & CS_FIND_NO_MAGIC_LINKS) {

@@ -3,11 +3,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static sigset_t handled_signals(void) {
@@ -73,4 +78,62 @@ int32_t cs_spawn_self(char *const arguments[], int32_t errors, int32_t status, i
     posix_spawnattr_destroy(&attributes);
     *process = pid;
     return -error;
+}
+
+/* As many processors as a kernel can be built for. */
+enum { PROCESSOR_WORDS = 8192 / 64 };
+
+int32_t cs_available_processors(void) {
+    uint64_t mask[PROCESSOR_WORDS] = {0};
+    int32_t count = 0;
+    if (syscall(SYS_sched_getaffinity, 0, sizeof mask, mask) < 0) return 1;
+    for (int word = 0; word < PROCESSOR_WORDS; word++) count += __builtin_popcountll(mask[word]);
+    return count;
+}
+
+int32_t cs_bind_thread(const uint64_t *mask, uint64_t words) {
+    uint64_t allowed[PROCESSOR_WORDS] = {0};
+    if (syscall(SYS_sched_getaffinity, 0, sizeof allowed, allowed) < 0) return -errno;
+    for (uint64_t word = 0; word < PROCESSOR_WORDS; word++) allowed[word] &= word < words ? mask[word] : 0;
+    return syscall(SYS_sched_setaffinity, 0, sizeof allowed, allowed) < 0 ? -errno : 0;
+}
+
+int32_t cs_become_io_flusher(void) {
+#ifndef PR_SET_IO_FLUSHER
+    enum { PR_SET_IO_FLUSHER = 57, PR_GET_IO_FLUSHER = 58 };
+#endif
+    if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) != 0) return -errno;
+    int state = prctl(PR_GET_IO_FLUSHER, 0, 0, 0, 0);
+    return state == 1 ? 0 : state < 0 ? -errno : -EINVAL;
+}
+
+/* Whether the limit of locked memory does not hold for this process. */
+static int has_unlimited_locks(void) {
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    if (syscall(SYS_capget, &header, data) != 0) return 0;
+    return (data[CAP_IPC_LOCK / 32].effective >> (CAP_IPC_LOCK % 32)) & 1;
+}
+
+int32_t cs_lock_used_memory(void) {
+    if (!has_unlimited_locks()) return -EPERM;
+    return mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0 ? 0 : -errno;
+}
+
+int32_t cs_lock_range(void *address, uint64_t size_bytes) {
+    return mlock(address, size_bytes) == 0 ? 0 : -errno;
+}
+
+int32_t cs_populate_range(void *address, uint64_t size_bytes) {
+    enum { CS_MADV_POPULATE_WRITE = 23 };
+    return madvise(address, size_bytes, CS_MADV_POPULATE_WRITE) == 0 ? 0 : -errno;
+}
+
+int32_t cs_enter_mount_namespace(void) {
+    if (unshare(CLONE_NEWNS) != 0) return -errno;
+    return mount("none", "/", 0, MS_REC | MS_SLAVE, 0) == 0 ? 0 : -errno;
+}
+
+int32_t cs_detach_mount(const char *path) {
+    return umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0 ? 0 : -errno;
 }

@@ -39,6 +39,9 @@ int64_t cs_path_of(int32_t found, char *buffer, uint64_t buffer_bytes);
 enum : uint32_t { CS_OPEN_WRITE = 1, CS_OPEN_DIRECT = 2 };
 int32_t cs_open_found(int32_t found, uint32_t flags);
 
+/* Changes the space of a range: CS_FALLOCATE_… */
+int32_t cs_fallocate(int32_t descriptor, int32_t mode, uint64_t offset, uint64_t size_bytes);
+
 /* Turns O_DIRECT off. */
 int32_t cs_clear_direct(int32_t descriptor);
 

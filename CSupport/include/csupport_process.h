@@ -24,4 +24,32 @@ int32_t cs_take_signal(int32_t descriptor);
  * standard error, `status` as its descriptor 3, and nothing else open. `arguments` ends with null. Negative: -errno. */
 int32_t cs_spawn_self(char *const arguments[], int32_t errors, int32_t status, int32_t *process);
 
+/* How many processors this thread may run on. */
+int32_t cs_available_processors(void);
+
+/* Binds this thread to those of the processors in `mask` (a bit each, `words` of 64) that it may run on by now; -EINVAL where
+ * there is none. */
+int32_t cs_bind_thread(const uint64_t *mask, uint64_t words);
+
+/* Tells the kernel that other processes' memory is cleaned through this thread and those it makes from now on: what it
+ * allocates for them does not wait for I/O (Linux 5.6). -EPERM without CAP_SYS_RESOURCE. */
+int32_t cs_become_io_flusher(void);
+
+/* Keeps all memory of this process from being swapped out, from when it is first used; -EPERM where memory can only be locked
+ * up to a limit, because then later allocations would fail. */
+int32_t cs_lock_used_memory(void);
+
+/* Touches and locks a range; -ENOMEM above the limit, -EPERM where nothing may be locked. */
+int32_t cs_lock_range(void *address, uint64_t size_bytes);
+
+/* Only touches it, all of it (Linux 5.14). */
+int32_t cs_populate_range(void *address, uint64_t size_bytes);
+
+/* A mount namespace of this process's own, in which mounts come and go as in the one that it leaves, but not the other way
+ * round. */
+int32_t cs_enter_mount_namespace(void);
+
+/* Takes a mount out of this process's namespace, with everything below it. */
+int32_t cs_detach_mount(const char *path);
+
 #endif

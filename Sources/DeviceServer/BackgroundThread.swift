@@ -5,12 +5,20 @@ import SystemPackage
 struct BackgroundThread {
     private let thread: pthread_t
 
+    /// Enough for what threads do here, and too small for a huge page: of the usual 8 MiB the kernel would at once give 2 to a
+    /// thread that needs some KiB.
+    private static let stackSizeBytes = 1 << 20
+
     /// - Throws: the errno of `pthread_create`.
     init(_ body: @escaping () -> Void) throws(Errno) {
         // The thread holds the reference until its body has returned.
         let box = Unmanaged.passRetained(Body(body))
         var thread = pthread_t()
-        let result = pthread_create(&thread, nil, { argument in
+        var attributes = pthread_attr_t()
+        pthread_attr_init(&attributes)
+        defer { pthread_attr_destroy(&attributes) }
+        pthread_attr_setstacksize(&attributes, BackgroundThread.stackSizeBytes)
+        let result = pthread_create(&thread, &attributes, { argument in
             guard let argument else { return nil }
             Unmanaged<Body>.fromOpaque(argument).takeRetainedValue().run()
             return nil

@@ -67,6 +67,21 @@ final class ImageSession {
         return alignment != .none && alignment.memoryBytes <= Int(QEDLimits.sectorSizeBytes)
     }
 
+    /// The size of a new device's logical blocks, where `wantedBytes` of them are asked for.
+    func blockSize(wantedBytes: Int?) throws(ServerError) -> Int {
+        guard let wantedBytes else { return blockSizeBytes }
+        guard wantedBytes >= blockSizeBytes else {
+            throw .blockSize(
+                path: path, reason: "its file takes blocks of \(blockSizeBytes) bytes, so the device's cannot be of \(wantedBytes)")
+        }
+        guard image.sizeBytes % UInt64(wantedBytes) == 0 else {
+            throw .blockSize(
+                path: path, reason: "its size, \(image.sizeBytes) bytes, is no multiple of the block size \(wantedBytes); "
+                    + "resize it, or leave --block-size out")
+        }
+        return wantedBytes
+    }
+
     /// Makes everything durable, marks the image as clean, and releases its lock. No queue serves it any more.
     /// - Returns: how the image was left.
     @discardableResult

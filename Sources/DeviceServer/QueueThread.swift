@@ -18,21 +18,28 @@ final class QueueThread: @unchecked Sendable {
     // SAFETY: `phase` is locked; the rest is set before the thread starts, and `thread` is the main thread's.
     let number: Int
     private let phaseLock = Lock(Phase.starting)
+    private let warningsLock = Lock<[String]>([])
     private let changed: Int32
     private let body: (QueueThread) -> Void
     private var thread: BackgroundThread?
 
     var phase: Phase { phaseLock.withLock { $0 } }
+    /// What the queue lacks, though it serves.
+    var warnings: [String] { warningsLock.withLock { $0 } }
 
     /// Starts the thread.
-    /// - Parameter changed: an eventfd that is signalled whenever the phase changes.
+    /// - Parameters:
+    ///   - processors: whose requests the queue gets; the thread is bound to all of them, as far as it may run there. A program
+    ///     that computes on the queue's only processor without a pause then competes with it.
+    ///   - changed: an eventfd that is signalled whenever the phase changes.
     init(
-        number: Int, device: UblkCharacterDevice, info: UblkDeviceInfo, image: Image, chain: [ChainFile],
+        number: Int, processors: [Int], device: UblkCharacterDevice, info: UblkDeviceInfo, image: Image, chain: [ChainFile],
         departure: ServerDeparture, changed: Int32
     ) throws(Errno) {
         self.number = number
         self.changed = changed
         body = { thread in
+            thread.bind(to: processors)
             do {
                 let queue = try QueueLoop(device: device, info: info, queue: number, departure: departure) {
                     loop, memory in
@@ -41,6 +48,9 @@ final class QueueThread: @unchecked Sendable {
                             image: image, storages: chain.map { $0.file.storage(on: loop.ring) },
                             depth: info.queueDepth, largestRequestBytes: info.maxIOSizeBytes, executor: loop.executor),
                         memory: memory)
+                }
+                if let failure = queue.bufferLockFailure {
+                    thread.warn("the I/O buffers may be swapped out: \(failure) (raise LimitMEMLOCK, ulimit -l)")
                 }
                 thread.enter(.serving)
                 thread.enter(.ended(queue.run()))
@@ -53,6 +63,19 @@ final class QueueThread: @unchecked Sendable {
 
     /// Waits for the thread to end. Once.
     func join() { thread?.join() }
+
+    /// Before the queue's memory is allocated, so that it is near.
+    private func bind(to processors: [Int]) {
+        guard let last = processors.max() else { return }
+        var mask = [UInt64](repeating: 0, count: last / 64 + 1)
+        for processor in processors { mask[processor / 64] |= 1 << UInt64(processor % 64) }
+        let result = cs_bind_thread(mask, UInt64(mask.count))
+        if result != 0 {
+            warn("queue \(number) may not run where its requests come from: \(Errno(rawValue: -result)) (a cpuset, or taskset)")
+        }
+    }
+
+    private func warn(_ sentence: String) { warningsLock.withLock { $0.append(sentence) } }
 
     private func enter(_ phase: Phase) {
         phaseLock.withLock { $0 = phase }

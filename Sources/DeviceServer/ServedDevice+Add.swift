@@ -16,6 +16,7 @@ extension ServedDevice {
         let session = try ImageSession(configuration)
         undo.append { _ = try? session.close() }
         session.reportReplay(to: log)
+        let blockSizeBytes = try session.blockSize(wantedBytes: configuration.blockSizeBytes)
         let queuesChanged = try openEvents(undo)
 
         let control = try openControl()
@@ -31,7 +32,7 @@ extension ServedDevice {
         undo.append { try? control.deleteDevice(info.id, timeout: stopTimeout) }
         let characterDevice = try openCharacterDevice(info.id, undo)
         do {
-            try control.setParameters(parameters(of: session, configuration, info), of: info)
+            try control.setParameters(parameters(of: session, configuration, info, blockSizeBytes), of: info)
         } catch {
             throw .control(error)
         }
@@ -67,10 +68,10 @@ extension ServedDevice {
     }
 
     private static func parameters(
-        of session: ImageSession, _ configuration: ServerConfiguration, _ info: UblkDeviceInfo
+        of session: ImageSession, _ configuration: ServerConfiguration, _ info: UblkDeviceInfo, _ blockSizeBytes: Int
     ) -> UblkParameters {
         let geometry = session.image.geometry
-        let blockShift = UInt8(session.blockSizeBytes.trailingZeroBitCount)
+        let blockShift = UInt8(blockSizeBytes.trailingZeroBitCount)
         var attributes: UblkParameters.Attributes = [.volatileCache, .forceUnitAccess]
         if configuration.isReadOnly { attributes.insert(.readOnly) }
         let basic = UblkParameters.Basic(

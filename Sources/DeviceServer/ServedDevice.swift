@@ -45,7 +45,7 @@ final class ServedDevice {
             do {
                 threads.append(
                     try QueueThread(
-                        number: number, device: characterDevice, info: info, image: session.image,
+                        number: number, processors: processors(ofQueue: number), device: characterDevice, info: info, image: session.image,
                         chain: session.chain, departure: departure,
                         changed: queuesChanged))
             } catch {
@@ -55,6 +55,17 @@ final class ServedDevice {
         while threads.contains(where: { $0.phase == .starting }) { cs_eventfd_wait(queuesChanged) }
         for thread in threads {
             if case .failed(let reason) = thread.phase { throw .queue(number: thread.number, reason: reason) }
+        }
+        var warnings: [String] = []
+        for warning in threads.flatMap(\.warnings) where !warnings.contains(warning) { warnings.append(warning) }
+        for warning in warnings { log.warning("\(warning)") }
+    }
+
+    /// None where the driver does not say: then the thread may run anywhere.
+    private func processors(ofQueue number: Int) -> [Int] {
+        do { return try control.queueAffinity(info.id, queue: number) } catch {
+            log.warning("\(error)")
+            return []
         }
     }
 

@@ -14,14 +14,13 @@ public final class Server {
     private let configuration: ServerConfiguration
     private let log: Logger
     private let registry = DeviceRegistry()
-    private let signals: Int32
+    private let process: ServerProcess
+    private var signals: Int32 { process.signals }
 
-    /// Call it before any other thread exists: they inherit the blocked signals.
-    public init(_ configuration: ServerConfiguration, log: Logger) throws(ServerError) {
+    public init(_ configuration: ServerConfiguration, process: ServerProcess, log: Logger) {
         self.configuration = configuration
+        self.process = process
         self.log = log
-        signals = cs_block_signals()
-        guard signals >= 0 else { throw .ring(Errno(rawValue: -signals)) }
     }
 
     /// Serves until it is told to stop.
@@ -32,6 +31,7 @@ public final class Server {
     /// - Throws: why the device could not be made, or not be taken away properly.
     public func run(ready: (UInt32, String) -> Bool, gone: () -> Void = {}) throws(ServerError) {
         let device = try makeDevice()
+        for warning in process.warnings { log.warning("\(warning)") }
         let socket: ControlSocketServer
         var record: DeviceRecord?
         do throws(ServerError) {
@@ -132,6 +132,7 @@ public final class Server {
     private func serve(_ device: ServedDevice, _ socket: ControlSocketServer) -> Ending {
         var forcesNextSignal = false
         var attempt: StopAttempt?
+        let ownMounts = OwnDiskMounts(ofDisk: device.blockDevicePath, isWatching: process.hasOwnMounts)
         while true {
             var polled = [
                 pollfd(fd: signals, events: Int16(POLLIN), revents: 0),
@@ -139,8 +140,12 @@ public final class Server {
                 pollfd(fd: device.queuesChanged, events: Int16(POLLIN), revents: 0),
                 // Negative: not looked at.
                 pollfd(fd: attempt?.finished ?? -1, events: Int16(POLLIN), revents: 0),
+                pollfd(fd: ownMounts.polledDescriptor, events: Int16(POLLPRI), revents: 0),
             ]
-            if poll(&polled, nfds_t(polled.count), -1) < 0 && errno != EINTR { return .stopped(request: nil) }
+            if poll(&polled, nfds_t(polled.count), ownMounts.timeoutMilliseconds) < 0 && errno != EINTR {
+                return .stopped(request: nil)
+            }
+            ownMounts.polled(hasChanged: polled[4].revents != 0)
 
             if polled[3].revents != 0, let ended = attempt {
                 attempt = nil

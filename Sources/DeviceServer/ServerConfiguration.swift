@@ -1,4 +1,6 @@
 import BlockStorage
+import CSupport
+import Glibc
 import QEDEngine
 import SystemPackage
 import Ublk
@@ -12,7 +14,7 @@ public struct ServerConfiguration: Sendable {
     /// The same as options of `add`, for the record: the device's next server gets them.
     public var backingArguments: [String] = []
     /// Hardware queues; the driver caps them to the number of processors.
-    public var queues = 1
+    public var queues = defaultQueues
     /// Requests that a queue can have under way.
     public var queueDepth = 128
     /// nil lets the driver choose.
@@ -22,10 +24,25 @@ public struct ServerConfiguration: Sendable {
     /// Whether the device outlives its server.
     public var isRecoverable = true
     public var zeroCopy = ZeroCopyChoice.auto
-    /// The largest request, and the size of each tag's buffer.
-    public var maxIOSizeBytes = 512 << 10
+    /// The size of the device's logical blocks; nil: what the image's file needs, 512 if it can.
+    public var blockSizeBytes: Int?
 
     public init(imagePath: String) { self.imagePath = imagePath }
+
+    /// As many as this process may use processors, and no more than the engine can feed.
+    public static var defaultQueues: Int { min(Int(cs_available_processors()), 4) }
+
+    /// Of the I/O buffers, which are in memory as long as the device is. More only with a depth that asks for it.
+    static let bufferBudgetBytes = 64 << 20
+
+    /// The largest request, and the size of each tag's buffer: the largest from 512 KiB down with which all buffers are within
+    /// the budget, and no smaller than 64 KiB.
+    var maxIOSizeBytes: Int {
+        let tags = min(queues, max(sysconf(Int32(_SC_NPROCESSORS_CONF)), 1)) * queueDepth
+        var size = 512 << 10
+        while size > 64 << 10 && tags * size > ServerConfiguration.bufferBudgetBytes { size /= 2 }
+        return size
+    }
 
     /// What the driver is asked for. Requests that were under way when a server died are sent to the next one again: they
     /// were not acknowledged, and what they ask for does not depend on how often it is done.
@@ -61,6 +78,8 @@ public enum ServerError: Error, CustomStringConvertible {
     case chain(ChainError)
     case image(path: String, ImageOpenError)
     case emptyImage(path: String)
+    /// The image or its file cannot be used in blocks of that size.
+    case blockSize(path: String, reason: String)
     case control(UblkControlError)
     case characterDevice(UblkOpenError)
     case registry(RegistryError)
@@ -81,6 +100,7 @@ public enum ServerError: Error, CustomStringConvertible {
         case .chain(let error): "\(error)"
         case .image(let path, let error): "\(path): \(error)"
         case .emptyImage(let path): "\(path): its size is 0, and a block device cannot be empty; give it a size first"
+        case .blockSize(let path, let reason): "\(path): \(reason)"
         case .control(let error): "\(error)"
         case .characterDevice(let error): "\(error)"
         case .registry(let error): "\(error)"

@@ -61,9 +61,11 @@ final class StopAttempt: @unchecked Sendable {
 
 /// A clock that does not go back.
 enum Uptime {
-    static var seconds: Int {
+    static var seconds: Int { Int(milliseconds / 1000) }
+
+    static var milliseconds: Int64 {
         var time = timespec()
         clock_gettime(CLOCK_MONOTONIC, &time)
-        return time.tv_sec
+        return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
     }
 }

@@ -1,14 +1,19 @@
+import CSupport
 import Glibc
 import SystemPackage
 
-/// The data buffers of one queue: one per tag, page-aligned, mapped once.
+/// The data buffers of one queue: one per tag, page-aligned, mapped once, in memory from the beginning and not to be
+/// swapped out. The driver copies a write's data into them while memory may be short, perhaps because of this very write.
 struct QueueBuffers: ~Copyable {
     // SAFETY: mapped here, unmapped in deinit, when the driver and the target have let go of every tag. A tag's buffer
     // belongs to the driver from its fetch or commit to the next request, and to the target from there to its result.
     private let start: UnsafeMutableRawPointer
     private let sizePerTagBytes: Int
     private let depth: Int
+    /// Why they may be swapped out.
+    let lockFailure: Errno?
 
+    /// Those of the memory node of the thread that makes them.
     /// - Throws: the errno of `mmap`.
     init(depth: Int, maxIOSizeBytes: Int) throws(Errno) {
         let page = systemPageSizeBytes
@@ -18,6 +23,9 @@ struct QueueBuffers: ~Copyable {
             nil, sizePerTagBytes * depth, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
         guard let mapped, mapped != MAP_FAILED else { throw Errno(rawValue: errno) }
         start = mapped
+        let locked = cs_lock_range(mapped, UInt64(sizePerTagBytes * depth))
+        lockFailure = locked == 0 ? nil : Errno(rawValue: -locked)
+        if locked != 0 { cs_populate_range(mapped, UInt64(sizePerTagBytes * depth)) }
     }
 
     deinit { munmap(start, sizePerTagBytes * depth) }

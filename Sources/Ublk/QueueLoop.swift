@@ -81,6 +81,9 @@ public final class QueueLoop<Target: BlockTarget> {
         departure.wakes(loop.executor)
     }
 
+    /// Why the I/O buffers may be swapped out; nil where they may not.
+    public var bufferLockFailure: Errno? { buffers.lockFailure }
+
     /// Serves until the device stops or the server departs. Everything is released when it returns, but for the character
     /// device itself.
     ///

@@ -60,6 +60,8 @@ public struct UblkDeviceInfo: Equatable, Sendable {
 
     /// Whether the driver hands out the requests' pages instead of copying their data.
     public var isZeroCopy: Bool { features.contains(.servesPages) }
+    /// Of all I/O buffers that its server has in memory.
+    public var bufferBytes: Int { queueCount * queueDepth * maxIOSizeBytes }
 
     init(_ info: cs_ublk_device_info) {
         id = info.dev_id

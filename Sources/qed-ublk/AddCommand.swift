@@ -71,8 +71,10 @@ struct AddCommand: ParsableCommand {
     private func serve(_ waiting: WaitingDevice?) throws {
         // stdout is scripted: the path alone.
         LoggingSystem.bootstrap(StreamLogHandler.standardError)
+        let log = Logger(label: "qed-ublk")
+        let process = try ServerProcess()
         let configuration = try waiting?.configuration() ?? device.configuration()
-        let server = try Server(configuration, log: Logger(label: "qed-ublk"))
+        let server = Server(configuration, process: process, log: log)
         var failure: OutputError?
         try server.run { _, path in
             do throws(OutputError) { try printOutput(path) } catch { failure = error }
@@ -100,12 +102,16 @@ struct ServeCommand: ParsableCommand {
         let add = FileDescriptor(rawValue: 3)
         var deviceID: UInt32?
         do {
+            let log = Logger(label: "qed-ublk")
+            let logDirectory = try ServerLog.openDirectory()
+            let process = try ServerProcess()
             var configuration = try device.configuration()
             configuration.recovers = recover
-            let server = try Server(configuration, log: Logger(label: "qed-ublk"))
+            let server = Server(configuration, process: process, log: log)
             try server.run { id, path in
                 deviceID = id
-                do { try ServerLog.publish(deviceID: id) } catch { return false }
+                defer { try? logDirectory.close() }
+                do { try ServerLog.publish(deviceID: id, in: logDirectory) } catch { return false }
                 return BackgroundServer.announce(path, to: add)
             } gone: {
                 if let deviceID { ServerLog.remove(deviceID: deviceID) }

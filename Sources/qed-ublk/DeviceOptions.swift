@@ -7,11 +7,24 @@ struct DeviceOptions: ParsableArguments {
     @Argument(help: "The image.", transform: PathArgument.parse)
     var image: String
 
-    @Option(name: [.customShort("q"), .long], help: "Hardware queues; no more than there are processors are made.")
-    var queues = 1
+    @Option(
+        name: [.customShort("q"), .long],
+        help: ArgumentHelp(
+            "Hardware queues, each with a thread; no more than there are processors. (default: 4, or fewer processors)",
+            valueName: "queues"))
+    var queues: Int?
 
-    @Option(name: [.customShort("d"), .long], help: "Requests under way per queue: 1 to 4096.")
+    @Option(
+        name: [.customShort("d"), .long],
+        help: "Requests under way per queue: 1 to 4096. Up to 128 their buffers take 64 MiB, or less.")
     var depth = 128
+
+    @Option(
+        name: [.customShort("b"), .long],
+        help: ArgumentHelp(
+            "The device's logical block size: 512 or 4096. (default: the smallest that the image's file takes)",
+            valueName: "bytes"))
+    var blockSize: Int?
 
     @Option(name: [.customShort("n"), .long], help: "The device's number: 0 makes /dev/ublkb0. Without it the next free one.")
     var id: UInt32?
@@ -32,13 +45,15 @@ struct DeviceOptions: ParsableArguments {
     @OptionGroup var backing: BackingOptions
 
     func validate() throws {
-        guard (1...4096).contains(queues) else { throw ValidationError("--queues must be between 1 and 4096") }
+        guard (1...4096).contains(queues ?? 1) else { throw ValidationError("--queues must be between 1 and 4096") }
         guard (1...4096).contains(depth) else { throw ValidationError("--depth must be between 1 and 4096") }
+        guard [nil, 512, 4096].contains(blockSize) else { throw ValidationError("--block-size must be 512 or 4096") }
     }
 
     func configuration() throws(ImageFileError) -> ServerConfiguration {
         var configuration = ServerConfiguration(imagePath: image)
-        configuration.queues = queues
+        if let queues { configuration.queues = queues }
+        configuration.blockSizeBytes = blockSize
         configuration.queueDepth = depth
         configuration.deviceID = id
         configuration.isReadOnly = readOnly
@@ -51,7 +66,9 @@ struct DeviceOptions: ParsableArguments {
 
     /// The same options as arguments, for the process that serves the device.
     var arguments: [String] {
-        var arguments = ["--queues", "\(queues)", "--depth", "\(depth)"]
+        var arguments = ["--depth", "\(depth)"]
+        if let queues { arguments += ["--queues", "\(queues)"] }
+        if let blockSize { arguments += ["--block-size", "\(blockSize)"] }
         if let id { arguments += ["--id", "\(id)"] }
         if readOnly { arguments.append("--read-only") }
         if noRecovery { arguments.append("--no-recovery") }

@@ -146,7 +146,7 @@ extension ServerError: ReportableError {
         switch self {
         case .chain(let error): error.exitStatus
         case .image(_, let error): error.exitStatus
-        case .emptyImage, .imageChanged, .imageWritten: .unusableImage
+        case .emptyImage, .imageChanged, .imageWritten, .blockSize: .unusableImage
         case .notRecoverable: .notFound
         case .control(let error): error.exitStatus
         case .characterDevice(let error): ExitStatus(errno: error.errno)

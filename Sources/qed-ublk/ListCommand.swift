@@ -10,24 +10,34 @@ struct ListCommand: ParsableCommand {
             As JSON it is an array, empty when there is no device. A device whose state is 'waiting' has lost its server, and \
             goes on when it gets another one ('qed-ublk recover'). One that is 'dead' cannot; 'qed-ublk del' removes it.
 
+            With --verbose also the server's process, the device's block size, and memory: the I/O buffers (queues x depth x \
+            the largest request), what the server has in memory with them (RESIDENT), and what of that cannot be swapped \
+            out (LOCKED; less where a limit forbids it, see the server's log).
+
             Example: qed-ublk list --json | jq -r '.[].device'
 
             Exit status:
             \(ExitStatus.table)
             """)
 
+    @Flag(name: [.customShort("v"), .long], help: "Show the server's process and its memory too.")
+    var verbose = false
+
     @OptionGroup var output: OutputOption
 
     func run() throws {
         let devices = try KnownDevices.all()
         switch output.format {
-        case .human: try printOutput(ListCommand.table(devices))
+        case .human: try printOutput(ListCommand.table(devices, isVerbose: verbose))
         case .json: try printOutput(JSONValue.array(devices.map(\.json)).indented())
         }
     }
 
-    private static func table(_ devices: [KnownDevice]) -> String {
-        let rows = [["DEVICE", "STATE", "SIZE", "QUEUES", "DEPTH", "RO", "IMAGE"]] + devices.map(\.row)
+    private static func table(_ devices: [KnownDevice], isVerbose: Bool) -> String {
+        let details = isVerbose ? ["PID", "BLOCK", "BUFFERS", "RESIDENT", "LOCKED"] : []
+        let rows =
+            [["DEVICE", "STATE", "SIZE", "QUEUES", "DEPTH", "RO"] + details + ["IMAGE"]]
+            + devices.map { $0.row + (isVerbose ? $0.details : []) + [$0.record.imagePath.printable] }
         let widths = rows[0].indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
         return rows.map { row in
             var line = ""
@@ -44,19 +54,37 @@ extension KnownDevice {
         let size = sizeBytes.map(SizeText.short) ?? "?"
         let queues = info.map { "\($0.queueCount)" } ?? "?"
         let depth = info.map { "\($0.queueDepth)" } ?? "?"
-        return [path, state, size, queues, depth, record.isReadOnly ? "1" : "0", record.imagePath.printable]
+        return [path, state, size, queues, depth, record.isReadOnly ? "1" : "0"]
+    }
+
+    fileprivate var details: [String] {
+        let memory = memory
+        return [
+            record.server.isRunning ? "\(record.server.id)" : "-", blockSizeBytes.map { "\($0)" } ?? "?",
+            info.map { SizeText.short(UInt64($0.bufferBytes)) } ?? "?",
+            memory.map { SizeText.short($0.residentBytes) } ?? "?", memory.map { SizeText.short($0.lockedBytes) } ?? "?",
+        ]
     }
 
     fileprivate var json: JSONValue {
         let size: JSONValue = if let sizeBytes { JSONValue(sizeBytes) } else { .null }
         let queues: JSONValue = if let info { JSONValue(info.queueCount) } else { .null }
         let depth: JSONValue = if let info { JSONValue(info.queueDepth) } else { .null }
+        let blockSize: JSONValue = if let blockSizeBytes { JSONValue(blockSizeBytes) } else { .null }
+        let memory = memory
+        func bytes(_ value: UInt64?) -> JSONValue { value.map { JSONValue($0) } ?? .null }
         return .object([
             .init("device", .string(path)), .init("id", JSONValue(record.deviceID)), .init("state", .string(state)),
             .init("size", size), .init("queues", queues), .init("depth", depth),
             .init("read-only", .bool(record.isReadOnly)),
             .init("zero-copy", info.map { .bool($0.isZeroCopy) } ?? .null), .init("pid", JSONValue(record.server.id)),
-            .init("image", .string(record.imagePath)),
+            .init("image", .string(record.imagePath)), .init("block-size", blockSize),
+            .init(
+                "memory",
+                .object([
+                    .init("io-buffers", bytes((info?.bufferBytes).map(UInt64.init))),
+                    .init("resident", bytes(memory?.residentBytes)), .init("locked", bytes(memory?.lockedBytes)),
+                ])),
         ])
     }
 }

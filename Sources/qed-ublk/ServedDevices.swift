@@ -10,6 +10,11 @@ struct KnownDevice {
     var info: UblkDeviceInfo?
     /// Of the image, as the device has it; nil when it cannot be told.
     var sizeBytes: UInt64?
+    /// Of the device's logical blocks; nil when it cannot be told.
+    var blockSizeBytes: Int?
+
+    /// What its server takes; nil where it has none or it cannot be told.
+    var memory: ServerMemory? { record.server.isRunning ? ServerMemory(process: record.server.id) : nil }
 
     var path: String { UblkPaths.blockDevice(record.deviceID) }
 
@@ -51,6 +56,7 @@ enum KnownDevices {
         var device = KnownDevice(record: record, info: info)
         if let parameters = try control.parameters(record.deviceID) {
             device.sizeBytes = parameters.basic.deviceSectors << 9
+            device.blockSizeBytes = 1 << Int(parameters.basic.logicalBlockShift)
         }
         return device
     }

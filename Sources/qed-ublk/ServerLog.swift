@@ -20,9 +20,9 @@ enum ServerLog {
     }
 
     /// In the server: gives the log its name, in place of that of an earlier server.
-    static func publish(deviceID: UInt32) throws(RegistryError) {
-        let directory = try openDirectory()
-        defer { try? directory.close() }
+    /// - Parameter directory: opened before the server had a mount namespace of its own. A file gets no name through another
+    ///   mount than it was made through, and the same mount in another namespace is another one.
+    static func publish(deviceID: UInt32, in directory: FileDescriptor) throws(RegistryError) {
         let path = path(deviceID: deviceID)
         unlink(path)
         let name = String(path[path.index(after: path.lastIndex(of: "/") ?? path.startIndex)...])
@@ -44,7 +44,7 @@ enum ServerLog {
             .split(whereSeparator: \.isNewline).suffix(3).joined(separator: " / ")
     }
 
-    private static func openDirectory() throws(RegistryError) -> FileDescriptor {
+    static func openDirectory() throws(RegistryError) -> FileDescriptor {
         do {
             return try FileDescriptor.open(
                 DeviceRegistry.standardDirectory, .readOnly, options: [.directory, .closeOnExec])

@@ -115,7 +115,10 @@ import Testing
         #expect(devices.count == 1)
         #expect(
             Set(devices.first?.keys ?? [:].keys)
-                == ["device", "id", "state", "size", "queues", "depth", "read-only", "zero-copy", "pid", "image"])
+                == [
+                    "device", "id", "state", "size", "queues", "depth", "read-only", "zero-copy", "pid", "image", "block-size",
+                    "memory",
+                ])
         #expect(devices.first?["pid"] as? Int32 == server.id)
         expectOneSentence(try ours(asNobody: true, "del", "4000"), [5, 6], naming: "ublk")
     }

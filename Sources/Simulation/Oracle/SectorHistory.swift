@@ -11,7 +11,7 @@
 /// zeros tells which one only when no other is possible.
 ///
 /// A value may survive a power cut as long as nothing newer is durable.
-struct SectorHistory {
+package struct SectorHistory {
     struct Version {
         var value: UInt64
         var start: Int
@@ -48,13 +48,13 @@ struct SectorHistory {
     private(set) var flushedStart = -1
     private(set) var now = 0
 
-    init(sizeBytes: UInt64, initialValue: @escaping (Int) -> UInt64) {
+    package init(sizeBytes: UInt64, initialValue: @escaping (Int) -> UInt64) {
         self.sizeBytes = sizeBytes
         self.initialValue = initialValue
         versions = Array(repeating: [], count: Int(sizeBytes / 512))
     }
 
-    mutating func advance() -> Int {
+    package mutating func advance() -> Int {
         now += 1
         return now
     }
@@ -68,14 +68,14 @@ struct SectorHistory {
     // MARK: - Events
 
     /// A write of `value` begins.
-    mutating func begin(_ sector: Int, value: UInt64, at time: Int, request: Int, forcesUnitAccess: Bool = false) {
+    package mutating func begin(_ sector: Int, value: UInt64, at time: Int, request: Int, forcesUnitAccess: Bool = false) {
         if versions[sector].isEmpty { versions[sector] = [initial(sector)] }
         versions[sector].append(
             Version(value: value, start: time, forcesUnitAccess: forcesUnitAccess, request: request))
     }
 
     /// - Parameter replaces: false for what need not have happened: a failed write, a discard.
-    mutating func end(_ sector: Int, request: Int, at time: Int, replaces: Bool) {
+    package mutating func end(_ sector: Int, request: Int, at time: Int, replaces: Bool) {
         for index in versions[sector].indices.reversed() where versions[sector][index].request == request {
             versions[sector][index].end = time
             versions[sector][index].replaces = replaces
@@ -84,7 +84,7 @@ struct SectorHistory {
     }
 
     /// The disk has failed an operation, and `request` is under way.
-    mutating func metFault(_ sector: Int, request: Int) {
+    package mutating func metFault(_ sector: Int, request: Int) {
         for index in versions[sector].indices.reversed() where versions[sector][index].request == request {
             versions[sector][index].mayRepeat = true
             versions[sector][index].firstSeenBy = Int.max
@@ -95,7 +95,7 @@ struct SectorHistory {
 
     /// A read that began at `start` is answered now.
     /// - Returns: whether it may return `value`.
-    mutating func read(_ sector: Int, _ value: UInt64, start: Int) -> Bool {
+    package mutating func read(_ sector: Int, _ value: UInt64, start: Int) -> Bool {
         if versions[sector].isEmpty { return value == initialValue(sector) }
         var seen: Int?
         for index in versions[sector].indices where mayBeSeen(versions[sector][index], value, start, versions[sector]) {
@@ -157,7 +157,7 @@ struct SectorHistory {
     }
 
     /// Whether a read that began at `start`, and was seen by nobody else, may return `value` now.
-    func mayRead(_ sector: Int, _ value: UInt64, start: Int) -> Bool {
+    package func mayRead(_ sector: Int, _ value: UInt64, start: Int) -> Bool {
         let all = versions[sector]
         if all.isEmpty { return value == initialValue(sector) }
         return all.contains { mayBeSeen($0, value, start, all) }
@@ -177,7 +177,7 @@ struct SectorHistory {
     }
 
     /// For people.
-    func explain(_ sector: Int) -> String {
+    package func explain(_ sector: Int) -> String {
         let all = versions[sector].isEmpty ? [initial(sector)] : versions[sector]
         let list = all.map { version in
             let value = version.value == 0 ? "0" : String(version.value, radix: 16)
@@ -192,17 +192,17 @@ struct SectorHistory {
 }
 
 /// The bytes of a sector with a value, and back.
-enum SectorValue {
-    static let mixed: UInt64 = .max
+package enum SectorValue {
+    package static let mixed: UInt64 = .max
 
-    static func fill(_ buffer: UnsafeMutableRawPointer, _ value: UInt64) {
+    package static func fill(_ buffer: UnsafeMutableRawPointer, _ value: UInt64) {
         let words = buffer.assumingMemoryBound(to: UInt64.self)
         for index in 0..<64 { words[index] = value }
     }
 
     /// - Returns: the sector's value, or `mixed` when it holds parts of several.
     @inline(__always)
-    static func read(_ buffer: UnsafeRawPointer) -> UInt64 {
+    package static func read(_ buffer: UnsafeRawPointer) -> UInt64 {
         let words = buffer.assumingMemoryBound(to: UInt64.self)
         let value = words[0]
         var differences: UInt64 = 0

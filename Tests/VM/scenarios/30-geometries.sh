@@ -92,3 +92,28 @@ done
 step "a difference of one byte would have been noticed"
 printf x | dd of=golden bs=1 seek=$((3 << 30)) conv=notrunc status=none
 if qemu-img compare -q -f qed -F raw image.qed golden; then fail "QEMU did not notice"; fi
+
+step "blocks of 4096 bytes, for the next server too; and of a size that does not fit"
+rm -f image.qed golden
+qed-ublk create image.qed 8M
+device=$(qed-ublk add --block-size 4096 image.qed)
+for server in first second; do
+    expect_equal "logical block" 4096 "$(blockdev --getss "$device")"
+    expect_equal "logical block, says list" 4096 "$(qed-ublk list --json | jq '.[]."block-size"')"
+    if dd if=/dev/zero of="$device" bs=512 count=1 oflag=direct status=none 2>/dev/null; then fail "a write of 512 bytes"; fi
+    expect_status 0 xfs_io -d -c 'pwrite -q -S 7 4k 12k' "$device"
+    expect_equal "what was written" 12288 "$(head -c 20k "$device" | tr -dc '\007' | wc -c)"
+    if [[ $server == first ]]; then
+        kill -KILL "$(server_of 0)"
+        wait_until 40 qed-ublk recover 0
+    fi
+done
+qed-ublk del "$device"
+expect_sound image.qed
+expect_refusal 64 '--block-size must be 512 or 4096' qed-ublk add --block-size 1024 image.qed
+expect_equal "blocks of 512 on request" /dev/ublkb0 "$(qed-ublk add -b 512 image.qed)"
+expect_equal "logical block" 512 "$(blockdev --getss /dev/ublkb0)"
+qed-ublk del 0
+qed-ublk create odd.qed $(((8 << 20) + 512))
+expect_refusal 2 'odd.qed: its size, 8389120 bytes, is no multiple of the block size 4096' qed-ublk add -b 4096 odd.qed
+expect_no_devices

@@ -1,5 +1,6 @@
 # Zeroed ranges read as zeros, over a backing file too, and so do discarded ones that the image had itself; nothing around
-# them changes; their space goes back to the file system below; a file system that trims loses nothing.
+# them changes; their space goes back to the file system below; a file system that trims loses nothing. What asks for
+# durability, by flushes or by FUA, gets it from the disk below.
 # vm: --file Tests/VM/scenarios/devices.bash
 source lib.sh
 source devices.bash
@@ -47,6 +48,17 @@ for kind in plain overlay; do
     # Whole clusters and parts, allocated and not, at the end of the base, and at that of the disk.
     for range in 0:1m 3145728:65536 3211776:512 3300864:132096 4194816:1048064 6m:3m 15m:2m 23m:1m; do
         expect_status 0 blkdiscard -z -o "${range%:*}" -l "${range#*:}" "$device"
+        fallocate -p -o "${range%:*}" -l "${range#*:}" golden
+    done
+    device_is golden
+
+    step "$kind: and so are those of fallocate, giving their space back or keeping it"
+    for range in 2621440:1000448 7342080:4096 22m:69632; do
+        expect_status 0 fallocate -p -o "${range%:*}" -l "${range#*:}" "$device"
+        fallocate -p -o "${range%:*}" -l "${range#*:}" golden
+    done
+    for range in 8m:200704 12582400:512 14m:1m; do
+        expect_status 0 fallocate -z -n -o "${range%:*}" -l "${range#*:}" "$device"
         fallocate -p -o "${range%:*}" -l "${range#*:}" golden
     done
     device_is golden
@@ -103,7 +115,11 @@ expect_sound image.qed
 step "a file system that trims keeps its files and gives back the space of those that were removed"
 qed-ublk create fs.qed 160M
 device=$(qed-ublk add fs.qed)
-expect_status 0 mkfs.ext4 -q "$device"
+dd if=/dev/urandom of="$device" bs=1M count=60 oflag=direct status=none
+full=$(space fs.qed)
+expect_status 0 mkfs.ext4 -q -E discard "$device"
+rest=$(space fs.qed)
+if ((rest > full - 40 * 1024)); then fail "the image takes $rest KiB; $full KiB before mkfs.ext4 discarded 60 MiB"; fi
 mount "$device" /mnt
 cp -a /usr/lib/modules /mnt/kept
 dd if=/dev/urandom of=/mnt/removed bs=1M count=30 status=none
@@ -132,3 +148,47 @@ mount "$device" /mnt
 expect_status 0 diff -r /usr/lib/modules /mnt/kept
 umount /mnt
 qed-ublk del "$device"
+
+# flushes DISK: how many flushes the kernel has sent to it.
+flushes() { awk '{ print $16 }' "/sys/block/${1#/dev/}/stat"; }
+
+# durability_of OPTION...: what 50 overwrites of a file on XFS, by dd with these options, send: flushes to the device into
+# $flushed, and to the disk below into $synced.
+durability_of() {
+    flushed=$(flushes "$device") synced=$(flushes "$VM_DATA_DISK")
+    expect_status 0 dd if=/dev/urandom of=/mnt/file bs=4k count=50 conv=notrunc status=none "$@"
+    flushed=$(($(flushes "$device") - flushed)) synced=$(($(flushes "$VM_DATA_DISK") - synced))
+    echo "$*: $flushed flushes of the device, $synced of the disk below"
+}
+
+step "mkfs.xfs discards what was there"
+qed-ublk create xfs.qed 320M
+device=$(qed-ublk add xfs.qed)
+expect_equal "FUA" 1 "$(<"$queue/fua")"
+expect_equal "write cache" 'write back' "$(<"$queue/write_cache")"
+dd if=/dev/urandom of="$device" bs=1M count=40 oflag=direct status=none
+expect_status 0 mkfs.xfs -q -f "$device"
+expect_equal "bytes of its free space that are not zero" 0 \
+    "$(dd if="$device" bs=1M skip=20 count=10 iflag=direct status=none | tr -d '\0' | wc -c)"
+
+step "each write with FUA is made durable; without it they are not"
+mount "$device" /mnt
+dd if=/dev/zero of=/mnt/file bs=1M count=1 conv=fsync status=none
+sync -f /mnt
+# XFS overwrites with FUA, and without a flush of its own.
+durability_of oflag=direct,dsync
+((synced >= 50)) || fail "$synced syncs of the image for 50 writes with FUA"
+((flushed <= 10)) || fail "these were flushes, not FUA"
+durability_of oflag=direct
+((synced <= 20)) || fail "$synced syncs of the image though nobody asked for any"
+
+step "and so is what was written before a flush"
+flushed=$(flushes "$device") synced=$(flushes "$VM_DATA_DISK")
+for turn in {1..20}; do xfs_io -c "pwrite -q -S $turn 0 4k" -c fdatasync /mnt/file; done
+flushed=$(($(flushes "$device") - flushed)) synced=$(($(flushes "$VM_DATA_DISK") - synced))
+echo "fdatasync: $flushed flushes of the device, $synced of the disk below"
+((flushed >= 20 && synced >= 20)) || fail "fewer than 20"
+umount /mnt
+qed-ublk del "$device"
+expect_no_devices
+expect_sound xfs.qed

@@ -1,0 +1,100 @@
+import Glibc
+
+/// A mount as /proc/self/mountinfo has it.
+struct Mount: Equatable {
+    var id: Int
+    /// The mount that it lies on; of the root one that is not in the table.
+    var parentID: Int
+    /// "major:minor" of the file system's device; major 0 where it has none of its own.
+    var device: String
+    var mountPoint: String
+    /// What is mounted on it, or unmounted from it, in this namespace comes and goes in others too.
+    var isShared: Bool
+    var fileSystem: String
+    /// What was named when it was mounted: of file systems on a disk the disk.
+    var source: String
+
+    /// - Parameter line: "36 35 98:0 /root /mnt rw,noatime shared:1 master:2 - ext4 /dev/sda1 rw".
+    init?(_ line: Substring) {
+        let fields = line.split(separator: " ")
+        guard let separator = fields.firstIndex(of: "-"), separator >= 6, fields.count > separator + 2,
+            let id = Int(fields[0]), let parentID = Int(fields[1])
+        else { return nil }
+        self.id = id
+        self.parentID = parentID
+        device = String(fields[2])
+        mountPoint = Mount.unescaped(fields[4])
+        isShared = fields[6..<separator].contains { $0.hasPrefix("shared:") }
+        fileSystem = String(fields[separator + 1])
+        source = Mount.unescaped(fields[separator + 2])
+    }
+
+    /// Blanks and backslashes are written as \040 and the like.
+    private static func unescaped(_ text: Substring) -> String {
+        var bytes: [UInt8] = []
+        var rest = Array(text.utf8)[...]
+        while let byte = rest.popFirst() {
+            if byte == UInt8(ascii: "\\"), rest.count >= 3,
+                let value = UInt8(String(decoding: rest.prefix(3), as: UTF8.self), radix: 8)
+            {
+                bytes.append(value)
+                rest = rest.dropFirst(3)
+            } else {
+                bytes.append(byte)
+            }
+        }
+        return String(decoding: bytes, as: UTF8.self)
+    }
+}
+
+/// The mounts of this process's namespace.
+struct MountTable {
+    var mounts: [Mount]
+
+    static let path = "/proc/self/mountinfo"
+
+    /// Empty where it cannot be read.
+    static var current: MountTable {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { return MountTable("") }
+        defer { close(descriptor) }
+        var content: [UInt8] = []
+        var piece = [UInt8](repeating: 0, count: 32_768)
+        while true {
+            let count = read(descriptor, &piece, piece.count)
+            if count < 0 && errno == EINTR { continue }
+            guard count > 0 else { break }
+            content += piece.prefix(count)
+        }
+        return MountTable(String(decoding: content, as: UTF8.self))
+    }
+
+    init(_ text: String) { mounts = text.split(separator: "\n").compactMap(Mount.init) }
+
+    /// Whether a copy of this namespace hears of every unmount in it: each mount lies on one that is shared. Of the kernel's
+    /// handles of namespaces nobody waits to be rid.
+    var tellsOfUnmounts: Bool {
+        guard let root = mounts.first(where: { $0.mountPoint == "/" }), root.isShared else { return false }
+        return mounts.allSatisfy { mount in
+            mount.fileSystem == "nsfs" || (mounts.first { $0.id == mount.parentID }?.isShared ?? true)
+        }
+    }
+
+    /// Where the disk, or a partition of it, is mounted and nothing else is mounted over that.
+    /// - Parameter diskDevices: "major:minor" of each.
+    func mountPoints(ofDisk path: String, diskDevices: [String]) -> [String] {
+        let own = mounts.filter { mount in
+            diskDevices.contains(mount.device) || mount.source == path || isPartition(mount.source, of: path)
+        }
+        let visible = own.filter { mount in
+            !mounts.contains { $0.parentID == mount.id && $0.mountPoint == mount.mountPoint }
+        }
+        return visible.map(\.mountPoint)
+    }
+
+    /// "/dev/ublkb0p1" is one of "/dev/ublkb0".
+    private func isPartition(_ source: String, of disk: String) -> Bool {
+        guard source.hasPrefix(disk + "p") else { return false }
+        return !source.dropFirst(disk.count + 1).isEmpty && source.dropFirst(disk.count + 1).allSatisfy(\.isNumber)
+    }
+}

@@ -1,0 +1,25 @@
+import CSupport
+import SystemPackage
+
+/// What keeps a server from waiting for its own disk: the kernel frees memory by writing dirty pages to disks, and by
+/// swapping. A server that had to wait for memory, or whose own memory was swapped out, to its own disk perhaps, would
+/// wait for itself.
+enum ReclaimSafety {
+    /// For the process, before it has other threads: they inherit it.
+    /// - Returns: what is not permitted, in sentences.
+    static func apply() -> [String] {
+        var warnings: [String] = []
+        let flusher = cs_become_io_flusher()
+        if flusher != 0 {
+            let reason = "\(Errno(rawValue: -flusher)) (PR_SET_IO_FLUSHER needs CAP_SYS_RESOURCE)"
+            warnings.append("the server's allocations may wait for its own disk when memory is short: \(reason)")
+        }
+        // Once used, and never before: the cache of tables and the stacks are mostly reserve.
+        let lock = cs_lock_used_memory()
+        if lock != 0 {
+            let reason = "\(Errno(rawValue: -lock)) (mlockall needs CAP_IPC_LOCK)"
+            warnings.append("the server's memory may be swapped out: \(reason)")
+        }
+        return warnings
+    }
+}

@@ -1,0 +1,28 @@
+import CSupport
+import SystemPackage
+
+/// This process, made fit to be a server: what it must be before it opens a file of an image or has a second thread.
+public struct ServerProcess: Sendable {
+    /// A signalfd.
+    let signals: Int32
+    /// It is in a mount namespace of its own.
+    let hasOwnMounts: Bool
+    /// What it lacks, in sentences for the log: of a server that serves, not of one that had no image to serve.
+    let warnings: [String]
+
+    /// Changes the calling thread, and those it makes from now on. Files that are open by now stay those of the mounts that
+    /// they were opened through.
+    public init() throws(ServerError) {
+        signals = cs_block_signals()
+        guard signals >= 0 else { throw .ring(Errno(rawValue: -signals)) }
+        var warnings = ReclaimSafety.apply()
+        var hasOwnMounts = false
+        do {
+            hasOwnMounts = try PrivateMounts.enter()
+        } catch {
+            warnings.append("the server has no mount namespace of its own: \(error)")
+        }
+        self.hasOwnMounts = hasOwnMounts
+        self.warnings = warnings
+    }
+}
