@@ -1,6 +1,6 @@
 # Many devices, in a row and at once: nothing of them is left in the end, no file, process, lock or memory.
 # COUNT in a row, and DEVICES at once.
-# vm: --memory 4096 --file Tests/VM/scenarios/devices.bash
+# vm: --file Tests/VM/scenarios/devices.bash
 source lib.sh
 source devices.bash
 COUNT=${COUNT:-20} DEVICES=${DEVICES:-8}
