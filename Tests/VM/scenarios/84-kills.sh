@@ -1,7 +1,7 @@
 # Servers are killed by kill -9 at random moments, many in a row, and their device is recovered each time: under fio,
 # which finds every block again that it writes, on an overlay; and under a mounted ext4 and xfs. Who uses the device
 # notices nothing but a pause. Now and then the next server is killed too, while it takes over.
-# COUNT kills under fio, and a sixth as many under each file system; with DURATION, in seconds, instead one kill in
+# COUNT kills under fio, and an eighth as many under each file system; with DURATION, in seconds, instead one kill in
 # about every minute under fio, on four queues. SEED chooses the moments.
 # vm: --cpus 4 --file Tests/VM/scenarios/devices.bash --file Tests/VM/scenarios/fio-verify.bash
 source lib.sh
@@ -113,7 +113,7 @@ copy_until_enough() {
 }
 
 for filesystem in ext4 xfs; do
-    kills=$(((COUNT + 5) / 6))
+    kills=$(((COUNT + 7) / 8))
     step "$kills kills under a mounted $filesystem that is being written to"
     rm -f image.qed enough
     qed-ublk create image.qed 512M
