@@ -52,7 +52,7 @@ def boot(arguments, kernel, name, options, sets):
     os.makedirs(folder)
     files = [os.path.abspath(arguments.program), os.path.join(WORK, "ublk-file"), os.path.join(WORK, "tree.tar"),
              os.path.join(HERE, "device", "contenders.bash")]
-    command = [os.path.join(HERE, "..", "Tests", "VM", "vm"), "run", "--kernel", kernel, "--memory", "4096", "--disk", "16G",
+    command = [os.path.join(HERE, "..", "Tests", "VM", "vm"), "run", "--kernel", kernel, "--memory", "5120", "--disk", "16G",
                "--timeout", "3600", "--results", folder, *options]
     for file in files:
         command += ["--file", file]

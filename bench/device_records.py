@@ -26,7 +26,7 @@ class Records:
         self.syncs = {}
         # contender -> (clock ticks, sleeps) in half a minute
         self.idle = {}
-        # contender -> (bytes in memory beside the buffers, bytes of the I/O buffers)
+        # contender -> Memory
         self.memory = {}
         self.kernel = ""
         for folder in folders:
@@ -36,7 +36,7 @@ class Records:
                     getattr(self, "read_" + kind)(folder, *fields)
             for name in os.listdir(folder):
                 if name.startswith("smaps."):
-                    self.memory[name[len("smaps."):]] = read_memory(os.path.join(folder, name))
+                    self.memory[name[len("smaps."):]] = Memory(os.path.join(folder, name))
 
     def read_kernel(self, _, release):
         self.kernel = release
@@ -83,17 +83,32 @@ def read_job(path):
     return json.loads(text[text.index("{"):])["jobs"][0]
 
 
-def read_memory(path):
-    """What of a process is in memory: its I/O buffers, which are one mapping of 128 times 512 KiB, and everything else."""
-    buffers = other = size = 0
-    with open(path) as lines:
-        for line in lines:
-            key, _, value = line.partition(":")
-            if key == "Size":
-                size = int(value.split()[0]) << 10
-            elif key == "Rss":
-                if size >= 128 * (512 << 10):
-                    buffers += int(value.split()[0]) << 10
-                else:
-                    other += int(value.split()[0]) << 10
-    return other, buffers
+class Memory:
+    """What of a process is in memory, in bytes."""
+
+    def __init__(self, path):
+        # The I/O buffers, which are one mapping of 128 times 512 KiB.
+        self.buffers = 0
+        # Of its own: changed, or shared memory that it made. The rest is programs and libraries, which other processes use too.
+        self.own = 0
+        self.programs = 0
+        size = rss = 0
+        shared = False
+        with open(path) as lines:
+            for line in lines:
+                key, _, value = line.partition(":")
+                if key == "Size":
+                    size = int(value.split()[0]) << 10
+                elif key == "Rss":
+                    rss = int(value.split()[0]) << 10
+                elif key == "Anonymous":
+                    self.add(size, rss, rss if shared else int(value.split()[0]) << 10)
+                elif "-" in key.split()[0]:
+                    shared = line.split()[1] == "rw-s"
+
+    def add(self, size, rss, own):
+        if size >= 128 * (512 << 10) and own == rss:
+            self.buffers += rss
+        else:
+            self.own += own
+            self.programs += rss - own

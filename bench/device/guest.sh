@@ -3,8 +3,9 @@
 #
 #   guest.sh ROUNDS MILLISECONDS SET...
 #
-# Sets: memory (images in a tmpfs), disk (on the ext4 of the virtual disk), syncs (how many for how many flushes), counted
-# (less than memory, for a machine whose clock counts instructions), standing (time to add, memory, idleness).
+# Sets: memory (images on the ext4 of a RAM disk), disk (on the ext4 of the virtual disk), syncs (how many for how many
+# flushes), counted (less than memory, for a machine whose clock counts instructions), standing (time to add, memory,
+# idleness).
 # With BENCH_WORKS only these are measured.
 # shellcheck shell=bash
 source lib.sh
@@ -14,10 +15,11 @@ rounds=$1 milliseconds=$2
 shift 2
 # Images of 16384 clusters, of which the first 2048 are filled where nothing is to be allocated.
 image_bytes=$((1 << 30)) filled_bytes=$((128 << 20)) cluster_bytes=65536
+# Work on an empty image ends when each cluster was written, or sooner; the first part would tell of its beginning only.
+at_most_milliseconds=$((milliseconds * 5))
 
 modprobe nbd nbds_max=16
 modprobe loop
-modprobe brd 2>/dev/null || true
 
 fio_run() {
     fio --ioengine=io_uring --direct=1 --gtod_reduce=1 --randrepeat=1 --disk_util=0 --output-format=json "$@"
@@ -54,14 +56,15 @@ options_of() {
         overwrite-*) options=("${region[@]}" --rw=randwrite --bs=4k --norandommap --iodepth="$depth") ;;
         seqread-*) options=("${region[@]}" --rw=read --bs=1M --iodepth="$depth") ;;
         empty-seqwrite-*)
-            options=(--filename="$device" --size=768M --runtime="${milliseconds}ms" --rw=write --bs=1M --iodepth="$depth")
+            options=(--filename="$device" --size=768M --runtime="${at_most_milliseconds}ms" --rw=write --bs=1M
+                --iodepth="$depth")
             ;;
         empty-allocate-*)
-            options=(--read_iolog=/tmp/allocation-log --replay_redirect="$device" --runtime="${milliseconds}ms"
+            options=(--read_iolog=/tmp/allocation-log --replay_redirect="$device" --runtime="${at_most_milliseconds}ms"
                 --iodepth="$depth")
             ;;
         empty-fsync-*)
-            options=(--filename="$device" --size=$image_bytes --time_based --runtime="${milliseconds}ms" --rw=randwrite
+            options=(--filename="$device" --size=$image_bytes --number_ios=32 --rw=randwrite
                 --bs=4k --norandommap --randrepeat=0 --iodepth=1 --thread --numjobs=32 --fdatasync=1 --group_reporting)
             ;;
     esac
@@ -141,7 +144,8 @@ measure_files() {
     before=$ticks start=${EPOCHREALTIME/[.,]/}
     mkfs.ext4 -q "$device"
     time_record mkfs
-    mount -t ext4 "$device" /mnt
+    # Without ext4's zeroing in the background: QEMU 7.2's qemu-nbd dies of it, where the image is QED and is written meanwhile.
+    mount -t ext4 -o noinit_itable "$device" /mnt
     server_ticks
     before=$ticks start=${EPOCHREALTIME/[.,]/}
     tar -xf /payload/tree.tar -C /mnt
@@ -182,7 +186,7 @@ count_syncs() {
 
 # How long it takes until a disk can be used, how much memory a server has after a little use, what it does when idle.
 measure_standing() {
-    local folder=$1 contender round start now ticks before switches
+    local folder=$1 contender round start now ticks before thread sleeps earlier later
     for ((round = 1; round <= rounds; round++)); do
         in_turn "$round"
         for contender in "${turn[@]}"; do
@@ -211,22 +215,31 @@ measure_standing() {
         cat "/proc/$server/smaps" >"/results/smaps.$contender"
         server_ticks
         before=$ticks
-        count_switches
-        start=$switches
+        count_switches earlier
         sleep 30
         server_ticks
-        count_switches
-        echo "idle $contender $((ticks - before)) $((switches - start))" >>/results/records
+        count_switches later
+        sleeps=0
+        for thread in "${!later[@]}"; do
+            sleeps=$((sleeps + later[thread] - ${earlier[thread]:-${later[thread]}}))
+        done
+        echo "idle $contender $((ticks - before)) $sleeps" >>/results/records
         detach "$contender"
     done
 }
 
-# How often the server's threads have slept.
+# count_switches ARRAY: sets ARRAY[THREAD], how often each of the server's threads has slept. Without io_uring's workers in
+# it, whose timers are the kernel's.
 count_switches() {
-    local key value
-    switches=0
+    local -n counts=$1
+    local key value name thread
+    counts=()
     while read -r key value; do
-        if [[ $key == voluntary_ctxt_switches: ]]; then switches=$((switches + value)); fi
+        case $key in
+            Name:) name=$value ;;
+            Pid:) thread=$value ;;
+            voluntary_ctxt_switches:) if [[ $name != iou-* ]]; then counts[thread]=$value; fi ;;
+        esac
     done < <(cat /proc/"$server"/task/*/status)
 }
 
@@ -234,8 +247,11 @@ echo "kernel $(uname -r)" >>/results/records
 write_allocation_log
 works=(randread-d1 randread-d32 overwrite-d1 overwrite-d32 empty-allocate-d1 empty-allocate-d32 seqread-d1 seqread-d32
     empty-seqwrite-d1 empty-seqwrite-d32)
+# A RAM disk takes the host's disk out, and leaves a file system as people have it: a tmpfs fills every page that is reserved.
+modprobe brd rd_nr=1 rd_size=$((2560 << 10)) max_part=0
+mkfs.ext4 -q -i 1048576 -E nodiscard,lazy_itable_init=0,lazy_journal_init=1 /dev/ram0
 mkdir /mem
-mount -t tmpfs -o size=90% tmpfs /mem
+mount /dev/ram0 /mem
 for set; do
     case $set in
         memory) measure_set memory /mem "${works[@]}" empty-files ;;
