@@ -28,6 +28,8 @@ class Records:
         self.idle = {}
         # contender -> Memory
         self.memory = {}
+        # (contender, work, last words) -> how often its server died, and the work was done again
+        self.deaths = collections.Counter()
         self.kernel = ""
         for folder in folders:
             with open(os.path.join(folder, "records")) as lines:
@@ -57,6 +59,9 @@ class Records:
     def read_syncs(self, folder, _, contender, count, name):
         # One fdatasync follows each write.
         self.syncs[contender] = read_job(os.path.join(folder, name))["write"]["total_ios"], int(count)
+
+    def read_death(self, _, contender, work, *words):
+        self.deaths[contender, work, " ".join(words)] += 1
 
     def read_idle(self, _, contender, ticks, sleeps):
         self.idle[contender] = int(ticks), int(sleeps)

@@ -125,11 +125,13 @@ def report(kernel, records):
     """The section of a kernel, as lines, and the rows to plot."""
     plotted = []
     schedulers = ", ".join(f"{NAMES.get(name, OURS)} {value}" for name, value in records.schedulers.items())
+    deaths = [f"{NAMES.get(contender, OURS)} died {count} times of {WORKS.get(work, 'mkfs.ext4 and tar')} and it was done "
+              f"again; it said `{words}`." for (contender, work, words), count in records.deaths.items()]
     lines = [
         f"## Linux {records.kernel or kernel}", "",
         "*median*: how many times as fast we are; *the C server*: how many times as fast that one is, which is what the driver",
         "allows; *server time*: how many times our server's processor time theirs takes for a request.",
-        f"I/O schedulers, as the kernel chose them: {schedulers}.", "",
+        f"I/O schedulers, as the kernel chose them: {schedulers}.", *deaths, "",
         "### Images in memory (tmpfs)", "", *speed_table(records, "memory", plotted), "",
         "### Images on the ext4 of a virtual disk", "", *speed_table(records, "disk"), "", *syncs_table(records), "",
         "### The same work in instructions", "",

@@ -40,12 +40,11 @@ attach() {
             ;;
         nbd-*)
             free_nbd_device
-            rm -f /tmp/nbd-pid
-            qemu-nbd --connect="$device" --format="${1#nbd-}" --cache=none --aio=io_uring --discard=unmap \
-                --pid-file=/tmp/nbd-pid "$2"
-            # The command ends before the disk has its size.
-            until [[ $(<"/sys/block/${device#/dev/}/size") != 0 ]]; do :; done
-            server=$(</tmp/nbd-pid)
+            # Verbose: in the foreground, where it says what it dies of.
+            qemu-nbd --verbose --connect="$device" --format="${1#nbd-}" --cache=none --aio=io_uring --discard=unmap \
+                "$2" >/dev/null 2>/tmp/nbd-errors &
+            server=$!
+            until [[ $(<"/sys/block/${device#/dev/}/size") != 0 ]]; do sleep 0.01; done
             ;;
     esac
 }
@@ -74,9 +73,20 @@ detach() {
             ;;
         nbd-*) qemu-nbd --disconnect "$device" >/dev/null ;;
     esac
-    while [[ -d /proc/$server ]]; do
-        if [[ $1 == c-server ]]; then wait "$server"; else sleep 0.01; fi
-    done
+    if [[ $1 == ours ]]; then
+        while [[ -d /proc/$server ]]; do sleep 0.01; done
+    else
+        wait "$server" || true
+    fi
+}
+
+# The disk $device, whose server has died, is taken away, and what the server said is kept in `last_words`.
+bury() {
+    kill -KILL "$server" 2>/dev/null || true
+    wait "$server" 2>/dev/null || true
+    if [[ $1 != nbd-* ]]; then fail "$1 has died"; fi
+    last_words=$(tail -n 1 /tmp/nbd-errors)
+    qemu-nbd --disconnect "$device" >/dev/null 2>&1 || true
 }
 
 # Clock ticks (1/100 s) of processor time that the server has used; 0 for the kernel's loop device, whose worker threads

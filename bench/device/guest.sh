@@ -42,7 +42,7 @@ run_fio() {
     server_ticks
     machine_ticks
     before=$ticks busy_before=$busy
-    fio_run --name="$work" --output="/results/$name" "$@"
+    fio_run --name="$work" --output="/results/$name" "$@" || return
     server_ticks
     machine_ticks
     echo "fio $set $work $contender $round $((ticks - before)) $((busy - busy_before)) $name" >>/results/records
@@ -90,7 +90,7 @@ measure_set() {
     for contender in "${contenders[@]}"; do
         new_image "$contender" "$folder/$contender"
         attach "$contender" "$folder/$contender"
-        fio_run --name=fill --output=/dev/null --filename="$device" --rw=write --bs=1M --iodepth=8 --size=$filled_bytes \
+        fio_run --name=fill --output=/dev/null --filename="$device" --rw=write --bs=1M --iodepth=1 --size=$filled_bytes \
             --end_fsync=1
         devices[$contender]=$device servers[$contender]=$server
         echo "scheduler $set $contender $(<"/sys/block/${device#/dev/}/queue/scheduler")" >>/results/records
@@ -119,39 +119,52 @@ measure_set() {
 }
 
 measure_on_empty_image() {
-    local set=$1 image=$2/new work=$3 contender=$4 round=$5
-    new_image "$contender" "$image"
-    sync
-    attach "$contender" "$image"
-    if [[ $work == empty-files ]]; then
-        measure_files "$set" "$contender" "$round"
-    else
-        options_of "$work"
-        run_fio "$set" "$work" "$contender" "$round" "${options[@]}"
-        if [[ $contender == ours && $work == empty-allocate-* ]]; then
-            # The same requests once more, when there is nothing left to allocate.
-            run_fio "$set" "again${work#empty}" "$contender" "$round" "${options[@]}"
+    local set=$1 image=$2/new work=$3 contender=$4 round=$5 attempt
+    for attempt in 1 2 3 4; do
+        new_image "$contender" "$image"
+        sync
+        attach "$contender" "$image"
+        if measure_attached; then
+            detach "$contender"
+            rm "$image"
+            return
         fi
+        bury "$contender"
+        step "$contender died, attempt $attempt: $last_words"
+        echo "death $contender $work $last_words" >>/results/records
+    done
+    fail "$contender dies of $work"
+}
+
+# One measurement on a disk with an empty image; fails when the disk does.
+measure_attached() {
+    if [[ $work == empty-files ]]; then
+        measure_files
+        return
     fi
-    detach "$contender"
-    rm "$image"
+    options_of "$work"
+    run_fio "$set" "$work" "$contender" "$round" "${options[@]}" || return
+    if [[ $contender == ours && $work == empty-allocate-* ]]; then
+        # The same requests once more, when there is nothing left to allocate.
+        run_fio "$set" "again${work#empty}" "$contender" "$round" "${options[@]}"
+    fi
 }
 
 # A file system, and a tree of small files unpacked on it, up to the end of a sync.
 measure_files() {
-    local set=$1 contender=$2 round=$3 start ticks before
+    local start ticks before status=0
     server_ticks
     before=$ticks start=${EPOCHREALTIME/[.,]/}
-    mkfs.ext4 -q "$device"
+    mkfs.ext4 -q "$device" || return
     time_record mkfs
-    # Without ext4's zeroing in the background: QEMU 7.2's qemu-nbd dies of it, where the image is QED and is written meanwhile.
-    mount -t ext4 -o noinit_itable "$device" /mnt
+    # Without ext4's zeroing in the background, which would go on for longer than this.
+    mount -t ext4 -o noinit_itable "$device" /mnt || return
     server_ticks
     before=$ticks start=${EPOCHREALTIME/[.,]/}
-    tar -xf /payload/tree.tar -C /mnt
-    sync -f /mnt
-    time_record untar
+    { tar -xf /payload/tree.tar -C /mnt && sync -f /mnt; } || status=1
+    if ((status == 0)); then time_record untar; fi
     umount /mnt
+    return $status
 }
 
 time_record() {
