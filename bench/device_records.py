@@ -9,7 +9,7 @@ OURS = "ours"
 
 
 class Run:
-    """One run of a work on a contender's disk. Rates are requests per second; for work that is no count, works per second."""
+    """One run of a work on a contender's disk. The rate is requests per second, or works where they are one request."""
 
     def __init__(self, rate, requests, server_seconds, machine_seconds=0):
         self.rate = rate
@@ -77,7 +77,8 @@ class Records:
 
     def paired(self, kind, work, first, second, ratio):
         runs = self.runs[kind, work]
-        pairs = ((runs[first][number], runs[second][number]) for number in sorted(runs[first]) if number in runs[second])
+        both = sorted(runs[first].keys() & runs[second].keys())
+        pairs = ((runs[first][number], runs[second][number]) for number in both)
         return [value for value in (ratio(*pair) for pair in pairs) if value is not None]
 
 
@@ -94,7 +95,7 @@ class Memory:
     def __init__(self, path):
         # The I/O buffers, which are one mapping of 128 times 512 KiB.
         self.buffers = 0
-        # Of its own: changed, or shared memory that it made. The rest is programs and libraries, which other processes use too.
+        # Of its own: changed, or shared memory that it made. The rest is programs and libraries.
         self.own = 0
         self.programs = 0
         size = rss = 0

@@ -30,6 +30,11 @@ BARS = {
 OWN_BAR = 0.7
 FLUSHES_PER_SYNC_BAR, ADD_BAR_MS, MEMORY_BAR_MIB = 8, 50, 8
 
+SETS = {
+    "memory": "Images on a RAM disk",
+    "disk": "Images on a virtual disk",
+    "counted": "Images on a RAM disk, in instructions: of kernel, server and fio together, on one processor",
+}
 SPEED_HEADER = """| work | against | median | smallest | largest | bar | | the C server | server time |
 |---|---|---|---|---|---|---|---|---|"""
 
@@ -62,11 +67,10 @@ def speed_rows(records, kind):
             yield (name, "our own overwrites of the same", *median_with_spread(values), OWN_BAR), "", ""
 
 
-def speed_table(records, kind, plotted=None):
+def speed_table(records, kind, plotted):
     lines = [SPEED_HEADER]
     for row, limit, cost in speed_rows(records, kind):
-        if plotted is not None:
-            plotted.append(row)
+        plotted.append(row)
         text = format_row(row).replace("the limit |", "|")
         lines.append(f"{text} {limit} | {cost} |")
     return lines
@@ -94,11 +98,12 @@ def standing_table(records):
              "|---|" + "---|" * (len(contenders) + 2)]
 
     def add(name, values, bar, reached):
-        lines.append(f"| {name} | " + " | ".join(values) + f" | {bar} | {verdict(reached) if reached is not None else ''} |")
+        last = "" if reached is None else verdict(reached)
+        lines.append(f"| {name} | " + " | ".join(values) + f" | {bar} | {last} |")
 
     attach = records.runs["standing", "attach"]
     milliseconds = {contender: [1000 / run.rate for run in attach[contender].values()] for contender in contenders}
-    add("from the command to a disk that can be used, ms of 2 instructions a ns", [
+    add("from the command to a disk that can be used, ms at 2 ns for an instruction", [
         median_text(milliseconds[contender]) for contender in contenders], ADD_BAR_MS,
         median_with_spread(milliseconds[OURS])[0] <= ADD_BAR_MS)
 
@@ -121,22 +126,27 @@ def standing_table(records):
     return lines
 
 
-def report(kernel, records):
+def report(records):
     """The section of a kernel, as lines, and the rows to plot."""
-    plotted = []
     schedulers = ", ".join(f"{NAMES.get(name, OURS)} {value}" for name, value in records.schedulers.items())
-    deaths = [f"{NAMES.get(contender, OURS)} died {count} times of {WORKS.get(work, 'mkfs.ext4 and tar')} and it was done "
-              f"again; it said `{words}`." for (contender, work, words), count in records.deaths.items()]
     lines = [
-        f"## Linux {records.kernel or kernel}", "",
-        "*median*: how many times as fast we are; *the C server*: how many times as fast that one is, which is what the driver",
-        "allows; *server time*: how many times our server's processor time theirs takes for a request.",
-        f"I/O schedulers, as the kernel chose them: {schedulers}.", *deaths, "",
-        "### Images in memory (tmpfs)", "", *speed_table(records, "memory", plotted), "",
-        "### Images on the ext4 of a virtual disk", "", *speed_table(records, "disk"), "", *syncs_table(records), "",
-        "### The same work in instructions", "",
-        "In a machine with one processor, whose clock counts instructions: kernel, server and fio together, so the ratio is that of",
-        "what a request costs in all.", "", *speed_table(records, "counted"), "",
-        "### A disk that stands", "", *standing_table(records), "",
+        f"## Linux {records.kernel}", "",
+        "*median*: how many times as fast we are; *the C server*: how many times as fast that one is, which is what the",
+        "driver allows; *server time*: how many times our server's processor time theirs takes for a request.",
+        f"I/O schedulers, as the kernel chose them: {schedulers}.", "",
     ]
+    for (contender, work, words), count in records.deaths.items():
+        lines += [f"{NAMES.get(contender, OURS)} died {count} times of {WORKS.get(work, 'mkfs.ext4 and tar')}, which was "
+                  f"done again: `{words}`.", ""]
+    plotted = []
+    for kind, title in SETS.items():
+        rows = []
+        table = speed_table(records, kind, rows)
+        if rows:
+            lines += [f"### {title}", "", *table, ""]
+            plotted = plotted or rows
+    if records.syncs:
+        lines += ["### Flushes", "", *syncs_table(records), ""]
+    if records.idle:
+        lines += ["### A disk that stands", "", *standing_table(records), ""]
     return lines, plotted

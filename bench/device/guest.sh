@@ -1,11 +1,10 @@
-# Measures the devices of contenders.bash in turn, in a virtual machine. What was measured is left in /results, to be read
-# by device.py: a line in `records` for each run, and fio's report of it.
+# Measures the devices of contenders.bash in turn, in a virtual machine. What was measured is left in /results, for
+# device.py: a line in `records` for each run, and fio's report of it.
 #
 #   guest.sh ROUNDS MILLISECONDS SET...
 #
 # Sets: memory (images on the ext4 of a RAM disk), disk (on the ext4 of the virtual disk), syncs (how many for how many
-# flushes), counted (less than memory, for a machine whose clock counts instructions), standing (time to add, memory,
-# idleness).
+# flushes), counted (as memory, where the clock counts instructions), standing (time to add, memory, idleness).
 # With BENCH_WORKS only these are measured.
 # shellcheck shell=bash
 source lib.sh
@@ -90,8 +89,8 @@ measure_set() {
     for contender in "${contenders[@]}"; do
         new_image "$contender" "$folder/$contender"
         attach "$contender" "$folder/$contender"
-        fio_run --name=fill --output=/dev/null --filename="$device" --rw=write --bs=1M --iodepth=1 --size=$filled_bytes \
-            --end_fsync=1
+        fio_run --name=fill --output=/dev/null --filename="$device" --rw=write --bs=1M --iodepth=1 \
+            --size=$filled_bytes --end_fsync=1
         devices[$contender]=$device servers[$contender]=$server
         echo "scheduler $set $contender $(<"/sys/block/${device#/dev/}/queue/scheduler")" >>/results/records
     done
@@ -173,8 +172,8 @@ time_record() {
     echo "time $set $1 $contender $round $((ticks - before)) $((now - start))" >>/results/records
 }
 
-# How often the servers sync their images for the flushes of 32 jobs: counted where ext4 is asked to sync a file, for each
-# contender the same way. Runs by itself, so that counting disturbs no measurement.
+# How often the servers sync their images for the flushes of 32 jobs: counted where ext4 is asked to sync a file, the same
+# way for all. Runs by itself, so that counting disturbs no measurement.
 count_syncs() {
     local folder=$1 contender tracing=/sys/kernel/tracing count
     mount -t tracefs tracefs $tracing 2>/dev/null || true
@@ -241,8 +240,8 @@ measure_standing() {
     done
 }
 
-# count_switches ARRAY: sets ARRAY[THREAD], how often each of the server's threads has slept. Without io_uring's workers in
-# it, whose timers are the kernel's.
+# count_switches ARRAY: sets ARRAY[THREAD], how often each of the server's threads has slept. Without io_uring's workers
+# in it, whose timers are the kernel's.
 count_switches() {
     local -n counts=$1
     local key value name thread
@@ -260,7 +259,8 @@ echo "kernel $(uname -r)" >>/results/records
 write_allocation_log
 works=(randread-d1 randread-d32 overwrite-d1 overwrite-d32 empty-allocate-d1 empty-allocate-d32 seqread-d1 seqread-d32
     empty-seqwrite-d1 empty-seqwrite-d32)
-# A RAM disk takes the host's disk out, and leaves a file system as people have it: a tmpfs fills every page that is reserved.
+# A RAM disk takes the host's disk out, and leaves a file system as people have it: a tmpfs fills every page that is
+# reserved.
 modprobe brd rd_nr=1 rd_size=$((2560 << 10)) max_part=0
 mkfs.ext4 -q -i 1048576 -E nodiscard,lazy_itable_init=0,lazy_journal_init=1 /dev/ram0
 mkdir /mem
@@ -270,10 +270,7 @@ for set; do
         memory) measure_set memory /mem "${works[@]}" empty-files ;;
         disk) measure_set disk /data randread-d32 overwrite-d32 empty-allocate-d32 empty-fsync-d1 empty-files ;;
         syncs) count_syncs /data ;;
-        counted)
-            measure_set counted /mem randread-d1 randread-d32 overwrite-d1 overwrite-d32 empty-allocate-d32 seqread-d32 \
-                empty-seqwrite-d32
-            ;;
+        counted) measure_set counted /mem "${works[@]}" empty-files ;;
         standing) measure_standing /mem ;;
         *) fail "no set $set" ;;
     esac

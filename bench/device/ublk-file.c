@@ -1,6 +1,6 @@
-// The least that a ublk server can do: a raw file as a disk, one queue, one thread, plain copies through a buffer for each
-// tag, direct I/O with io_uring. The driver and the rings are set up as qed-ublk sets them up; there is no format in
-// between, no recovery and no registry. What it reaches is what the driver allows.
+// The least that a ublk server can do: a raw file as a disk, one queue, one thread, plain copies through a buffer for
+// each tag, direct I/O with io_uring. The driver and the rings are set up as qed-ublk sets them up; there is no format
+// in between, no recovery and no registry. What it reaches is what the driver allows.
 //
 //     clang -O2 -I CSupport/include -o ublk-file bench/device/ublk-file.c -luring -lpthread
 //     ublk-file FILE [DEPTH]
