@@ -2,9 +2,9 @@
 """Compares a device of qed-ublk with what else makes a disk of a file: speeds as ratios, never as times.
 
 All run in turn in one virtual machine, each with one queue: a ublk server in C on a raw file (device/ublk-file.c: what
-the driver allows), the kernel's loop device on a raw file, and qemu-nbd on QED and on qcow2. The rounds are short and many,
-another one goes first each time, allocating work gets a fresh image; a ratio is taken inside its round, and the median
-over the rounds is shown with the smallest and the largest. A second machine, whose clock counts instructions, measures
+the driver allows), the kernel's loop device on a raw file, and qemu-nbd on QED and on qcow2. The rounds are short and
+many, another one goes first each time, allocating work gets a fresh image; a ratio is taken inside its round, and the
+median over the rounds is shown with the smallest and the largest. A second machine, whose clock counts instructions, measures
 what a request costs in all, and what a disk costs before and between its requests.
 
     bench/device.py --kernel 7 --rounds 5 --out bench/results/device

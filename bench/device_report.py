@@ -131,13 +131,13 @@ def report(records):
     schedulers = ", ".join(f"{NAMES.get(name, OURS)} {value}" for name, value in records.schedulers.items())
     lines = [
         f"## Linux {records.kernel}", "",
-        "*median*: how many times as fast we are; *the C server*: how many times as fast that one is, which is what the",
-        "driver allows; *server time*: how many times our server's processor time theirs takes for a request.",
+        "*median*: how many times as fast we are; *the C server*: how many times as fast that one is, which is what",
+        "the driver allows; *server time*: how many times our server's processor time theirs takes for a request.",
         f"I/O schedulers, as the kernel chose them: {schedulers}.", "",
     ]
     for (contender, work, words), count in records.deaths.items():
-        lines += [f"{NAMES.get(contender, OURS)} died {count} times of {WORKS.get(work, 'mkfs.ext4 and tar')}, which was "
-                  f"done again: `{words}`.", ""]
+        name = WORKS.get(work, "mkfs.ext4 and tar")
+        lines += [f"{NAMES[contender]} died {count} times of {name}, which was done again: `{words}`.", ""]
     plotted = []
     for kind, title in SETS.items():
         rows = []

@@ -130,7 +130,7 @@ measure_on_empty_image() {
         fi
         bury "$contender"
         step "$contender died, attempt $attempt: $last_words"
-        echo "death $contender $work $last_words" >>/results/records
+        echo "death $contender $work $(tr '`' "'" <<<"$last_words")" >>/results/records
     done
     fail "$contender dies of $work"
 }
@@ -172,8 +172,8 @@ time_record() {
     echo "time $set $1 $contender $round $((ticks - before)) $((now - start))" >>/results/records
 }
 
-# How often the servers sync their images for the flushes of 32 jobs: counted where ext4 is asked to sync a file, the same
-# way for all. Runs by itself, so that counting disturbs no measurement.
+# How often the servers sync their images for the flushes of 32 jobs: counted where ext4 is asked to sync a file, the
+# same way for all. Runs by itself, so that counting disturbs no measurement.
 count_syncs() {
     local folder=$1 contender tracing=/sys/kernel/tracing count
     mount -t tracefs tracefs $tracing 2>/dev/null || true
