@@ -1,7 +1,7 @@
 # The verbs of the repository. Each installs the Debian packages it needs that are missing.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build bench bench-cost bench-device bench-tools test check damage fuzz sim vm vm-shell vm-self-test demo install-dependencies clean clean-vm
+.PHONY: help build bench bench-cost bench-device bench-tools test check damage fuzz sim vm vm-long vm-shell vm-self-test demo install-dependencies clean clean-vm
 
 # The kernel of vm-shell, and what vm runs: make vm KERNEL=7 SCENARIO=name
 KERNEL ?=
@@ -33,6 +33,12 @@ vm: ## run the scenarios on real devices; KERNEL=6.12 or 7, SCENARIO=part of a n
 	scripts/install-dependencies test
 	scripts/build
 	Tests/VM/run-scenarios $(if $(KERNEL),--kernel $(KERNEL)) $(SCENARIO)
+
+vm-long: ## a scenario for longer; PROOF=kills, power-cuts, soak, cycles, devices, memory or swap, COUNT=, SECONDS_EACH=, SEED=1, KERNEL=
+	scripts/install-dependencies test
+	scripts/build
+	Tests/VM/prove $(PROOF) $(if $(COUNT),--count $(COUNT)) $(if $(SECONDS_EACH),--seconds $(SECONDS_EACH)) \
+		$(if $(SEED),--seed $(SEED)) $(if $(KERNEL),--kernel $(KERNEL))
 
 vm-shell: ## a shell in a virtual machine with ublk and the program; KERNEL=6.12 or 7
 	scripts/install-dependencies test

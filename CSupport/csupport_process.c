@@ -63,6 +63,8 @@ int32_t cs_spawn_self(char *const arguments[], int32_t errors, int32_t status, i
     posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
     posix_spawn_file_actions_adddup2(&actions, errors, STDERR_FILENO);
     posix_spawn_file_actions_adddup2(&actions, status, 3);
+    /* It outlives whoever started it: a pipe that it kept open would never end for its reader. */
+    posix_spawn_file_actions_addclosefrom_np(&actions, 4);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
     posix_spawnattr_setsigmask(&attributes, &none);
     posix_spawnattr_setsigdefault(&attributes, &ignored);

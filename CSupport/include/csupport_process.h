@@ -21,7 +21,7 @@ int32_t cs_block_signals(void);
 int32_t cs_take_signal(int32_t descriptor);
 
 /* Starts this program again, in a session of its own, with nothing on its standard input and output, `errors` as its
- * standard error and `status` as its descriptor 3. `arguments` ends with null. Negative: -errno. */
+ * standard error, `status` as its descriptor 3, and nothing else open. `arguments` ends with null. Negative: -errno. */
 int32_t cs_spawn_self(char *const arguments[], int32_t errors, int32_t status, int32_t *process);
 
 #endif

@@ -10,11 +10,15 @@ struct ConvertCommand: ParsableCommand {
         abstract: "Copy a disk into a new image or raw file.",
         discussion: """
             The copy has no backing file, and neither zeros nor unused clusters take space in it. It gets its name \
-            when \
-            it is complete and durable; a failure or an interruption leaves nothing, and an existing file as it was. \
-            Formats are never guessed: say -f raw for a raw source.
+            when it is complete and durable; a failure or an interruption leaves nothing, and an existing file as it \
+            was. Formats are never guessed: say -f raw for a raw source.
+
+            With - as the source a raw disk comes through standard input, into a new image. So does whatever another \
+            program can read.
 
             Example: qed-ublk convert -p -f raw -O qed disk.raw disk.qed
+                     zstd -dc disk.raw.zst | qed-ublk convert -f raw -O qed - disk.qed
+                     nbdcopy -- [ qemu-nbd -r -f qcow2 disk.qcow2 ] - | qed-ublk convert -f raw -O qed - disk.qed
 
             Exit status:
                0  done
@@ -26,7 +30,7 @@ struct ConvertCommand: ParsableCommand {
               64  wrong usage
             """)
 
-    @Argument(help: "What to copy.", transform: PathArgument.parse)
+    @Argument(help: "What to copy; - is standard input.", transform: PathArgument.parse)
     var source: String
 
     @Argument(help: "The copy.", transform: PathArgument.parse)
@@ -66,6 +70,10 @@ struct ConvertCommand: ParsableCommand {
         guard (1...64).contains(parallel) else { throw ValidationError("--parallel must be between 1 and 64") }
         guard !geometryOptions.isGiven || (outputFormat == .qed && !noCreate) else {
             throw ValidationError("a cluster or table size goes with -O qed and a new file")
+        }
+        guard source != Conversion.standardInput || (format == .raw && outputFormat == .qed && !noCreate && !verify) else {
+            throw ValidationError(
+                "standard input is read once, as a raw disk, into a new image: use it with -f raw -O qed, without -n and --verify")
         }
     }
 

@@ -36,6 +36,50 @@ import Testing
         #expect(result.output.hasPrefix("Run completed in "))
     }
 
+    /// Runs a line of the shell with the program as $0.
+    private func shell(_ line: String) throws -> CommandResult {
+        try run(["bash", "-c", "set -o pipefail; " + line, try QedUblkProgram.path()], in: directory.path)
+    }
+
+    @Test("a disk comes through a pipe", arguments: ["0", "513", "1M", "2097665", "40M"])
+    func convertsStandardInput(_ size: String) throws {
+        try require(["qemu-img", "create", "-q", "-f", "raw", "a.raw", "48M"], in: directory.path)
+        try require(["qemu-io", "-f", "raw", "a.raw", "-c", "write -P 7 0 3M", "-c", "write -P 8 20M 70k"], in: directory.path)
+        let result = try shell("truncate -s \(size) a.raw && cat a.raw | \"$0\" convert -f raw -O qed - copy.qed")
+        #expect(result.status == 0, "\(result.errors)")
+        let rounded = try shell("truncate -s %512 a.raw && stat -c %s a.raw && \"$0\" info --json copy.qed | jq '.\"virtual-size\"'")
+        let sizes = rounded.output.split(separator: "\n")
+        #expect(sizes.count == 2 && sizes[0] == sizes[1], "\(rounded.output)")
+        #expect(try theirs("check", "-f", "qed", "copy.qed").status == 0)
+        #expect(try theirs("compare", "-f", "raw", "-F", "qed", "a.raw", "copy.qed").status == 0)
+    }
+
+    @Test func convertsWhatQEMUReads() throws {
+        try require(["qemu-img", "convert", "-f", "qed", "-O", "qcow2", "-c", "image.qed", "a.qcow2"], in: directory.path)
+        let result = try shell(
+            "nbdcopy -- [ qemu-nbd -r -f qcow2 a.qcow2 ] - | \"$0\" convert -f raw -O qed - copy.qed")
+        #expect(result.status == 0, "\(result.errors)")
+        #expect(try theirs("compare", "-f", "qed", "-F", "qed", "image.qed", "copy.qed").status == 0)
+        #expect(try theirs("check", "-f", "qed", "copy.qed").status == 0)
+    }
+
+    @Test("a pipe is read once, into a new image, or nothing is made")
+    func refusesWhatAPipeCannotDo() throws {
+        let before = try directory.contents().keys.sorted()
+        for options in ["-O qed", "-f raw -O raw", "-f raw -O qed --verify", "-f raw -O qed -n"] {
+            let result = try shell("\"$0\" convert \(options) - copy.qed </dev/null")
+            #expect(result.status == 64, "\(options): \(result.errors)")
+        }
+        // Tables of two clusters of 4 KiB map 4 GiB.
+        let long = try shell(
+            "head -c 4294967297 /dev/zero | \"$0\" convert -f raw -O qed --cluster-size 4k --table-size 2 - copy.qed")
+        #expect(long.errors.hasPrefix("qed-ublk: copy.qed: standard input does not end within 4294967296 bytes"), "\(long.errors)")
+        let failing = try shell("\"$0\" convert -f raw -O qed - copy.qed <.")
+        #expect(failing.status == 1)
+        #expect(failing.errors.hasPrefix("qed-ublk: standard input: read at offset 0 failed: "), "\(failing.errors)")
+        #expect(try directory.contents().keys.sorted() == before)
+    }
+
     @Test func checkLooksLikeQEMU() throws {
         let sound = try ours("check", "image.qed")
         #expect(sound.status == 0)

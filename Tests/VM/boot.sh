@@ -19,6 +19,7 @@ boot_machine() {
     assemble_machine
     if [[ $mode == shell ]]; then boot_for_shell; else boot_for_script; fi
     qemu=''
+    end_disk_server
 
     local report
     report=$(tail -n 1 "$work/status" 2>/dev/null) || true
@@ -50,11 +51,11 @@ boot_for_shell() {
 
 # Passes on what the script prints. Sets `ended` to late or cut, if the machine did not end by itself.
 boot_for_script() {
-    local copier sleeper switch first
+    local copier sleeper switch first seconds
     bound cat "$work/output" &
     copier=$!
-    # The guest asks for a power cut with a byte.
-    bound head -c 1 "$work/power" >"$work/cut" &
+    # The guest asks for a power cut with a line: "cut", and after how many seconds.
+    bound head -n 1 "$work/power" >"$work/cut" &
     switch=$!
     bound sleep "$timeout" &
     sleeper=$!
@@ -69,7 +70,13 @@ boot_for_script() {
         sleep 2
         end "$qemu"
     elif [[ -s $work/cut ]]; then
-        ended='cut'
+        read -r _ seconds <"$work/cut"
+        sleep "$seconds"
+        # Unless the script has failed meanwhile.
+        if kill -0 "$qemu" 2>/dev/null; then ended='cut'; fi
+        # The machine stands still before its disk goes, and sees nothing of that.
+        kill -STOP "$qemu" 2>/dev/null || true
+        end_disk_server
         end "$qemu"
     else
         # QEMU has ended, or is about to: it closed the switch.
@@ -79,6 +86,11 @@ boot_for_script() {
     # Opened and closed once more: were QEMU never to have opened them, their readers would wait for ever.
     : <>"$work/output" <>"$work/power"
     wait "$switch" "$copier" || true
+}
+
+end_disk_server() {
+    if [[ -n $disk_server ]]; then end "$disk_server"; fi
+    disk_server=''
 }
 
 # Ends a child, and takes its leave without bash's remark about it.

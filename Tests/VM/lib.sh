@@ -16,7 +16,7 @@ elapsed_seconds() {
     printf '%d.%06d\n' $((microseconds / 1000000)) $((microseconds % 1000000))
 }
 
-# Ends the scenario as failed, with the reason and where.
+# Ends the scenario as failed, with the reason and where, and what `explain_failure` says, where the scenario has one.
 fail() {
     trap - ERR
     printf 'FAILED: %s\n' "$*" >&2
@@ -24,6 +24,7 @@ fail() {
     for ((depth = 1; depth < ${#FUNCNAME[@]}; depth++)); do
         printf '    in %s, line %s\n' "${BASH_SOURCE[depth]##*/}" "${BASH_LINENO[depth - 1]}" >&2
     done
+    if declare -F explain_failure >/dev/null; then explain_failure >&2 || true; fi
     exit 1
 }
 
@@ -76,9 +77,25 @@ wait_until() {
 # Cuts the power, as far as a virtual machine can: nothing in memory survives. The scenario starts from its beginning in
 # the next boot, with VM_BOOT one higher and /data as it was. See `vm --help` for what the disk keeps.
 power_cut() {
-    echo cut >"$VM_POWER_PORT"
+    power_cut_after 0
     sleep 60
     fail "the power was not cut"
+}
+
+# power_cut_after SECONDS: asks for that, and goes on with the scenario, which must not end before. Once in a boot.
+power_cut_after() {
+    echo "cut $1" >"$VM_POWER_PORT"
+}
+
+# Mounts, as /notes, what keeps everything beside a forgetful disk: a file there that was written directly, or synced, is
+# there in the next boot.
+mount_notes() {
+    local entry
+    mkdir -p /notes
+    for entry in /sys/block/vd*; do
+        if [[ $(<"$entry/serial") == notes ]]; then mount -t ext4 "/dev/${entry##*/}" /notes; fi
+    done
+    findmnt /notes >/dev/null || fail "there is no disk for notes; see vm --help"
 }
 
 scenario_start=${EPOCHREALTIME/[.,]/}

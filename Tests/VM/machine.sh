@@ -30,12 +30,16 @@ prepare_disk() {
         # Few inodes and none initialised later, so that nothing in the background disturbs what runs.
         truncate -s "$disk_size" "$work/new"
         mkfs.ext4 -q -F -i 1048576 -E nodiscard,lazy_itable_init=0 "$work/new" || die "cannot make a disk of $disk_size"
-        if [[ $disk_format == raw ]]; then
+        if [[ $disk_format != qcow2 ]]; then
             mv "$work/new" "$image"
         else
             qemu-img convert -f raw -O "$disk_format" "$work/new" "$image"
             rm "$work/new"
         fi
+    fi
+    if [[ $disk_format == forgetful ]]; then
+        forgetful_disk "$image"
+        return
     fi
     truncate -s 1M "$work/probe"
     if qemu-io -f raw -t none -i io_uring -c 'write -q 0 4k' "$work/probe" >/dev/null 2>&1; then
@@ -45,6 +49,29 @@ prepare_disk() {
     fi
     disk=(-drive "if=none,id=data,file=${image//,/,,},format=$disk_format,discard=unmap,$how"
         -device virtio-blk-pci,drive=data,serial=data)
+}
+
+# Starts the server of a disk that keeps in the image only what it was told to flush, and the rest in a file of its own
+# that goes with it; and puts into `disk` the arguments for it, and for one that keeps everything.
+forgetful_disk() {
+    local socket=$work/disk.socket
+    ((${#socket} < 108)) || die "the path of the cache is too long for a socket: $socket"
+    rm -f "$socket"
+    TMPDIR=$work bound nbdkit --foreground --unix "$socket" --filter=cache \
+        file "$1" cache=writeback cache-min-block-size=4k </dev/null >"$work/disk.log" 2>&1 &
+    disk_server=$!
+    until [[ -S $socket ]]; do
+        kill -0 "$disk_server" 2>/dev/null || die "nbdkit did not start: $(<"$work/disk.log")"
+        sleep 0.05
+    done
+    if [[ ! -e $work/notes ]]; then
+        truncate -s 64M "$work/notes"
+        mkfs.ext4 -q -F -E lazy_itable_init=0 "$work/notes" || die "cannot make the disk for notes"
+    fi
+    disk=(-drive "if=none,id=data,file.driver=nbd,file.server.type=unix,file.server.path=${socket//,/,,},format=raw"
+        -device virtio-blk-pci,drive=data,serial=data
+        -drive "if=none,id=notes,file=${work//,/,,}/notes,format=raw"
+        -device virtio-blk-pci,drive=notes,serial=notes)
 }
 
 # Puts into `machine` all arguments of the run: no firmware settings, network or display; the kernel's console and the

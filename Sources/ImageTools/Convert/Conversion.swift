@@ -1,6 +1,7 @@
 import BlockStorage
 import QEDEngine
 import QEDFormat
+import SystemPackage
 
 /// Copies a disk into a new file of another format, or of the same without what is unused.
 public struct Conversion: Sendable {
@@ -25,6 +26,9 @@ public struct Conversion: Sendable {
     /// Requests under way at once.
     public var depth = Disk.usualDepth
 
+    /// As `source`: a raw disk that comes through standard input, into a new image.
+    public static let standardInput = "-"
+
     public init(source: String, sourceFormat: DiskFormat, target: String, targetFormat: DiskFormat) {
         self.source = source
         self.sourceFormat = sourceFormat
@@ -37,6 +41,7 @@ public struct Conversion: Sendable {
     /// - Returns: the size of the disk that was copied, in bytes.
     @discardableResult
     public func run(progress: (@Sendable (Double) -> Void)? = nil) throws(ImageToolError) -> UInt64 {
+        if source == Conversion.standardInput { return try copyStream() }
         let source = try Disk(
             path: source, format: sourceFormat, isReadOnly: true, sharing: sharing, depth: depth, policy: policy)
         if let identity = ImageFile.Identity(ofFileAt: target), source.identities.contains(identity) {
@@ -80,6 +85,23 @@ public struct Conversion: Sendable {
         try file.publish()
     }
 
+    /// The image is made for the longest disk that its tables can map, and gets its size when the stream has ended.
+    private func copyStream() throws(ImageToolError) -> UInt64 {
+        precondition(targetFormat == .qed && !keepsTarget && !verifies, "a pipe is read once, into a new image")
+        let largest = geometry.maximumImageSizeBytes
+        let content = try emptyImage(ofSizeBytes: largest)
+        let file = try OutputFile(path: target, replaces: replaces)
+        try file.fill(content.0, sizeBytes: content.1)
+        let disk = try Disk(
+            path: file.workingPath, shownAs: target, format: .qed, isReadOnly: false, caching: .directWherePossible,
+            depth: depth)
+        let sizeBytes = try StreamCopy(from: .standardInput, called: "standard input", to: disk).run()
+        try disk.close()
+        try file.changeHeader { header throws(QEDFormatError) in try header.setImageSize(bytes: sizeBytes) }
+        try file.publish()
+        return sizeBytes
+    }
+
     /// What is copied goes to the disk while more is read, not into the page cache first and to the disk at the end: it
     /// must be there anyway before the copy gets its name.
     private func targetCaching(_ source: Disk) -> ImageFile.Caching {
@@ -104,7 +126,10 @@ public struct Conversion: Sendable {
     private func verify(_ source: Disk, _ path: String, shownAs shown: String) throws(ImageToolError) {
         let copy = try Disk(path: path, shownAs: shown, format: targetFormat, isReadOnly: true, policy: policy)
         copy.dropFromPageCache()
-        if case .contentDiffers(let deviceOffset, _) = try DiskComparison(source, copy, isStrict: false).run() {
+        // A target that was there may be longer, and keeps what it has there.
+        if case .contentDiffers(let deviceOffset, _) = try DiskComparison(source, copy, isStrict: false).run(),
+            deviceOffset < source.sizeBytes
+        {
             throw .verificationFailed(path: shown, deviceOffset: deviceOffset)
         }
         try copy.close()

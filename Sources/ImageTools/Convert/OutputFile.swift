@@ -70,6 +70,23 @@ final class OutputFile {
         }
     }
 
+    /// Changes the header of the image that the file is by now; nobody has it open.
+    func changeHeader(_ change: (inout QEDHeader) throws(QEDFormatError) -> Void) throws(ImageToolError) {
+        let descriptor = FileDescriptor(rawValue: file)
+        do {
+            var bytes = [UInt8](repeating: 0, count: QEDLimits.headerSizeBytes)
+            let count = try bytes.withUnsafeMutableBytes { try descriptor.read(fromAbsoluteOffset: 0, into: $0) }
+            let sizeBytes = try descriptor.seek(offset: 0, from: .end)
+            var header = try QEDHeader(parsing: Array(bytes.prefix(count)), fileSizeBytes: UInt64(sizeBytes))
+            try change(&header)
+            try descriptor.writeAll(toAbsoluteOffset: 0, header.encoded())
+        } catch let error as QEDFormatError {
+            throw .cannotCreate(.cannotBeDescribed(path: path, error))
+        } catch {
+            throw .cannotCreate(.failed(path: path, step: "cannot write the header", errno: error as? Errno ?? .ioError))
+        }
+    }
+
     /// Makes the file durable and gives it its name.
     func publish() throws(ImageToolError) {
         try check(cs_fdatasync(file), "cannot make the file durable")

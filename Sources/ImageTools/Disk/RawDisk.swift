@@ -68,8 +68,10 @@ final class RawDisk: @unchecked Sendable {
         loop.turn(waits: waits && finished.isEmpty) { token, result in completed(token.slot, result) }
     }
 
+    /// Whoever opens the file next need not wait for this disk's end.
     /// - Throws: the errno of the sync that makes everything durable.
     func close() throws(StorageError) {
+        defer { file.releaseLock() }
         guard !isReadOnly else { return }
         let storage = self.storage
         try loop.run { () async throws(StorageError) in try await storage.sync() }

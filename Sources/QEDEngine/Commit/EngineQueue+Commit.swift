@@ -159,7 +159,6 @@ extension EngineQueue {
             image.state.withLock { $0.unwrittenL1Indexes.append(contentsOf: indexes) }
             throw error
         }
-        markUnsynced()
     }
 
     /// Writes 4 KiB of the L1 table. Entries beyond those that the image's size needs are not held in memory: where the

@@ -47,7 +47,6 @@ extension EngineQueue {
             for waiter in image.abandon(fill) { waiter.resume(returning: 0) }
             throw error
         }
-        markUnsynced()
         for waiter in image.publish(fill) { waiter.resume(returning: 0) }
     }
 
@@ -112,6 +111,7 @@ extension EngineQueue {
         ).assumingMemoryBound(to: IOVector.self)
         statistics.dataWrites &+= 1
         let result = await top.perform(.writeGathered(vectors, vectorCount: 3, fileOffset: fileOffset))
+        markUnsynced()
         if result == Int32(truncatingIfNeeded: total) { return }
         // Short, interrupted or refused: piece by piece, with what that says of the reason.
         var position = fileOffset
@@ -123,7 +123,9 @@ extension EngineQueue {
         }
     }
 
+    /// Writes it all, or throws when part of it may have been written.
     func storageWrite(_ buffer: UnsafeRawPointer, byteCount: Int, fileOffset: UInt64) async throws(RequestError) {
+        defer { markUnsynced() }
         do {
             try await top.writeFully(from: buffer, byteCount: byteCount, fileOffset: fileOffset)
         } catch {

@@ -133,7 +133,7 @@ extension EngineQueue {
     /// Publishes the members and answers their requests; or gives the clusters up, and leaves the requests to their tasks,
     /// which find out what went wrong.
     private func endJob(_ job: Int, succeeded: Bool) {
-        if succeeded { markUnsynced() }
+        markUnsynced()
         for member in jobs[job].members { endFill(member, succeeded: succeeded) }
         jobs[job].reset()
         freeJobs.append(job)

@@ -101,6 +101,8 @@ extension EngineQueue {
         _ list: ExtentList, slot: Int, isWrite: Bool, buffer: UnsafeMutableRawPointer, bufferStart: UInt64
     ) async throws(RequestError) {
         slots[slot].firstError = 0
+        // Of a write that fails some may have been written.
+        defer { if isWrite { markUnsynced() } }
         submit(list, slot: slot, isWrite: isWrite, buffer: buffer, bufferStart: bufferStart)
         await transfersCompleted(slot)
         guard slots[slot].firstError != 0 else { return }

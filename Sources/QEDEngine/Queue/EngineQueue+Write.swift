@@ -113,7 +113,6 @@ extension EngineQueue {
             switch planWrite(position, to: range.upperBound, into: &list) {
             case .direct(let end):
                 try await transfer(list, slot: slot, isWrite: true, buffer: buffer, bufferStart: range.lowerBound)
-                markUnsynced()
                 position = end
             case .fill(let fill):
                 try await perform(fill, slot: slot, data: buffer + Int(position - range.lowerBound))

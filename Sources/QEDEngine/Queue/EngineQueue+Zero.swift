@@ -31,7 +31,6 @@ extension EngineQueue {
                 position = end
             case .punch(let fileOffset, let end):
                 try await zeroInPlace(fileOffset, byteCount: end - position, isDiscard: isDiscard, keepsSpace: keepsSpace)
-                markUnsynced()
                 position = end
             case .writeZeros(let end):
                 try await writeZeros(slot, position..<end)
@@ -55,6 +54,7 @@ extension EngineQueue {
     private func zeroInPlace(
         _ fileOffset: UInt64, byteCount: UInt64, isDiscard: Bool, keepsSpace: Bool
     ) async throws(RequestError) {
+        defer { markUnsynced() }
         let byteCount = isSabotaged(.punchTooMuch) ? byteCount + QEDLimits.sectorSizeBytes : byteCount
         do {
             if keepsSpace {

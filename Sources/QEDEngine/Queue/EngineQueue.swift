@@ -229,7 +229,7 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
         endFill(PlannedFill(slot: slot, fill: fill), succeeded: slots[slot].firstError == 0)
     }
 
-    /// The file holds something that no sync covers. Called after it was written, before it is acknowledged.
+    /// The file holds something that no sync covers. Called after it was written, in part at least, before it is acknowledged.
     @inline(__always)
     func markUnsynced() {
         if !image.isUnsynced.load(ordering: .acquiring) { image.isUnsynced.store(true, ordering: .releasing) }

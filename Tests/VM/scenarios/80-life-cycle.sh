@@ -1,5 +1,5 @@
-# Devices come and go, in good and in bad ways: signals, kills, interrupted adds, many in a row and at once. Nothing that was
-# synced is lost, no image is damaged, and nothing stays behind.
+# Devices come and go, in good and in bad ways: signals, kills, interrupted adds, several at once. Nothing that was synced is
+# lost, no image is damaged, and nothing stays behind. 82-many has many in a row.
 # vm: --file Tests/VM/scenarios/devices.bash
 source lib.sh
 source devices.bash
@@ -148,9 +148,14 @@ for delay in 0.02 0.1 0.2 0.25 0.3 0.35 0.4 0.45 0.5 0.6; do
     add=$!
     sleep "$delay"
     kill -KILL "$add" 2>/dev/null || true
-    # Either it had told of its device, and done so in full, or there is none soon.
-    if wait "$add" 2>/dev/null; then qed-ublk del "$(<output)"; fi
-    wait_until 20 no_processes
+    # If it had not told of its device there is none soon. If it had, it can have been killed while it ended, and then the
+    # device was promised and may stay.
+    wait "$add" 2>/dev/null || true
+    if grep -q ublkb output; then
+        wait_until 60 eval 'qed-ublk del "$(<output)"; no_processes'
+    else
+        wait_until 60 no_processes
+    fi
     expect_no_devices
 done
 expect_sound image.qed
@@ -199,18 +204,3 @@ for id in 0 1 2 3 4; do
     [[ -e deleted-$id ]] || fail "neither del of $id succeeded"
 done
 expect_no_devices
-
-step "twenty in a row"
-for turn in {1..20}; do
-    device=$(qed-ublk add --id 5 image.qed)
-    expect_equal "its path" /dev/ublkb5 "$device"
-    qed-ublk del 5
-    if ((turn == 2)); then
-        files=$(cut -f 1 /proc/sys/fs/file-nr) processes=$(find /proc -maxdepth 1 -name '[0-9]*' | wc -l)
-    fi
-done
-expect_no_devices
-# The kernel lets go of some a moment later.
-few_are_left() { (($(cut -f 1 /proc/sys/fs/file-nr) < files + 100 && $(find /proc -maxdepth 1 -name '[0-9]*' | wc -l) < processes + 10)); }
-wait_until 20 few_are_left
-expect_sound image.qed

@@ -1,5 +1,5 @@
-# A server dies, by kill -9, and its device waits for the next one: under a mounted ext4 and xfs, under fio, with an overlay, many
-# times in a row. Nothing that was answered is lost, and who uses the device notices nothing but a pause.
+# A server dies or leaves, and its device waits for the next one: what each command says and does then. 84-kills kills
+# many.
 # vm: --file Tests/VM/scenarios/devices.bash
 source lib.sh
 source devices.bash
@@ -13,20 +13,13 @@ kill_server() {
     wait_until 20 process_is_gone "$server"
 }
 
-# recover, in how many milliseconds: into $recovered_ms.
-recover() {
-    local start=$EPOCHREALTIME
-    expect_equal "what recover prints" /dev/ublkb0 "$(qed-ublk recover "${1:-0}")"
-    recovered_ms=$(((${EPOCHREALTIME/./} - ${start/./}) / 1000))
-}
-
 step "kill -9 with the device idle: list says that it waits, recover brings it back"
 qed-ublk create image.qed 512M
 device=$(qed-ublk add image.qed)
 xfs_io -d -c 'pwrite -q -b 1m -S 7 0 4m' "$device"
 kill_server
 expect_output '^/dev/ublkb0 +waiting .* /data/image.qed$' qed-ublk list
-recover
+expect_equal "what recover prints" /dev/ublkb0 "$(qed-ublk recover 0)"
 expect_output '^/dev/ublkb0 +live ' qed-ublk list
 # Not one byte was flushed before the kill.
 expect_equal "bytes that were answered" $((4 << 20)) "$(dd if="$device" bs=1M count=4 iflag=direct status=none | tr -dc "\007" | wc -c)"
@@ -34,55 +27,6 @@ expect_refusal 3 '/dev/ublkb0 has a server, and needs no other' qed-ublk recover
 qed-ublk del 0
 expect_no_devices
 expect_sound image.qed
-
-for filesystem in ext4 xfs; do
-    step "kill -9 under a mounted $filesystem that is being written to"
-    rm image.qed
-    qed-ublk create image.qed 512M
-    device=$(qed-ublk add image.qed)
-    expect_status 0 "mkfs.$filesystem" -q "$device"
-    mount "$device" /mnt
-    cp -a /usr/lib/modules /mnt/before
-    (for turn in 1 2 3; do cp -a /usr/lib/modules "/mnt/during$turn" || echo "cp $turn: $?" >>errors; done) &
-    writer=$!
-    for turn in 1 2 3; do
-        sleep 0.3
-        kill_server
-        recover image.qed
-    done
-    wait "$writer"
-    [[ ! -e errors ]] || fail "$(<errors)"
-    sync -f /mnt
-    echo 3 >/proc/sys/vm/drop_caches
-    for copy in before during1 during2 during3; do expect_status 0 diff -rq /usr/lib/modules "/mnt/$copy"; done
-    umount /mnt
-    if [[ $filesystem == ext4 ]]; then expect_status 0 e2fsck -fn "$device"; else expect_status 0 xfs_repair -n "$device"; fi
-    qed-ublk del 0
-    expect_no_devices
-    expect_undamaged image.qed
-done
-
-step "kill -9 under fio verify on an overlay, five times"
-rm image.qed
-head -c 64M /dev/urandom >base.raw
-qed-ublk create --backing base.raw --backing-format raw image.qed 256M
-device=$(qed-ublk add -q 2 image.qed)
-fio --name=verify --filename="$device" --ioengine=libaio --direct=1 --rw=randwrite --bsrange=4k-64k --bs_unaligned=0 \
-    --iodepth=16 --size=256M --io_size=64M --rate_iops=400 --verify=crc32c --verify_state_save=0 --do_verify=1 \
-    --output=fio.log &
-writer=$!
-for turn in {1..5}; do
-    sleep 0.3
-    kill_server
-    recover
-    echo "recovered in $recovered_ms ms"
-done
-status=0
-wait "$writer" || status=$?
-((status == 0)) || { cat fio.log; fail "fio ended with status $status"; }
-qed-ublk del 0
-expect_no_devices
-expect_undamaged image.qed
 
 step "SIGTERM under a mounted file system leaves it to the next server; the image is clean meanwhile"
 rm image.qed
@@ -114,7 +58,7 @@ sleep 0.1
 expect_status 0 qemu-io -f qed -c 'write -q 200m 4k' image.qed
 expect_refusal 2 'another program has written to it while its device waited' qed-ublk recover 0
 cp -p copy.qed image.qed
-recover
+expect_equal "what recover prints" /dev/ublkb0 "$(qed-ublk recover 0)"
 expect_status 0 diff -rq /usr/lib/modules /mnt/modules
 
 step "del --force of a device that waits, mounted: it goes"

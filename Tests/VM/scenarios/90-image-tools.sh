@@ -89,6 +89,7 @@ wait_until 20 grep -q '48 MiB' said
 xfs_io -d -c 'pwrite -q -S 4 0 64k' -c fsync "$device"
 qed-ublk del "$device"
 device=$(qed-ublk add top.qed)
+expect_equal "what the server has open of its starter's files" '' "$(find "/proc/$(server_of 0)/fd" -lname '*/hold')"
 exec 7>&-
 wait
 qed-ublk del "$device"

@@ -15,6 +15,25 @@ traces_of_devices() {
     done
 }
 
+# What `fail` adds: what there is of devices, and of each process of the program what it said and where each thread waits.
+explain_failure() {
+    local process thread
+    echo "--- devices, files and processes"
+    traces_of_devices
+    timeout 20 qed-ublk list 2>&1
+    for process in $(traces_of_devices | sed -n 's/^process //p'); do
+        echo "--- process $process: $(tr '\0' ' ' <"/proc/$process/cmdline")"
+        ps -L -o tid,stat,etime,wchan:32,comm -p "$process"
+        for thread in "/proc/$process/task"/*; do
+            echo "thread ${thread##*/}"
+            cat "$thread/stack"
+        done
+        # The log of a server has no name until its device is usable.
+        if [[ $(readlink "/proc/$process/fd/2") == /run/* ]]; then sed 's/^/log: /' "/proc/$process/fd/2"; fi
+    done 2>/dev/null
+    tail -n 20 /run/qed-ublk/ublk*.log 2>/dev/null
+}
+
 # Expects that QEMU finds no corruption in the images, and that they do not ask to be checked. A server that was killed may have
 # left clusters that nobody uses.
 expect_undamaged() {

@@ -1,0 +1,140 @@
+# Servers are killed by kill -9 at random moments, many in a row, and their device is recovered each time: under fio,
+# which finds every block again that it writes, on an overlay; and under a mounted ext4 and xfs. Who uses the device
+# notices nothing but a pause. Now and then the next server is killed too, while it takes over.
+# COUNT kills under fio, and a sixth as many under each file system; with DURATION, in seconds, instead one kill in
+# about every minute under fio, on four queues. SEED chooses the moments.
+# vm: --cpus 4 --file Tests/VM/scenarios/devices.bash --file Tests/VM/scenarios/fio-verify.bash
+source lib.sh
+source devices.bash
+source fio-verify.bash
+cd /data
+RANDOM=${SEED:-1}
+times=() takeovers=0
+
+# Sleeps for a random time, in milliseconds.
+pause() {
+    local milliseconds=$(($1 + RANDOM % ($2 - $1)))
+    sleep "$((milliseconds / 1000)).$(printf %03d $((milliseconds % 1000)))"
+}
+
+# Kills every process of the program, and those that one has started meanwhile, until there is none.
+kill_servers() {
+    local server servers
+    while mapfile -t servers < <(traces_of_devices | sed -n 's/^process //p') && ((${#servers[@]})); do
+        kill -KILL "${servers[@]}" 2>/dev/null || true
+        for server in "${servers[@]}"; do wait_until 60 process_is_gone "$server"; done
+    done
+}
+
+# Between so many milliseconds from now kills the server, and brings the device back.
+strike() {
+    pause "$1" "$2"
+    kill_servers
+    if ((RANDOM % 4 == 0)); then
+        qed-ublk recover 0 >/dev/null 2>&1 &
+        pause 1 500
+        kill_servers
+        { wait "$!" || true; } 2>/dev/null
+        takeovers=$((takeovers + 1))
+    fi
+    expect_equal "the state after a kill" waiting "$(qed-ublk list --json | jq -r '.[].state')"
+    local start=$EPOCHREALTIME
+    expect_equal "what recover prints" /dev/ublkb0 "$(qed-ublk recover 0)"
+    times+=($(((${EPOCHREALTIME/./} - ${start/./}) / 1000)))
+}
+
+# Says what the kills since the last report came to.
+report() {
+    local sorted
+    mapfile -t sorted < <(printf '%s\n' "${times[@]}" | sort -n)
+    printf '          %d recovered, in %d ms (median), %d ms (longest); %d more killed while they took over\n' \
+        ${#sorted[@]} "${sorted[${#sorted[@]} / 2]}" "${sorted[-1]}" "$takeovers"
+    times=() takeovers=0
+}
+
+# Writes and verifies with fio, again and again with other blocks, until the file `enough` is there.
+fio_until_enough() {
+    local turn
+    for ((turn = 1; turn == 1 || ! $(find . -name enough | wc -l); turn++)); do
+        if ! FIO_SEED=$((${SEED:-1} * 1000 + turn)) run_fio "$device" 512 || grep -qE 'err= *[1-9]' fio.log; then
+            cp fio.log failed
+            return
+        fi
+    done
+    echo "$turn" >turns
+}
+
+# kills_under_fio QUEUES KILLS MILLISECONDS MILLISECONDS: on an overlay over a base with data; each kill after a time
+# between the two.
+kills_under_fio() {
+    local kill writer
+    rm -f image.qed base.raw enough
+    head -c 96M /dev/urandom >base.raw
+    qed-ublk create --backing base.raw --backing-format raw image.qed 192M
+    device=$(qed-ublk add -q "$1" image.qed)
+    fio_until_enough &
+    writer=$!
+    for ((kill = 0; kill < $2; kill++)); do
+        strike "$3" "$4"
+        [[ ! -e failed ]] || fail "fio: $(<failed)"
+        if (((kill + 1) % 100 == 0)); then step "$((kill + 1)) kills"; fi
+    done
+    touch enough
+    wait "$writer"
+    [[ ! -e failed ]] || fail "fio: $(<failed)"
+    report
+    qed-ublk del 0
+    expect_no_devices
+    expect_undamaged image.qed
+}
+
+if [[ -n ${DURATION:-} ]]; then
+    kills=$(((DURATION + 59) / 60))
+    step "fio on four queues for $DURATION s, with $kills kills"
+    kills_under_fio 4 "$kills" $((DURATION * 500 / kills)) $((DURATION * 1500 / kills))
+    exit
+fi
+
+COUNT=${COUNT:-20}
+step "$COUNT kills under fio verify, on an overlay with two queues"
+kills_under_fio 2 "$COUNT" 5 600
+
+# Copies the modules again and again, until the file `enough` is there; a copy is compared before it is replaced.
+copy_until_enough() {
+    local turn copy
+    for ((turn = 1; turn <= 3 || ! $(find . -name enough | wc -l); turn++)); do
+        copy=/mnt/copy$((turn % 3))
+        if [[ -e $copy ]] && ! { diff -rq /usr/lib/modules "$copy" && rm -r "$copy"; } ||
+            ! cp -a /usr/lib/modules "$copy"; then
+            touch failed
+            return
+        fi
+    done
+}
+
+for filesystem in ext4 xfs; do
+    kills=$(((COUNT + 5) / 6))
+    step "$kills kills under a mounted $filesystem that is being written to"
+    rm -f image.qed enough
+    qed-ublk create image.qed 512M
+    device=$(qed-ublk add image.qed)
+    expect_status 0 "mkfs.$filesystem" -q "$device"
+    mount "$device" /mnt
+    copy_until_enough &
+    writer=$!
+    for ((kill = 0; kill < kills; kill++)); do strike 5 900; done
+    touch enough
+    wait "$writer"
+    [[ ! -e failed ]] || fail "the writer met an error, or other data than it wrote"
+    report
+    sync -f /mnt
+    echo 3 >/proc/sys/vm/drop_caches
+    for copy in 0 1 2; do expect_status 0 diff -rq /usr/lib/modules "/mnt/copy$copy"; done
+    umount /mnt
+    if [[ $filesystem == ext4 ]]; then checker='e2fsck -fn'; else checker='xfs_repair -n'; fi
+    # shellcheck disable=SC2086
+    expect_status 0 $checker "$device"
+    qed-ublk del 0
+    expect_no_devices
+    expect_undamaged image.qed
+done

@@ -1,0 +1,45 @@
+# A process in a control group with little memory writes a file on the device, more than fits; then the server is in
+# that group too. Nothing stands still, and every byte is there.
+# FILE_MIB and ROUNDS say how much.
+# vm: --memory 1024 --file Tests/VM/scenarios/devices.bash
+source lib.sh
+source devices.bash
+FILE_MIB=${FILE_MIB:-160} ROUNDS=${ROUNDS:-1}
+cd /data
+
+# numbers MIB: so much text, no two lines of which are the same.
+numbers() { seq 100000000 $((100000000 + $1 * 104857)); }
+
+group=/sys/fs/cgroup/small
+findmnt /sys/fs/cgroup >/dev/null || mount -t cgroup2 cgroup2 /sys/fs/cgroup
+echo +memory >/sys/fs/cgroup/cgroup.subtree_control
+mkdir "$group"
+
+for who in "" " and the server"; do
+    step "a writer$who in a control group with little memory"
+    rm -f image.qed
+    qed-ublk create image.qed 2G
+    device=$(qed-ublk add image.qed)
+    expect_status 0 mkfs.ext4 -q "$device"
+    mount "$device" /mnt
+    echo 48M >"$group/memory.max"
+    if [[ -n $who ]]; then
+        # The buffers of all its requests take 64 MiB, and cannot be swapped out.
+        echo 128M >"$group/memory.max"
+        server_of 0 >"$group/cgroup.procs"
+    fi
+    for ((round = 1; round <= ROUNDS; round++)); do
+        (
+            echo "$BASHPID" >"$group/cgroup.procs"
+            timeout 3000 dd of=/mnt/file bs=1M iflag=fullblock conv=fsync status=none < <(numbers "$FILE_MIB")
+        ) || fail "the writer$who: $(<"$group/memory.events")"
+        echo 3 >/proc/sys/vm/drop_caches
+        cmp /mnt/file <(numbers "$FILE_MIB") || fail "the file has other contents"
+    done
+    paste -sd ' ' "$group/memory.events" | sed 's/^/          /'
+    umount /mnt
+    expect_status 0 e2fsck -fn "$device"
+    qed-ublk del "$device"
+    expect_no_devices
+    expect_sound image.qed
+done
