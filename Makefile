@@ -1,7 +1,7 @@
 # The verbs of the repository. Each installs the Debian packages it needs that are missing.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build bench bench-cost bench-tools test check damage fuzz sim vm vm-long vm-shell vm-self-test demo install-dependencies clean clean-vm
+.PHONY: help build bench bench-cost bench-device bench-tools test check damage fuzz sim vm vm-long vm-shell vm-self-test demo install-dependencies clean clean-vm
 
 # The kernel of vm-shell, and what vm runs: make vm KERNEL=7 SCENARIO=name
 KERNEL ?=
@@ -55,6 +55,10 @@ demo: build ## create an image, use it as a disk, measure it, check it with QEMU
 bench: build ## compare the engine with QEMU's block layer and fio: a table of ratios with bars; ROUNDS=5
 	scripts/install-dependencies bench
 	bench/engine.py --rounds $(or $(ROUNDS),5)
+
+bench-device: build ## compare the device with qemu-nbd, loop and a ublk server in C, in virtual machines; ROUNDS=5, KERNEL=7
+	scripts/install-dependencies bench test
+	bench/device.py --rounds $(or $(ROUNDS),5) $(if $(KERNEL),--kernel $(KERNEL))
 
 bench-tools: build ## compare convert, compare and check with qemu-img: a table of ratios with bars; ROUNDS=5
 	scripts/install-dependencies bench

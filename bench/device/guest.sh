@@ -1,0 +1,278 @@
+# Measures the devices of contenders.bash in turn, in a virtual machine. What was measured is left in /results, for
+# device.py: a line in `records` for each run, and fio's report of it.
+#
+#   guest.sh ROUNDS MILLISECONDS SET...
+#
+# Sets: memory (images on the ext4 of a RAM disk), disk (on the ext4 of the virtual disk), syncs (how many for how many
+# flushes), counted (as memory, where the clock counts instructions), standing (time to add, memory, idleness).
+# With BENCH_WORKS only these are measured.
+# shellcheck shell=bash
+source lib.sh
+source contenders.bash
+
+rounds=$1 milliseconds=$2
+shift 2
+# Images of 16384 clusters, of which the first 2048 are filled where nothing is to be allocated.
+image_bytes=$((1 << 30)) filled_bytes=$((128 << 20)) cluster_bytes=65536
+# Work on an empty image ends when each cluster was written, or sooner; the first part would tell of its beginning only.
+at_most_milliseconds=$((milliseconds * 5))
+
+modprobe nbd nbds_max=16
+modprobe loop
+
+fio_run() {
+    fio --ioengine=io_uring --direct=1 --gtod_reduce=1 --randrepeat=1 --disk_util=0 --output-format=json "$@"
+}
+
+# A log that fio replays: one write of 4 KiB to each cluster, in random order.
+write_allocation_log() {
+    {
+        printf 'fio version 2 iolog\n/dev/disk add\n/dev/disk open\n'
+        seq 0 $((image_bytes / cluster_bytes - 1)) | shuf --random-source=/payload/tree.tar |
+            awk -v step=$cluster_bytes '{ printf "/dev/disk write %.0f 4096\n", $1 * step }'
+        printf '/dev/disk close\n'
+    } >/tmp/allocation-log
+}
+
+# run_fio SET WORK CONTENDER ROUND OPTION...: on $device.
+run_fio() {
+    local name=$1.$2.$3.$4 set=$1 work=$2 contender=$3 round=$4 ticks busy before busy_before
+    shift 4
+    server_ticks
+    machine_ticks
+    before=$ticks busy_before=$busy
+    fio_run --name="$work" --output="/results/$name" "$@" || return
+    server_ticks
+    machine_ticks
+    echo "fio $set $work $contender $round $((ticks - before)) $((busy - busy_before)) $name" >>/results/records
+}
+
+# The options of a work on a filled image; on an empty one for those that begin with "empty".
+options_of() {
+    local depth=${1##*-d} region=(--filename="$device" --size=$filled_bytes --time_based --runtime="${milliseconds}ms")
+    case $1 in
+        randread-*) options=("${region[@]}" --rw=randread --bs=4k --norandommap --iodepth="$depth") ;;
+        overwrite-*) options=("${region[@]}" --rw=randwrite --bs=4k --norandommap --iodepth="$depth") ;;
+        seqread-*) options=("${region[@]}" --rw=read --bs=1M --iodepth="$depth") ;;
+        empty-seqwrite-*)
+            options=(--filename="$device" --size=768M --runtime="${at_most_milliseconds}ms" --rw=write --bs=1M
+                --iodepth="$depth")
+            ;;
+        empty-allocate-*)
+            options=(--read_iolog=/tmp/allocation-log --replay_redirect="$device" --runtime="${at_most_milliseconds}ms"
+                --iodepth="$depth")
+            ;;
+        empty-fsync-*)
+            options=(--filename="$device" --size=$image_bytes --number_ios=32 --rw=randwrite
+                --bs=4k --norandommap --randrepeat=0 --iodepth=1 --thread --numjobs=32 --fdatasync=1 --group_reporting)
+            ;;
+    esac
+}
+
+# The contenders, another one first in each round and work.
+in_turn() {
+    local index
+    turn=()
+    for ((index = 0; index < ${#contenders[@]}; index++)); do
+        turn+=("${contenders[(index + $1) % ${#contenders[@]}]}")
+    done
+}
+
+# measure_set SET FOLDER WORK...
+measure_set() {
+    local set=$1 folder=$2 round number work contender
+    local -A devices servers
+    shift 2
+    # shellcheck disable=SC2086 # several words
+    if [[ -n ${BENCH_WORKS:-} ]]; then set -- $BENCH_WORKS; fi
+    step "$set: images with data"
+    for contender in "${contenders[@]}"; do
+        new_image "$contender" "$folder/$contender"
+        attach "$contender" "$folder/$contender"
+        fio_run --name=fill --output=/dev/null --filename="$device" --rw=write --bs=1M --iodepth=1 \
+            --size=$filled_bytes --end_fsync=1
+        devices[$contender]=$device servers[$contender]=$server
+        echo "scheduler $set $contender $(<"/sys/block/${device#/dev/}/queue/scheduler")" >>/results/records
+    done
+    for ((round = 1; round <= rounds; round++)); do
+        number=$round
+        for work; do
+            step "$set: round $round, $work"
+            in_turn $((number++))
+            for contender in "${turn[@]}"; do
+                if [[ $work == empty-* ]]; then
+                    measure_on_empty_image "$set" "$folder" "$work" "$contender" "$round"
+                else
+                    device=${devices[$contender]} server=${servers[$contender]}
+                    options_of "$work"
+                    run_fio "$set" "$work" "$contender" "$round" "${options[@]}"
+                fi
+            done
+        done
+    done
+    for contender in "${contenders[@]}"; do
+        device=${devices[$contender]} server=${servers[$contender]}
+        detach "$contender"
+        rm "$folder/$contender"
+    done
+}
+
+measure_on_empty_image() {
+    local set=$1 image=$2/new work=$3 contender=$4 round=$5 attempt
+    for attempt in 1 2 3 4; do
+        new_image "$contender" "$image"
+        sync
+        attach "$contender" "$image"
+        if measure_attached; then
+            detach "$contender"
+            rm "$image"
+            return
+        fi
+        bury "$contender"
+        step "$contender died, attempt $attempt: $last_words"
+        echo "death $contender $work $(tr '`' "'" <<<"$last_words")" >>/results/records
+    done
+    fail "$contender dies of $work"
+}
+
+# One measurement on a disk with an empty image; fails when the disk does.
+measure_attached() {
+    if [[ $work == empty-files ]]; then
+        measure_files
+        return
+    fi
+    options_of "$work"
+    run_fio "$set" "$work" "$contender" "$round" "${options[@]}" || return
+    if [[ $contender == ours && $work == empty-allocate-* ]]; then
+        # The same requests once more, when there is nothing left to allocate.
+        run_fio "$set" "again${work#empty}" "$contender" "$round" "${options[@]}"
+    fi
+}
+
+# A file system, and a tree of small files unpacked on it, up to the end of a sync.
+measure_files() {
+    local start ticks before status=0
+    server_ticks
+    before=$ticks start=${EPOCHREALTIME/[.,]/}
+    mkfs.ext4 -q "$device" || return
+    time_record mkfs
+    # Without ext4's zeroing in the background, which would go on for longer than this.
+    mount -t ext4 -o noinit_itable "$device" /mnt || return
+    server_ticks
+    before=$ticks start=${EPOCHREALTIME/[.,]/}
+    { tar -xf /payload/tree.tar -C /mnt && sync -f /mnt; } || status=1
+    if ((status == 0)); then time_record untar; fi
+    umount /mnt
+    return $status
+}
+
+time_record() {
+    local now=${EPOCHREALTIME/[.,]/}
+    server_ticks
+    echo "time $set $1 $contender $round $((ticks - before)) $((now - start))" >>/results/records
+}
+
+# How often the servers sync their images for the flushes of 32 jobs: counted where ext4 is asked to sync a file, the
+# same way for all. Runs by itself, so that counting disturbs no measurement.
+count_syncs() {
+    local folder=$1 contender tracing=/sys/kernel/tracing count
+    mount -t tracefs tracefs $tracing 2>/dev/null || true
+    echo 16384 >$tracing/buffer_size_kb
+    for contender in "${contenders[@]}"; do
+        step "syncs: $contender"
+        new_image "$contender" "$folder/new"
+        sync
+        attach "$contender" "$folder/new"
+        options_of empty-fsync-d1
+        echo >$tracing/trace
+        echo "ino == $(stat -c %i "$folder/new")" >$tracing/events/ext4/ext4_sync_file_enter/filter
+        echo 1 >$tracing/events/ext4/ext4_sync_file_enter/enable
+        fio_run --name=syncs --output="/results/syncs.$contender" "${options[@]}"
+        echo 0 >$tracing/events/ext4/ext4_sync_file_enter/enable
+        count=$(cat $tracing/per_cpu/cpu*/stats | awk '/^(entries|overrun):/ { sum += $2 } END { print sum }')
+        echo "syncs disk $contender $count syncs.$contender" >>/results/records
+        detach "$contender"
+        rm "$folder/new"
+    done
+}
+
+# How long it takes until a disk can be used, how much memory a server has after a little use, what it does when idle.
+measure_standing() {
+    local folder=$1 contender round start now ticks before thread sleeps earlier later
+    for ((round = 1; round <= rounds; round++)); do
+        in_turn "$round"
+        for contender in "${turn[@]}"; do
+            new_image "$contender" "$folder/new"
+            # What `attach` does beside it, to find the server's process, is no part of it.
+            start=${EPOCHREALTIME/[.,]/}
+            case $contender in
+                ours) device=$(qed-ublk add "$folder/new") ;;
+                *) attach "$contender" "$folder/new" ;;
+            esac
+            now=${EPOCHREALTIME/[.,]/}
+            echo "time standing attach $contender $round 0 $((now - start))" >>/results/records
+            if [[ $contender == ours ]]; then server=$(qed-ublk list --json | jq '.[0].pid'); fi
+            detach "$contender"
+        done
+    done
+    for contender in "${contenders[@]}"; do
+        if [[ $contender == loop ]]; then continue; fi
+        step "standing: $contender"
+        new_image "$contender" "$folder/new"
+        attach "$contender" "$folder/new"
+        fio_run --name=use --output=/dev/null --filename="$device" --rw=randrw --bs=4k --iodepth=4 --number_ios=500 \
+            --size=256M --fdatasync=100
+        # What is put off for some seconds is over.
+        sleep 15
+        cat "/proc/$server/smaps" >"/results/smaps.$contender"
+        server_ticks
+        before=$ticks
+        count_switches earlier
+        sleep 30
+        server_ticks
+        count_switches later
+        sleeps=0
+        for thread in "${!later[@]}"; do
+            sleeps=$((sleeps + later[thread] - ${earlier[thread]:-${later[thread]}}))
+        done
+        echo "idle $contender $((ticks - before)) $sleeps" >>/results/records
+        detach "$contender"
+    done
+}
+
+# count_switches ARRAY: sets ARRAY[THREAD], how often each of the server's threads has slept. Without io_uring's workers
+# in it, whose timers are the kernel's.
+count_switches() {
+    local -n counts=$1
+    local key value name thread
+    counts=()
+    while read -r key value; do
+        case $key in
+            Name:) name=$value ;;
+            Pid:) thread=$value ;;
+            voluntary_ctxt_switches:) if [[ $name != iou-* ]]; then counts[thread]=$value; fi ;;
+        esac
+    done < <(cat /proc/"$server"/task/*/status)
+}
+
+echo "kernel $(uname -r)" >>/results/records
+write_allocation_log
+works=(randread-d1 randread-d32 overwrite-d1 overwrite-d32 empty-allocate-d1 empty-allocate-d32 seqread-d1 seqread-d32
+    empty-seqwrite-d1 empty-seqwrite-d32)
+# A RAM disk takes the host's disk out, and leaves a file system as people have it: a tmpfs fills every page that is
+# reserved.
+modprobe brd rd_nr=1 rd_size=$((2560 << 10)) max_part=0
+mkfs.ext4 -q -i 1048576 -E nodiscard,lazy_itable_init=0,lazy_journal_init=1 /dev/ram0
+mkdir /mem
+mount /dev/ram0 /mem
+for set; do
+    case $set in
+        memory) measure_set memory /mem "${works[@]}" empty-files ;;
+        disk) measure_set disk /data randread-d32 overwrite-d32 empty-allocate-d32 empty-fsync-d1 empty-files ;;
+        syncs) count_syncs /data ;;
+        counted) measure_set counted /mem "${works[@]}" empty-files ;;
+        standing) measure_standing /mem ;;
+        *) fail "no set $set" ;;
+    esac
+done
+step "done"
