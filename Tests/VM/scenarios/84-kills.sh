@@ -1,6 +1,6 @@
 # Servers are killed by kill -9 at random moments, many in a row, and their device is recovered each time: under fio,
 # which finds every block again that it writes, on an overlay; and under a mounted ext4 and xfs. Who uses the device
-# notices nothing but a pause. Now and then the next server is killed too, while it takes over.
+# notices nothing but a pause. Now and then, on 7, the next server is killed too, while it takes over.
 # COUNT kills under fio, and an eighth as many under each file system; with DURATION, in seconds, instead one kill in
 # about every minute under fio, on four queues. SEED chooses the moments.
 # vm: --cpus 4 --file Tests/VM/scenarios/devices.bash --file Tests/VM/scenarios/fio-verify.bash
@@ -30,7 +30,8 @@ kill_servers() {
 strike() {
     pause "$1" "$2"
     kill_servers
-    if ((RANDOM % 4 == 0)); then
+    # Not on 6.12, whose driver falls over the recovery after one that was cut short: docs/recovery.md.
+    if ((RANDOM % 4 == 0)) && [[ $VM_KERNEL != 6.12 ]]; then
         qed-ublk recover 0 >/dev/null 2>&1 &
         pause 1 500
         kill_servers
