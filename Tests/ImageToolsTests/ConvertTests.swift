@@ -1,5 +1,6 @@
 import Foundation
 import QEDFormat
+import SystemPackage
 import TestSupport
 import Testing
 
@@ -107,6 +108,30 @@ import Testing
         let result = try guestContent(target, format: format.rawValue)
         #expect(result.prefix(content.count) == content)
         #expect(result.suffix(from: content.count).allSatisfy { $0 == 99 })
+    }
+}
+
+@Suite struct StreamCopyTests {
+    /// The reader gets three and a half MiB, and then an error: the other end has closed without reading what it was sent.
+    @Test func aStreamThatFailsTellsWhere() throws {
+        let scratch = try TemporaryDirectory()
+        let image = scratch.path("a.qed")
+        try require(["qemu-img", "create", "-q", "-f", "qed", image, "64M"])
+        var ends: [Int32] = [-1, -1]
+        try #require(socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &ends) == 0)
+        let (reader, writer) = (FileDescriptor(rawValue: ends[0]), FileDescriptor(rawValue: ends[1]))
+        defer { try? reader.close() }
+        try reader.writeAll([1])
+        Thread.detachNewThread {
+            _ = try? writer.writeAll([UInt8](repeating: 7, count: 7 << 19))
+            try? writer.close()
+        }
+        let disk = try Disk(path: image, format: .qed, isReadOnly: false)
+        let error = #expect(throws: ImageToolError.self) {
+            try StreamCopy(from: reader, called: "the stream", to: disk).run()
+        }
+        #expect(error == .request(path: "the stream", "read", deviceOffset: 7 << 19, .connectionReset))
+        try disk.close()
     }
 }
 

@@ -40,6 +40,7 @@ final class StreamCopy {
         var hasEnded = false
         while !hasEnded, failure == nil {
             let slot = takeSlot()
+            starts[slot] = position
             let byteCount = readPiece(into: slot)
             hasEnded = byteCount < Disk.largestRequestBytes
             let wholeBytes = roundedUp(byteCount, to: max(Int(target.offsetAlignmentBytes), Int(QEDLimits.sectorSizeBytes)))
@@ -52,7 +53,6 @@ final class StreamCopy {
                 break
             }
             (address(slot) + byteCount).initializeMemory(as: UInt8.self, repeating: 0, count: wholeBytes - byteCount)
-            starts[slot] = position
             parts[slot] = Zeros.others(address(slot), count: wholeBytes, blockBytes: blockBytes).reversed()
             position += UInt64(roundedUp(byteCount, to: Int(QEDLimits.sectorSizeBytes)))
             writeNext(slot)
