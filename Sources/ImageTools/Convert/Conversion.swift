@@ -88,8 +88,7 @@ public struct Conversion: Sendable {
     /// The image is made for the longest disk that its tables can map, and gets its size when the stream has ended.
     private func copyStream() throws(ImageToolError) -> UInt64 {
         precondition(targetFormat == .qed && !keepsTarget && !verifies, "a pipe is read once, into a new image")
-        let largest = geometry.maximumImageSizeBytes
-        let content = try emptyImage(ofSizeBytes: largest)
+        let content = try emptyImage(ofSizeBytes: geometry.maximumImageSizeBytes)
         let file = try OutputFile(path: target, replaces: replaces)
         try file.fill(content.0, sizeBytes: content.1)
         let disk = try Disk(
@@ -97,7 +96,8 @@ public struct Conversion: Sendable {
             depth: depth)
         let sizeBytes = try StreamCopy(from: .standardInput, called: "standard input", to: disk).run()
         try disk.close()
-        try file.changeHeader { header throws(QEDFormatError) in try header.setImageSize(bytes: sizeBytes) }
+        // An image that was closed in good order has the header of an empty one.
+        try file.write(try emptyImage(ofSizeBytes: sizeBytes).0)
         try file.publish()
         return sizeBytes
     }

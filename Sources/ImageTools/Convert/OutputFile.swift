@@ -61,30 +61,17 @@ final class OutputFile {
 
     /// Gives the file its first bytes and its length; the rest is a hole.
     func fill(_ firstBytes: [UInt8], sizeBytes: UInt64) throws(ImageToolError) {
-        let descriptor = FileDescriptor(rawValue: file)
-        do {
-            try descriptor.resize(to: Int64(sizeBytes))
-            try descriptor.writeAll(toAbsoluteOffset: 0, firstBytes)
-        } catch {
-            throw .cannotCreate(.failed(path: path, step: "cannot write the file", errno: error as? Errno ?? .ioError))
-        }
+        do { try FileDescriptor(rawValue: file).resize(to: Int64(sizeBytes)) } catch { throw writeError(error) }
+        try write(firstBytes)
     }
 
-    /// Changes the header of the image that the file is by now; nobody has it open.
-    func changeHeader(_ change: (inout QEDHeader) throws(QEDFormatError) -> Void) throws(ImageToolError) {
-        let descriptor = FileDescriptor(rawValue: file)
-        do {
-            var bytes = [UInt8](repeating: 0, count: QEDLimits.headerSizeBytes)
-            let count = try bytes.withUnsafeMutableBytes { try descriptor.read(fromAbsoluteOffset: 0, into: $0) }
-            let sizeBytes = try descriptor.seek(offset: 0, from: .end)
-            var header = try QEDHeader(parsing: Array(bytes.prefix(count)), fileSizeBytes: UInt64(sizeBytes))
-            try change(&header)
-            try descriptor.writeAll(toAbsoluteOffset: 0, header.encoded())
-        } catch let error as QEDFormatError {
-            throw .cannotCreate(.cannotBeDescribed(path: path, error))
-        } catch {
-            throw .cannotCreate(.failed(path: path, step: "cannot write the header", errno: error as? Errno ?? .ioError))
-        }
+    /// Puts other first bytes in place of those that the file has; nobody has it open.
+    func write(_ firstBytes: [UInt8]) throws(ImageToolError) {
+        do { try FileDescriptor(rawValue: file).writeAll(toAbsoluteOffset: 0, firstBytes) } catch { throw writeError(error) }
+    }
+
+    private func writeError(_ error: any Error) -> ImageToolError {
+        .cannotCreate(.failed(path: path, step: "cannot write the file", errno: error as? Errno ?? .ioError))
     }
 
     /// Makes the file durable and gives it its name.
