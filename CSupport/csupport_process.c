@@ -91,10 +91,14 @@ int32_t cs_available_processors(void) {
     return count;
 }
 
-int32_t cs_bind_thread(const uint64_t *mask, uint64_t words) {
-    uint64_t allowed[PROCESSOR_WORDS] = {0};
+int32_t cs_bind_thread(const int32_t *processors, uint64_t count) {
+    uint64_t allowed[PROCESSOR_WORDS] = {0}, wanted[PROCESSOR_WORDS] = {0};
     if (syscall(SYS_sched_getaffinity, 0, sizeof allowed, allowed) < 0) return -errno;
-    for (uint64_t word = 0; word < PROCESSOR_WORDS; word++) allowed[word] &= word < words ? mask[word] : 0;
+    for (uint64_t index = 0; index < count; index++) {
+        uint32_t processor = (uint32_t)processors[index];
+        if (processor < PROCESSOR_WORDS * 64) wanted[processor / 64] |= 1ull << (processor % 64);
+    }
+    for (int word = 0; word < PROCESSOR_WORDS; word++) allowed[word] &= wanted[word];
     return syscall(SYS_sched_setaffinity, 0, sizeof allowed, allowed) < 0 ? -errno : 0;
 }
 

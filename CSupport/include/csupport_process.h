@@ -27,9 +27,8 @@ int32_t cs_spawn_self(char *const arguments[], int32_t errors, int32_t status, i
 /* How many processors this thread may run on. */
 int32_t cs_available_processors(void);
 
-/* Binds this thread to those of the processors in `mask` (a bit each, `words` of 64) that it may run on by now; -EINVAL where
- * there is none. */
-int32_t cs_bind_thread(const uint64_t *mask, uint64_t words);
+/* Binds this thread to those of the processors that it may run on by now; -EINVAL where there is none. */
+int32_t cs_bind_thread(const int32_t *processors, uint64_t count);
 
 /* Tells the kernel that other processes' memory is cleaned through this thread and those it makes from now on: what it
  * allocates for them does not wait for I/O (Linux 5.6). -EPERM without CAP_SYS_RESOURCE. */

@@ -66,10 +66,8 @@ final class QueueThread: @unchecked Sendable {
 
     /// Before the queue's memory is allocated, so that it is near.
     private func bind(to processors: [Int]) {
-        guard let last = processors.max() else { return }
-        var mask = [UInt64](repeating: 0, count: last / 64 + 1)
-        for processor in processors { mask[processor / 64] |= 1 << UInt64(processor % 64) }
-        let result = cs_bind_thread(mask, UInt64(mask.count))
+        if processors.isEmpty { return }
+        let result = cs_bind_thread(processors.map { Int32(clamping: $0) }, UInt64(processors.count))
         if result != 0 {
             warn("queue \(number) may not run where its requests come from: \(Errno(rawValue: -result)) (a cpuset, or taskset)")
         }

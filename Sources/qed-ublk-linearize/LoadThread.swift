@@ -52,10 +52,8 @@ final class LoadThread: @unchecked Sendable {
     func join() { pthread_join(thread, nil) }
 
     private func run() {
-        var mask = [UInt64](repeating: 0, count: processor / 64 + 1)
-        mask[processor / 64] = 1 << UInt64(processor % 64)
         // Where it may not run there it runs elsewhere.
-        cs_bind_thread(mask, UInt64(mask.count))
+        cs_bind_thread([Int32(processor)], 1)
         let buffer = AlignedBuffer(byteCount: round.sectorCount * 512)
         operations.reserveCapacity(count)
         for index in 0..<count {
