@@ -75,9 +75,9 @@ struct MountTable {
     /// handles of namespaces nobody waits to be rid.
     var tellsOfUnmounts: Bool {
         guard let root = mounts.first(where: { $0.mountPoint == "/" }), root.isShared else { return false }
-        return mounts.allSatisfy { mount in
-            mount.fileSystem == "nsfs" || (mounts.first { $0.id == mount.parentID }?.isShared ?? true)
-        }
+        // A host of containers has thousands of mounts, and this is looked at before a device is made.
+        let notShared = Set(mounts.lazy.filter { !$0.isShared }.map(\.id))
+        return mounts.allSatisfy { $0.fileSystem == "nsfs" || !notShared.contains($0.parentID) }
     }
 
     /// Where the disk, or a partition of it, is mounted and nothing else is mounted over that.
