@@ -18,14 +18,12 @@ final class EngineTarget<S: Storage>: BlockTarget {
     @inline(__always)
     func start(tag: Int, _ request: RequestDescriptor, buffer: UnsafeMutableRawPointer, isRegistered: Bool) {
         let flags = request.flags
+        let registered = isRegistered ? RegisteredBuffer(index: UInt16(tag), address: 0) : .none
         switch request.operation {
         case .read:
-            var read = blockRequest(.read, request, buffer)
-            if isRegistered { read.registered = RegisteredBuffer(index: UInt16(tag), address: 0) }
-            engine.start(tag, read)
+            engine.start(tag, blockRequest(.read, request, buffer, registered))
         case .write:
-            var write = blockRequest(.write, request, buffer)
-            if isRegistered { write.registered = RegisteredBuffer(index: UInt16(tag), address: 0) }
+            var write = blockRequest(.write, request, buffer, registered)
             write.forcesUnitAccess = flags.contains(.forceUnitAccess)
             engine.start(tag, write)
         case .flush:
@@ -44,10 +42,12 @@ final class EngineTarget<S: Storage>: BlockTarget {
 
     @inline(__always)
     private func blockRequest(
-        _ operation: BlockOperation, _ request: RequestDescriptor, _ buffer: UnsafeMutableRawPointer?
+        _ operation: BlockOperation, _ request: RequestDescriptor, _ buffer: UnsafeMutableRawPointer?,
+        _ registered: RegisteredBuffer = .none
     ) -> BlockRequest {
         BlockRequest(
-            operation, deviceOffset: request.deviceOffset, byteCount: UInt64(request.sizeBytes), buffer: buffer)
+            operation, deviceOffset: request.deviceOffset, byteCount: UInt64(request.sizeBytes), buffer: buffer,
+            registered: registered)
     }
 
     @inline(__always)

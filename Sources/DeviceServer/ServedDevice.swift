@@ -45,9 +45,8 @@ final class ServedDevice {
             do {
                 threads.append(
                     try QueueThread(
-                        number: number, processors: processors(ofQueue: number), device: characterDevice, info: info, image: session.image,
-                        chain: session.chain, departure: departure,
-                        changed: queuesChanged))
+                        number: number, processors: processors(ofQueue: number), device: characterDevice, info: info,
+                        image: session.image, chain: session.chain, departure: departure, changed: queuesChanged))
             } catch {
                 throw .queue(number: number, reason: "\(error)")
             }

@@ -26,7 +26,6 @@ public final class QueueLoop<Target: BlockTarget> {
     private let target: Target
     /// Of a device whose requests' data stays in their pages.
     private let memory: RequestMemory?
-    private let isZeroCopy: Bool
     private let departure: ServerDeparture
     private let device = DeviceFile.registered(index: 0)
     /// Tags that the driver will not use again.
@@ -52,13 +51,12 @@ public final class QueueLoop<Target: BlockTarget> {
         self.queue = UInt16(queue)
         self.departure = departure
         depth = info.queueDepth
-        isZeroCopy = info.isZeroCopy
         // The commands of all tags, and beside them a few operations of the target for each.
         let entries = UInt32(max(depth * 2, 64))
         loop = try RingLoop(entries: entries, completionEntries: entries * 4)
         do {
             try loop.ring.registerFiles([device.descriptor])
-            if isZeroCopy { try loop.ring.registerEmptyBuffers(count: depth) }
+            if info.isZeroCopy { try loop.ring.registerEmptyBuffers(count: depth) }
             buffers = try QueueBuffers(depth: depth, maxIOSizeBytes: info.maxIOSizeBytes)
             descriptors = try DescriptorTable.map(device, queue: queue, depth: depth)
         } catch {
@@ -66,7 +64,7 @@ public final class QueueLoop<Target: BlockTarget> {
             throw error
         }
         memory =
-            isZeroCopy
+            info.isZeroCopy
             ? RequestMemory(
                 device: device.descriptor, queue: queue, depth: depth, descriptors: descriptors,
                 buffer: buffers.bufferOfTag)
@@ -127,8 +125,8 @@ public final class QueueLoop<Target: BlockTarget> {
         case .request:
             if departure.isAsked { return }
             requestsUnderWay += 1
-            if isZeroCopy {
-                startRegistered(tag)
+            if let memory {
+                startRegistered(tag, memory)
             } else {
                 target.start(tag: tag, descriptors[tag], buffer: buffers.buffer(tag), isRegistered: false)
             }
@@ -141,16 +139,14 @@ public final class QueueLoop<Target: BlockTarget> {
         }
     }
 
-    private func startRegistered(_ tag: Int) {
+    private func startRegistered(_ tag: Int, _ memory: RequestMemory) {
         let request = descriptors[tag]
         var isRegistered = true
         // The kernel had no memory for it, most likely.
         if request.flags.contains(.needsBufferRegistration) {
             isRegistered = false
-            if let result = memory?.borrow(tag), result != 0 {
-                commit(tag, result)
-                return
-            }
+            let result = memory.borrow(tag)
+            if result != 0 { return commit(tag, result) }
         }
         target.start(tag: tag, request, buffer: buffers.buffer(tag), isRegistered: isRegistered)
     }
@@ -170,7 +166,7 @@ public final class QueueLoop<Target: BlockTarget> {
     private func commit(_ tag: Int, _ result: Int32) {
         requestsUnderWay -= 1
         var answer = result
-        if isZeroCopy, let memory { answer = memory.giveBack(tag, result) }
+        if let memory { answer = memory.giveBack(tag, result) }
         if answer >= 0 {
             let request = descriptors[tag]
             switch request.operation {
@@ -185,7 +181,7 @@ public final class QueueLoop<Target: BlockTarget> {
     }
 
     private func data(_ tag: Int) -> TagData {
-        isZeroCopy ? .registered(index: UInt16(tag)) : .copied(buffers.buffer(tag))
+        memory != nil ? .registered(index: UInt16(tag)) : .copied(buffers.buffer(tag))
     }
 
     private var tickNanoseconds: Int64 { 1_000_000_000 }
