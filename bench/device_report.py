@@ -1,7 +1,7 @@
 """Tables of what was measured, with the bars."""
 
 from device_records import OURS
-from ratios import format_row, median_with_spread
+from ratios import format_row, median_text, median_with_spread
 
 MIB = 1 << 20
 NAMES = {
@@ -41,13 +41,6 @@ SPEED_HEADER = """| work | against | median | smallest | largest | bar | | the C
 
 def bar_of(work, against):
     return BARS.get(work.rpartition("-")[0], {}).get(against)
-
-
-def median_text(values):
-    if not values:
-        return ""
-    median, low, high = median_with_spread(values)
-    return f"{median:.2f} ({low:.2f}-{high:.2f})"
 
 
 def speed_rows(records, kind):

@@ -17,6 +17,14 @@ def median_with_spread(values):
     return statistics.median(values), min(values), max(values)
 
 
+def median_text(values):
+    """For a cell of a table; empty where nothing was measured."""
+    if not values:
+        return ""
+    median, low, high = median_with_spread(values)
+    return f"{median:.2f} ({low:.2f}-{high:.2f})"
+
+
 def plot(rows, path):
     """A bar for each comparison, on a logarithmic scale, with its bar to reach as a tick: plain SVG, no library."""
     left, width, height = 380, 460, 26

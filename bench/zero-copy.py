@@ -4,15 +4,12 @@ import re
 import statistics
 import sys
 
+from ratios import median_text
+
 runs = {}
 for line in open(sys.argv[1]):
     place, work, zero_copy, rate, cost = re.fullmatch(r"(\w+) (.*) (on|off) (\S+) (\S+)\n", line).groups()
     runs.setdefault((place, work), {}).setdefault(zero_copy, []).append((float(rate), float(cost)))
-
-
-def spread(values):
-    return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
-
 
 print("| image in | work | requests/s, copied | zero copy, to that | server's µs per request, copied | zero copy, to that |")
 print("|---|---|---|---|---|---|")
@@ -21,6 +18,6 @@ for (place, work), modes in runs.items():
     rate = statistics.median(off[0] for off, _ in pairs)
     cost = statistics.median(off[1] for off, _ in pairs)
     print(
-        f"| {place} | {work} | {rate:.0f} | {spread([on[0] / off[0] for off, on in pairs])} "
-        f"| {cost:.1f} | {spread([on[1] / off[1] for off, on in pairs])} |"
+        f"| {place} | {work} | {rate:.0f} | {median_text([on[0] / off[0] for off, on in pairs])} "
+        f"| {cost:.1f} | {median_text([on[1] / off[1] for off, on in pairs])} |"
     )
