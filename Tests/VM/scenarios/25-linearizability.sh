@@ -34,9 +34,7 @@ for kind in plain overlay; do
     for turn in 1 2 3; do
         sleep 0.7
         kill -USR1 "$load"
-        server=$(server_of 0)
-        kill -KILL "$server"
-        wait_until 20 process_is_gone "$server"
+        kill_server
         expect_equal "what recover prints" "$device" "$(qed-ublk recover 0)"
         kill -USR2 "$load"
     done

@@ -15,6 +15,16 @@ verify() {
     ((status == 0)) || { cat fio.log >&2 && fail "fio ended with status $status: $*"; }
 }
 
+# remove_and_compare CHECK: the device goes; its image passes the check, and QEMU reads in it what the device read.
+remove_and_compare() {
+    dd if=/dev/ublkb0 of=device.raw bs=1M iflag=direct status=none
+    qed-ublk del 0
+    expect_no_devices
+    "$1" image.qed
+    expect_output identical qemu-img compare -f qed -F raw image.qed device.raw
+    rm image.qed device.raw
+}
+
 zero_copy() { qed-ublk list --json | jq '.[0]."zero-copy"'; }
 
 # copies COMMAND...: how often the server copies data of requests while the command runs.
@@ -56,12 +66,7 @@ dd if=/dev/ublkb0 of=fives bs=1M skip=210 count=1 status=none
 expect_equal "bytes written through the page cache" 5 "$(tr -dc '\004' <fives | wc -c)"
 
 step "QEMU reads the same"
-dd if=/dev/ublkb0 of=device.raw bs=1M iflag=direct status=none
-qed-ublk del 0
-expect_no_devices
-expect_sound image.qed
-expect_output identical qemu-img compare -f qed -F raw image.qed device.raw
-rm image.qed device.raw
+remove_and_compare expect_sound
 
 step "an overlay: copies on write, with discards beside them"
 head -c 96M /dev/urandom >base.raw
@@ -95,12 +100,7 @@ done
 status=0
 wait "$writer" || status=$?
 ((status == 0)) || { cat fio.log >&2 && fail "fio ended with status $status"; }
-dd if=/dev/ublkb0 of=device.raw bs=1M iflag=direct status=none
-qed-ublk del 0
-expect_no_devices
-expect_undamaged image.qed
-expect_output identical qemu-img compare -f qed -F raw image.qed device.raw
-rm image.qed device.raw
+remove_and_compare expect_undamaged
 
 step "a file system, on an image in a tmpfs"
 mkdir memory && mount -t tmpfs none memory

@@ -52,9 +52,7 @@ expect_status 0 mkfs.ext4 -q "$device"
 mount "$device" /mnt
 cp -a /usr/lib/modules /mnt/
 wait_until 20 no_own_mount
-server=$(server_of 0)
-kill -KILL "$server"
-wait_until 20 process_is_gone "$server"
+kill_server
 expect_equal "what recover prints" "$device" "$(qed-ublk recover 0)"
 expect_protected "recover"
 wait_until 20 no_own_mount
@@ -70,8 +68,7 @@ unshare --mount --propagation private bash -c 'mount --make-rshared / && device=
     mount "$device" /mnt && touch /mnt/file && sleep 3'
 server=$(server_of 0)
 [[ $(readlink "/proc/$server/ns/mnt") != "$(readlink /proc/self/ns/mnt)" ]] || fail "it shares the mount namespace"
-kill -KILL "$server"
-wait_until 20 process_is_gone "$server"
+kill_server
 qed-ublk recover 0
 timeout 60 qed-ublk del "$device"
 expect_no_devices
@@ -93,9 +90,7 @@ expect_equal "what it complains of" '' "$(grep -i warn errors || true)"
 qed-ublk del 0
 wait
 device=$(qed-ublk add --supervise image.qed)
-server=$(server_of 0)
-kill -KILL "$server"
-wait_until 20 process_is_gone "$server"
+kill_server
 wait_until 20 eval 'qed-ublk list | grep -q live'
 expect_protected "the second server of --supervise"
 qed-ublk del 0

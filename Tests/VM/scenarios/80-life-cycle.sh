@@ -61,7 +61,7 @@ wait "$server"
 expect_no_devices
 
 # The server dies at once, and the disk with it: what was synced has to be there.
-kill_server() {
+kill_server_and_disk() {
     local server
     server=$(server_of 0)
     kill -KILL "$server"
@@ -74,7 +74,7 @@ rm image.qed
 qed-ublk create image.qed 64M
 device=$(qed-ublk add --no-recovery image.qed)
 xfs_io -d -c 'pwrite -q -b 1m -S 7 0 4m' -c fsync -c 'pwrite -q -S 8 8m 1m' "$device"
-kill_server
+kill_server_and_disk
 expect_output '^/dev/ublkb0 +dead .* /data/image.qed$' qed-ublk list
 expect_equal "what del prints" '' "$(qed-ublk del "$device" 2>&1)"
 expect_no_devices
@@ -91,7 +91,7 @@ cp -a /usr/lib/modules /mnt/
 sync -f /mnt
 (while echo more >>/mnt/more; do :; done) 2>/dev/null &
 sleep 0.5
-kill_server
+kill_server_and_disk
 wait
 # Nothing can be saved by waiting for the file system.
 expect_equal "what del prints" \
@@ -116,7 +116,7 @@ expect_sound image.qed
 
 step "an image whose server was killed can be added before its dead device is deleted"
 device=$(qed-ublk add --no-recovery image.qed)
-kill_server
+kill_server_and_disk
 expect_equal "the next device" /dev/ublkb1 "$(qed-ublk add --no-recovery image.qed)"
 expect_equal "what list shows" '["dead","live"]' "$(qed-ublk list --json | jq -c '[.[].state]')"
 qed-ublk del 0

@@ -5,14 +5,6 @@ source lib.sh
 source devices.bash
 cd /data
 
-# Kills the server of device 0 and waits until it has ended; the kernel may not have noticed yet.
-kill_server() {
-    local server
-    server=$(server_of 0)
-    kill -KILL "$server"
-    wait_until 20 process_is_gone "$server"
-}
-
 step "kill -9 with the device idle: list says that it waits, recover brings it back"
 qed-ublk create image.qed 512M
 device=$(qed-ublk add image.qed)

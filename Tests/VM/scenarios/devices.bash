@@ -98,3 +98,11 @@ server_of() {
 process_is_gone() {
     [[ ! -d /proc/$1 ]]
 }
+
+# Kills the server of device 0 and waits until it has ended; the kernel may not have noticed yet.
+kill_server() {
+    local server
+    server=$(server_of 0)
+    kill -KILL "$server"
+    wait_until 20 process_is_gone "$server"
+}
