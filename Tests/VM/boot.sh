@@ -12,6 +12,7 @@ complaints='BUG:|kernel BUG|Oops|WARNING: |Call Trace|blocked for more than|soft
 #   complained   so it did, or it had the power cut, but the kernel had a fault (`reason`)
 #   cut          the script had the power cut
 #   late         the time was over
+#   stuck        the script had not begun after `start_within` seconds
 #   died         the machine ended before the script did (`reason`, if known)
 boot_machine() {
     local machine ended=''
@@ -24,8 +25,8 @@ boot_machine() {
     local report
     report=$(tail -n 1 "$work/status" 2>/dev/null) || true
     reason=$(grep -a -m 1 -E "$complaints" "$work/kernel.log" 2>/dev/null | tr -d '\r') || true
-    if [[ $ended == late ]]; then
-        outcome=late
+    if [[ $ended == late || $ended == stuck ]]; then
+        outcome=$ended
     elif [[ $ended == cut ]]; then
         script_status="power cut"
         outcome='cut'
@@ -49,9 +50,9 @@ boot_for_shell() {
     wait "$qemu" || true
 }
 
-# Passes on what the script prints. Sets `ended` to late or cut, if the machine did not end by itself.
+# Passes on what the script prints. Sets `ended` to late, stuck or cut, if the machine did not end by itself.
 boot_for_script() {
-    local copier sleeper switch first seconds
+    local copier sleeper starter switch first seconds
     bound cat "$work/output" &
     copier=$!
     # The guest asks for a power cut with a line: "cut", and after how many seconds.
@@ -59,11 +60,18 @@ boot_for_script() {
     switch=$!
     bound sleep "$timeout" &
     sleeper=$!
+    bound sleep "$start_within" &
+    starter=$!
     bound qemu-system-x86_64 "${machine[@]}" </dev/null 2>"$work/qemu.log" &
     qemu=$!
 
-    wait -n -p first "$qemu" "$sleeper" "$switch" || true
-    if [[ $first == "$sleeper" ]]; then
+    wait -n -p first "$qemu" "$sleeper" "$switch" "$starter" || true
+    # The guest's first report comes just before the script.
+    if [[ $first == "$starter" && -s $work/status ]]; then wait -n -p first "$qemu" "$sleeper" "$switch" || true; fi
+    if [[ $first == "$starter" ]]; then
+        ended=stuck
+        end "$qemu"
+    elif [[ $first == "$sleeper" ]]; then
         ended=late
         # Ask the guest where it hangs, and give it a moment to say so.
         timeout 2 tee "$work/control.in" <<<hang >/dev/null || true
@@ -83,6 +91,7 @@ boot_for_script() {
         wait "$qemu" || true
     fi
     if [[ $first != "$sleeper" ]]; then end "$sleeper"; fi
+    end "$starter"
     # Opened and closed once more: were QEMU never to have opened them, their readers would wait for ever.
     : <>"$work/output" <>"$work/power"
     wait "$switch" "$copier" || true
