@@ -121,14 +121,12 @@ public struct ImageCheck: Sendable {
     private func repairEntries<S: Storage>(
         _ structure: inout ImageStructure<S>, _ done: inout RepairReport
     ) async throws {
-        // Before any entry is dropped: what shares a cluster with a table may be data, and is not to be changed.
-        let shared = try SharedClusters(structure)
-        try await shared.find()
-        let dropping = try CheckPass(structure, mode: .exact(dropsInvalidEntries: true), sparing: shared)
-        try await dropping.run()
-        try await structure.storage.sync()
-        done.droppedEntries = dropping.dropped.count
-        done.droppedList = dropping.dropped.list
+        var (shared, dropping) = try await dropEntries(structure, &done)
+        // Where the L1 table shares clusters with an L2 table, that has other entries now: fewer clusters are shared, and
+        // tables can be changed that were spared. Those share nothing, so after them all is as it stays.
+        if dropping.dropped.count > 0 && shared.furtherOwners > 0 {
+            (shared, dropping) = try await dropEntries(structure, &done)
+        }
         guard separatesCrossLinks, shared.furtherOwners > 0 else { return }
         let inUse = dropping.owners.ownedCount(in: 0..<dropping.owners.clusterCount)
         guard shared.furtherOwners <= inUse * ImageCheck.largestGrowth else {
@@ -139,7 +137,28 @@ public struct ImageCheck: Sendable {
         var separation = try CrossLinkRepair(structure, shared)
         let dropped = try await separation.run()
         done.separatedClusters = shared.furtherOwners
-        done.droppedEntries += dropped.count
-        done.droppedList += dropped.list
+        done.note(dropped)
+    }
+
+    /// Sets entries that cannot be right to 0, durably.
+    /// - Returns: the clusters that had several owners before, and what was found meanwhile.
+    private func dropEntries<S: Storage>(
+        _ structure: ImageStructure<S>, _ done: inout RepairReport
+    ) async throws -> (SharedClusters<S>, CheckPass<S>) {
+        // Before any entry is dropped: what shares a cluster with a table may be data, and is not to be changed.
+        let shared = try SharedClusters(structure)
+        try await shared.find()
+        let dropping = try CheckPass(structure, mode: .exact(dropsInvalidEntries: true), sparing: shared)
+        try await dropping.run()
+        try await structure.storage.sync()
+        done.note(dropping.dropped)
+        return (shared, dropping)
+    }
+}
+
+extension RepairReport {
+    fileprivate mutating func note(_ dropped: InvalidEntries) {
+        droppedEntries += dropped.count
+        droppedList += dropped.list
     }
 }
