@@ -64,10 +64,12 @@ public struct DeviceRecord: Equatable, Sendable {
     public var backingArguments: [String]
     /// Set when the server has left the device to the next one, and closed the image well.
     public var leftImage: ImageMark?
+    /// Set while a server takes the device over from `server`; stays set when that is cut short (see `Takeover`).
+    public var isBeingTakenOver: Bool
 
     public init(
         deviceID: UInt32, server: ProcessIdentity, imagePath: String, image: ImageIdentity, isReadOnly: Bool,
-        startedAt: Int64, backingArguments: [String] = [], leftImage: ImageMark? = nil
+        startedAt: Int64, backingArguments: [String] = [], leftImage: ImageMark? = nil, isBeingTakenOver: Bool = false
     ) {
         self.deviceID = deviceID
         self.server = server
@@ -77,6 +79,7 @@ public struct DeviceRecord: Equatable, Sendable {
         self.startedAt = startedAt
         self.backingArguments = backingArguments
         self.leftImage = leftImage
+        self.isBeingTakenOver = isBeingTakenOver
     }
 }
 
@@ -93,6 +96,7 @@ extension DeviceRecord {
             "image_device": JSONValue(image.device), "image_inode": JSONValue(image.inode),
             "read_only": .bool(isReadOnly), "started_at": JSONValue(startedAt),
             "backing_options": .array(backingArguments.map { .string($0) }), "left_image": left,
+            "being_taken_over": .bool(isBeingTakenOver),
         ]
     }
 
@@ -116,6 +120,7 @@ extension DeviceRecord {
         {
             leftImage = ImageMark(sizeBytes: size, writtenAt: writtenAt)
         }
+        isBeingTakenOver = json["being_taken_over"]?.truth ?? false
     }
 }
 

@@ -10,30 +10,39 @@ extension ServedDevice {
     ///
     /// Whatever is thrown, the device goes on waiting, and its image is as it was or as the old server would have left it
     /// with one more commit.
-    /// - Parameter mark: how the old server has left the image, where it had the time to.
+    /// - Parameter registry: knows how the old server has left the image, where it had the time to.
     static func recover(
-        _ configuration: ServerConfiguration, mark: ImageMark?, log: Logger
+        _ configuration: ServerConfiguration, registry: DeviceRegistry, log: Logger
     ) throws(ServerError) -> ServedDevice {
         guard let id = configuration.deviceID else { preconditionFailure("recovery of no device") }
         let undo = UndoList()
         defer { undo.run() }
         let control: UblkControlDevice
+        let driver: UblkFeatures?
         let info: UblkDeviceInfo
         let parameters: UblkParameters?
         do {
             control = try UblkControlDevice()
+            driver = try control.features()
             info = try control.deviceInfo(id)
             parameters = try control.parameters(id)
         } catch {
             throw .control(error)
         }
         guard info.features.contains(.userRecovery) else { throw .notRecoverable(id: id) }
-        let session = try ImageSession(configuration, continuesSession: true, mark: mark)
+        let takeover = try Takeover(of: id, registry, driver: driver)
+        let session = try ImageSession(
+            configuration, continuesSession: true, mark: registry.record(of: id)?.leftImage)
         undo.append { _ = try? session.close() }
         session.reportReplay(to: log)
         guard let parameters, session.fits(parameters) else { throw .imageChanged(path: configuration.imagePath, id: id) }
         let queuesChanged = try openEvents(undo)
-        do { try control.startRecovery(id, timeout: noticeTimeout) } catch { throw .control(error) }
+        do { try control.waitForServerDeath(id, timeout: noticeTimeout) } catch { throw .control(error) }
+        try takeover.begin()
+        do { try control.startRecovery(id, timeout: startTimeout) } catch {
+            try takeover.end()
+            throw .control(error)
+        }
         let characterDevice = try openCharacterDevice(id, undo)
         let device = ServedDevice(
             info: info, session: session, control: control, characterDevice: characterDevice,
@@ -44,10 +53,12 @@ extension ServedDevice {
         }
         try device.startQueues()
         do {
+            // Waits for the last tag.
             try control.endRecovery(id, serverProcess: getpid(), timeout: startTimeout)
         } catch {
             throw .control(error)
         }
+        try takeover.end()
         undo.cancel()
         return device
     }

@@ -71,10 +71,8 @@ public final class Server {
     }
 
     private func makeDevice() throws(ServerError) -> ServedDevice {
-        guard configuration.recovers, let id = configuration.deviceID else {
-            return try ServedDevice.add(configuration, log: log)
-        }
-        return try ServedDevice.recover(configuration, mark: registry.record(of: id)?.leftImage, log: log)
+        guard configuration.recovers else { return try ServedDevice.add(configuration, log: log) }
+        return try ServedDevice.recover(configuration, registry: registry, log: log)
     }
 
     private func remove(

@@ -89,6 +89,8 @@ public enum ServerError: Error, CustomStringConvertible {
     case notUsable(path: String, Errno)
     case notRecoverable(id: UInt32)
     case noZeroCopy
+    /// An earlier takeover was, and this kernel would not survive another one.
+    case cutShort(id: UInt32)
     /// By another program, while its device waited for a server.
     case imageWritten(path: String)
     case imageChanged(path: String, id: UInt32)
@@ -117,6 +119,10 @@ public enum ServerError: Error, CustomStringConvertible {
             "\(path) was made but cannot be opened (\(errno)); see that this /dev is a devtmpfs"
         case .noZeroCopy:
             "this kernel's ublk driver has no zero copy, which needs Linux 6.16 or later; leave out '--zero-copy on'"
+        case .cutShort(let id):
+            "the last server that was to take over \(UblkPaths.blockDevice(id)) ended before it could, and this kernel (before "
+                + "Linux 6.16) may crash if another one tries; remove the device with 'qed-ublk del --force \(id)', and add "
+                + "the image again"
         case .notRecoverable(let id):
             "\(UblkPaths.blockDevice(id)) was added with --no-recovery, so its end was its server's; remove it with 'qed-ublk "
                 + "del \(id)' and add the image again"

@@ -105,10 +105,16 @@ extension UblkControlDevice {
 
 // Another server for a device, another size.
 extension UblkControlDevice {
+    /// Waits until the driver has noticed that the device's server is gone, up to 30 s on 6.12, or the time is over.
+    public func waitForServerDeath(_ id: UInt32, timeout: Duration) throws(UblkControlError) {
+        let deadline = Deadline(after: timeout)
+        while !deadline.hasPassed, try !deviceInfo(id).state.isRecoverable { pause(.milliseconds(20)) }
+    }
+
     /// Begins to serve a device whose server has gone: then open, map, fetch every tag, and `endRecovery`. Queues,
     /// depth and I/O size are the device's (`deviceInfo`), not this server's to choose.
     ///
-    /// Repeated while the driver answers EBUSY: it may not have noticed the old server's death yet, up to 30 s on 6.12.
+    /// Repeated while the driver answers EBUSY: it may not have noticed the old server's death yet.
     public func startRecovery(_ id: UInt32, timeout: Duration) throws(UblkControlError) {
         let deadline = Deadline(after: timeout)
         while true {

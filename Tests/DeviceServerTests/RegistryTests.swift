@@ -27,6 +27,8 @@ struct RegistryTests {
         var second = record(12, imagePath: "/images/\"odd\" name\n\\ 🧀.qed", image: .init(device: .max, inode: .max))
         second.isReadOnly = true
         second.startedAt = .min
+        second.isBeingTakenOver = true
+        second.leftImage = ImageMark(sizeBytes: .max, writtenAt: .min)
         try registry.record(second)
         try registry.record(record(3))
         #expect(registry.list() == [record(3), second])

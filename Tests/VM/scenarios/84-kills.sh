@@ -17,15 +17,6 @@ pause() {
     sleep "$((milliseconds / 1000)).$(printf %03d $((milliseconds % 1000)))"
 }
 
-# Kills every process of the program, and those that one has started meanwhile, until there is none.
-kill_servers() {
-    local server servers
-    while mapfile -t servers < <(traces_of_devices | sed -n 's/^process //p') && ((${#servers[@]})); do
-        kill -KILL "${servers[@]}" 2>/dev/null || true
-        for server in "${servers[@]}"; do wait_until 60 process_is_gone "$server"; done
-    done
-}
-
 # Between so many milliseconds from now kills the server, and brings the device back.
 strike() {
     pause "$1" "$2"

@@ -68,6 +68,55 @@ umount /mnt
 qed-ublk del 0
 expect_no_devices
 
+step "a takeover that fails half way can be done again, or is refused where the kernel would not survive that"
+device=$(qed-ublk add image.qed)
+mount "$device" /mnt
+kill_server
+mv /dev/ublkc0 /dev/hidden
+expect_refusal 4 '/dev/ublkc0' qed-ublk recover 0
+mv /dev/hidden /dev/ublkc0
+if [[ $VM_KERNEL == 6.12 ]]; then
+    for attempt in 1 2; do expect_refusal 1 'may crash if another one tries.*qed-ublk del --force 0' qed-ublk recover 0; done
+    expect_refusal 1 'may crash if another one tries' qed-ublk recover --all
+    qed-ublk del --force 0
+    umount /mnt
+    expect_no_devices
+    device=$(qed-ublk add image.qed)
+    mount "$device" /mnt
+else
+    expect_equal "what recover prints" /dev/ublkb0 "$(qed-ublk recover 0)"
+fi
+expect_status 0 diff -rq /usr/lib/modules /mnt/modules
+umount /mnt
+qed-ublk del 0
+expect_no_devices
+
+# With some queues served and others not, the second START_USER_RECOVERY is what the kernel does not survive.
+if [[ $VM_KERNEL == 6.12 ]]; then
+    step "a server killed while it takes over its queues"
+    refusals=0
+    for after in 0.1 0.7 0.85 1 1.15; do
+        qed-ublk add image.qed >/dev/null
+        kill_server
+        # A step of it every 300 ms: the command, the processors of queue 0, its fetches and the processors of queue 1, ...
+        strace -f -o /dev/null -e trace=io_uring_enter -e inject=io_uring_enter:delay_enter=300000 \
+            qed-ublk recover 0 >/dev/null 2>&1 &
+        recovery=$!
+        while read -r line </run/qed-ublk/ublk0.json && [[ $line != *'"being_taken_over":true'* ]]; do :; done
+        sleep "$after"
+        kill_servers
+        { wait "$recovery" || true; } 2>/dev/null
+        if ! qed-ublk recover 0 >/dev/null 2>errors; then
+            refusals=$((refusals + 1))
+            expect_output 'may crash if another one tries' cat errors
+        fi
+        qed-ublk del --force 0
+        expect_no_devices
+        expect_undamaged image.qed
+    done
+    ((refusals > 0)) || fail "no server was killed at the moment that was meant"
+fi
+
 step "several devices at once"
 for number in 1 2 3; do
     qed-ublk create "number$number.qed" 16M

@@ -106,3 +106,12 @@ kill_server() {
     kill -KILL "$server"
     wait_until 20 process_is_gone "$server"
 }
+
+# Kills every process of the program, and those that one has started meanwhile, until there is none.
+kill_servers() {
+    local server servers
+    while mapfile -t servers < <(traces_of_devices | sed -n 's/^process //p') && ((${#servers[@]})); do
+        kill -KILL "${servers[@]}" 2>/dev/null || true
+        for server in "${servers[@]}"; do wait_until 60 process_is_gone "$server"; done
+    done
+}
