@@ -130,7 +130,10 @@ final class CheckPass<S: Storage>: @unchecked Sendable {
         let drops = mode == .exact(dropsInvalidEntries: true) && !(shared?.hasTable(at: l1[l1Index]) ?? false)
         var previous: UInt64 = 0
         var done: UInt64 = 0
-        while done < geometry.tableSizeBytes {
+        while let place = StructureScan.nextPiece(
+            structure.storage, ofTableAt: l1[l1Index], geometry, from: done, pieceBytes: UInt64(pieceBytes))
+        {
+            done = place
             let fileOffset = l1[l1Index] + done
             do throws(StorageError) {
                 try await StructureScan.readTable(

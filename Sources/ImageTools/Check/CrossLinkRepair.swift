@@ -84,7 +84,10 @@ struct CrossLinkRepair<S: Storage>: ~Copyable {
 
     private mutating func separateData(ofTableAt table: UInt64) async throws(StorageError) {
         var done: UInt64 = 0
-        while done < structure.geometry.tableSizeBytes {
+        while let place = StructureScan.nextPiece(
+            structure.storage, ofTableAt: table, structure.geometry, from: done, pieceBytes: UInt64(tableBuffer.byteCount))
+        {
+            done = place
             try await StructureScan.readTable(
                 structure.storage, into: tableBuffer.address, byteCount: tableBuffer.byteCount, at: table + done)
             let entries = tableBuffer.address.assumingMemoryBound(to: UInt64.self)

@@ -40,19 +40,22 @@ final class SharedClusters<S: Storage>: @unchecked Sendable {
         // A table is read once, however often it is named.
         tables.sort()
         let buffer = PageBuffer(byteCount: structure.tablePieceBytes)
-        var next = 0
-        while next < tables.count {
-            let table = tables[next]
-            let start = next
-            while next < tables.count && tables[next] == table { next += 1 }
+        var index = 0
+        while index < tables.count {
+            let table = tables[index]
+            let start = index
+            while index < tables.count && tables[index] == table { index += 1 }
             var done: UInt64 = 0
-            while done < geometry.tableSizeBytes {
+            while let place = StructureScan.nextPiece(
+                structure.storage, ofTableAt: table, geometry, from: done, pieceBytes: UInt64(buffer.byteCount))
+            {
+                done = place
                 try await StructureScan.readTable(
                     structure.storage, into: buffer.address, byteCount: buffer.byteCount, at: table + done)
                 let entries = buffer.address.assumingMemoryBound(to: UInt64.self)
                 for position in 0..<(buffer.byteCount / 8) {
                     if case .allocated(let fileOffset) = bounds.l2Entry(UInt64(littleEndian: entries[position])) {
-                        claim(fileOffset, clusters: 1, times: UInt64(next - start))
+                        claim(fileOffset, clusters: 1, times: UInt64(index - start))
                     }
                 }
                 done += UInt64(buffer.byteCount)

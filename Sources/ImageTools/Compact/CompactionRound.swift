@@ -122,7 +122,10 @@ final class CompactionRound<S: Storage>: @unchecked Sendable {
     ) async throws(StorageError) {
         let table = PageBuffer(byteCount: structure.tablePieceBytes)
         var done: UInt64 = 0
-        while done < geometry.tableSizeBytes {
+        while let place = StructureScan.nextPiece(
+            structure.storage, ofTableAt: tableFileOffset, geometry, from: done, pieceBytes: UInt64(table.byteCount))
+        {
+            done = place
             try await StructureScan.readTable(
                 structure.storage, into: table.address, byteCount: table.byteCount, at: tableFileOffset + done)
             let entries = table.address.assumingMemoryBound(to: UInt64.self)

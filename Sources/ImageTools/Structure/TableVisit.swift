@@ -3,7 +3,7 @@ import QEDEngine
 import QEDFormat
 
 extension ImageStructure {
-    /// Reads an L2 table piece by piece.
+    /// Reads an L2 table piece by piece; pieces that are holes of the file have no entries, and are left out.
     /// - Parameter body: gets the entries of a piece (little-endian, to be changed in place by whoever writes them
     ///   back), their file offset and the device offset of the first.
     func visitTable(
@@ -11,7 +11,10 @@ extension ImageStructure {
         _ body: (UnsafeMutableBufferPointer<UInt64>, UInt64, UInt64) async throws(StorageError) -> Void
     ) async throws(StorageError) {
         var done: UInt64 = 0
-        while done < geometry.tableSizeBytes {
+        while let place = StructureScan.nextPiece(
+            storage, ofTableAt: tableFileOffset, geometry, from: done, pieceBytes: UInt64(pieceBytes))
+        {
+            done = place
             let piece = Int(min(UInt64(pieceBytes), geometry.tableSizeBytes - done))
             try await StructureScan.readTable(storage, into: buffer, byteCount: piece, at: tableFileOffset + done)
             let entries = UnsafeMutableBufferPointer(

@@ -100,7 +100,10 @@ package struct StructureScan {
         _ buffer: UnsafeMutableRawPointer, repairs: Bool, _ owners: inout ClusterOwnership, _ scan: inout StructureScan
     ) async throws(StorageError) {
         var done: UInt64 = 0
-        while done < geometry.tableSizeBytes {
+        while let place = nextPiece(
+            storage, ofTableAt: tableFileOffset, geometry, from: done, pieceBytes: UInt64(pieceBytes))
+        {
+            done = place
             let piece = Int(min(UInt64(pieceBytes), geometry.tableSizeBytes - done))
             try await readTable(storage, into: buffer, byteCount: piece, at: tableFileOffset + done)
             let entries = buffer.assumingMemoryBound(to: UInt64.self)
@@ -127,6 +130,22 @@ package struct StructureScan {
             }
             done += UInt64(piece)
         }
+    }
+
+    /// Finds the next piece of a table that may have entries. An image can name more tables that lie in holes of its file
+    /// than anybody could read.
+    /// - Parameter done: where to look from, in the table, in whole pieces.
+    /// - Returns: its place in the table; nil when only holes are left.
+    package static func nextPiece<S: Storage>(
+        _ storage: S, ofTableAt tableFileOffset: UInt64, _ geometry: QEDGeometry, from done: UInt64, pieceBytes: UInt64
+    ) -> UInt64? {
+        guard done < geometry.tableSizeBytes else { return nil }
+        let start = tableFileOffset + done
+        // A file that cannot tell is read.
+        guard let data = storage.nextData(from: start) else { return done }
+        guard !data.isEmpty else { return nil }
+        let next = done + (data.lowerBound - start) / pieceBytes * pieceBytes
+        return next < geometry.tableSizeBytes ? next : nil
     }
 
     /// Reads a piece of a table, which is whole sectors.
