@@ -1,11 +1,8 @@
 import ArgumentParser
 import BlockStorage
-import CSupport
 import DeviceServer
-import Glibc
 import Logging
 import QEDEngine
-import SystemPackage
 import Ublk
 
 struct AddCommand: ParsableCommand {
@@ -60,7 +57,7 @@ struct AddCommand: ParsableCommand {
             path: device.image, isReadOnly: true, caching: .buffered, locking: .none, policy: try device.backing.policy())
         // Without a driver, or the right to use it, there is no point in going further.
         _ = try UblkControlDevice()
-        let server = try BackgroundServer.start(device.arguments, isSupervised: supervise)
+        let server = try BackgroundServer.start(device.configuration(), isSupervised: supervise)
         do { try printOutput(server.path) } catch {
             server.abandon()
             throw error
@@ -82,47 +79,5 @@ struct AddCommand: ParsableCommand {
             return failure == nil
         }
         if let failure { throw failure }
-    }
-}
-
-/// The process behind `add` without `--foreground`. Not for users: its standard error is a log file, and descriptor 3 is
-/// connected with `add`.
-struct ServeCommand: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "serve", shouldDisplay: false)
-
-    @OptionGroup var device: DeviceOptions
-
-    @Flag(help: "Serve the device of that number, which waits for a server.")
-    var recover = false
-
-    func run() throws {
-        // It was started as /proc/self/exe, and would be called exe.
-        cs_name_process("qed-ublk")
-        LoggingSystem.bootstrap(StreamLogHandler.standardError)
-        let add = FileDescriptor(rawValue: 3)
-        var deviceID: UInt32?
-        do {
-            let log = Logger(label: "qed-ublk")
-            let logDirectory = try ServerLog.openDirectory()
-            let process = try ServerProcess()
-            var configuration = try device.configuration()
-            configuration.recovers = recover
-            let server = Server(configuration, process: process, log: log)
-            try server.run { id, path in
-                deviceID = id
-                defer { try? logDirectory.close() }
-                do { try ServerLog.publish(deviceID: id, in: logDirectory) } catch { return false }
-                return BackgroundServer.announce(path, to: add)
-            } gone: {
-                if let deviceID { ServerLog.remove(deviceID: deviceID) }
-            }
-        } catch {
-            // Afterwards the log has it.
-            if deviceID == nil {
-                let status = (error as? any ReportableError)?.exitStatus ?? .failure
-                _ = try? add.writeAll(BackgroundServer.Report.failed(status, "\(error)").line.utf8)
-            }
-            throw error
-        }
     }
 }

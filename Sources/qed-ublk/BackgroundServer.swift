@@ -57,10 +57,8 @@ enum BackgroundServer {
     }
 
     /// Starts the server and waits until its device is usable.
-    /// - Parameters:
-    ///   - arguments: those of `serve`.
-    ///   - isSupervised: another process stands between, which starts it again when it dies.
-    static func start(_ arguments: [String], isSupervised: Bool = false) throws -> Ready {
+    /// - Parameter isSupervised: another process stands between, which starts it again when it dies.
+    static func start(_ configuration: ServerConfiguration, isSupervised: Bool = false) throws -> Ready {
         let log = try ServerLog.create()
         defer { try? log.close() }
         var ends: [Int32] = [-1, -1]
@@ -73,7 +71,7 @@ enum BackgroundServer {
         // A server that dies must not take this process along when it is written to.
         signal(SIGPIPE, SIG_IGN)
         var process: Int32 = 0
-        let result = withArguments(["qed-ublk", isSupervised ? "supervise" : "serve"] + arguments) {
+        let result = withArguments(["qed-ublk", isSupervised ? "supervise" : "serve"] + configuration.serveArguments) {
             cs_spawn_self($0, log.rawValue, ends[1], &process)
         }
         close(ends[1])

@@ -63,18 +63,6 @@ struct DeviceOptions: ParsableArguments {
         configuration.backingArguments = backing.arguments
         return configuration
     }
-
-    /// The same options as arguments, for the process that serves the device.
-    var arguments: [String] {
-        var arguments = ["--depth", "\(depth)"]
-        if let queues { arguments += ["--queues", "\(queues)"] }
-        if let blockSize { arguments += ["--block-size", "\(blockSize)"] }
-        if let id { arguments += ["--id", "\(id)"] }
-        if readOnly { arguments.append("--read-only") }
-        if noRecovery { arguments.append("--no-recovery") }
-        if zeroCopy != .auto { arguments += ["--zero-copy", zeroCopy.rawValue] }
-        return arguments + backing.arguments + ["--", image]
-    }
 }
 
 extension ZeroCopyChoice: ExpressibleByArgument {}

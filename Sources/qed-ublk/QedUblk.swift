@@ -18,16 +18,30 @@ struct QedUblk: ParsableCommand {
             CompareCommand.self, ConvertCommand.self, IOCommand.self, ResizeCommand.self,
             CommitCommand.self, RebaseCommand.self, FlattenCommand.self, CompactCommand.self,
             AddCommand.self, ListCommand.self, DelCommand.self, RecoverCommand.self, BenchCommand.self,
-            ServeCommand.self, SuperviseCommand.self,
         ])
 
     static func main() {
         cs_reserve_standard_descriptors()
         do {
-            var command = try parseAsRoot()
-            try command.run()
+            let arguments = CommandLine.arguments.dropFirst()
+            switch arguments.first {
+            // Started by `add`, not by users.
+            case "serve": try ServeProcess.run(Array(arguments.dropFirst()))
+            case "supervise": try SupervisingProcess.run(Array(arguments.dropFirst()))
+            default:
+                var command = try parse(arguments)
+                try command.run()
+            }
         } catch {
             exit(after: error)
         }
+    }
+
+    /// The command that is asked for. Its own parser starts faster than that of all commands, which is left with help and
+    /// refusals.
+    private static func parse(_ arguments: ArraySlice<String>) throws -> any ParsableCommand {
+        let named = configuration.subcommands.first { $0.configuration.commandName == arguments.first }
+        if let named, let command = try? named.parseAsRoot(Array(arguments.dropFirst())) { return command }
+        return try parseAsRoot()
     }
 }

@@ -46,15 +46,9 @@ struct WaitingDevice {
         return configuration
     }
 
-    /// Those of `serve` and `supervise`.
-    var arguments: [String] {
-        ["--recover", "--id", "\(record.deviceID)"] + (record.isReadOnly ? ["--read-only"] : [])
-            + record.backingArguments + ["--", record.imagePath]
-    }
-
     /// Gives it a server in the background, and prints its path when it is served.
     func recover(isSupervised: Bool = false) throws {
-        let server = try BackgroundServer.start(arguments, isSupervised: isSupervised)
+        let server = try BackgroundServer.start(configuration(), isSupervised: isSupervised)
         // Whoever uses the device needs the server, even if nobody hears of it.
         try server.keep()
         try printOutput(server.path)

@@ -49,23 +49,39 @@ import Testing
     }
 }
 
-@Suite struct DeviceOptionsTests {
-    /// `add` gives them to the process that serves the device.
-    @Test func optionsSurviveAsArguments() throws {
-        for given in [
-            ["x.qed"], ["--no-backing", "-r", "x.qed"],
-            ["-q", "2", "-d", "7", "-n", "3", "--backing-devices", "--backing-dir", "a b", "--backing-dir", "/c/", "x"],
-        ] {
-            let options = try DeviceOptions.parse(given)
-            #expect(try DeviceOptions.parse(options.arguments).arguments == options.arguments)
-            for option in given.dropLast() where option.hasPrefix("--b") || option.hasPrefix("--no") {
-                #expect(options.arguments.contains(option))
-            }
+@Suite struct ServeArgumentsTests {
+    /// `add` gives its options to the process that serves the device.
+    @Test(
+        arguments: [
+            ["x.qed"], ["--no-backing", "-r", "x.qed"], ["--no-recovery", "--zero-copy", "off", "-b", "4096", "--", "--id"],
+            ["-q", "2", "-d", "7", "-n", "3", "--backing-devices", "--backing-dir", "/", "--backing-dir", "/tmp/", "a b"],
+        ])
+    func optionsReachTheServer(given: [String]) throws {
+        var configuration = try DeviceOptions.parse(given).configuration()
+        for recovers in [false, true] {
+            configuration.recovers = recovers
+            let received = try ServerConfiguration(serveArguments: configuration.serveArguments)
+            #expect(Self.fields(of: received) == Self.fields(of: configuration))
         }
-        let options = try DeviceOptions.parse(["--backing-dir", "/", "--backing-dir", "/tmp", "--backing-devices", "x"])
-        let policy = try DeviceOptions.parse(options.arguments).configuration().backing
-        #expect(policy.allowsBlockDevices && !policy.refusesBackingFiles)
-        #expect(policy.directories?.map(\.path) == ["/", "/tmp"])
+    }
+
+    /// Every stored property as text, those that come later too.
+    private static func fields(of configuration: ServerConfiguration) -> [String] {
+        Mirror(reflecting: configuration).children.map { field in
+            guard let policy = field.value as? BackingPolicy else { return "\(field.label ?? ""): \(field.value)" }
+            // The directories are held open, each time by another descriptor.
+            return "\(policy.refusesBackingFiles) \(policy.allowsBlockDevices) \(policy.directories?.map(\.path) ?? [])"
+        }
+    }
+
+    @Test(
+        arguments: [
+            [], ["x.qed"], ["--"], ["--", "x.qed", "y.qed"], ["--depth", "--", "x.qed"], ["--depth", "-1x", "--", "x.qed"],
+            ["--zero-copy", "maybe", "--", "x.qed"], ["--backing-dir", "--", "x.qed"], ["--nope", "--", "x.qed"],
+            ["--", ""],
+        ])
+    func otherArgumentsAreRefused(words: [String]) {
+        #expect(throws: ServeArgumentError(words: words)) { try ServerConfiguration(serveArguments: words) }
     }
 }
 

@@ -6,26 +6,19 @@ import SystemPackage
 import Ublk
 
 /// The process behind `add --supervise`: starts the server, and another one whenever it dies. Not for users: it stands in
-/// for `serve` and has the same descriptors.
-struct SuperviseCommand: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "supervise", shouldDisplay: false)
-
-    @OptionGroup var device: DeviceOptions
-
-    @Flag(help: "Serve the device of that number, which waits for a server.")
-    var recover = false
-
+/// for `ServeProcess` and has the same descriptors.
+enum SupervisingProcess {
     /// A server that dies sooner than this after its start has probably died of what it was asked.
     private static let shortLifeSeconds = 10
     /// So many short lives, and it is left to somebody who reads the log.
     private static let mostShortLives = 5
 
-    func run() throws {
+    /// - Parameter arguments: those of the server.
+    static func run(_ arguments: [String]) throws {
         cs_name_process("qed-ublk")
         let signals = Supervision.blockSignals()
         var server: Int32 = 0
-        let arguments = ["qed-ublk", "serve"] + (recover ? ["--recover"] : []) + device.arguments
-        let result = BackgroundServer.withArguments(arguments) { cs_spawn_self($0, STDERR_FILENO, 3, &server) }
+        let result = BackgroundServer.withArguments(["qed-ublk", "serve"] + arguments) { cs_spawn_self($0, STDERR_FILENO, 3, &server) }
         guard result == 0 else { throw ServerStartError.cannotStart(Errno(rawValue: -result)) }
         close(3)
         var shortLives = 0
@@ -35,9 +28,9 @@ struct SuperviseCommand: ParsableCommand {
             if status == 0 { return }
             // Without a record it had no device: it has said why, or nobody was to be told.
             guard let waiting = try Supervision.device(of: server) else { throw ExitCode(ExitStatus.failure.rawValue) }
-            shortLives = time(nil) - start < SuperviseCommand.shortLifeSeconds ? shortLives + 1 : 0
-            guard shortLives < SuperviseCommand.mostShortLives else { throw ServerStartError.keepsDying(waiting.path) }
-            let next = try BackgroundServer.start(waiting.arguments)
+            shortLives = time(nil) - start < shortLifeSeconds ? shortLives + 1 : 0
+            guard shortLives < mostShortLives else { throw ServerStartError.keepsDying(waiting.path) }
+            let next = try BackgroundServer.start(waiting.configuration())
             try next.keep()
             server = next.process
         }

@@ -1,0 +1,63 @@
+import ArgumentParser
+import BlockStorage
+import DeviceServer
+
+/// What the process that serves a device is told, as its arguments.
+///
+/// Only this program starts it, so they are read by hand: the argument parser takes as many instructions as the rest of the
+/// start.
+extension ServerConfiguration {
+    var serveArguments: [String] {
+        var words = ["--queues", "\(queues)", "--depth", "\(queueDepth)"]
+        if let blockSizeBytes { words += ["--block-size", "\(blockSizeBytes)"] }
+        if let deviceID { words += ["--id", "\(deviceID)"] }
+        if isReadOnly { words.append("--read-only") }
+        if !isRecoverable { words.append("--no-recovery") }
+        if recovers { words.append("--recover") }
+        if zeroCopy != .auto { words += ["--zero-copy", zeroCopy.rawValue] }
+        return words + backingArguments + ["--", imagePath]
+    }
+
+    /// - Throws: `ServeArgumentError`, or why a directory of `--backing-dir` cannot be opened.
+    init(serveArguments words: [String]) throws {
+        var rest = words[...]
+        func next() throws(ServeArgumentError) -> String {
+            guard let word = rest.popFirst() else { throw ServeArgumentError(words: words) }
+            return word
+        }
+        func number<Number: FixedWidthInteger>() throws(ServeArgumentError) -> Number {
+            guard let number = Number(try next()) else { throw ServeArgumentError(words: words) }
+            return number
+        }
+        self.init(imagePath: "")
+        while imagePath.isEmpty {
+            let word = try next()
+            switch word {
+            case "--queues": queues = try number()
+            case "--depth": queueDepth = try number()
+            case "--block-size": blockSizeBytes = try number()
+            case "--id": deviceID = try number()
+            case "--read-only": isReadOnly = true
+            case "--no-recovery": isRecoverable = false
+            case "--recover": recovers = true
+            case "--zero-copy":
+                guard let choice = ZeroCopyChoice(rawValue: try next()) else { throw ServeArgumentError(words: words) }
+                zeroCopy = choice
+            case "--backing-dir": backingArguments += [word, try next()]
+            case "--no-backing", "--backing-devices": backingArguments.append(word)
+            case "--": imagePath = try next()
+            default: throw ServeArgumentError(words: words)
+            }
+        }
+        guard rest.isEmpty else { throw ServeArgumentError(words: words) }
+        if !backingArguments.isEmpty { backing = try BackingOptions.parse(backingArguments).policy() }
+    }
+}
+
+/// Somebody else has started the process.
+struct ServeArgumentError: ReportableError, Equatable {
+    let words: [String]
+
+    var exitStatus: ExitStatus { .usage }
+    var description: String { "'\(words.joined(separator: " "))' is not what 'qed-ublk add' starts a server with; use 'add'" }
+}
