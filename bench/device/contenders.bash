@@ -3,7 +3,7 @@
 #   ours        qed-ublk on a QED image
 #   c-server    ublk-file on a raw file
 #   loop        the kernel's loop device on a raw file, direct I/O
-#   nbd-qed     qemu-nbd on a QED image, cache=none, aio=io_uring
+#   nbd-qed     qemu-nbd on a QED image, cache=none, aio=io_uring, and the kernel's client of it
 #   nbd-qcow2   the same on a qcow2 image
 # shellcheck shell=bash
 
@@ -40,10 +40,14 @@ attach() {
             ;;
         nbd-*)
             free_nbd_device
-            # Verbose: in the foreground, where it says what it dies of.
-            qemu-nbd --verbose --connect="$device" --format="${1#nbd-}" --cache=none --aio=io_uring --discard=unmap \
-                "$2" >/dev/null 2>/tmp/nbd-errors &
+            # Verbose: in the foreground, where it says what it dies of. Connected by another program: with --connect the
+            # kernel's client is a thread of qemu-nbd, and when that dies amid writes they wait for each other for ever.
+            rm -f /tmp/nbd-socket
+            qemu-nbd --verbose --socket=/tmp/nbd-socket --format="${1#nbd-}" --cache=none --aio=io_uring \
+                --discard=unmap "$2" >/dev/null 2>/tmp/nbd-errors &
             server=$!
+            until [[ -S /tmp/nbd-socket ]]; do sleep 0.01; done
+            nbd-client -unix /tmp/nbd-socket "$device" >/dev/null 2>&1
             until [[ $(<"/sys/block/${device#/dev/}/size") != 0 ]]; do sleep 0.01; done
             ;;
     esac
@@ -71,7 +75,7 @@ detach() {
             until [[ ! -e /sys/block/${device#/dev/}/loop/backing_file ]]; do sleep 0.01; done
             return
             ;;
-        nbd-*) qemu-nbd --disconnect "$device" >/dev/null ;;
+        nbd-*) nbd-client -d "$device" >/dev/null ;;
     esac
     if [[ $1 == ours ]]; then
         while [[ -d /proc/$server ]]; do sleep 0.01; done
@@ -86,7 +90,7 @@ bury() {
     wait "$server" 2>/dev/null || true
     if [[ $1 != nbd-* ]]; then fail "$1 has died"; fi
     last_words=$(tail -n 1 /tmp/nbd-errors)
-    qemu-nbd --disconnect "$device" >/dev/null 2>&1 || true
+    nbd-client -d "$device" >/dev/null 2>&1 || true
 }
 
 # Clock ticks (1/100 s) of processor time that the server has used; 0 for the kernel's loop device, whose worker threads
