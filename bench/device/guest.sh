@@ -126,7 +126,7 @@ measure_on_empty_image() {
         attach "$contender" "$image"
         watch=
         if [[ $contender == nbd-* ]]; then
-            end_when_stuck "$server" &
+            end_when_stuck "$server" "$device" &
             watch=$!
         fi
         is_measured=
@@ -143,10 +143,11 @@ measure_on_empty_image() {
     done
 }
 
-# end_when_stuck PID: kills the process after two minutes.
+# end_when_stuck PID DEVICE: after two minutes ends the server, if it has not died, and the requests that wait for it.
 end_when_stuck() {
     sleep 120
-    kill -KILL "$1"
+    kill -KILL "$1" 2>/dev/null || true
+    nbd-client -d "$2" >/dev/null 2>&1 || true
 }
 
 # One measurement on a disk with an empty image; fails when the disk does.
