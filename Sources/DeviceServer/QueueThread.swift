@@ -29,8 +29,8 @@ final class QueueThread: @unchecked Sendable {
 
     /// Starts the thread.
     /// - Parameters:
-    ///   - processors: whose requests the queue gets; the thread is bound to all of them, as far as it may run there. A program
-    ///     that computes on the queue's only processor without a pause then competes with it.
+    ///   - processors: whose requests the queue gets; the thread is bound to all of them, as far as it may run there. To a
+    ///     single one it is not: it would wait for whoever sends the requests, and be half as fast while others are idle.
     ///   - changed: an eventfd that is signalled whenever the phase changes.
     init(
         number: Int, processors: [Int], device: UblkCharacterDevice, info: UblkDeviceInfo, image: Image, chain: [ChainFile],
@@ -66,7 +66,7 @@ final class QueueThread: @unchecked Sendable {
 
     /// Before the queue's memory is allocated, so that it is near.
     private func bind(to processors: [Int]) {
-        if processors.isEmpty { return }
+        guard processors.count > 1 else { return }
         let result = cs_bind_thread(processors.map { Int32(clamping: $0) }, UInt64(processors.count))
         if result != 0 {
             warn("queue \(number) may not run where its requests come from: \(Errno(rawValue: -result)) (a cpuset, or taskset)")
