@@ -58,7 +58,8 @@ def boot(arguments, kernel, name, options, sets):
     files = [os.path.abspath(arguments.program), os.path.join(WORK, "ublk-file"), os.path.join(WORK, "tree.tar"),
              os.path.join(HERE, "device", "contenders.bash")]
     # The kernel complains of what waits for a qemu-nbd that has stopped answering.
-    command = [os.path.join(HERE, "..", "Tests", "VM", "vm"), "run", "--allow-kernel-warnings", "--kernel", kernel, "--memory", "5120",
+    command = [os.path.join(HERE, "..", "Tests", "VM", "vm"), "run", "--allow-kernel-warnings",
+               "--kernel", kernel, "--memory", "5120",
                "--disk", "16G", "--timeout", "3600", "--results", folder, *options]
     for file in files:
         command += ["--file", file]

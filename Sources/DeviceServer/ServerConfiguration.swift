@@ -29,6 +29,10 @@ public struct ServerConfiguration: Sendable {
 
     public init(imagePath: String) { self.imagePath = imagePath }
 
+    /// How many queues a device can be asked to have, and requests in each; and the sizes of its blocks.
+    public static let countLimits = 1...4096
+    public static let blockSizes = [512, 4096]
+
     /// As many as this process may use processors, and no more than the engine can feed.
     public static var defaultQueues: Int { min(Int(cs_available_processors()), 4) }
 

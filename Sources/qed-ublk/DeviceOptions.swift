@@ -45,9 +45,11 @@ struct DeviceOptions: ParsableArguments {
     @OptionGroup var backing: BackingOptions
 
     func validate() throws {
-        guard (1...4096).contains(queues ?? 1) else { throw ValidationError("--queues must be between 1 and 4096") }
-        guard (1...4096).contains(depth) else { throw ValidationError("--depth must be between 1 and 4096") }
-        guard [nil, 512, 4096].contains(blockSize) else { throw ValidationError("--block-size must be 512 or 4096") }
+        guard ServerConfiguration.countLimits.contains(queues ?? 1) else { throw ValidationError("--queues must be between 1 and 4096") }
+        guard ServerConfiguration.countLimits.contains(depth) else { throw ValidationError("--depth must be between 1 and 4096") }
+        if let blockSize, !ServerConfiguration.blockSizes.contains(blockSize) {
+            throw ValidationError("--block-size must be 512 or 4096")
+        }
     }
 
     func configuration() throws(ImageFileError) -> ServerConfiguration {

@@ -49,7 +49,12 @@ extension ServerConfiguration {
             default: throw ServeArgumentError(words: words)
             }
         }
-        guard rest.isEmpty else { throw ServeArgumentError(words: words) }
+        let limits = ServerConfiguration.countLimits
+        guard rest.isEmpty, limits.contains(queues), limits.contains(queueDepth),
+            blockSizeBytes.map(ServerConfiguration.blockSizes.contains) ?? true,
+            // Which device it is to take over.
+            !recovers || deviceID != nil
+        else { throw ServeArgumentError(words: words) }
         if !backingArguments.isEmpty { backing = try BackingOptions.parse(backingArguments).policy() }
     }
 }

@@ -18,7 +18,9 @@ enum SupervisingProcess {
         cs_name_process("qed-ublk")
         let signals = Supervision.blockSignals()
         var server: Int32 = 0
-        let result = BackgroundServer.withArguments(["qed-ublk", "serve"] + arguments) { cs_spawn_self($0, STDERR_FILENO, 3, &server) }
+        let result = BackgroundServer.withArguments(["qed-ublk", "serve"] + arguments) {
+            cs_spawn_self($0, STDERR_FILENO, 3, &server)
+        }
         guard result == 0 else { throw ServerStartError.cannotStart(Errno(rawValue: -result)) }
         close(3)
         var shortLives = 0

@@ -53,12 +53,12 @@ import Testing
     /// `add` gives its options to the process that serves the device.
     @Test(
         arguments: [
-            ["x.qed"], ["--no-backing", "-r", "x.qed"], ["--no-recovery", "--zero-copy", "off", "-b", "4096", "--", "--id"],
+            ["x.qed"], ["--no-backing", "-r", "-n", "1", "x.qed"], ["--no-recovery", "--zero-copy", "off", "-b", "4096", "-n", "0", "--", "--id"],
             ["-q", "2", "-d", "7", "-n", "3", "--backing-devices", "--backing-dir", "/", "--backing-dir", "/tmp/", "a b"],
         ])
     func optionsReachTheServer(given: [String]) throws {
         var configuration = try DeviceOptions.parse(given).configuration()
-        for recovers in [false, true] {
+        for recovers in [false, true] where !recovers || configuration.deviceID != nil {
             configuration.recovers = recovers
             let received = try ServerConfiguration(serveArguments: configuration.serveArguments)
             #expect(Self.fields(of: received) == Self.fields(of: configuration))
@@ -78,7 +78,9 @@ import Testing
         arguments: [
             [], ["x.qed"], ["--"], ["--", "x.qed", "y.qed"], ["--depth", "--", "x.qed"], ["--depth", "-1x", "--", "x.qed"],
             ["--zero-copy", "maybe", "--", "x.qed"], ["--backing-dir", "--", "x.qed"], ["--nope", "--", "x.qed"],
-            ["--", ""],
+            ["--", ""], ["--recover", "--", "x.qed"], ["--depth", "0", "--", "x.qed"],
+            ["--depth", "9223372036854775807", "--", "x.qed"], ["--queues", "-1", "--", "x.qed"],
+            ["--block-size", "7", "--", "x.qed"],
         ])
     func otherArgumentsAreRefused(words: [String]) {
         #expect(throws: ServeArgumentError(words: words)) { try ServerConfiguration(serveArguments: words) }

@@ -21,7 +21,7 @@ pause() {
 strike() {
     pause "$1" "$2"
     kill_servers
-    # Not on 6.12, whose driver falls over the recovery after one that was cut short: docs/recovery.md.
+    # Not on 6.12, where recover refuses after a takeover that was cut short: docs/recovery.md.
     if ((RANDOM % 4 == 0)) && [[ $VM_KERNEL != 6.12 ]]; then
         qed-ublk recover 0 >/dev/null 2>&1 &
         pause 1 500
