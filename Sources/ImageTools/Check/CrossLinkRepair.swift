@@ -52,7 +52,9 @@ struct CrossLinkRepair<S: Storage>: ~Copyable {
             try await structure.writeEntry(l1[index], at: header.l1TableFileOffset + UInt64(index * 8))
         }
         // From here on no table shares a cluster, so entries can be changed where they are.
-        for table in l1 where table != L2Entry.unallocatedValue { try await separateData(ofTableAt: table) }
+        for (index, table) in l1.enumerated() where table != L2Entry.unallocatedValue {
+            try await separateData(of: index, at: table)
+        }
         try await structure.storage.sync()
         return dropped
     }
@@ -82,17 +84,13 @@ struct CrossLinkRepair<S: Storage>: ~Copyable {
         return destination
     }
 
-    private mutating func separateData(ofTableAt table: UInt64) async throws(StorageError) {
-        var done: UInt64 = 0
-        while let place = StructureScan.nextPiece(
-            structure.storage, ofTableAt: table, structure.geometry, from: done, pieceBytes: UInt64(tableBuffer.byteCount))
-        {
-            done = place
-            try await StructureScan.readTable(
-                structure.storage, into: tableBuffer.address, byteCount: tableBuffer.byteCount, at: table + done)
-            let entries = tableBuffer.address.assumingMemoryBound(to: UInt64.self)
+    private mutating func separateData(of l1Index: Int, at table: UInt64) async throws(StorageError) {
+        let (structure, tableBuffer) = (structure, tableBuffer)
+        try await structure.visitTable(
+            l1Index, at: table, through: tableBuffer.address, pieceBytes: tableBuffer.byteCount
+        ) { (entries, pieceFileOffset, _) async throws(StorageError) in
             var changed: [Int] = []
-            for position in 0..<(tableBuffer.byteCount / 8) {
+            for position in entries.indices {
                 let entry = UInt64(littleEndian: entries[position])
                 guard case .allocated(let fileOffset) = bounds.l2Entry(entry), claim(fileOffset, clusters: 1) > 0
                 else { continue }
@@ -101,10 +99,8 @@ struct CrossLinkRepair<S: Storage>: ~Copyable {
             }
             if !changed.isEmpty { try await structure.storage.sync() }
             for position in changed {
-                try await structure.writeEntries(
-                    position...position, of: tableBuffer.address, at: table + done)
+                try await structure.writeEntries(position...position, of: tableBuffer.address, at: pieceFileOffset)
             }
-            done += UInt64(tableBuffer.byteCount)
         }
     }
 

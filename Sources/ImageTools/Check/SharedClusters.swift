@@ -45,20 +45,16 @@ final class SharedClusters<S: Storage>: @unchecked Sendable {
             let table = tables[index]
             let start = index
             while index < tables.count && tables[index] == table { index += 1 }
-            var done: UInt64 = 0
-            while let place = StructureScan.nextPiece(
-                structure.storage, ofTableAt: table, geometry, from: done, pieceBytes: UInt64(buffer.byteCount))
-            {
-                done = place
-                try await StructureScan.readTable(
-                    structure.storage, into: buffer.address, byteCount: buffer.byteCount, at: table + done)
-                let entries = buffer.address.assumingMemoryBound(to: UInt64.self)
-                for position in 0..<(buffer.byteCount / 8) {
-                    if case .allocated(let fileOffset) = bounds.l2Entry(UInt64(littleEndian: entries[position])) {
-                        claim(fileOffset, clusters: 1, times: UInt64(index - start))
+            let times = UInt64(index - start)
+            // By any of the entries that name it: where the device has its clusters does not matter here.
+            try await structure.visitTable(
+                0, at: table, through: buffer.address, pieceBytes: buffer.byteCount
+            ) { entries, _, _ in
+                for entry in entries {
+                    if case .allocated(let fileOffset) = bounds.l2Entry(UInt64(littleEndian: entry)) {
+                        claim(fileOffset, clusters: 1, times: times)
                     }
                 }
-                done += UInt64(buffer.byteCount)
             }
         }
     }

@@ -121,16 +121,12 @@ final class CompactionRound<S: Storage>: @unchecked Sendable {
         of l1Index: Int, at tableFileOffset: UInt64, _ owners: borrowing ClusterOwnership
     ) async throws(StorageError) {
         let table = PageBuffer(byteCount: structure.tablePieceBytes)
-        var done: UInt64 = 0
-        while let place = StructureScan.nextPiece(
-            structure.storage, ofTableAt: tableFileOffset, geometry, from: done, pieceBytes: UInt64(table.byteCount))
-        {
-            done = place
-            try await StructureScan.readTable(
-                structure.storage, into: table.address, byteCount: table.byteCount, at: tableFileOffset + done)
-            let entries = table.address.assumingMemoryBound(to: UInt64.self)
+        let structure = structure
+        try await structure.visitTable(
+            l1Index, at: tableFileOffset, through: table.address, pieceBytes: table.byteCount
+        ) { (entries, pieceFileOffset, _) async throws(StorageError) in
             var changed: [Int] = []
-            for index in 0..<(table.byteCount / 8) {
+            for index in entries.indices {
                 let value = UInt64(littleEndian: entries[index])
                 guard value > L2Entry.zeroValue, value >> geometry.clusterShift >= cut,
                     let place = takeFreeCluster(owners)
@@ -140,13 +136,10 @@ final class CompactionRound<S: Storage>: @unchecked Sendable {
                 changed.append(index)
                 moved += 1
             }
-            if !changed.isEmpty {
-                try await structure.storage.sync()
-                for index in changed {
-                    try await structure.writeEntries(index...index, of: table.address, at: tableFileOffset + done)
-                }
+            if !changed.isEmpty { try await structure.storage.sync() }
+            for index in changed {
+                try await structure.writeEntries(index...index, of: table.address, at: pieceFileOffset)
             }
-            done += UInt64(table.byteCount)
         }
     }
 
