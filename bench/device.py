@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares a device of qed-ublk with what else makes a disk of a file: speeds as ratios, never as times.
 
-All run in turn in one virtual machine, each with one queue: a ublk server in C on a raw file (device/ublk-file.c: what
+All run in turn in one virtual machine: a ublk server in C on a raw file (device/ublk-file.c: what
 the driver allows), the kernel's loop device on a raw file, and qemu-nbd on QED and on qcow2. The rounds are short and
 many, another one goes first each time, allocating work gets a fresh image; a ratio is taken inside its round, and the
 median over the rounds is shown with the smallest and the largest. A second machine, whose clock counts instructions, measures
@@ -25,10 +25,10 @@ from ratios import plot, run
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 WORK = os.path.join(HERE, "..", ".build", "bench-device")
-# Options of `vm run`, and what guest.sh measures there.
+# Options of `vm run`, what guest.sh measures there, and in how many rounds at most: what is counted repeats.
 MACHINES = {
-    "counted": (["--instruction-clock"], ["counted", "standing"]),
-    "timed": ([], ["syncs", "memory", "disk"]),
+    "counted": (["--instruction-clock"], ["counted", "standing"], 1),
+    "timed": ([], ["syncs", "memory", "disk"], 1000),
 }
 
 
@@ -50,7 +50,7 @@ def make_tree():
             archive.addfile(member, io.BytesIO(source.randbytes(member.size)))
 
 
-def boot(arguments, kernel, name, options, sets):
+def boot(arguments, kernel, name, options, sets, most_rounds):
     """Measures the sets in a machine; its results are in the folder that is returned."""
     folder = os.path.join(WORK, kernel, name)
     shutil.rmtree(folder, ignore_errors=True)
@@ -63,7 +63,8 @@ def boot(arguments, kernel, name, options, sets):
                "--disk", "16G", "--timeout", "3600", "--results", folder, *options]
     for file in files:
         command += ["--file", file]
-    command += [os.path.join(HERE, "device", "guest.sh"), str(arguments.rounds), str(arguments.milliseconds), *sets]
+    command += [os.path.join(HERE, "device", "guest.sh"), str(min(arguments.rounds, most_rounds)),
+                str(arguments.milliseconds), *sets]
     if subprocess.run(command).returncode != 0:
         sys.exit(f"the measurements {name} on kernel {kernel} failed; see above")
 
