@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <stdint.h>
+#include <time.h>
 #include <sys/eventfd.h>
 #include <string.h>
 
@@ -115,6 +116,17 @@ CS_INLINE void cs_prep_readv(struct io_uring_sqe *sqe, int fd, const struct iove
 CS_INLINE void cs_prep_fdatasync(struct io_uring_sqe *sqe, int fd, uint64_t user_data) {
     cs_prep(sqe, IORING_OP_FSYNC, fd, 0, 0, 0, user_data);
     sqe->fsync_flags = IORING_FSYNC_DATASYNC;
+}
+
+/* Completes with -ETIME after the time, which the kernel reads when the entry is submitted. */
+CS_INLINE void cs_prep_timeout(struct io_uring_sqe *sqe, const struct __kernel_timespec *time, uint64_t user_data) {
+    cs_prep(sqe, IORING_OP_TIMEOUT, -1, (uint64_t)(uintptr_t)time, 1, 0, user_data);
+}
+
+CS_INLINE uint64_t cs_monotonic_nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
 /* fallocate passes the mode in len and the length in addr. */

@@ -123,4 +123,8 @@ struct FuzzStorage: Storage {
     }
 
     func length() async throws(StorageError) -> UInt64 { file.content.length }
+
+    var nanoseconds: UInt64 { 0 }
+
+    func pause(nanoseconds: UInt64) async {}
 }

@@ -66,4 +66,8 @@ public struct FileStorage: Storage {
         guard result >= 0 else { throw StorageError(.length, errno: Errno(rawValue: Int32(-result))) }
         return UInt64(result)
     }
+
+    public var nanoseconds: UInt64 { cs_monotonic_nanoseconds() }
+
+    public func pause(nanoseconds: UInt64) async { await ring.pause(nanoseconds: nanoseconds) }
 }

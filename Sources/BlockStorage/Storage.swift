@@ -107,6 +107,12 @@ public protocol Storage: Sendable {
 
     /// How long the file is now.
     func length() async throws(StorageError) -> UInt64
+
+    /// Nanoseconds of a clock that does not go back.
+    var nanoseconds: UInt64 { get }
+
+    /// Suspends the task for about so long. What else the queue has to do goes on.
+    func pause(nanoseconds: UInt64) async
 }
 
 extension Storage {

@@ -78,6 +78,19 @@ public struct Ring: @unchecked Sendable {
         }
     }
 
+    /// Suspends a task of this ring's thread for about so long.
+    public func pause(nanoseconds: UInt64) async {
+        // SAFETY: the kernel reads the time when it takes the submission, which is before the completion.
+        let time = UnsafeMutablePointer<__kernel_timespec>.allocate(capacity: 1)
+        time.initialize(
+            to: __kernel_timespec(
+                tv_sec: Int64(nanoseconds / 1_000_000_000), tv_nsec: Int64(nanoseconds % 1_000_000_000)))
+        _ = await withUnsafeContinuation { (continuation: CompletionContinuation) in
+            cs_prep_timeout(nextSubmission(), time, CompletionToken(continuation).rawValue)
+        }
+        time.deallocate()
+    }
+
     /// Submits what is prepared, without waiting.
     /// - Returns: 0 or more: how many were submitted; negative: the errno.
     @inlinable @inline(__always) @discardableResult

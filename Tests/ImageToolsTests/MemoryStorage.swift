@@ -113,6 +113,10 @@ struct MemoryStorage: Storage {
     func nextData(from fileOffset: UInt64) -> Range<UInt64>? { nil }
 
     func length() async throws(StorageError) -> UInt64 { UInt64(file.current.count) }
+
+    var nanoseconds: UInt64 { 0 }
+
+    func pause(nanoseconds: UInt64) async {}
 }
 
 /// Runs tasks one at a time, as the thread of a ring does.

@@ -28,11 +28,13 @@ extension EngineQueue {
     func commit(slot: Int?) async throws(RequestError) {
         if let failure = image.failure { throw failure }
         let answer = await withUnsafeContinuation { (continuation: CompletionContinuation) in
-            let role = image.state.withLock { $0.commit.join(continuation) }
+            let (role, leader) = image.state.withLock { ($0.commit.join(continuation), $0.commit.gathered()) }
             if role == .lead { continuation.resume(returning: CommitAnswer.lead) }
+            leader?.resume(returning: 0)
         }
         switch answer {
         case CommitAnswer.lead:
+            await gatherFlushes()
             let result: Int32
             do throws(RequestError) {
                 try await runCommit(slot: slot)
@@ -40,7 +42,8 @@ extension EngineQueue {
             } catch {
                 result = -error.errno.rawValue
             }
-            let outcome = image.state.withLock { $0.commit.commitEnded() }
+            let now = top.nanoseconds
+            let outcome = image.state.withLock { $0.commit.commitEnded(now: now) }
             for waiter in outcome.finished { waiter.resume(returning: result) }
             outcome.nextLeader?.resume(returning: CommitAnswer.lead)
             guard result >= 0 else { throw image.failure ?? .storage(Errno(rawValue: -result)) }
@@ -51,10 +54,35 @@ extension EngineQueue {
         }
     }
 
+    /// The leader's wait for those who will flush any moment.
+    private func gatherFlushes() async {
+        let now = top.nanoseconds
+        guard let time = image.state.withLock({ $0.commit.gatheringNanoseconds(now: now) }) else { return }
+        _ = await withUnsafeContinuation { (continuation: CompletionContinuation) in
+            // Since they were counted the others may have come.
+            let (number, leader) = image.state.withLock { ($0.commit.gather(continuation), $0.commit.gathered()) }
+            if let leader {
+                leader.resume(returning: 0)
+            } else {
+                endGathering(number, after: time)
+            }
+        }
+    }
+
+    private func endGathering(_ number: UInt64, after time: UInt64) {
+        startTask {
+            await self.top.pause(nanoseconds: time)
+            let leader = self.image.state.withLock { $0.commit.gatheringTimedOut(number) }
+            leader?.resume(returning: 0)
+        }
+    }
+
     private func runCommit(slot: Int?) async throws(RequestError) {
         statistics.commits &+= 1
-        if let failure = image.failure { throw failure }
-        let (pages, logged, waitsForData) = image.state.withLock { state in
+        let now = top.nanoseconds
+        let (pages, logged, waitsForData) = try image.state.withLock { state throws(RequestError) in
+            state.commit.begin(now: now)
+            if let failure = image.failure { throw failure }
             let pages = state.cache.takeDirtySlots()
             let completed = state.syncs.completed
             return (
@@ -204,10 +232,10 @@ extension EngineQueue {
 
     /// The leader's part of a sync.
     private func syncFile() async -> RequestError? {
-        if let failure = image.failure { return failure }
-        statistics.syncs &+= 1
         // Counted first, then the mark: see `nothingToFlush`.
         _ = image.state.withLock { $0.syncs.begin() }
+        if let failure = image.failure { return failure }
+        statistics.syncs &+= 1
         if !isSabotaged(.clearMarkAfterSync) { image.isUnsynced.store(false, ordering: .sequentiallyConsistent) }
         do throws(StorageError) {
             try await top.sync()

@@ -306,10 +306,7 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
         if !slots[slot].hasTask {
             slots[slot].hasTask = true
             slots[slot].isWoken = true
-            taskCount += 1
-            // SAFETY: the task runs on this queue's thread only: its executor preference says so, and nothing below
-            // leaves it.
-            Task(executorPreference: executor) { await self.runTask(slot) }
+            startTask { await self.runTask(slot) }
         } else if let parked = slots[slot].parked {
             slots[slot].parked = nil
             parked.resume(returning: 0)
@@ -328,7 +325,17 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
             slots[slot].isSlow = false
             finish(slot, result)
         }
-        taskCount -= 1
+    }
+
+    /// Runs something on this queue's thread. The queue does not stop before its end.
+    func startTask(_ body: @escaping () async -> Void) {
+        taskCount += 1
+        // SAFETY: the task runs on this queue's thread only: its executor preference says so, and nothing below leaves it.
+        nonisolated(unsafe) let body = body
+        Task(executorPreference: executor) {
+            await body()
+            self.taskCount -= 1
+        }
     }
 
     /// Waits for the slot's next slow request.

@@ -10,6 +10,8 @@ final class SimulatedIO: @unchecked Sendable {
     enum Kind {
         case storage(StorageOperation)
         case setLength(UInt64)
+        /// Ends at any time.
+        case pause
     }
 
     struct Operation {
@@ -33,6 +35,8 @@ final class SimulatedIO: @unchecked Sendable {
     private(set) var failedSyncs = 0
 
     var slowPercent = 10
+    /// The time that the engine sees.
+    var nanoseconds: UInt64 { UInt64(completedCount) * 100_000 }
 
     func submit(
         _ kind: Kind, disk: SimulatedDisk, queue: Int, token: CompletionToken, alignment: StorageAlignment
@@ -70,6 +74,7 @@ final class SimulatedIO: @unchecked Sendable {
             index = other
         }
         let operation = inFlight.remove(at: index)
+        if case .pause = operation.kind { return (operation, 0) }
         let number = completedCount
         completedCount += 1
         if isDead { return (operation, -EIO) }
@@ -114,6 +119,7 @@ extension SimulatedIO.Operation {
     /// - Returns: the result of a success.
     func perform(on disk: SimulatedDisk, limit: Int) -> Int32 {
         switch kind {
+        case .pause: break
         case .setLength(let length):
             disk.setLength(length)
         case .storage(.read(let buffer, let byteCount, let fileOffset)):

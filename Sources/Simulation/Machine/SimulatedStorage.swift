@@ -29,4 +29,13 @@ struct SimulatedStorage: Storage {
     func nextData(from fileOffset: UInt64) -> Range<UInt64>? { disk.nextData(from: fileOffset) }
 
     func length() async throws(StorageError) -> UInt64 { disk.length }
+
+    var nanoseconds: UInt64 { io.nanoseconds }
+
+    func pause(nanoseconds: UInt64) async {
+        _ = await withUnsafeContinuation { (continuation: CompletionContinuation) in
+            io.submit(
+                .pause, disk: disk, queue: queue, token: CompletionToken(continuation), alignment: alignment)
+        }
+    }
 }

@@ -55,8 +55,10 @@ struct Leftovers {
 
 extension SimulatedIO.Operation {
     fileprivate var changesDisk: Bool {
-        if case .storage(.read) = kind { return false }
-        return true
+        switch kind {
+        case .storage(.read), .pause: false
+        default: true
+        }
     }
 
     /// Does a part: each sector of a transfer happens or not.
@@ -85,7 +87,7 @@ extension SimulatedIO.Operation {
             forEachSector(Int(byteCount)) { target.zero(byteCount: UInt64(sectorBytes), at: fileOffset + UInt64($0)) }
         case .storage(.allocate(let fileOffset, let byteCount)):
             target.setLengthAtLeast(fileOffset + byteCount / 2 / 4096 * 4096)
-        case .storage(.read), .storage(.sync), .setLength: break
+        case .storage(.read), .storage(.sync), .setLength, .pause: break
         }
     }
 }

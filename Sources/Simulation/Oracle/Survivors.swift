@@ -54,7 +54,7 @@ struct Survivors {
                 }
             case .storage(.punchHole(let fileOffset, let byteCount)), .storage(.zeroRange(let fileOffset, let byteCount)):
                 add(Int(fileOffset) / sectorBytes, Int(byteCount) / sectorBytes, nil, tables)
-            case .storage(.read), .storage(.sync):
+            case .storage(.read), .storage(.sync), .pause:
                 continue
             }
             groupCount += 1
