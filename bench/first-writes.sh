@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Compares, in a virtual machine, ways to write 4 KiB to each fresh cluster of a plain file on ext4, which is what an image
+# without a backing file asks of it: the first write to a reserved block costs the file system more than one to a written
+# block. Prints clusters in a second, in turn: their ratios count.
+#
+#   written         the file has been written before: what overwriting costs
+#   reserved        by fallocate, as qed-ublk does it
+#   holes           nothing is reserved
+#   zeros ahead     reserved space is filled with zeros first, which counts
+#   whole clusters  reserved, and zeros around the data: 64 KiB are written for 4
+#
+#   bench/first-writes.sh [KERNEL]
+set -euo pipefail
+cd "$(dirname "$(readlink -f "$0")")/.."
+if [[ ${1:-} != guest ]]; then
+    exec Tests/VM/vm run --kernel "${1:-7}" --memory 4096 bench/first-writes.sh guest
+fi
+# shellcheck source=../Tests/VM/lib.sh
+source lib.sh
+modprobe brd rd_nr=1 rd_size=$((2560 << 10)) max_part=0
+# Without checksums of its metadata, for which an emulated processor has no fast instruction.
+mkfs.ext4 -q -O ^metadata_csum -i 1048576 -E nodiscard,lazy_itable_init=0,lazy_journal_init=1 /dev/ram0
+mkdir /mem
+mount /dev/ram0 /mem
+clusters=4096 cluster_bytes=65536 file=/mem/file
+{
+    printf 'fio version 2 iolog\n%s add\n%s open\n' $file $file
+    for ((cluster = 0; cluster < clusters; cluster++)); do echo "$file write $((cluster * cluster_bytes)) 4096"; done
+    echo "$file close"
+} >/tmp/log
+zeros() { dd if=/dev/zero of=$file bs=1M count=$((clusters / 16)) oflag=direct conv=notrunc status=none; }
+# Prints milliseconds, without fio's own start.
+each_cluster() {
+    fio --name=run --ioengine=io_uring --direct=1 --gtod_reduce=1 --output-format=json "$@" | jq '.jobs[0].write.runtime'
+}
+printf '%-12s %16s %16s %16s %16s %16s\n' '' written reserved holes 'zeros ahead' 'whole clusters'
+for round in 1 2 3; do
+    for depth in 1 32; do
+        figures=()
+        for way in written reserved holes ahead whole; do
+            rm -f $file
+            truncate -s $((clusters * cluster_bytes)) $file
+            if [[ $way != holes ]]; then fallocate -l $((clusters * cluster_bytes)) $file; fi
+            if [[ $way == written ]]; then zeros; fi
+            sync
+            before=0
+            if [[ $way == ahead ]]; then
+                start=${EPOCHREALTIME/[.,]/}
+                zeros
+                before=$(((${EPOCHREALTIME/[.,]/} - start) / 1000))
+            fi
+            if [[ $way == whole ]]; then
+                took=$(each_cluster --filename=$file --size=$((clusters * cluster_bytes)) --rw=write --bs=64k --iodepth=$depth)
+            else
+                took=$(each_cluster --read_iolog=/tmp/log --iodepth=$depth)
+            fi
+            figures+=($((clusters * 1000 / (before + took))))
+        done
+        printf '%-12s %16s %16s %16s %16s %16s\n' "depth $depth" "${figures[@]}"
+    done
+done
