@@ -78,17 +78,19 @@ public struct Ring: @unchecked Sendable {
         }
     }
 
+    /// Prepares a timer: its completion comes after the interval, with `-ETIME`.
+    /// - Parameter interval: to be kept until that was submitted.
+    public func submit(_ interval: RingInterval, token: CompletionToken) {
+        cs_prep_timeout(nextSubmission(), interval.pointer, token.rawValue)
+    }
+
     /// Suspends a task of this ring's thread for about so long.
     public func pause(nanoseconds: UInt64) async {
-        // SAFETY: the kernel reads the time when it takes the submission, which is before the completion.
-        let time = UnsafeMutablePointer<__kernel_timespec>.allocate(capacity: 1)
-        time.initialize(
-            to: __kernel_timespec(
-                tv_sec: Int64(nanoseconds / 1_000_000_000), tv_nsec: Int64(nanoseconds % 1_000_000_000)))
+        let interval = RingInterval(nanoseconds: nanoseconds)
         _ = await withUnsafeContinuation { (continuation: CompletionContinuation) in
-            cs_prep_timeout(nextSubmission(), time, CompletionToken(continuation).rawValue)
+            submit(interval, token: CompletionToken(continuation))
         }
-        time.deallocate()
+        withExtendedLifetime(interval) {}
     }
 
     /// Submits what is prepared, without waiting.
@@ -149,4 +151,19 @@ public struct Ring: @unchecked Sendable {
         }
         guard result == 0 else { throw Errno(rawValue: -result) }
     }
+}
+
+/// A time for the kernel to wait, in memory that it reads when it takes the submission.
+public final class RingInterval: @unchecked Sendable {
+    // SAFETY: written once, here, and freed with the last reference.
+    let pointer: UnsafeMutablePointer<__kernel_timespec>
+
+    public init(nanoseconds: UInt64) {
+        pointer = .allocate(capacity: 1)
+        pointer.initialize(
+            to: __kernel_timespec(
+                tv_sec: Int64(nanoseconds / 1_000_000_000), tv_nsec: Int64(nanoseconds % 1_000_000_000)))
+    }
+
+    deinit { pointer.deallocate() }
 }

@@ -19,7 +19,7 @@ public final class RingLoop: @unchecked Sendable {
         executor.armWakeUp(on: ring)
     }
 
-    /// Ends the loop; no operation but the wake-up's read may be in flight. The calling thread is free for another loop.
+    /// Ends the loop; no operation but the wake-up's read and timers may be in flight. The calling thread is free for another loop.
     public func close() {
         executor.unbindFromCurrentThread()
         ring.close()
@@ -30,10 +30,8 @@ public final class RingLoop: @unchecked Sendable {
     ///   - waits: whether to wait for a completion; otherwise only what is there is handled.
     ///   - inline: receives the completions of inline tokens.
     @inlinable @inline(__always)
-    public func turn(
-        waits: Bool, timeoutNanoseconds: Int64? = nil, inline: (CompletionToken, Int32) -> Void
-    ) {
-        if waits { ring.submitAndWait(timeoutNanoseconds: timeoutNanoseconds) } else { ring.submitAndPoll() }
+    public func turn(waits: Bool, inline: (CompletionToken, Int32) -> Void) {
+        if waits { ring.submitAndWait(timeoutNanoseconds: nil) } else { ring.submitAndPoll() }
         ring.drain { token, result in
             if token.isInline {
                 inline(token, result)

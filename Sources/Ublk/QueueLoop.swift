@@ -33,10 +33,14 @@ public final class QueueLoop<Target: BlockTarget> {
     /// Requests that the target has.
     private var requestsUnderWay = 0
     private var end = QueueEnd.stopped
-    private var nextTickMilliseconds: UInt64 = 0
+    /// A timer of the kernel's runs, whose end is the target's next tick. One in a second, instead of a limit for each wait,
+    /// for which the kernel would set a timer, and this loop look at the clock, in every turn.
+    private var awaitsTick = false
+    private let tickInterval = RingInterval(nanoseconds: 1_000_000_000)
 
-    /// The kind of the tokens of this loop's commands; a target uses others.
+    /// The kinds of the tokens of this loop's commands, and of its timer; a target uses others.
     public static var tokenKind: UInt8 { 2 }
+    private static var tickTokenKind: UInt8 { 3 }
 
     /// Sets up the queue on the calling thread, which must go on to `run`.
     /// - Parameters:
@@ -106,15 +110,21 @@ public final class QueueLoop<Target: BlockTarget> {
     }
 
     private func turn(waits: Bool) {
-        let ticks = target.needsTick
-        loop.turn(waits: waits, timeoutNanoseconds: ticks ? tickNanoseconds : nil) { token, result in
+        // As the image was opened, or as a task has left it.
+        if !awaitsTick && target.needsTick { awaitTick() }
+        loop.turn(waits: waits) { token, result in
             if token.kind == Self.tokenKind {
                 commandCompleted(tag: token.slot, result)
+            } else if token.kind == Self.tickTokenKind {
+                awaitsTick = false
             } else {
                 target.completed(token, result)
             }
         }
-        if ticks { tickIfDue() }
+        if !awaitsTick && target.needsTick {
+            tick()
+            awaitTick()
+        }
         target.endOfBatch()
         loop.executor.runReady()
         while let (tag, result) = target.nextFinished() { commit(tag, result) }
@@ -184,14 +194,14 @@ public final class QueueLoop<Target: BlockTarget> {
         memory != nil ? .registered(index: UInt16(tag)) : .copied(buffers.buffer(tag))
     }
 
-    private var tickNanoseconds: Int64 { 1_000_000_000 }
-
-    private func tickIfDue() {
+    private func tick() {
         var time = timespec()
         clock_gettime(CLOCK_MONOTONIC, &time)
-        let now = UInt64(time.tv_sec) * 1000 + UInt64(time.tv_nsec) / 1_000_000
-        guard now >= nextTickMilliseconds else { return }
-        nextTickMilliseconds = now + UInt64(tickNanoseconds / 1_000_000)
-        target.tick(nowMilliseconds: now)
+        target.tick(nowMilliseconds: UInt64(time.tv_sec) * 1000 + UInt64(time.tv_nsec) / 1_000_000)
+    }
+
+    private func awaitTick() {
+        awaitsTick = true
+        loop.ring.submit(tickInterval, token: CompletionToken(kind: Self.tickTokenKind, slot: 0))
     }
 }
