@@ -52,6 +52,7 @@ public struct DeviceRegistry: Sendable {
     public func record(_ record: DeviceRecord) throws(RegistryError) {
         precondition(record.imagePath.utf8.first == UInt8(ascii: "/"), "a record names its image absolutely")
         try makeDirectory()
+        removeLeftOvers()
         let temporary = "\(directory)/.ublk\(record.deviceID).json.\(getpid())"
         // A left-over of a dead process that had our id.
         unlink(temporary)
@@ -66,6 +67,7 @@ public struct DeviceRegistry: Sendable {
 
     /// Removes a device's record; without one, does nothing.
     public func remove(_ deviceID: UInt32) throws(RegistryError) {
+        removeLeftOvers()
         guard unlink(path(deviceID)) != 0, errno != ENOENT else { return }
         throw RegistryError(attempt: "remove", path: path(deviceID), errno: Errno(rawValue: errno))
     }
@@ -77,18 +79,8 @@ public struct DeviceRegistry: Sendable {
 
     /// All records, by device id. Half-written, unreadable and foreign files are left out; no directory is no records.
     public func list() -> [DeviceRecord] {
-        guard let stream = opendir(directory) else { return [] }
-        defer { closedir(stream) }
-        var records: [DeviceRecord] = []
-        while let entry = readdir(stream) {
-            let name = withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
-                String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
-            }
-            if let deviceID = Self.deviceID(ofFile: name), let record = self.record(of: deviceID) {
-                records.append(record)
-            }
-        }
-        return records.sorted { $0.deviceID < $1.deviceID }
+        ProcessFiles.names(in: directory).compactMap { Self.deviceID(ofFile: $0).flatMap(record(of:)) }
+            .sorted { $0.deviceID < $1.deviceID }
     }
 
     /// The record of one device.
@@ -111,6 +103,24 @@ public struct DeviceRegistry: Sendable {
             let absolute = Self.absolutePath(path)
             return list().filter { $0.imagePath.utf8.elementsEqual(absolute.utf8) }
         }
+    }
+
+    /// Takes away what writers have left that were killed before they could put it into its place.
+    private func removeLeftOvers() {
+        for name in ProcessFiles.names(in: directory) {
+            if let writer = Self.writer(ofTemporary: name), kill(writer, 0) != 0, errno == ESRCH {
+                unlink("\(directory)/\(name)")
+            }
+        }
+    }
+
+    /// The process in ".ublkN.json.PROCESS".
+    private static func writer(ofTemporary name: String) -> pid_t? {
+        let parts = name.split(separator: ".", omittingEmptySubsequences: false)
+        guard parts.count == 4, parts[0].isEmpty, deviceID(ofFile: "\(parts[1]).\(parts[2])") != nil,
+            let writer = pid_t(parts[3]), writer > 0
+        else { return nil }
+        return writer
     }
 
     private func path(_ deviceID: UInt32) -> String { "\(directory)/ublk\(deviceID).json" }

@@ -59,6 +59,20 @@ struct RegistryTests {
         #expect(TemporaryDirectory.names(in: registry.directory) == ["ublk1.json", "ublk3.json"])
     }
 
+    /// A writer may be killed between making a record and putting it into its place; it never comes back for it.
+    @Test(arguments: ["record", "remove"])
+    func leftOversOfDeadWritersAreTakenAway(by step: String) throws {
+        try registry.record(record(1))
+        // No process has the largest number.
+        for name in [".ublk1.json.2147483647", ".ublk7.json.2147483647"] { try putFile(name, "half") }
+        // These are no left-overs: their writers live, or they are no writer's.
+        let others = [".ublk7.json.1", ".ublk7.json.", ".ublk.json.2147483647", ".ublk7.json.-5", "ublk7.json.2147483647"]
+        for name in others { try putFile(name, "other") }
+        if step == "record" { try registry.record(record(3)) } else { try registry.remove(1) }
+        let records = step == "record" ? ["ublk1.json", "ublk3.json"] : []
+        #expect(TemporaryDirectory.names(in: registry.directory).sorted() == (others + records).sorted())
+    }
+
     @Test func removedRecordsAreGone() throws {
         try registry.record(record(3))
         try registry.record(record(4))
