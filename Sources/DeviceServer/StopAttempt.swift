@@ -63,9 +63,5 @@ final class StopAttempt: @unchecked Sendable {
 enum Uptime {
     static var seconds: Int { Int(milliseconds / 1000) }
 
-    static var milliseconds: Int64 {
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
-    }
+    static var milliseconds: Int64 { Int64(cs_monotonic_nanoseconds() / 1_000_000) }
 }

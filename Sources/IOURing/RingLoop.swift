@@ -19,7 +19,8 @@ public final class RingLoop: @unchecked Sendable {
         executor.armWakeUp(on: ring)
     }
 
-    /// Ends the loop; no operation but the wake-up's read and timers may be in flight. The calling thread is free for another loop.
+    /// Ends the loop; no operation but the wake-up's read and timers may be in flight. The calling thread is free for
+    /// another loop.
     public func close() {
         executor.unbindFromCurrentThread()
         ring.close()

@@ -1,3 +1,4 @@
+import CSupport
 import Glibc
 import IOURing
 import SystemPackage
@@ -122,7 +123,7 @@ public final class QueueLoop<Target: BlockTarget> {
             }
         }
         if !awaitsTick && target.needsTick {
-            tick()
+            target.tick(nowMilliseconds: cs_monotonic_nanoseconds() / 1_000_000)
             awaitTick()
         }
         target.endOfBatch()
@@ -192,12 +193,6 @@ public final class QueueLoop<Target: BlockTarget> {
 
     private func data(_ tag: Int) -> TagData {
         memory != nil ? .registered(index: UInt16(tag)) : .copied(buffers.buffer(tag))
-    }
-
-    private func tick() {
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        target.tick(nowMilliseconds: UInt64(time.tv_sec) * 1000 + UInt64(time.tv_nsec) / 1_000_000)
     }
 
     private func awaitTick() {

@@ -1,4 +1,5 @@
 import BlockStorage
+import CSupport
 import DeviceServer
 import Glibc
 import Histogram
@@ -160,11 +161,7 @@ struct BenchRun {
         return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
     }
 
-    static func nanoseconds() -> UInt64 {
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
-    }
+    static func nanoseconds() -> UInt64 { cs_monotonic_nanoseconds() }
 
     /// A number with so many digits behind the point.
     static func fixed(_ value: Double, digits: Int) -> String {

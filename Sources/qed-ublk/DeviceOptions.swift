@@ -45,8 +45,9 @@ struct DeviceOptions: ParsableArguments {
     @OptionGroup var backing: BackingOptions
 
     func validate() throws {
-        guard ServerConfiguration.countLimits.contains(queues ?? 1) else { throw ValidationError("--queues must be between 1 and 4096") }
-        guard ServerConfiguration.countLimits.contains(depth) else { throw ValidationError("--depth must be between 1 and 4096") }
+        let limits = ServerConfiguration.countLimits
+        guard limits.contains(queues ?? 1) else { throw ValidationError("--queues must be between 1 and 4096") }
+        guard limits.contains(depth) else { throw ValidationError("--depth must be between 1 and 4096") }
         if let blockSize, !ServerConfiguration.blockSizes.contains(blockSize) {
             throw ValidationError("--block-size must be 512 or 4096")
         }

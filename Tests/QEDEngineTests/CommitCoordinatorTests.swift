@@ -53,12 +53,18 @@ import Testing
         #expect(coordinator.gatheringNanoseconds(now: 2_150_000) == 200_000)
     }
 
-    @Test func nobodyIsWaitedForInVain() {
+    /// a's commit took a millisecond, and has ended; b, which came meanwhile, leads the next.
+    private func afterACommitThatOneWaitedFor() -> CommitCoordinator<String> {
         var coordinator = CommitCoordinator<String>()
-        _ = coordinator.join("a")
+        #expect(coordinator.join("a") == .lead)
         coordinator.begin(now: 0)
-        _ = coordinator.join("b")
-        _ = coordinator.commitEnded(now: 1_000_000)
+        #expect(coordinator.join("b") == .wait)
+        #expect(coordinator.commitEnded(now: 1_000_000).nextLeader == "b")
+        return coordinator
+    }
+
+    @Test func nobodyIsWaitedForInVain() {
+        var coordinator = afterACommitThatOneWaitedFor()
         let number = coordinator.gather("b")
         #expect(coordinator.gatheringTimedOut(number) == "b")
         #expect(coordinator.gatheringTimedOut(number) == nil)
@@ -85,11 +91,7 @@ import Testing
 
     /// A leader whose time is over is not taken for the next one, which waits under another number.
     @Test func aTimerOfAnEarlierGatheringWakesNobody() {
-        var coordinator = CommitCoordinator<String>()
-        _ = coordinator.join("a")
-        coordinator.begin(now: 0)
-        _ = coordinator.join("b")
-        _ = coordinator.commitEnded(now: 1_000_000)
+        var coordinator = afterACommitThatOneWaitedFor()
         let number = coordinator.gather("b")
         _ = coordinator.join("a")
         #expect(coordinator.gathered() == "b")
