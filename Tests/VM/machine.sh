@@ -9,7 +9,9 @@ choose_processor() {
     fi
     # Emulated string instructions copy byte by byte, four times slower than the loops used without these features.
     local model=max,-erms,-fsrm
-    parameters+=" mitigations=off nokaslr rcupdate.rcu_cpu_stall_timeout=120 watchdog_thresh=60"
+    # Addresses that differ from process to process: QEMU 7.2 translates each program anew every time it starts, and
+    # takes twice as long to start one.
+    parameters+=" mitigations=off nokaslr norandmaps rcupdate.rcu_cpu_stall_timeout=120 watchdog_thresh=60"
     # QEMU 7.2 miscompiles the kernel's cmpxchg16b: half of all boots crash. The kernel is told not to use it; user
     # space, where Swift's runtime needs it, still has it.
     if ((qemu_version < 1000)); then parameters+=" clearcpuid=cx16"; fi
