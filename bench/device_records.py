@@ -93,7 +93,7 @@ class Memory:
     """What of a process is in memory, in bytes."""
 
     def __init__(self, path):
-        # The I/O buffers, which are one mapping of 128 times 512 KiB.
+        # The I/O buffers: large mappings that are in memory as a whole.
         self.buffers = 0
         # Of its own: changed, or shared memory that it made. The rest is programs and libraries.
         self.own = 0
@@ -113,7 +113,7 @@ class Memory:
                     shared = line.split()[1] == "rw-s"
 
     def add(self, size, rss, own):
-        if size >= 128 * (512 << 10) and own == rss:
+        if size >= 8 << 20 and own == rss == size:
             self.buffers += rss
         else:
             self.own += own

@@ -16,7 +16,7 @@ public struct ServerConfiguration: Sendable {
     /// Hardware queues; the driver caps them to the number of processors.
     public var queues = defaultQueues
     /// Requests that a queue can have under way.
-    public var queueDepth = 128
+    public var queueDepth = 64
     /// nil lets the driver choose.
     public var deviceID: UInt32?
     /// Serve the device `deviceID`, which waits for a server, instead of making one.
@@ -37,7 +37,7 @@ public struct ServerConfiguration: Sendable {
     public static var defaultQueues: Int { min(Int(cs_available_processors()), 4) }
 
     /// Of the I/O buffers, which are in memory as long as the device is. More only with a depth that asks for it.
-    static let bufferBudgetBytes = 64 << 20
+    static let bufferBudgetBytes = 32 << 20
 
     /// The largest request, and the size of each tag's buffer: the largest from 512 KiB down with which all buffers are within
     /// the budget, and no smaller than 64 KiB.

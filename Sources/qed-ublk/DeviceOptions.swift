@@ -16,8 +16,8 @@ struct DeviceOptions: ParsableArguments {
 
     @Option(
         name: [.customShort("d"), .long],
-        help: "Requests under way per queue: 1 to 4096. Up to 128 their buffers take 64 MiB, or less.")
-    var depth = 128
+        help: "Requests under way per queue: 1 to 4096. Up to 64 their buffers take 32 MiB, or less.")
+    var depth = 64
 
     @Option(
         name: [.customShort("b"), .long],

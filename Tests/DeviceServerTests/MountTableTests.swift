@@ -58,13 +58,13 @@ import Testing
 
 @Suite struct ServerConfigurationTests {
     /// Whatever the number of queues, up to the usual depth the buffers are within their budget.
-    @Test("I/O size", arguments: [(1, 128, 512), (1, 16, 512), (1, 256, 256), (1, 4096, 64)])
+    @Test("I/O size", arguments: [(1, 64, 512), (1, 16, 512), (1, 256, 128), (1, 4096, 64)])
     func ioSize(_ queues: Int, _ depth: Int, _ kibibytes: Int) {
         var configuration = ServerConfiguration(imagePath: "image")
         configuration.queues = queues
         configuration.queueDepth = depth
         #expect(configuration.maxIOSizeBytes == kibibytes << 10)
-        if depth <= 1024 { #expect(queues * depth * configuration.maxIOSizeBytes <= 64 << 20) }
+        if depth <= 512 { #expect(queues * depth * configuration.maxIOSizeBytes <= 32 << 20) }
     }
 
     @Test func usualQueues() {

@@ -47,9 +47,9 @@ for type in ext4 xfs; do
     sync -f /mnt
     describe /mnt >actual
     expect_status 0 cmp expected actual
-    expect_output "^/dev/ublkb0 +live +400 MiB +2 +128 +0 +/data/$image\$" qed-ublk list
+    expect_output "^/dev/ublkb0 +live +400 MiB +2 +64 +0 +/data/$image\$" qed-ublk list
     expect_equal "list as JSON" \
-        "[\"/dev/ublkb0\",0,\"live\",419430400,2,128,false,\"/data/$image\"]" \
+        "[\"/dev/ublkb0\",0,\"live\",419430400,2,64,false,\"/data/$image\"]" \
         "$(qed-ublk list --json | jq -c '.[] | [.device, .id, .state, .size, .queues, .depth, ."read-only", .image]')"
     expect_status 0 umount /mnt
     check_file_system "$type" /dev/ublkb0

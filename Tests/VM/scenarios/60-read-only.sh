@@ -32,7 +32,7 @@ try() {
     device=$(qed-ublk add --read-only "$image")
     expect_equal "read-only, says the kernel" 1 "$(blockdev --getro "$device")"
     expect_equal "read-only, says list" true "$(qed-ublk list --json | jq '.[]."read-only"')"
-    expect_output "^$device +live +64 MiB +2 +128 +1 " qed-ublk list
+    expect_output "^$device +live +64 MiB +2 +64 +1 " qed-ublk list
     # Making the device writable must not help.
     for attempt in 1 2; do
         if dd if=/dev/zero of="$device" bs=4k count=1 oflag=direct 2>/dev/null; then fail "a write succeeded"; fi

@@ -32,8 +32,8 @@ for who in "" " and the server"; do
     mount "$device" /mnt
     limit 48
     if [[ -n $who ]]; then
-        # The buffers of all its requests take 64 MiB, and cannot be swapped out.
-        limit 112
+        # The buffers of all its requests take 32 MiB, and cannot be swapped out.
+        limit 80
         server_of 0 >"$group/cgroup.procs"
     fi
     for ((round = 1; round <= ROUNDS; round++)); do
