@@ -6,14 +6,14 @@
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 if [[ ${1:-} != guest ]]; then
-    exec Tests/VM/vm run --kernel "${1:-7}" --memory 4096 --file .build/qed-ublk bench/affinity.sh guest
+    exec Tests/VM/vm run --kernel "${1:-7}" --memory 4096 --file .build/qed-ublk --file bench/device/ram-disk.bash \
+        bench/affinity.sh guest
 fi
 # shellcheck source=../Tests/VM/lib.sh
 source lib.sh
-modprobe brd rd_nr=1 rd_size=$((2560 << 10)) max_part=0
-mkfs.ext4 -q /dev/ram0
-mkdir /mem
-mount /dev/ram0 /mem
+# shellcheck source=device/ram-disk.bash
+source ram-disk.bash
+make_ram_disk
 devices=()
 for queues in 2 2 1; do
     image=/mem/${#devices[@]}.qed

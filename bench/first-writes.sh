@@ -13,15 +13,13 @@
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 if [[ ${1:-} != guest ]]; then
-    exec Tests/VM/vm run --kernel "${1:-7}" --memory 4096 bench/first-writes.sh guest
+    exec Tests/VM/vm run --kernel "${1:-7}" --memory 4096 --file bench/device/ram-disk.bash bench/first-writes.sh guest
 fi
 # shellcheck source=../Tests/VM/lib.sh
 source lib.sh
-modprobe brd rd_nr=1 rd_size=$((2560 << 10)) max_part=0
-# Without checksums of its metadata, for which an emulated processor has no fast instruction.
-mkfs.ext4 -q -O ^metadata_csum -i 1048576 -E nodiscard,lazy_itable_init=0,lazy_journal_init=1 /dev/ram0
-mkdir /mem
-mount /dev/ram0 /mem
+# shellcheck source=device/ram-disk.bash
+source ram-disk.bash
+make_ram_disk
 clusters=4096 cluster_bytes=65536 file=/mem/file
 {
     printf 'fio version 2 iolog\n%s add\n%s open\n' $file $file

@@ -9,6 +9,7 @@
 # shellcheck shell=bash
 source lib.sh
 source contenders.bash
+source ram-disk.bash
 
 rounds=$1 milliseconds=$2
 shift 2
@@ -274,22 +275,11 @@ count_switches() {
     done < <(cat /proc/"$server"/task/*/status)
 }
 
-# make_file_system DEVICE FOLDER: one for images. Without checksums of its metadata, which every allocation changes: the
-# instruction that a processor has for them takes an emulated one about a hundred times as long as others.
-make_file_system() {
-    mkfs.ext4 -q -F -O ^metadata_csum -i 1048576 -E nodiscard,lazy_itable_init=0,lazy_journal_init=1 "$1"
-    mount "$1" "$2"
-}
-
 echo "kernel $(uname -r)" >>/results/records
 write_allocation_log
 works=(randread-d1 randread-d32 overwrite-d1 overwrite-d32 empty-allocate-d1 empty-allocate-d32 seqread-d1 seqread-d32
     empty-seqwrite-d1 empty-seqwrite-d32)
-# A RAM disk takes the host's disk out, and leaves a file system as people have it: a tmpfs fills every page that is
-# reserved.
-modprobe brd rd_nr=1 rd_size=$((2560 << 10)) max_part=0
-mkdir /mem
-make_file_system /dev/ram0 /mem
+make_ram_disk
 disk=$(findmnt --noheadings --output SOURCE /data)
 umount /data
 make_file_system "$disk" /data

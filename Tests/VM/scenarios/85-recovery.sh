@@ -161,11 +161,3 @@ supervisor=$(ps -o pid=,args= -C qed-ublk | awk '/supervise/ { print $1 }')
 kill -TERM "$supervisor"
 wait_until 20 no_processes
 expect_no_devices
-
-step "a service manager is told when the device is usable"
-NOTIFY_SOCKET=/tmp/nobody strace -f -s 200 -o trace -e trace=sendto qed-ublk add --foreground image.qed >output &
-server=$!
-wait_until 20 grep -q 'READY=1.nSTATUS=serving image.qed as /dev/ublkb0' trace
-qed-ublk del 0
-wait "$server"
-expect_no_devices
