@@ -4,8 +4,12 @@ set -euo pipefail
 rounds=$1
 # Requests of each run: this many thousandths.
 scale=${2:-1000}
-mkdir -p /data/memory
-mount -t tmpfs -o size=400m none /data/memory
+mkdir /tmp/files
+mount -t tmpfs -o size=400m none /tmp/files
+# shellcheck source=device/ram-disk.bash
+source ram-disk.bash
+make_ram_disk
+declare -A folders=([tmpfs]=/tmp/files [ram-disk]=/mem [virtual-disk]=/data)
 
 # Of all threads of a process, in nanoseconds.
 processor_time() {
@@ -23,8 +27,8 @@ measure() { # PLACE ZERO_COPY NAME REQUESTS FIO_OPTION...
     echo "$place $name $zero_copy $rate $(((after - before) / requests))e-3" | tee -a /results/runs
 }
 
-for place in memory disk; do
-    folder=/data && [[ $place == memory ]] && folder=/data/memory
+for place in tmpfs ram-disk virtual-disk; do
+    folder=${folders[$place]}
     qed-ublk create "$folder/image.qed" 256M
     for round in $(seq 0 "$rounds"); do
         for zero_copy in off on; do
