@@ -19,6 +19,7 @@
 enum : int32_t {
     CS_FALLOCATE_PUNCH_HOLE = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
     CS_FALLOCATE_ZERO_RANGE = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+    CS_FALLOCATE_WRITE_ZEROES = 0x80, /* FALLOC_FL_WRITE_ZEROES, Linux 6.17: newer than the headers of Debian 13 */
 };
 
 /* Finds a file, symbolic links followed, without opening it: nothing happens to what it is, be it a FIFO or a device.

@@ -31,7 +31,8 @@ final class FuzzFile: @unchecked Sendable {
             return Int32(done)
         case .sync:
             return 0
-        case .allocate(let fileOffset, let byteCount):
+        case .allocate(let fileOffset, let byteCount, let zeroed):
+            guard !zeroed else { return -Errno.notSupported.rawValue }
             guard isPossible(fileOffset, byteCount) else { return -Errno.fileTooLarge.rawValue }
             if fileOffset + byteCount > content.length { content.setLength(fileOffset + byteCount) }
             return 0

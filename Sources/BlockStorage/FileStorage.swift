@@ -33,8 +33,9 @@ public struct FileStorage: Storage {
                 token.rawValue)
         case .sync:
             cs_prep_fdatasync(sqe, descriptor, token.rawValue)
-        case .allocate(let fileOffset, let byteCount):
-            cs_prep_fallocate(sqe, descriptor, 0, fileOffset, byteCount, token.rawValue)
+        case .allocate(let fileOffset, let byteCount, let zeroed):
+            let mode: Int32 = zeroed ? CS_FALLOCATE_WRITE_ZEROES : 0
+            cs_prep_fallocate(sqe, descriptor, mode, fileOffset, byteCount, token.rawValue)
         case .punchHole(let fileOffset, let byteCount):
             cs_prep_fallocate(sqe, descriptor, CS_FALLOCATE_PUNCH_HOLE, fileOffset, byteCount, token.rawValue)
         case .zeroRange(let fileOffset, let byteCount):

@@ -80,9 +80,9 @@ extension Storage {
         guard result >= 0 else { throw StorageError(.sync, errno: Errno(rawValue: -result)) }
     }
 
-    public func allocate(fileOffset: UInt64, byteCount: UInt64) async throws(StorageError) {
+    public func allocate(fileOffset: UInt64, byteCount: UInt64, zeroed: Bool) async throws(StorageError) {
         try await performRange(
-            .allocate, .allocate(fileOffset: fileOffset, byteCount: byteCount), fileOffset, byteCount)
+            .allocate, .allocate(fileOffset: fileOffset, byteCount: byteCount, zeroed: zeroed), fileOffset, byteCount)
     }
 
     public func punchHole(fileOffset: UInt64, byteCount: UInt64) async throws(StorageError) {

@@ -15,7 +15,10 @@ public enum StorageOperation {
     /// length included (`fdatasync`). It is not ordered after operations that are still in flight.
     case sync
     /// Reserves space, and makes the file at least `fileOffset + byteCount` long. What was never written reads as zeros.
-    case allocate(fileOffset: UInt64, byteCount: UInt64)
+    ///
+    /// With `zeroed` the disk is told to zero the range, whatever is there, so that the file system counts it as written, and
+    /// a first write costs no more than a later one. `EOPNOTSUPP` where kernel (before Linux 6.17), file system or disk cannot.
+    case allocate(fileOffset: UInt64, byteCount: UInt64, zeroed: Bool)
     /// The range reads as zeros afterwards; its space goes back to the host. The length stays.
     case punchHole(fileOffset: UInt64, byteCount: UInt64)
     /// The range reads as zeros afterwards; its space stays reserved. The length stays.

@@ -125,6 +125,7 @@ public final class Image: @unchecked Sendable {
 struct ImageState: ~Copyable {
     var cache: PageCache
     var cursor: AllocationCursor
+    var zeroing = FreshSpaceZeroing()
     var fills = ClusterFills()
     var commit = CommitCoordinator<CompletionContinuation>()
     var syncs = SyncCoordinator<CompletionContinuation>()

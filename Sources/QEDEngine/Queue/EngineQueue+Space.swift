@@ -65,11 +65,21 @@ extension EngineQueue {
         statistics.extensions &+= 1
         var reached = end
         while true {
+            // Nothing behind the cursor's durable end is anybody's, so it may be zeroed.
+            let zeroed = image.state.withLock { $0.zeroing.isOn }
+            let began = top.nanoseconds
             do throws(StorageError) {
-                try await top.allocate(fileOffset: start, byteCount: reached - start)
+                try await top.allocate(fileOffset: start, byteCount: reached - start, zeroed: zeroed)
+                if zeroed {
+                    let took = top.nanoseconds - began
+                    image.state.withLock { $0.zeroing.ended(byteCount: reached - start, nanoseconds: took) }
+                }
                 break
             } catch {
                 switch error.errno {
+                case .notSupported where zeroed:
+                    image.state.withLock { $0.zeroing.refused() }
+                    continue
                 case .notSupported, Errno(rawValue: ENOSYS):
                     // A file system without fallocate: the new length alone will do; space is found at the write.
                     do throws(StorageError) { try await top.setLength(reached) } catch { throw .storage(error.errno) }

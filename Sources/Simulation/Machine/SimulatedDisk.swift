@@ -89,6 +89,21 @@ public final class SimulatedDisk: @unchecked Sendable {
         append(offset, Int(end - offset), nil)
     }
 
+    /// What reads see of the range, as far as the file reaches.
+    func isZero(from offset: UInt64, byteCount: UInt64) -> Bool {
+        let sectorBytes = UInt64(SparsePages.sectorBytes)
+        var sector = offset / sectorBytes
+        while sector * sectorBytes < min(length, offset + byteCount) {
+            if let content = current.sector(Int(sector)),
+                UnsafeRawBufferPointer(start: content, count: Int(sectorBytes)).contains(where: { $0 != 0 })
+            {
+                return false
+            }
+            sector += 1
+        }
+        return true
+    }
+
     func setLengthAtLeast(_ newLength: UInt64) {
         if newLength > length { setLength(newLength) }
     }

@@ -103,7 +103,7 @@ final class SimulatedIO: @unchecked Sendable {
                 case .storage(.sync):
                     operation.disk.loseSome(&random)
                     failedSyncs += 1
-                case .storage(.allocate(let fileOffset, let count)) where random.chance(1, in: 2):
+                case .storage(.allocate(let fileOffset, let count, _)) where random.chance(1, in: 2):
                     operation.disk.setLengthAtLeast(fileOffset + count / 2 / 4096 * 4096)
                 default: break
                 }
@@ -140,7 +140,12 @@ extension SimulatedIO.Operation {
             return Int32(done)
         case .storage(.sync):
             disk.makeDurable(upTo: coveredSequence)
-        case .storage(.allocate(let fileOffset, let byteCount)):
+        case .storage(.allocate(let fileOffset, let byteCount, let zeroed)):
+            if zeroed {
+                // A disk that can, until it is asked for the last of four clusters.
+                if (fileOffset >> 16) % 4 == 3 { return -EOPNOTSUPP }
+                precondition(disk.isZero(from: fileOffset, byteCount: byteCount), "space with data in it is to be zeroed")
+            }
             disk.setLengthAtLeast(fileOffset + byteCount)
         case .storage(.punchHole(let fileOffset, let byteCount)), .storage(.zeroRange(let fileOffset, let byteCount)):
             disk.zero(byteCount: byteCount, at: fileOffset)

@@ -85,7 +85,7 @@ extension SimulatedIO.Operation {
             }
         case .storage(.punchHole(let fileOffset, let byteCount)), .storage(.zeroRange(let fileOffset, let byteCount)):
             forEachSector(Int(byteCount)) { target.zero(byteCount: UInt64(sectorBytes), at: fileOffset + UInt64($0)) }
-        case .storage(.allocate(let fileOffset, let byteCount)):
+        case .storage(.allocate(let fileOffset, let byteCount, _)):
             target.setLengthAtLeast(fileOffset + byteCount / 2 / 4096 * 4096)
         case .storage(.read), .storage(.sync), .setLength, .pause: break
         }

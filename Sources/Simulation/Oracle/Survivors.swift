@@ -42,7 +42,7 @@ struct Survivors {
                     add(Int(length) / sectorBytes, Int(disk.length - length) / sectorBytes, nil, tables)
                 }
                 lengths.append(length)
-            case .storage(.allocate(let fileOffset, let byteCount)):
+            case .storage(.allocate(let fileOffset, let byteCount, _)):
                 lengths.append(max(disk.length, fileOffset + byteCount))
             case .storage(.write(let buffer, let byteCount, let fileOffset)):
                 add(Int(fileOffset) / sectorBytes, Int(byteCount) / sectorBytes, buffer, tables)

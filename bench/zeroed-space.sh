@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Compares first writes to the clusters of an image with overwriting them, on a disk that can zero space when it is told to,
+# which Linux 6.17 can use when space is reserved, and on one that cannot; ext4, in a virtual machine that counts instructions.
+# The disk is scsi_debug, which zeroes with the machine's processor, where a disk's own would: what that takes is measured
+# before, and the last column is without it.
+#
+#   scripts/build && bench/zeroed-space.sh [OPTION OF Tests/VM/vm run]...
+set -euo pipefail
+cd "$(dirname "$(readlink -f "$0")")/.."
+if [[ ${1:-} != guest ]]; then
+    exec Tests/VM/vm run --kernel 7 --instruction-clock --allow-kernel-warnings --memory 4096 --file .build/qed-ublk \
+        --file bench/device/ram-disk.bash "$@" bench/zeroed-space.sh guest
+fi
+# shellcheck source=../Tests/VM/lib.sh
+source lib.sh
+# shellcheck source=device/ram-disk.bash
+source ram-disk.bash
+clusters=4096 cluster_bytes=65536
+{
+    printf 'fio version 2 iolog\n/dev/disk add\n/dev/disk open\n'
+    seq 0 $((clusters - 1)) | shuf --random-source=/payload/qed-ublk |
+        awk -v step=$cluster_bytes '{ printf "/dev/disk write %.0f 4096\n", $1 * step }'
+    printf '/dev/disk close\n'
+} >/tmp/log
+# Prints the microseconds that writing 4 KiB to each cluster takes.
+each_cluster() {
+    fio --name=run --read_iolog=/tmp/log --replay_redirect="$device" --iodepth="$1" --ioengine=io_uring --direct=1 \
+        --gtod_reduce=1 --output-format=json | jq '(.jobs[0].write | .total_ios / .iops * 1000000) | floor'
+}
+modprobe sd_mod
+mkdir /mem
+printf '%-10s %14s %22s %22s %26s\n' '' 'the disk zeroes' 'overwriting, writes/s' 'allocating, to that' 'without the zeroing itself'
+for can in 0 1; do
+    modprobe scsi_debug dev_size_mb=1100 lbpu=1 lbpws="$can" lbpws10=0 lbprz=1 delay=0 ndelay=0
+    wait_until 20 test -b /dev/sda
+    # Discarding takes the same work of this disk.
+    start=${EPOCHREALTIME/[.,]/}
+    blkdiscard --length $((512 << 20)) /dev/sda
+    discarding=$((${EPOCHREALTIME/[.,]/} - start))
+    make_file_system /dev/sda /mem
+    for depth in 1 32; do
+        qed-ublk create /mem/image.qed $((clusters * cluster_bytes))
+        device=$(qed-ublk add /mem/image.qed)
+        allocating=$(each_cluster "$depth")
+        zeroed_bytes=$((can * $(stat -c %s /mem/image.qed)))
+        overwriting=$(each_cluster "$depth")
+        qed-ublk del "$device"
+        rm /mem/image.qed
+        awk -v depth="depth $depth" -v can=$can -v a="$allocating" -v o="$overwriting" -v count=$clusters \
+            -v zeroing=$((zeroed_bytes * discarding / (512 << 20))) 'BEGIN {
+                printf "%-10s %14s %22d %22.2f %26.2f\n", depth, can ? "yes" : "no", count / o * 1e6, o / a, o / (a - zeroing)
+            }'
+    done
+    umount /mem
+    modprobe -r scsi_debug
+done
