@@ -13,7 +13,7 @@ times=() takeovers=0
 
 # Sleeps for a random time, in milliseconds.
 pause() {
-    local milliseconds=$(($1 + RANDOM % ($2 - $1)))
+    local milliseconds=$(($1 + (RANDOM << 15 | RANDOM) % ($2 - $1)))
     sleep "$((milliseconds / 1000)).$(printf %03d $((milliseconds % 1000)))"
 }
 
@@ -57,7 +57,7 @@ fio_until_enough() {
 }
 
 # kills_under_fio QUEUES KILLS MILLISECONDS MILLISECONDS: on an overlay over a base with data; each kill after a time
-# between the two.
+# between the two. And for DURATION seconds at least.
 kills_under_fio() {
     local kill writer
     rm -f image.qed base.raw enough
@@ -66,7 +66,7 @@ kills_under_fio() {
     device=$(qed-ublk add -q "$1" image.qed)
     fio_until_enough &
     writer=$!
-    for ((kill = 0; kill < $2; kill++)); do
+    for ((kill = 0; kill < $2 || SECONDS < ${DURATION:-0}; kill++)); do
         strike "$3" "$4"
         [[ ! -e failed ]] || fail "fio: $(<failed)"
         if (((kill + 1) % 100 == 0)); then step "$((kill + 1)) kills"; fi
