@@ -12,6 +12,8 @@ choose_processor() {
     # Addresses that differ from process to process: QEMU 7.2 translates each program anew every time it starts, and
     # takes twice as long to start one.
     parameters+=" mitigations=off nokaslr norandmaps rcupdate.rcu_cpu_stall_timeout=120 watchdog_thresh=60"
+    # Where the host is busy the kernel's test of its timer can fail, and it stops.
+    parameters+=" no_timer_check"
     # QEMU 7.2 miscompiles the kernel's cmpxchg16b: half of all boots crash. The kernel is told not to use it; user
     # space, where Swift's runtime needs it, still has it.
     if ((qemu_version < 1000)); then parameters+=" clearcpuid=cx16"; fi
