@@ -32,14 +32,6 @@ MACHINES = {
 }
 
 
-def build_server():
-    """The C server, with the compiler that Swift brings: Debian 12's gcc does not know the header's enums."""
-    swift = shutil.which("swiftc") or sys.exit("swiftc is not in PATH; install Swift 6.3 from swift.org")
-    run(os.path.join(os.path.dirname(os.path.realpath(swift)), "clang"), "-O2", "-Wall", "-Werror",
-        "-I", os.path.join(HERE, "..", "CSupport", "include"), "-o", os.path.join(WORK, "ublk-file"),
-        os.path.join(HERE, "device", "ublk-file.c"), "-static", "-luring", "-lpthread")
-
-
 def make_tree():
     """1500 files of the sizes of source files, the same on each machine."""
     source = random.Random(1)
@@ -83,7 +75,7 @@ def main():
     kernels = arguments.kernel or ["6.12", "7"]
     os.makedirs(WORK, exist_ok=True)
     if not arguments.report_only:
-        build_server()
+        run(os.path.join(HERE, "device", "build-server"), os.path.join(WORK, "ublk-file"))
         make_tree()
         for kernel in kernels:
             for machine in arguments.machine or MACHINES:

@@ -19,11 +19,11 @@ new_image() {
     esac
 }
 
-# attach CONTENDER PATH: sets `device` and `server`, its process; none for the kernel's loop device.
+# attach CONTENDER PATH [QUEUES]: sets `device` and `server`, its process; none for the kernel's loop device.
 attach() {
     case $1 in
         ours)
-            device=$(qed-ublk add "$2")
+            device=$(qed-ublk add ${3:+--queues "$3"} "$2")
             server=$(qed-ublk list --json | jq ".[] | select(.device == \"$device\") | .pid")
             ;;
         c-server)
