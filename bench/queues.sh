@@ -61,15 +61,11 @@ for folder in /mem /data; do
     done
     qed-ublk del --all
 done | tee /tmp/figures
-sort -k1,4 -s /tmp/figures | awk '
-    function median(values, n,    i, j, t) {
-        for (i = 2; i <= n; i++) for (j = i; j > 1 && values[j] < values[j - 1]; j--) {
-            t = values[j]; values[j] = values[j - 1]; values[j - 1] = t
-        }
-        return values[int((n + 1) / 2)]
-    }
-    function finish() { if (n) printf "%-34s %10.2f %10.2f %10.2f %10d\n", name, median(a, n), median(b, n), median(c, n), 1 }
-    { this = $1 " " $2 " " $3 " " $4 }
-    this != name { finish(); name = this; n = 0 }
-    { n++; a[n] = $5 / $8; b[n] = $6 / $8; c[n] = $7 / $8 }
-    END { finish() }'
+# The middle of what each column is to the last one.
+median() {
+    awk -v name="$1 " -v column="$2" 'index($0, name) == 1 { printf "%.2f\n", $column / $NF }' /tmp/figures |
+        sort -n | sed -n "$(((rounds + 1) / 2))p"
+}
+while read -r name; do
+    row "$name" "$(median "$name" 5)" "$(median "$name" 6)" "$(median "$name" 7)" 1
+done < <(sed 's/\(depth [0-9]*\) .*/\1/' /tmp/figures | sort -u)

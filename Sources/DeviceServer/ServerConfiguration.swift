@@ -16,7 +16,7 @@ public struct ServerConfiguration: Sendable {
     /// Hardware queues; the driver caps them to the number of processors.
     public var queues = defaultQueues
     /// Requests that a queue can have under way.
-    public var queueDepth = 64
+    public var queueDepth = defaultQueueDepth
     /// nil lets the driver choose.
     public var deviceID: UInt32?
     /// Serve the device `deviceID`, which waits for a server, instead of making one.
@@ -35,6 +35,8 @@ public struct ServerConfiguration: Sendable {
 
     /// As many as this process may use processors, and no more than the engine can feed.
     public static var defaultQueues: Int { min(Int(cs_available_processors()), 4) }
+
+    public static let defaultQueueDepth = 64
 
     /// Of the I/O buffers, which are in memory as long as the device is. More only with a depth that asks for it.
     static let bufferBudgetBytes = 32 << 20

@@ -17,7 +17,7 @@ struct DeviceOptions: ParsableArguments {
     @Option(
         name: [.customShort("d"), .long],
         help: "Requests under way per queue: 1 to 4096. Up to 64 their buffers take 32 MiB, or less.")
-    var depth = 64
+    var depth = ServerConfiguration.defaultQueueDepth
 
     @Option(
         name: [.customShort("b"), .long],

@@ -21,12 +21,12 @@ expect_protected() {
     expect_equal "I/O buffers" $((32 << 20)) "$(jq '."io-buffers"' <<<"$memory")"
     jq -e '.locked >= ."io-buffers" and .resident >= .locked' <<<"$memory" >/dev/null || fail "memory: $memory"
     # What it takes beside the buffers, of its own: the program's file is shared with all others. And the log of changes, 2 MiB.
-    own=$(awk '/^Anonymous:/ { print $2 + 2048 }' "/proc/$server/smaps_rollup")
-    echo "memory: $memory, beside the buffers $((own - 32768)) KiB of its own"
-    if ((own - 32768 > 8192)); then
+    own=$(awk '/^Anonymous:/ { print $2 + 2048 - 32768 }' "/proc/$server/smaps_rollup")
+    echo "memory: $memory, beside the buffers $own KiB of its own"
+    if ((own > 8192)); then
         # Where it is: mappings of half a megabyte and more.
         awk '/^[0-9a-f]+-/ { name = $1 " " $6 } /^Private_Dirty:/ && $2 > 500 { print name, $2, "KiB" }' "/proc/$server/smaps"
-        fail "$((own - 32768)) KiB beside the I/O buffers"
+        fail "$own KiB beside the I/O buffers"
     fi
     [[ $(readlink "/proc/$server/ns/mnt") != "$(readlink /proc/self/ns/mnt)" ]] || fail "it shares the mount namespace"
 }
