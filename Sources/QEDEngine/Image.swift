@@ -137,9 +137,9 @@ struct ImageState: ~Copyable {
     var slotWaiters: [CompletionContinuation] = []
     /// Tasks that wait for the file to be extended: resumed with 0 or a negative errno.
     var spaceWaiters: [CompletionContinuation] = []
-    /// When clusters were last allocated, and metadata last became dirty: for the background commit. Milliseconds.
+    /// Whether clusters were allocated since `tick` was last called, and when it last saw that they were. Milliseconds.
+    var hasAllocatedSinceTick = false
     var lastAllocationTick: UInt64 = 0
-    var tick: UInt64 = 0
 
     init(cache: consuming PageCache, cursor: AllocationCursor) {
         self.cache = cache

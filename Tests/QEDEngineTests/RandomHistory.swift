@@ -43,6 +43,8 @@ final class RandomHistory {
     private let largestBytes = 256 << 10
     private let concurrency = 24
     private(set) var mismatches: [String] = []
+    /// Whether anything is made durable before the engine is closed.
+    var flushes = true
     private var registered: RegisteredMemory?
 
     init(engine: LocalEngine, model: DeviceModel, seed: UInt64) {
@@ -85,7 +87,7 @@ final class RandomHistory {
             switch Int.random(in: 0..<20, using: &random) {
             case 0..<9:
                 request.operation = .write
-                request.forcesUnitAccess = Int.random(in: 0..<20, using: &random) == 0
+                request.forcesUnitAccess = Int.random(in: 0..<20, using: &random) == 0 && flushes
                 let value = UInt8.random(in: 1...255, using: &random)
                 for sector in 0..<(range.count / 512) {
                     memset(memory + sector * 512, Int32(value &+ UInt8(truncatingIfNeeded: sector)), 512)
@@ -95,7 +97,7 @@ final class RandomHistory {
                 request.operation = .writeZeroes
                 request.keepsSpace = Bool.random(using: &random)
                 request.buffer = nil
-            case 18: request = BlockRequest(.flush)
+            case 18 where flushes: request = BlockRequest(.flush)
             default: continue
             }
             if let registered {

@@ -66,7 +66,7 @@ extension Image {
                             preconditionFailure("the extent list is smaller than a request")
                         }
                         state.setEntry(ofCluster: cluster, pageSlot, to: fileOffset, in: top, sealedBySync: nil)
-                        state.lastAllocationTick = state.tick
+                        state.hasAllocatedSinceTick = true
                         position = pieceEnd
                         continue
                     } else {
@@ -175,7 +175,7 @@ extension Image {
         state.fills.begin(firstCluster: firstCluster, count: count)
         state.log?.reserve(count)
         state.cache[pageSlot].pinCount += 1
-        state.lastAllocationTick = state.tick
+        state.hasAllocatedSinceTick = true
         let fillEnd = min(end, (firstCluster + count) << geometry.clusterShift)
         func isZeros(_ cluster: UInt64) -> Bool {
             UInt64(littleEndian: values[firstIndex + Int(cluster)]) == L2Entry.zeroValue

@@ -29,8 +29,10 @@ extension EngineQueue {
         guard !image.isReadOnly, image.failure == nil else { return }
         let isClean = nothingToFlush
         let (idleFor, canTrim) = image.state.withLock { state in
-            state.tick = now
-            let idleFor = now >= state.lastAllocationTick ? now - state.lastAllocationTick : 0
+            // The time of an earlier call would not do: between them may be hours in which there was nothing to wait for.
+            if state.hasAllocatedSinceTick { state.lastAllocationTick = now }
+            state.hasAllocatedSinceTick = false
+            let idleFor = now - min(now, state.lastAllocationTick)
             let mayTrim = image.needCheckMayBeSet.load(ordering: .acquiring) && state.fills.isEmpty
             return (idleFor, mayTrim && !state.cursor.isBusy)
         }

@@ -86,6 +86,9 @@ qed-ublk create image.qed 1G
 device=$(qed-ublk add image.qed)
 write_blocks 1 0 $((4 << 20))
 flush
+# Or the server may be just about that when the disk fails, and that would be a sync that failed.
+wait_until 30 is_marked_clean image.qed
+flush
 
 step "the disk fails reads: the reader is told, and later the data is there"
 become error
