@@ -48,7 +48,7 @@ def boot(arguments, kernel, name, options, sets, most_rounds):
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
     files = [os.path.abspath(arguments.program), os.path.join(WORK, "ublk-file"), os.path.join(WORK, "tree.tar"),
-             os.path.join(HERE, "device", "contenders.bash"), os.path.join(HERE, "device", "ram-disk.bash")]
+             os.path.join(HERE, "device", "contenders.bash"), os.path.join(HERE, "device", "disks.bash")]
     # The kernel complains of what waits for a qemu-nbd that has stopped answering.
     command = [os.path.join(HERE, "..", "Tests", "VM", "vm"), "run", "--allow-kernel-warnings",
                "--kernel", kernel, "--memory", "5120",

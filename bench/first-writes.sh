@@ -13,19 +13,15 @@
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 if [[ ${1:-} != guest ]]; then
-    exec Tests/VM/vm run --kernel "${1:-7}" --memory 4096 --file bench/device/ram-disk.bash bench/first-writes.sh guest
+    exec Tests/VM/vm run --kernel "${1:-7}" --memory 4096 --file bench/device/disks.bash bench/first-writes.sh guest
 fi
 # shellcheck source=../Tests/VM/lib.sh
 source lib.sh
-# shellcheck source=device/ram-disk.bash
-source ram-disk.bash
+# shellcheck source=device/disks.bash
+source disks.bash
 make_ram_disk
-clusters=4096 cluster_bytes=65536 file=/mem/file
-{
-    printf 'fio version 2 iolog\n%s add\n%s open\n' $file $file
-    for ((cluster = 0; cluster < clusters; cluster++)); do echo "$file write $((cluster * cluster_bytes)) 4096"; done
-    echo "$file close"
-} >/tmp/log
+clusters=4096 file=/mem/file size_bytes=$((4096 << 16))
+write_allocation_log /tmp/log $clusters
 zeros() { dd if=/dev/zero of=$file bs=1M count=$((clusters / 16)) oflag=direct conv=notrunc status=none; }
 # Prints milliseconds, without fio's own start.
 each_cluster() {
@@ -37,8 +33,8 @@ for round in 1 2 3; do
         figures=()
         for way in written reserved holes ahead whole; do
             rm -f $file
-            truncate -s $((clusters * cluster_bytes)) $file
-            if [[ $way != holes ]]; then fallocate -l $((clusters * cluster_bytes)) $file; fi
+            truncate -s $size_bytes $file
+            if [[ $way != holes ]]; then fallocate -l $size_bytes $file; fi
             if [[ $way == written ]]; then zeros; fi
             sync
             before=0
@@ -48,9 +44,9 @@ for round in 1 2 3; do
                 before=$(((${EPOCHREALTIME/[.,]/} - start) / 1000))
             fi
             if [[ $way == whole ]]; then
-                took=$(each_cluster --filename=$file --size=$((clusters * cluster_bytes)) --rw=write --bs=64k --iodepth=$depth)
+                took=$(each_cluster --filename=$file --size=$size_bytes --rw=write --bs=64k --iodepth=$depth)
             else
-                took=$(each_cluster --read_iolog=/tmp/log --iodepth=$depth)
+                took=$(each_cluster --read_iolog=/tmp/log --replay_redirect=$file --iodepth=$depth)
             fi
             figures+=($((clusters * 1000 / (before + took))))
         done

@@ -9,14 +9,14 @@ cd "$(dirname "$(readlink -f "$0")")/.."
 if [[ ${1:-} != guest ]]; then
     bench/device/build-server .build/bench-device/ublk-file
     exec Tests/VM/vm run --kernel "${1:-7}" --memory 4096 --timeout 900 --file .build/qed-ublk \
-        --file .build/bench-device/ublk-file --file bench/device/ram-disk.bash --file bench/device/contenders.bash \
+        --file .build/bench-device/ublk-file --file bench/device/disks.bash --file bench/device/contenders.bash \
         bench/queues.sh guest "${2:-5}"
 fi
 rounds=$2
 # shellcheck source=../Tests/VM/lib.sh
 source lib.sh
-# shellcheck source=device/ram-disk.bash
-source ram-disk.bash
+# shellcheck source=device/disks.bash
+source disks.bash
 # shellcheck source=device/contenders.bash
 source contenders.bash
 image_bytes=$((256 << 20))

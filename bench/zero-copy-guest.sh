@@ -6,8 +6,8 @@ rounds=$1
 scale=${2:-1000}
 mkdir /tmp/files
 mount -t tmpfs -o size=400m none /tmp/files
-# shellcheck source=device/ram-disk.bash
-source ram-disk.bash
+# shellcheck source=device/disks.bash
+source disks.bash
 make_ram_disk
 declare -A folders=([tmpfs]=/tmp/files [ram-disk]=/mem [virtual-disk]=/data)
 

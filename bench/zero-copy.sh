@@ -14,6 +14,6 @@ shift $(($# < 2 ? $# : 2))
 [[ -x .build/qed-ublk ]] || { echo "zero-copy.sh: there is no .build/qed-ublk; run make build" >&2 && exit 1; }
 results=$(mktemp -d)
 trap 'rm -r "$results"' EXIT
-Tests/VM/vm run --kernel 7 --timeout 3000 --allow-kernel-warnings --file .build/qed-ublk --file bench/device/ram-disk.bash \
+Tests/VM/vm run --kernel 7 --timeout 3000 --allow-kernel-warnings --file .build/qed-ublk --file bench/device/disks.bash \
     --results "$results" "$@" bench/zero-copy-guest.sh "$rounds" "$scale" >&2
 bench/zero-copy.py "$results/runs"

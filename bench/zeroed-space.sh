@@ -9,19 +9,14 @@ set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 if [[ ${1:-} != guest ]]; then
     exec Tests/VM/vm run --kernel 7 --instruction-clock --allow-kernel-warnings --memory 4096 --file .build/qed-ublk \
-        --file bench/device/ram-disk.bash "$@" bench/zeroed-space.sh guest
+        --file bench/device/disks.bash "$@" bench/zeroed-space.sh guest
 fi
 # shellcheck source=../Tests/VM/lib.sh
 source lib.sh
-# shellcheck source=device/ram-disk.bash
-source ram-disk.bash
-clusters=4096 cluster_bytes=65536
-{
-    printf 'fio version 2 iolog\n/dev/disk add\n/dev/disk open\n'
-    seq 0 $((clusters - 1)) | shuf --random-source=/payload/qed-ublk |
-        awk -v step=$cluster_bytes '{ printf "/dev/disk write %.0f 4096\n", $1 * step }'
-    printf '/dev/disk close\n'
-} >/tmp/log
+# shellcheck source=device/disks.bash
+source disks.bash
+clusters=4096
+write_allocation_log /tmp/log $clusters shuffled
 # Prints the microseconds that writing 4 KiB to each cluster takes.
 each_cluster() {
     fio --name=run --read_iolog=/tmp/log --replay_redirect="$device" --iodepth="$1" --ioengine=io_uring --direct=1 \
@@ -39,7 +34,7 @@ for can in 0 1; do
     discarding=$((${EPOCHREALTIME/[.,]/} - start))
     make_file_system /dev/sda /mem
     for depth in 1 32; do
-        qed-ublk create /mem/image.qed $((clusters * cluster_bytes))
+        qed-ublk create /mem/image.qed $((clusters << 16))
         device=$(qed-ublk add /mem/image.qed)
         allocating=$(each_cluster "$depth")
         zeroed_bytes=$((can * $(stat -c %s /mem/image.qed)))

@@ -9,12 +9,12 @@
 # shellcheck shell=bash
 source lib.sh
 source contenders.bash
-source ram-disk.bash
+source disks.bash
 
 rounds=$1 milliseconds=$2
 shift 2
 # Images of 16384 clusters, of which the first 2048 are filled where nothing is to be allocated.
-image_bytes=$((1 << 30)) filled_bytes=$((128 << 20)) cluster_bytes=65536
+image_bytes=$((1 << 30)) filled_bytes=$((128 << 20))
 # Work on an empty image ends when each cluster was written, or sooner; the first part would tell of its beginning only.
 at_most_milliseconds=$((milliseconds * 5))
 
@@ -23,16 +23,6 @@ modprobe loop
 
 fio_run() {
     fio --ioengine=io_uring --direct=1 --gtod_reduce=1 --randrepeat=1 --disk_util=0 --output-format=json "$@"
-}
-
-# A log that fio replays: one write of 4 KiB to each cluster, in random order.
-write_allocation_log() {
-    {
-        printf 'fio version 2 iolog\n/dev/disk add\n/dev/disk open\n'
-        seq 0 $((image_bytes / cluster_bytes - 1)) | shuf --random-source=/payload/tree.tar |
-            awk -v step=$cluster_bytes '{ printf "/dev/disk write %.0f 4096\n", $1 * step }'
-        printf '/dev/disk close\n'
-    } >/tmp/allocation-log
 }
 
 # run_fio SET WORK CONTENDER ROUND OPTION...: on $device.
@@ -276,7 +266,7 @@ count_switches() {
 }
 
 echo "kernel $(uname -r)" >>/results/records
-write_allocation_log
+write_allocation_log /tmp/allocation-log 16384 shuffled
 works=(randread-d1 randread-d32 overwrite-d1 overwrite-d32 empty-allocate-d1 empty-allocate-d32 seqread-d1 seqread-d32
     empty-seqwrite-d1 empty-seqwrite-d32)
 make_ram_disk

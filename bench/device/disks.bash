@@ -1,4 +1,4 @@
-# Sourced in the machines that benchmarks run in: file systems for images.
+# Sourced in the machines that benchmarks run in: file systems for images, and fio's work that allocates.
 # shellcheck shell=bash
 
 # make_file_system DEVICE FOLDER: without checksums of its metadata, which every allocation changes: the instruction that a
@@ -14,4 +14,15 @@ make_ram_disk() {
     modprobe brd rd_nr=1 rd_size=$((2560 << 10)) max_part=0
     mkdir /mem
     make_file_system /dev/ram0 /mem
+}
+
+# write_allocation_log FILE CLUSTERS [shuffled]: for fio to replay, one write of 4 KiB to each of so many clusters of 64 KiB
+# of /dev/disk, in order, or always in the same other one.
+write_allocation_log() {
+    {
+        printf 'fio version 2 iolog\n/dev/disk add\n/dev/disk open\n'
+        seq 0 $(($2 - 1)) | if [[ ${3:-} == shuffled ]]; then shuf --random-source="$(command -v fio)"; else cat; fi |
+            awk '{ printf "/dev/disk write %.0f 4096\n", $1 * 65536 }'
+        printf '/dev/disk close\n'
+    } >"$1"
 }
