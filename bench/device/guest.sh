@@ -230,7 +230,8 @@ measure_standing() {
         step "standing: $contender"
         new_image "$contender" "$folder/new"
         attach "$contender" "$folder/new"
-        fio_run --name=use --output=/dev/null --filename="$device" --rw=randrw --bs=4k --iodepth=4 --number_ios=500 \
+        # One at a time: qemu-nbd may die of more on QED, or never answer.
+        fio_run --name=use --output=/dev/null --filename="$device" --rw=randrw --bs=4k --iodepth=1 --number_ios=500 \
             --size=256M --fdatasync=100
         # What is put off for some seconds is over.
         sleep 15
