@@ -93,7 +93,7 @@ class Memory:
     """What of a process is in memory, in bytes."""
 
     def __init__(self, path):
-        # The I/O buffers: large mappings that are in memory as a whole.
+        # The I/O buffers: large mappings of which a quarter is in memory at least. What requests have not needed may be missing.
         self.buffers = 0
         # Of its own: changed, or shared memory that it made. The rest is programs and libraries.
         self.own = 0
@@ -113,7 +113,7 @@ class Memory:
                     shared = line.split()[1] == "rw-s"
 
     def add(self, size, rss, own):
-        if size >= 8 << 20 and own == rss == size:
+        if size >= 8 << 20 and own == rss and own * 4 >= size:
             self.buffers += rss
         else:
             self.own += own
