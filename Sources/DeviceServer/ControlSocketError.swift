@@ -15,6 +15,14 @@ public enum ControlSocketError: Error, Equatable, Sendable {
     case timedOut(path: String, after: Duration)
     /// What came back is no reply, or longer than a reply may be.
     case malformedReply(path: String)
+
+    /// Whether there is no server, or it went before it answered.
+    public var serverHasEnded: Bool {
+        switch self {
+        case .notServed, .noReply: true
+        default: false
+        }
+    }
 }
 
 extension ControlSocketError: CustomStringConvertible {

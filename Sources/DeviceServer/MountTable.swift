@@ -47,21 +47,30 @@ struct Mount: Equatable {
     }
 }
 
-/// The mounts of this process's namespace.
+/// The mounts of a namespace.
 struct MountTable {
     var mounts: [Mount]
 
     static let path = "/proc/self/mountinfo"
 
-    /// Empty where it cannot be read.
-    static var current: MountTable {
+    /// Of this process's namespace; empty where it cannot be read.
+    static var current: MountTable { read(path) }
+
+    /// Of the machine's first process; of this one where that may not be read. A server's own namespace does not have what it
+    /// has detached there.
+    static var ofMachine: MountTable {
+        let table = read("/proc/1/mountinfo")
+        return table.mounts.isEmpty ? current : table
+    }
+
+    private static func read(_ path: String) -> MountTable {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { return MountTable("") }
         defer { close(descriptor) }
         var content: [UInt8] = []
         var piece = [UInt8](repeating: 0, count: 32_768)
         while true {
-            let count = read(descriptor, &piece, piece.count)
+            let count = Glibc.read(descriptor, &piece, piece.count)
             if count < 0 && errno == EINTR { continue }
             guard count > 0 else { break }
             content += piece.prefix(count)

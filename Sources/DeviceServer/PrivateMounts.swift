@@ -1,4 +1,3 @@
-import BlockStorage
 import CSupport
 import Glibc
 import SystemPackage
@@ -37,12 +36,7 @@ final class OwnDiskMounts {
     /// - Parameter path: of the disk, which exists.
     init(ofDisk path: String, isWatching: Bool) {
         self.path = path
-        let name = path.split(separator: "/").last.map(String.init) ?? ""
-        let directory = "/sys/class/block/\(name)"
-        let partitions = ProcessFiles.names(in: directory).filter { $0.hasPrefix(name + "p") }.map { "\(directory)/\($0)" }
-        devices = ([directory] + partitions).compactMap { entry in
-            readSmallFile("\(entry)/dev", limitBytes: 32).map { String(decoding: $0.dropLast(), as: UTF8.self) }
-        }
+        devices = DiskDevices(ofDiskAt: path).numbers
         descriptor = isWatching ? open(MountTable.path, O_RDONLY | O_CLOEXEC) : -1
         // A recovered disk can be mounted already.
         if descriptor >= 0 { detach() }

@@ -145,7 +145,7 @@ final class ServedDevice {
     /// Takes the disk away unless anybody has it open.
     private func stopUnused() throws(ServerError) -> DiskUse? {
         let disk = open(blockDevicePath, O_RDONLY | O_CLOEXEC | O_EXCL)
-        if disk < 0 && errno == EBUSY { return DiskUse(path: blockDevicePath, users: nil) }
+        if disk < 0 && errno == EBUSY { return .claimed(blockDevicePath) }
         // What is dirty in the page cache of the disk: STOP itself may or may not write it back.
         _ = fsync(disk)
         do throws(UblkControlError) {
@@ -153,7 +153,7 @@ final class ServedDevice {
                 // Held exclusively meanwhile, so that nobody can mount it in between.
                 defer { if disk >= 0 { close(disk) } }
                 let users = DiskUse.processes(usingDeviceAt: blockDevicePath)
-                if !users.isEmpty { return DiskUse(path: blockDevicePath, users: users) }
+                if !users.isEmpty { return DiskUse(path: blockDevicePath, user: .processes(users)) }
                 try control.stopDevice(info.id, timeout: ServedDevice.stopTimeout)
                 return nil
             }
@@ -163,7 +163,7 @@ final class ServedDevice {
             return nil
         } catch {
             guard error.errno == .resourceBusy else { throw .control(error) }
-            return DiskUse(path: blockDevicePath, users: DiskUse.processes(usingDeviceAt: blockDevicePath))
+            return DiskUse(path: blockDevicePath, user: .processes(DiskUse.processes(usingDeviceAt: blockDevicePath)))
         }
     }
 

@@ -66,21 +66,39 @@ struct DelCommand: ParsableCommand {
     }
 
     private func remove(_ record: DeviceRecord, _ registry: DeviceRegistry, _ control: UblkControlDevice) throws {
-        guard record.server.isRunning else {
-            if let waiting = try WaitingDevice(record, control) {
-                try prepareForRemoval(waiting)
-            } else if !record.isReadOnly {
-                // What was lost is lost, or another server has it by now.
-                _ = try? complete(record)
-            }
-            try removeOrphan(record, registry, control)
-            return
+        guard record.server.isRunning else { return try removeUnserved(record, registry, control) }
+        let reply: ControlReply
+        do throws(ControlSocketError) {
+            reply = try ControlSocketClient.send(
+                .stop(force: force, timeoutSeconds: timeout), deviceID: record.deviceID, timeout: .seconds(150 + timeout))
+        } catch {
+            guard error.serverHasEnded else { throw error }
+            // Somebody else's del was first, or it has died just now.
+            waitForEnd(of: record)
+            guard let left = registry.record(of: record.deviceID) else { return }
+            guard left.server == record.server, !left.server.isRunning else { throw error }
+            return try removeUnserved(left, registry, control)
         }
-        let reply = try ControlSocketClient.send(
-            .stop(force: force, timeoutSeconds: timeout), deviceID: record.deviceID, timeout: .seconds(150 + timeout))
         if case .failure(let code, let sentence) = reply { throw DelError.refused(isBusy: code == .busy, sentence) }
-        // Until it has ended, the server has files of the image's file system open.
+        waitForEnd(of: record)
+    }
+
+    /// Until it has ended, a server has files of the image's file system open.
+    private func waitForEnd(of record: DeviceRecord) {
         for _ in 0..<500 where record.server.isRunning { usleep(10_000) }
+    }
+
+    /// The server has died.
+    private func removeUnserved(
+        _ record: DeviceRecord, _ registry: DeviceRegistry, _ control: UblkControlDevice
+    ) throws {
+        if let waiting = try WaitingDevice(record, control) {
+            try prepareForRemoval(waiting)
+        } else if !record.isReadOnly {
+            // What was lost is lost, or another server has it by now.
+            _ = try? complete(record)
+        }
+        try removeOrphan(record, registry, control)
     }
 
     /// What the dead server had answered goes into the image before the device goes. In use it does not go: what waits for
@@ -102,7 +120,7 @@ struct DelCommand: ParsableCommand {
         try LeftImage.complete(path: record.imagePath, backing: backing)
     }
 
-    /// The server has died and the kernel still has the device.
+    /// The kernel still has the device.
     private func removeOrphan(
         _ record: DeviceRecord, _ registry: DeviceRegistry, _ control: UblkControlDevice
     ) throws {

@@ -150,7 +150,7 @@ step "a device that is mounted stays, and works"
 expect_status 0 mkfs.ext4 -q "$device"
 mount "$device" /mnt
 echo before >/mnt/file
-expect_refusal 3 '^qed-ublk: /dev/ublkb0 is in use; unmount it first' qed-ublk del "$device"
+expect_refusal 3 '^qed-ublk: /dev/ublkb0 is in use, mounted at /mnt; unmount it first' qed-ublk del "$device"
 echo after >>/mnt/file
 sync -f /mnt
 expect_equal "the file" "before after" "$(paste -sd ' ' /mnt/file)"
@@ -158,7 +158,7 @@ umount /mnt
 modprobe dm-mod
 export DM_DISABLE_UDEV=1
 dmsetup create holder --table "0 $(blockdev --getsz "$device") linear $device 0"
-expect_refusal 3 '^qed-ublk: /dev/ublkb0 is in use' qed-ublk del "$device"
+expect_refusal 3 '^qed-ublk: /dev/ublkb0 is in use by dm-0; remove that first' qed-ublk del "$device"
 dmsetup remove holder
 qed-ublk del "$device"
 expect_no_devices

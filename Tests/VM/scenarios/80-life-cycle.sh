@@ -37,7 +37,7 @@ server=$(server_of 0)
 expect_status 0 mkfs.ext4 -q "$device"
 mount "$device" /mnt
 kill -TERM "$server"
-wait_until 20 grep -q "/dev/ublkb0 is in use; unmount it first" /run/qed-ublk/ublk0.log
+wait_until 20 grep -q "/dev/ublkb0 is in use, mounted at /mnt; unmount it first" /run/qed-ublk/ublk0.log
 cp -a /usr/lib/modules /mnt/
 sync -f /mnt
 expect_output '^/dev/ublkb0 +live ' qed-ublk list

@@ -56,7 +56,7 @@ expect_status 0 diff -rq /usr/lib/modules /mnt/modules
 step "del --force of a device that waits, mounted: it goes"
 sync -f /mnt
 kill_server
-expect_refusal 3 '/dev/ublkb0 is in use' qed-ublk del 0
+expect_refusal 3 '/dev/ublkb0 is in use, mounted at /mnt; unmount it first, or give it a server again' qed-ublk del 0
 qed-ublk del --force 0
 umount /mnt
 expect_no_devices

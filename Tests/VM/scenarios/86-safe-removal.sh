@@ -27,7 +27,7 @@ for filesystem in ext4 xfs; do
     mount "$device" /mnt
     sync -f /mnt
     cp -a /usr/lib/modules /mnt/modules
-    expect_refusal 3 '/dev/ublkb0 is in use; unmount it first' qed-ublk del 0
+    expect_refusal 3 '/dev/ublkb0 is in use, mounted at /mnt; unmount it first' qed-ublk del 0
     qed-ublk del --force 0
     umount /mnt
     expect_no_devices
@@ -60,6 +60,23 @@ wait "$writer" || true
 wait_until 20 no_processes
 expect_no_devices
 expect_undamaged image.qed
+
+step "several dels at once: one removes it, and the others find it gone or say what is going on"
+for ((round = 1; round <= 10; round++)); do
+    qed-ublk add image.qed >/dev/null
+    dels=()
+    : >errors
+    for ((number = 0; number < 6; number++)); do
+        { sleep "0.$((number * round % 10))" && exec qed-ublk del 0 2>>errors; } &
+        dels+=("$!")
+    done
+    for del in "${dels[@]}"; do
+        status=0
+        wait "$del" || status=$?
+        [[ $status =~ ^[034]$ ]] || fail "round $round, status $status: $(<errors)"
+    done
+    expect_no_devices
+done
 
 step "del --all removes what is not in use, and says what is"
 for number in 1 2 3; do

@@ -38,7 +38,7 @@ done
 
 step "swapped in again, and gone"
 for ((number = files / 3; number <= files; number++)); do rm "/tmp/memory/$number"; done
-expect_refusal 3 '/dev/ublkb0 is in use' qed-ublk del 0
+expect_refusal 3 '/dev/ublkb0 is in use as swap; use swapoff first' qed-ublk del 0
 expect_status 0 busybox swapoff "$device"
 for ((number = 1; number < files / 3; number++)); do
     cmp <(file "$number") "/tmp/memory/$number" || fail "file $number has other contents"
