@@ -10,7 +10,8 @@ struct DelCommand: ParsableCommand {
         abstract: "Remove a device.",
         discussion: """
             Returns when the device is gone, everything that was written to it is in the image, and the image is free for \
-            other programs. A device that is in use (mounted, held by another device, or open in a program) is refused.
+            other programs. A device that is in use (mounted, swap, under another device, or open in a program) is refused, and \
+            the sentence says by what.
 
             Example: qed-ublk del /dev/ublkb0
 
