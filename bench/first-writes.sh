@@ -21,7 +21,7 @@ source lib.sh
 # shellcheck source=device/disks.bash
 source disks.bash
 make_ram_disk "$2"
-clusters=4096 file=/mem/file size_bytes=$((4096 << 16))
+clusters=4096 file=/mem/file size_bytes=$((clusters << 16))
 write_allocation_log /tmp/log $clusters
 zeros() { dd if=/dev/zero of=$file bs=1M count=$((clusters / 16)) oflag=direct conv=notrunc status=none; }
 # Prints milliseconds, without fio's own start.

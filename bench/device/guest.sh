@@ -267,7 +267,7 @@ count_switches() {
 }
 
 echo "kernel $(uname -r)" >>/results/records
-write_allocation_log /tmp/allocation-log 16384 shuffled
+write_allocation_log /tmp/allocation-log $((image_bytes >> 16)) shuffled
 works=(randread-d1 randread-d32 overwrite-d1 overwrite-d32 empty-allocate-d1 empty-allocate-d32 seqread-d1 seqread-d32
     empty-seqwrite-d1 empty-seqwrite-d32)
 make_ram_disk

@@ -35,7 +35,7 @@ explain_failure() {
 }
 
 # is_marked_clean IMAGE: NEED_CHECK is not set, bit 1 of the features at byte 16.
-is_marked_clean() { (($(od -An -tu1 -j 16 -N 1 "$1") & 2)) && return 1 || return 0; }
+is_marked_clean() { (((($(od -An -tu1 -j 16 -N 1 "$1")) & 2) == 0)); }
 
 # Expects that QEMU finds no corruption in the images, and that they do not ask to be checked. A server that was killed may have
 # left clusters that nobody uses.
