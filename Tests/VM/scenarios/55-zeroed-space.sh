@@ -11,16 +11,16 @@ on_disk() {
     step "$1, on a disk that $( (($2)) && echo can || echo cannot)"
     expect_status 0 "mkfs.$1" -q /dev/sda
     mount /dev/sda /mnt
-    cd /mnt
-    qed-ublk create image.qed 256M
-    device=$(qed-ublk add image.qed)
+    image=/mnt/image.qed
+    qed-ublk create "$image" 256M
+    device=$(qed-ublk add "$image")
     expect_status 0 xfs_io -d -c 'pwrite -q -S 120 0 4k' -c fsync "$device"
     # Of the first chunk, 8 MiB. Later ones are not zeroed where that took long.
-    unwritten=$(filefrag -v image.qed | awk '/unwritten/ && $2 + 0 < 2048 { count++ } END { print count + 0 }')
+    unwritten=$(filefrag -v "$image" | awk '/unwritten/ && $2 + 0 < 2048 { count++ } END { print count + 0 }')
     if [[ $2 == 1 && $(uname -r) == 7.* ]]; then
         expect_equal "extents that are reserved only" 0 "$unwritten"
     else
-        ((unwritten > 0)) || fail "nothing is reserved: $(filefrag -v image.qed)"
+        ((unwritten > 0)) || fail "nothing is reserved: $(filefrag -v "$image")"
     fi
     expect_equal "the first cluster" "$(printf 'x%.0s' {1..4096})" "$(head -c 64k "$device" | tr -d '\0')"
 
@@ -29,16 +29,17 @@ on_disk() {
     expect_equal "what recover prints" "$device" "$(qed-ublk recover 0)"
     expect_status 0 run_fio "$device" 512 --verify_only=1
 
-    # There is space for less than a chunk.
-    fallocate -l $(($(stat -f -c '%a * %S' .) - (4 << 20))) ballast
+    # There is space for less than a chunk, and then for nothing: what this scenario itself writes is elsewhere.
+    fallocate -l $(($(stat -f -c '%a * %S' /mnt) - (4 << 20))) /mnt/ballast
     expect_status 1 dd if=/dev/urandom of="$device" bs=1M seek=192 count=64 oflag=direct
+    expect_status 1 dd if=/dev/zero of=/mnt/rest bs=64k oflag=direct
+    expect_status 1 dd if=/dev/zero of=/mnt/rest bs=1k oflag=append conv=notrunc
     expect_status 0 run_fio "$device" 512 --verify_only=1
-    rm ballast
+    rm -f /mnt/ballast /mnt/rest
     expect_status 0 dd if=/dev/urandom of="$device" bs=1M seek=192 count=64 oflag=direct
     qed-ublk del 0
     expect_no_devices
-    expect_sound image.qed
-    cd /
+    expect_sound "$image"
     umount /mnt
     wipefs -qa /dev/sda
 }
