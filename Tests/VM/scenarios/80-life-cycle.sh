@@ -19,11 +19,15 @@ expect_status 0 qemu-io -f qed -c 'read -q -P 7 1m 4k' image.qed
 
 step "what nobody flushes is written back within seconds and the image marked as clean, though no request comes any more"
 device=$(qed-ublk add image.qed)
-xfs_io -d -c 'pwrite -q -S 8 2m 4k' "$device"
-if is_marked_clean image.qed; then fail "it is marked as clean before it can be"; fi
+# write_once VALUE OFFSET: and the image is not marked as clean within five seconds.
+write_once() {
+    local started=$SECONDS
+    xfs_io -d -c "pwrite -q -S $1 $2 4k" "$device"
+    if is_marked_clean image.qed && ((SECONDS - started < 5)); then fail "it is marked as clean before it can be"; fi
+}
+write_once 8 2m
 wait_until 20 is_marked_clean image.qed
-xfs_io -d -c 'pwrite -q -S 9 3m 4k' "$device"
-if is_marked_clean image.qed; then fail "it is marked as clean before it can be"; fi
+write_once 9 3m
 kill_server
 qed-ublk recover 0
 wait_until 20 is_marked_clean image.qed
@@ -140,16 +144,14 @@ expect_no_devices
 
 step "a disk that a program has open is refused, but a short look at it is not"
 device=$(qed-ublk add image.qed)
-sleep 1000 <"$device" &
-user=$!
+hold_open "$device"
 expect_refusal 3 "^qed-ublk: /dev/ublkb0 is in use by sleep \(process $user\); close it first" qed-ublk del "$device"
 (sleep 0.7 && kill "$user") &
 qed-ublk del "$device"
 wait
 expect_no_devices
 device=$(qed-ublk add image.qed)
-sleep 1000 <"$device" &
-user=$!
+hold_open "$device"
 qed-ublk del --force "$device"
 expect_no_devices
 expect_sound image.qed

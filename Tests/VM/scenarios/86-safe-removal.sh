@@ -83,8 +83,7 @@ for number in 1 2 3; do
     qed-ublk create "number$number.qed" 16M
     qed-ublk add "number$number.qed"
 done
-sleep 1000 </dev/ublkb1 &
-user=$!
+hold_open /dev/ublkb1
 expect_refusal 3 '/dev/ublkb1 is in use by sleep' qed-ublk del --all
 expect_output '^/dev/ublkb1 +live ' qed-ublk list
 kill "$user"

@@ -125,8 +125,7 @@ for how in kill term del; do
             ;;
         term)
             # In use, so it waits; its server says that it could not leave the image as it should be.
-            sleep 1000 <"$device" &
-            user=$!
+            hold_open "$device"
             kill -TERM "$server"
             wait_until 60 process_is_gone "$server"
             grep -q 'the last writes did not reach the disk' /run/qed-ublk/ublk0.log || fail "the log does not say it"

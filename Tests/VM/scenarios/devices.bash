@@ -101,6 +101,13 @@ process_is_gone() {
     [[ ! -d /proc/$1 ]]
 }
 
+# hold_open DEVICE: from now on a process called sleep has it open, whose number is in $user.
+hold_open() {
+    sleep 1000 <"$1" &
+    user=$!
+    wait_until 20 eval '[[ $(<"/proc/$user/comm") == sleep ]]'
+}
+
 # Kills the server of device 0 and waits until it has ended; the kernel may not have noticed yet.
 kill_server() {
     local server
