@@ -4,7 +4,7 @@
 # The disk is scsi_debug, which zeroes with the machine's processor, where a disk's own would: what that takes is measured
 # before, and the last column is without it.
 #
-#   scripts/build && bench/zeroed-space.sh [OPTION OF Tests/VM/vm run]...
+#   scripts/build && bench/zeroed-space.sh [--env CLUSTER_SIZE=4K] [OPTION OF Tests/VM/vm run]...
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 if [[ ${1:-} != guest ]]; then
@@ -24,7 +24,9 @@ each_cluster() {
 }
 modprobe sd_mod
 mkdir /mem
-printf '%-10s %14s %22s %22s %26s\n' '' 'the disk zeroes' 'overwriting, writes/s' 'allocating, to that' 'without the zeroing itself'
+# What the disk was told to write, in sectors, zeroed ones among them.
+written_sectors() { awk '{ print $7 }' /sys/block/sda/stat; }
+printf '%-10s %18s %22s %22s %26s\n' '' 'zeroed by the disk' 'overwriting, writes/s' 'allocating, to that' 'without the zeroing itself'
 for can in 0 1; do
     modprobe scsi_debug dev_size_mb=1100 lbpu=1 lbpws="$can" lbpws10=0 lbprz=1 delay=0 ndelay=0
     wait_until 20 test -b /dev/sda
@@ -34,16 +36,18 @@ for can in 0 1; do
     discarding=$((${EPOCHREALTIME/[.,]/} - start))
     make_file_system /dev/sda /mem
     for depth in 1 32; do
-        qed-ublk create /mem/image.qed $((clusters << 16))
+        qed-ublk create --cluster-size "${CLUSTER_SIZE:-64K}" /mem/image.qed $((clusters << 16))
         device=$(qed-ublk add /mem/image.qed)
+        before=$(written_sectors)
         allocating=$(each_cluster "$depth")
-        zeroed_bytes=$((can * $(stat -c %s /mem/image.qed)))
+        # But for the data, and what the file system wrote of its own, which is little.
+        zeroed_bytes=$((can * (($(written_sectors) - before) * 512 - clusters * 4096)))
         overwriting=$(each_cluster "$depth")
         qed-ublk del "$device"
         rm /mem/image.qed
-        awk -v depth="depth $depth" -v can=$can -v a="$allocating" -v o="$overwriting" -v count=$clusters \
+        awk -v depth="depth $depth" -v zeroed=$((zeroed_bytes >> 20)) -v a="$allocating" -v o="$overwriting" -v count=$clusters \
             -v zeroing=$((zeroed_bytes * discarding / (512 << 20))) 'BEGIN {
-                printf "%-10s %14s %22d %22.2f %26.2f\n", depth, can ? "yes" : "no", count / o * 1e6, o / a, o / (a - zeroing)
+                printf "%-10s %14d MiB %22d %22.2f %26.2f\n", depth, zeroed, count / o * 1e6, o / a, o / (a - zeroing)
             }'
     done
     umount /mem

@@ -2,28 +2,45 @@ import Testing
 
 @testable import QEDEngine
 
-/// Space is zeroed when it is reserved until it turns out that it cannot be, or that it takes long.
+/// Space is zeroed when it is reserved, unless that cannot be, or takes long: then it is tried again, but ever more seldom.
 @Suite struct FreshSpaceZeroingTests {
     private static let chunk: UInt64 = 8 << 20
 
-    @Test func aDiskThatIsFastEnoughGoesOn() {
-        var zeroing = FreshSpaceZeroing()
-        for _ in 0..<3 { zeroing.ended(byteCount: Self.chunk, nanoseconds: 10_000_000 + Self.chunk) }
-        #expect(zeroing.isOn)
+    /// How many of the next `count` reservations are to be zeroed, when each takes so long.
+    private func tries(_ zeroing: inout FreshSpaceZeroing, in count: Int, nanoseconds: UInt64) -> [Int] {
+        (0..<count).filter { _ in
+            guard zeroing.isWantedNext() else { return false }
+            zeroing.ended(byteCount: Self.chunk, nanoseconds: nanoseconds)
+            return true
+        }
     }
 
-    @Test func aSlowDiskIsAskedOnce() {
+    private let fast = 10_000_000 + chunk
+    private let slow = 10_000_001 + chunk
+
+    @Test func aDiskThatIsFastEnoughGoesOn() {
         var zeroing = FreshSpaceZeroing()
-        zeroing.ended(byteCount: Self.chunk, nanoseconds: 10_000_001 + Self.chunk)
-        #expect(!zeroing.isOn)
-        // What took no time later does not turn it on again.
-        zeroing.ended(byteCount: Self.chunk, nanoseconds: 0)
-        #expect(!zeroing.isOn)
+        #expect(tries(&zeroing, in: 10, nanoseconds: fast) == Array(0..<10))
+    }
+
+    @Test func aSlowDiskIsAskedEverMoreSeldom() {
+        var zeroing = FreshSpaceZeroing()
+        let expected = [0, 65, 322, 1347, 5444, 9541]
+        #expect(tries(&zeroing, in: 10_000, nanoseconds: slow) == expected)
+    }
+
+    @Test("one slow answer, of a disk that was busy with something else, is not for ever")
+    func itGoesOnAfterOneSlowAnswer() {
+        var zeroing = FreshSpaceZeroing()
+        for _ in 0..<3 {
+            #expect(tries(&zeroing, in: 1, nanoseconds: slow) == [0])
+            #expect(tries(&zeroing, in: 70, nanoseconds: fast) == [64, 65, 66, 67, 68, 69])
+        }
     }
 
     @Test func aRefusalIsRemembered() {
         var zeroing = FreshSpaceZeroing()
         zeroing.refused()
-        #expect(!zeroing.isOn)
+        #expect(tries(&zeroing, in: 10_000, nanoseconds: 0).isEmpty)
     }
 }

@@ -6,14 +6,36 @@
 struct FreshSpaceZeroing {
     /// The most that zeroing may take, beside a nanosecond for each byte: on a slower disk writes would wait for space.
     static let latencyNanoseconds: UInt64 = 10_000_000
+    /// So many reservations go without after one that took longer, for a disk can have been busy with something else; four
+    /// times as many after each that follows, for on a slow disk each attempt may be a wait.
+    static let shortestPause = 64
+    static let longestPause = 4096
 
-    private(set) var isOn = true
+    private var isPossible = true
+    private var pause = shortestPause
+    /// Reservations that are still to go without.
+    private var pauseLeft = 0
+
+    /// Whether the next reservation is to be zeroed. Asked once for each.
+    mutating func isWantedNext() -> Bool {
+        guard isPossible else { return false }
+        guard pauseLeft == 0 else {
+            pauseLeft -= 1
+            return false
+        }
+        return true
+    }
 
     /// Kernel, file system or disk cannot.
-    mutating func refused() { isOn = false }
+    mutating func refused() { isPossible = false }
 
     /// So many bytes were zeroed in so many nanoseconds.
     mutating func ended(byteCount: UInt64, nanoseconds: UInt64) {
-        if nanoseconds > FreshSpaceZeroing.latencyNanoseconds &+ byteCount { isOn = false }
+        guard nanoseconds > FreshSpaceZeroing.latencyNanoseconds &+ byteCount else {
+            pause = FreshSpaceZeroing.shortestPause
+            return
+        }
+        pauseLeft = pause
+        pause = min(pause * 4, FreshSpaceZeroing.longestPause)
     }
 }

@@ -64,9 +64,9 @@ extension EngineQueue {
         }
         statistics.extensions &+= 1
         var reached = end
+        // Nothing behind the cursor's durable end is anybody's, so it may be zeroed.
+        var zeroed = image.state.withLock { $0.zeroing.isWantedNext() }
         while true {
-            // Nothing behind the cursor's durable end is anybody's, so it may be zeroed.
-            let zeroed = image.state.withLock { $0.zeroing.isOn }
             let began = top.nanoseconds
             do throws(StorageError) {
                 try await top.allocate(fileOffset: start, byteCount: reached - start, zeroed: zeroed)
@@ -79,6 +79,7 @@ extension EngineQueue {
                 switch error.errno {
                 case .notSupported where zeroed:
                     image.state.withLock { $0.zeroing.refused() }
+                    zeroed = false
                     continue
                 case .notSupported, Errno(rawValue: ENOSYS):
                     // A file system without fallocate: the new length alone will do; space is found at the write.
