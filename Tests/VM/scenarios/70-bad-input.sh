@@ -122,11 +122,7 @@ losetup -d "$loop"
 rm -r allowed
 
 step "an image that is open elsewhere"
-mkfifo hold
-qemu-io -f qed good.qed <hold >/tmp/said &
-exec 7>hold
-echo length >&7
-wait_until 20 grep -q '4 MiB' /tmp/said
+qemu_holds -f qed good.qed
 from_here
 refused 3 '^qed-ublk: good.qed: in use' qed-ublk add good.qed
 refused 3 '^qed-ublk: good.qed: in use' qed-ublk add -r good.qed

@@ -71,6 +71,7 @@ expect_no_devices
 expect_sound image.qed
 
 step "del ends a server in the foreground too"
+rm output
 qed-ublk add --foreground image.qed >output 2>errors &
 server=$!
 wait_until 20 grep -q . output
@@ -160,6 +161,7 @@ wait
 
 step "add is killed half way, early and late"
 for delay in 0.02 0.1 0.2 0.25 0.3 0.35 0.4 0.45 0.5 0.6; do
+    : >output
     qed-ublk add image.qed >output 2>&1 &
     add=$!
     sleep "$delay"

@@ -43,6 +43,8 @@ step "removal while data is being written back: a second del says so"
 device=$(qed-ublk add image.qed)
 dd if=/dev/urandom of="$device" bs=1M count=200 status=none &
 writer=$!
+# Or it would make a file of that name.
+wait_until 60 is_open "$device"
 sleep 0.3
 qed-ublk del --force 0 &
 first=$!

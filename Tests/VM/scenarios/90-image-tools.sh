@@ -81,11 +81,7 @@ expect_status 0 cmp shared-by-qemu.raw "$device"
 expect_equal "the device" live "$(qed-ublk list --json | jq -r '.[].state')"
 
 step "a program that only wants to know, with -U, does not keep the device from its image"
-mkfifo hold
-qemu-io -r -U -f qed top.qed <hold >said 2>&1 &
-exec 7>hold
-echo length >&7
-wait_until 20 grep -q '48 MiB' said
+qemu_holds -r -U -f qed top.qed
 xfs_io -d -c 'pwrite -q -S 4 0 64k' -c fsync "$device"
 qed-ublk del "$device"
 device=$(qed-ublk add top.qed)
@@ -98,11 +94,7 @@ expect_no_devices
 step "while QEMU has a file of the chain the sentence names that file and QEMU"
 for file in top.qed middle.qed base.raw; do
     if [[ $file == *.raw ]]; then format=raw; else format=qed; fi
-    qemu-io -f "$format" "$file" <hold >said 2>&1 &
-    holder=$!
-    exec 7>hold
-    echo length >&7
-    wait_until 20 grep -q 'MiB' said
+    qemu_holds -f "$format" "$file"
     expect_refusal 3 "^qed-ublk: $file: in use by qemu-io \(process $holder\)" qed-ublk add top.qed
     expect_refusal 3 "^qed-ublk: $file: in use by qemu-io \(process $holder\)" qed-ublk add --read-only top.qed
     expect_refusal 3 "^qed-ublk: $file: in use by qemu-io \(process $holder\)" qed-ublk convert top.qed copy
@@ -149,7 +141,9 @@ for turn in 1 2 3; do
     fio --name=load --filename="$device" --rw=randwrite --bs=4k --size=64M --direct=1 --ioengine=io_uring --iodepth=32 \
         --time_based --runtime=60 --randseed="$turn" >load 2>&1 &
     load=$!
-    sleep 1.5
+    # Or it would make a file of that name.
+    wait_until 60 is_open "$device"
+    sleep 1
     qed-ublk del --force "$device"
     wait "$load" || true
     expect_no_devices

@@ -108,6 +108,21 @@ hold_open() {
     wait_until 20 eval '[[ $(<"/proc/$user/comm") == sleep ]]'
 }
 
+# is_open PATH: for wait_until; some process has it open.
+is_open() { [[ -n $(find /proc/[0-9]*/fd -lname "$1" -print -quit 2>/dev/null) ]]; }
+
+# qemu_holds ARGUMENT...: from now on, and until descriptor 7 is closed, qemu-io has open what its arguments say; its number
+# is in $holder.
+qemu_holds() {
+    rm -f /tmp/hold /tmp/said
+    mkfifo /tmp/hold
+    qemu-io "$@" </tmp/hold >/tmp/said 2>&1 &
+    holder=$!
+    exec 7>/tmp/hold
+    echo length >&7
+    wait_until 20 grep -q ' MiB' /tmp/said
+}
+
 # Kills the server of device 0 and waits until it has ended; the kernel may not have noticed yet.
 kill_server() {
     local server
