@@ -8,10 +8,16 @@ import Ublk
 /// The engine as a queue's target: the kernel's requests become the engine's.
 final class EngineTarget<S: Storage>: BlockTarget {
     private let engine: EngineQueue<S>
+    private let image: Image
+    private var whenFailed: (() -> Void)?
 
-    /// - Parameter memory: where the data of the device's requests stays in their pages.
-    init(engine: EngineQueue<S>, memory: RequestMemory?) {
+    /// - Parameters:
+    ///   - memory: where the data of the device's requests stays in their pages.
+    ///   - whenFailed: called once, on the queue's thread, when a sync of the image has failed, on whatever queue.
+    init(engine: EngineQueue<S>, of image: Image, memory: RequestMemory?, whenFailed: @escaping () -> Void) {
         self.engine = engine
+        self.image = image
+        self.whenFailed = whenFailed
         if let memory { engine.lendMemory = { tag, _ in memory.borrow(tag) } }
     }
 
@@ -55,9 +61,18 @@ final class EngineTarget<S: Storage>: BlockTarget {
     func endOfBatch() { engine.endOfBatch() }
     @inline(__always)
     func nextFinished() -> (tag: Int, result: Int32)? {
-        guard let (slot, result) = engine.nextFinished() else { return nil }
+        guard let (slot, result) = engine.nextFinished() else {
+            if image.failedSync != nil { tellOfFailure() }
+            return nil
+        }
         return (slot, result)
     }
+
+    private func tellOfFailure() {
+        whenFailed?()
+        whenFailed = nil
+    }
+
     var needsTick: Bool { engine.needsTick }
     func tick(nowMilliseconds: UInt64) { engine.tick(nowMilliseconds) }
     func stop() { engine.stop() }

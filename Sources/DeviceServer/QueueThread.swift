@@ -31,7 +31,7 @@ final class QueueThread: @unchecked Sendable {
     /// - Parameters:
     ///   - processors: whose requests the queue gets; the thread is bound to all of them, as far as it may run there. To a
     ///     single one it is not: it would wait for whoever sends the requests, and be half as fast while others are idle.
-    ///   - changed: an eventfd that is signalled whenever the phase changes.
+    ///   - changed: an eventfd that is signalled whenever the phase changes, and when a sync of the image has failed.
     init(
         number: Int, processors: [Int], device: UblkCharacterDevice, info: UblkDeviceInfo, image: Image, chain: [ChainFile],
         departure: ServerDeparture, changed: Int32
@@ -47,7 +47,7 @@ final class QueueThread: @unchecked Sendable {
                         engine: EngineQueue(
                             image: image, storages: chain.map { $0.file.storage(on: loop.ring) },
                             depth: info.queueDepth, largestRequestBytes: info.maxIOSizeBytes, executor: loop.executor),
-                        memory: memory)
+                        of: image, memory: memory, whenFailed: { cs_eventfd_signal(changed) })
                 }
                 if let failure = queue.bufferLockFailure {
                     thread.warn("the I/O buffers may be swapped out: \(failure) (raise LimitMEMLOCK, ulimit -l)")

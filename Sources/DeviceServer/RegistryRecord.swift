@@ -66,6 +66,8 @@ public struct DeviceRecord: Equatable, Sendable {
     public var leftImage: ImageMark?
     /// Set while a server takes the device over from `server`; stays set when that is cut short (see `Takeover`).
     public var isBeingTakenOver: Bool
+    /// Set when a sync of the image has failed: the server only reads from then on.
+    public var hasFailed = false
 
     public init(
         deviceID: UInt32, server: ProcessIdentity, imagePath: String, image: ImageIdentity, isReadOnly: Bool,
@@ -96,7 +98,7 @@ extension DeviceRecord {
             "image_device": JSONValue(image.device), "image_inode": JSONValue(image.inode),
             "read_only": .bool(isReadOnly), "started_at": JSONValue(startedAt),
             "backing_options": .array(backingArguments.map { .string($0) }), "left_image": left,
-            "being_taken_over": .bool(isBeingTakenOver),
+            "being_taken_over": .bool(isBeingTakenOver), "failed": .bool(hasFailed),
         ]
     }
 
@@ -121,6 +123,7 @@ extension DeviceRecord {
             leftImage = ImageMark(sizeBytes: size, writtenAt: writtenAt)
         }
         isBeingTakenOver = json["being_taken_over"]?.truth ?? false
+        hasFailed = json["failed"]?.truth ?? false
     }
 }
 

@@ -17,7 +17,7 @@ final class ServedDevice {
     private var threads: [QueueThread] = []
     private let departure = ServerDeparture()
     private let log: Logger
-    /// Signalled whenever a queue's thread starts to serve, or ends.
+    /// Signalled whenever a queue's thread starts to serve, or ends, and when a sync of the image has failed.
     let queuesChanged: Int32
 
     /// How long the slow steps may take: START reads the partition table through us, STOP waits for requests in flight.

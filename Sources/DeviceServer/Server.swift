@@ -51,7 +51,7 @@ public final class Server {
         var ending = Ending.stopped(request: nil)
         // A device that is in use wants to be served, whoever asked for that.
         if ready(device.info.id, device.blockDevicePath) || configuration.recovers {
-            ending = serve(device, socket)
+            ending = serve(device, socket, &record)
         } else {
             log.warning("nobody waits for \(device.blockDevicePath) any more")
             _ = try? device.stop(force: true)
@@ -127,7 +127,7 @@ public final class Server {
     }
 
     /// Waits for a reason to end, and stops the device unless it is to be left.
-    private func serve(_ device: ServedDevice, _ socket: ControlSocketServer) -> Ending {
+    private func serve(_ device: ServedDevice, _ socket: ControlSocketServer, _ record: inout DeviceRecord?) -> Ending {
         var forcesNextSignal = false
         var attempt: StopAttempt?
         let ownMounts = OwnDiskMounts(ofDisk: device.blockDevicePath, isWatching: process.hasOwnMounts)
@@ -159,6 +159,7 @@ public final class Server {
             }
             if polled[2].revents != 0 {
                 cs_eventfd_wait(device.queuesChanged)
+                noteFailure(device, &record)
                 if device.hasEndedQueue && attempt == nil {
                     log.warning("\(device.blockDevicePath) was stopped from outside")
                     _ = try? device.stop(force: true)
@@ -173,6 +174,22 @@ public final class Server {
                 for arrival in socket.acceptRequests() { answer(arrival, device, socket, &attempt) }
             }
         }
+    }
+
+    /// Says once that a sync has failed, in the log and for `list`.
+    private func noteFailure(_ device: ServedDevice, _ record: inout DeviceRecord?) {
+        guard let errno = device.session.image.failedSync, record?.hasFailed == false else { return }
+        let remedy =
+            device.isRecoverable
+            ? "kill \(getpid()), and 'qed-ublk recover \(device.info.id)'" : "remove the device and add the image again"
+        log.error(
+            """
+            \(configuration.imagePath): a sync failed (\(errno)), and what was written before it may be lost; writes and \
+            flushes are refused until the image is opened again: when the disk works, \(remedy)
+            """)
+        record?.hasFailed = true
+        guard let record else { return }
+        do { try registry.record(record) } catch { log.warning("\(error)") }
     }
 
     private func answer(
@@ -223,7 +240,7 @@ extension ServedDevice {
             "device": .string(blockDevicePath), "image": .string(path), "size": JSONValue(session.image.sizeBytes),
             "queues": JSONValue(info.queueCount), "depth": JSONValue(info.queueDepth),
             "read_only": .bool(session.image.isReadOnly), "backing_files": JSONValue(session.chain.count - 1),
-            "failed": .bool(session.image.hasFailed),
+            "failed": .bool(session.image.failedSync != nil),
         ]
     }
 

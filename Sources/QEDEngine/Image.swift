@@ -112,12 +112,15 @@ public final class Image: @unchecked Sendable {
         if state.wantsExtension || state.wantsCommit { wantsHousekeeping.store(true, ordering: .relaxed) }
     }
 
-    /// A sync has failed: nothing that is written is promised to survive until the image has been opened again.
-    public var hasFailed: Bool { failure != nil }
+    /// Why a sync has failed; nil: none has. Nothing is written any more until the image has been opened again.
+    public var failedSync: Errno? {
+        let code = latchedFailure.load(ordering: .relaxed)
+        return code == 0 ? nil : Errno(rawValue: code)
+    }
 
     /// The errno that every write and flush is answered with since a sync failed.
     var failure: RequestError? {
-        latchedFailure.load(ordering: .relaxed) == 0 ? nil : .failedEarlier
+        failedSync == nil ? nil : .failedEarlier
     }
 }
 

@@ -8,7 +8,8 @@ struct ListCommand: ParsableCommand {
         abstract: "List the devices that qed-ublk serves.",
         discussion: """
             As JSON it is an array, empty when there is no device. A device whose state is 'waiting' has lost its server, and \
-            goes on when it gets another one ('qed-ublk recover'). One that is 'dead' cannot; 'qed-ublk del' removes it.
+            goes on when it gets another one ('qed-ublk recover'). One that is 'dead' cannot; 'qed-ublk del' removes it. One \
+            that is 'failed' only reads, since a sync of its image has failed; the server's log says what to do.
 
             With --verbose also the server's process, the device's block size, and memory: the I/O buffers (queues x depth x \
             the largest request), what the server has in memory with them (RESIDENT), and what of that cannot be swapped \

@@ -22,7 +22,7 @@ struct KnownDevice {
         guard record.server.isRunning else {
             return info?.features.contains(.userRecovery) == true ? "waiting" : "dead"
         }
-        return info.map { "\($0.state)" } ?? "unknown"
+        return record.hasFailed ? "failed" : info.map { "\($0.state)" } ?? "unknown"
     }
 }
 

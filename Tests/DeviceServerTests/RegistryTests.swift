@@ -28,6 +28,7 @@ struct RegistryTests {
         second.isReadOnly = true
         second.startedAt = .min
         second.isBeingTakenOver = true
+        second.hasFailed = true
         second.leftImage = ImageMark(sizeBytes: .max, writtenAt: .min)
         try registry.record(second)
         try registry.record(record(3))

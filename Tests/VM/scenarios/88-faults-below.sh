@@ -117,6 +117,10 @@ for how in kill term del; do
     fails_with 'Input/output error' dd if=/dev/zero of="$device" bs=64k count=1 oflag=direct
     expect_blocks 1 $((1 << 20)) $((1 << 20))
     server=$(server_of 0)
+    wait_until 20 eval 'qed-ublk list | grep -q "^/dev/ublkb0 *failed "'
+    expect_output "image.qed: a sync failed \(Input/output error\), .* kill $server, and 'qed-ublk recover 0'" \
+        cat /run/qed-ublk/ublk0.log
+    expect_equal "how often the log says it" 1 "$(grep -c 'a sync failed' /run/qed-ublk/ublk0.log)"
     case $how in
         kill)
             kill -KILL "$server"
@@ -142,6 +146,7 @@ for how in kill term del; do
             expect_output '^/dev/ublkb0$' qed-ublk add image.qed
             ;;
     esac
+    expect_output '^/dev/ublkb0 +live ' qed-ublk list
     flush
     write_blocks $value 0 $((1 << 20))
     flush
