@@ -178,7 +178,7 @@ public final class Server {
 
     /// Says once that a sync has failed, in the log and for `list`.
     private func noteFailure(_ device: ServedDevice, _ record: inout DeviceRecord?) {
-        guard let errno = device.session.image.failedSync, record?.hasFailed == false else { return }
+        guard let errno = device.session.image.failedSync, var failed = record, !failed.hasFailed else { return }
         let remedy =
             device.isRecoverable
             ? "kill \(getpid()), and 'qed-ublk recover \(device.info.id)'" : "remove the device and add the image again"
@@ -187,9 +187,9 @@ public final class Server {
             \(configuration.imagePath): a sync failed (\(errno)), and what was written before it may be lost; writes and \
             flushes are refused until the image is opened again: when the disk works, \(remedy)
             """)
-        record?.hasFailed = true
-        guard let record else { return }
-        do { try registry.record(record) } catch { log.warning("\(error)") }
+        failed.hasFailed = true
+        record = failed
+        do { try registry.record(failed) } catch { log.warning("\(error)") }
     }
 
     private func answer(

@@ -6,7 +6,7 @@ import Testing
 @Suite struct FreshSpaceZeroingTests {
     private static let chunk: UInt64 = 8 << 20
 
-    /// How many of the next `count` reservations are to be zeroed, when each takes so long.
+    /// Which of the next `count` reservations are to be zeroed, when each takes so long.
     private func tries(_ zeroing: inout FreshSpaceZeroing, in count: Int, nanoseconds: UInt64) -> [Int] {
         (0..<count).filter { _ in
             guard zeroing.isWantedNext() else { return false }

@@ -122,7 +122,7 @@ losetup -d "$loop"
 rm -r allowed
 
 step "an image that is open elsewhere"
-qemu_holds -f qed good.qed
+qemu_holds 4 -f qed good.qed
 from_here
 refused 3 '^qed-ublk: good.qed: in use' qed-ublk add good.qed
 refused 3 '^qed-ublk: good.qed: in use' qed-ublk add -r good.qed

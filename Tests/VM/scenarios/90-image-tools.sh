@@ -81,7 +81,7 @@ expect_status 0 cmp shared-by-qemu.raw "$device"
 expect_equal "the device" live "$(qed-ublk list --json | jq -r '.[].state')"
 
 step "a program that only wants to know, with -U, does not keep the device from its image"
-qemu_holds -r -U -f qed top.qed
+qemu_holds 48 -r -U -f qed top.qed
 xfs_io -d -c 'pwrite -q -S 4 0 64k' -c fsync "$device"
 qed-ublk del "$device"
 device=$(qed-ublk add top.qed)
@@ -94,7 +94,8 @@ expect_no_devices
 step "while QEMU has a file of the chain the sentence names that file and QEMU"
 for file in top.qed middle.qed base.raw; do
     if [[ $file == *.raw ]]; then format=raw; else format=qed; fi
-    qemu_holds -f "$format" "$file"
+    if [[ $file == top.qed ]]; then size_mib=48; else size_mib=32; fi
+    qemu_holds "$size_mib" -f "$format" "$file"
     expect_refusal 3 "^qed-ublk: $file: in use by qemu-io \(process $holder\)" qed-ublk add top.qed
     expect_refusal 3 "^qed-ublk: $file: in use by qemu-io \(process $holder\)" qed-ublk add --read-only top.qed
     expect_refusal 3 "^qed-ublk: $file: in use by qemu-io \(process $holder\)" qed-ublk convert top.qed copy

@@ -111,16 +111,18 @@ hold_open() {
 # is_open PATH: for wait_until; some process has it open.
 is_open() { [[ -n $(find /proc/[0-9]*/fd -lname "$1" -print -quit 2>/dev/null) ]]; }
 
-# qemu_holds ARGUMENT...: from now on, and until descriptor 7 is closed, qemu-io has open what its arguments say; its number
-# is in $holder.
+# qemu_holds SIZE ARGUMENT...: from now on, and until descriptor 7 is closed, qemu-io has open what its arguments say, of that
+# size in MiB; its number is in $holder.
 qemu_holds() {
+    local size_mib=$1
+    shift
     rm -f /tmp/hold /tmp/said
     mkfifo /tmp/hold
     qemu-io "$@" </tmp/hold >/tmp/said 2>&1 &
     holder=$!
     exec 7>/tmp/hold
     echo length >&7
-    wait_until 20 grep -q ' MiB' /tmp/said
+    wait_until 20 grep -q "$size_mib MiB" /tmp/said
 }
 
 # Kills the server of device 0 and waits until it has ended; the kernel may not have noticed yet.
