@@ -33,6 +33,9 @@ int32_t cs_type_of(int32_t found);
 /* 1: it lies in a file system that is no storage but an interface of the kernel, like those of /proc and /sys. */
 int32_t cs_is_kernel_interface(int32_t found);
 
+/* 1: it lies in a file system whose word on where holes are has been right, as far as anybody knows. */
+int32_t cs_tells_holes_truly(int32_t found);
+
 /* Where it really is, not terminated; the number of bytes. */
 int64_t cs_path_of(int32_t found, char *buffer, uint64_t buffer_bytes);
 

@@ -113,6 +113,8 @@ struct FuzzStorage: Storage {
         guard result >= 0 else { throw StorageError(.setLength, errno: Errno(rawValue: -result)) }
     }
 
+    let tellsHolesTruly = true
+
     func nextData(from fileOffset: UInt64) -> Range<UInt64>? {
         io.countOperation()
         let pageBytes = UInt64(SparseFile.pageBytes)

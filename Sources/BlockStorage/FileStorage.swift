@@ -10,12 +10,14 @@ public struct FileStorage: Storage {
     @usableFromInline let ring: Ring
     @usableFromInline let descriptor: Int32
     public let alignment: StorageAlignment
+    public let tellsHolesTruly: Bool
 
     @inlinable
-    public init(ring: Ring, descriptor: Int32, alignment: StorageAlignment) {
+    public init(ring: Ring, descriptor: Int32, alignment: StorageAlignment, tellsHolesTruly: Bool) {
         self.ring = ring
         self.descriptor = descriptor
         self.alignment = alignment
+        self.tellsHolesTruly = tellsHolesTruly
     }
 
     @inlinable @inline(__always)

@@ -27,6 +27,8 @@ public final class ImageFile: @unchecked Sendable {
     private let lock: FileLock?
     /// Whether it is a block device: allowed as a raw base, never as an image.
     public let isBlockDevice: Bool
+    /// Whether its file system can be believed where it says that holes are.
+    public let tellsHolesTruly: Bool
 
     public struct Identity: Hashable, Sendable {
         public let device: UInt64
@@ -88,6 +90,8 @@ public final class ImageFile: @unchecked Sendable {
         identity = Identity(device: status.device, inode: status.inode)
         sizeBytes = status.size_bytes
         isBlockDevice = type == CS_TYPE_BLOCK
+        // A block device has none, and says so.
+        tellsHolesTruly = isBlockDevice || cs_tells_holes_truly(descriptor) == 1
         keep = true
     }
 
@@ -120,7 +124,7 @@ public final class ImageFile: @unchecked Sendable {
             MemoryLayout<IOVector>.size == MemoryLayout<iovec>.size
                 && MemoryLayout<IOVector>.offset(of: \.byteCount) == MemoryLayout<iovec>.offset(of: \.iov_len),
             "IOVector must have the layout of struct iovec")
-        return FileStorage(ring: ring, descriptor: descriptor, alignment: alignment)
+        return FileStorage(ring: ring, descriptor: descriptor, alignment: alignment, tellsHolesTruly: tellsHolesTruly)
     }
 
     /// Up to `byteCount` bytes; fewer where the file ends. Blocks: for the header, before serving.

@@ -103,10 +103,14 @@ public protocol Storage: Sendable {
     /// - Throws: the errno of `ftruncate`; interruptions are retried here, as the waiting forms of the operations do.
     func setLength(_ sizeBytes: UInt64) async throws(StorageError)
 
-    /// The next range that may hold something else than zeros, from `fileOffset` on; empty, and at the file's end or past
-    /// it, when there is none. Answered from what the file system has in memory or finds in its tables.
+    /// The next range that may hold something else than zeros, from `fileOffset` on, as the file system says; empty, and at
+    /// the file's end or past it, when there is none. Answered from what it has in memory or finds in its tables.
     /// - Returns: nil when the file cannot tell.
     func nextData(from fileOffset: UInt64) -> Range<UInt64>?
+
+    /// Whether `nextData` can be believed so far that what it calls a hole need not be copied. Some file systems have called
+    /// data holes.
+    var tellsHolesTruly: Bool { get }
 
     /// How long the file is now.
     func length() async throws(StorageError) -> UInt64

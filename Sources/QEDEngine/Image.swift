@@ -174,6 +174,13 @@ struct ImageState: ~Copyable {
     /// A commit would free pages of the cache, or records of the log, before somebody has to wait for them.
     var wantsCommit: Bool { cache.dirtySlots.count > cache.slotCount / 2 || log?.wantsCommit ?? false }
 
+    /// A commit would free pages or records, or one is under way. Not only dirty pages are a reason: where an L1 entry could
+    /// not be written the pages are clean, and their records still fill the log.
+    var wantsCommitForRoom: Bool {
+        if isSabotaged(.overlookUnwrittenTables) { return !cache.dirtySlots.isEmpty || !commit.isIdle }
+        return hasDirtyMetadata || !commit.isIdle || log?.lastSequence != log?.committedSequence
+    }
+
     /// No more pages are made dirty before a commit.
     var hasManyDirtyPages: Bool { cache.dirtySlots.count >= cache.slotCount * 3 / 4 }
 

@@ -36,6 +36,8 @@ public enum Sabotage: String, CaseIterable, Sendable {
     case noLatchAfterFailedSync
     /// Pages that could not be written are not written again.
     case forgetUnwrittenPages
+    /// Pages that could not be written can be evicted before they are marked again.
+    case evictUnwrittenPages
     /// A fill leaves out what lies behind the data.
     case fillWithoutTail
     /// A fill leaves out what lies in front of the data.
@@ -58,6 +60,8 @@ public enum Sabotage: String, CaseIterable, Sendable {
     case clearMarkAfterSync
     /// Those who wait for a page are not resumed.
     case dropPageWaiters
+    /// Tables whose L1 entries could not be written are no reason to commit.
+    case overlookUnwrittenTables
     /// FUA is ignored.
     case ignoreFUA
     /// The last sync of a commit is left out.
@@ -86,6 +90,8 @@ public enum Sabotage: String, CaseIterable, Sendable {
     case trustEarlierWrites
     /// A FUA write is written again before it is committed.
     case writeForcedUnitsTwice
+    /// What the file system calls a hole in a table is not read before clusters are given up.
+    case believeHoles
 
     // Of images that nobody sound has written: for fuzzing to find.
 

@@ -164,6 +164,10 @@ extension CheckCommand {
             lines.append(
                 "Leaked clusters were left alone: they may belong to the tables that were dropped. "
                     + "Run it again to give them back.")
+        case .tablesInHoles:
+            lines.append(
+                "Leaked clusters were left alone: more of the tables than can be read lies in holes of the file, and what "
+                    + "a file system says of those is not enough to give anything up.")
         case nil: break
         }
         return lines.isEmpty ? [] : lines + [""]

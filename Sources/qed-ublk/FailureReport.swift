@@ -120,7 +120,7 @@ extension ImageOpenError: ReportableError {
     var exitStatus: ExitStatus {
         switch self {
         case .storage: .failure
-        case .damaged, .tooLargeToCheck, .sessionLost: .unusableImage
+        case .damaged, .tooLargeToCheck, .tablesInHoles, .sessionLost: .unusableImage
         case .unfinishedSession: .busy
         }
     }

@@ -37,9 +37,12 @@ import Testing
         let bounds = structure.bounds
         let file = structure.storage.file
         let buffer = PageBuffer(byteCount: structure.tablePieceBytes)
+        var holes = TableHoles()
         for (index, value) in try await structure.readL1().enumerated() {
             guard case .allocated = bounds.l1Entry(value) else { continue }
-            try await structure.visitTable(index, at: value, through: buffer.address, pieceBytes: buffer.byteCount) {
+            try await structure.visitTable(
+                index, at: value, through: buffer.address, pieceBytes: buffer.byteCount, holes: &holes
+            ) {
                 (entries, _, deviceOffset) async throws(StorageError) in
                 for (position, entry) in entries.enumerated() {
                     let place = deviceOffset + UInt64(position) * 4096

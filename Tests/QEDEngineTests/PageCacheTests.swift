@@ -22,7 +22,7 @@ import Testing
     private func expectDirty(
         _ cache: inout PageCache, _ slots: [Int], sourceLocation: SourceLocation = #_sourceLocation
     ) {
-        let dirty = cache.takeDirtySlots()
+        let dirty = cache.beginCommit()
         #expect(dirty == slots, sourceLocation: sourceLocation)
     }
 
@@ -48,12 +48,12 @@ import Testing
         cache.snapshot(slot, completedSync: 6, into: snapshot)
         #expect(entry(3, of: snapshot) == 0x100000)
         #expect(entry(4, of: snapshot) == 0)
-        cache.writeEnded(slot)
+        cache.snapshotsWritten([slot])
         // It is dirty still: the entry has not been written.
         expectDirty(&cache, [slot])
         cache.snapshot(slot, completedSync: 7, into: snapshot)
         #expect(entry(4, of: snapshot) == 0x110000)
-        cache.writeEnded(slot)
+        cache.snapshotsWritten([slot])
         expectDirty(&cache, [])
     }
 
@@ -66,11 +66,11 @@ import Testing
         defer { snapshot.deallocate() }
         cache.setEntry(slot, index: 9, to: 1, in: layer, sealedBySync: 3)
         cache.setEntry(slot, index: 9, to: 0x120000, in: layer, sealedBySync: 5)
-        _ = cache.takeDirtySlots()
+        _ = cache.beginCommit()
         cache.snapshot(slot, completedSync: 2, into: snapshot)
         #expect(entry(9, of: snapshot) == 0)
-        cache.writeEnded(slot)
-        _ = cache.takeDirtySlots()
+        cache.snapshotsWritten([slot])
+        _ = cache.beginCommit()
         cache.snapshot(slot, completedSync: 3, into: snapshot)
         #expect(entry(9, of: snapshot) == 1)
     }
@@ -105,10 +105,9 @@ import Testing
         let snapshot = UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 4096)
         defer { snapshot.deallocate() }
         cache.setEntry(slot, index: 1, to: 1, in: layer, sealedBySync: nil)
-        _ = cache.takeDirtySlots()
+        _ = cache.beginCommit()
         cache.snapshot(slot, completedSync: 0, into: snapshot)
-        cache.writeEnded(slot)
-        cache.markDirty(slot)
+        cache.commitFailed()
         expectDirty(&cache, [slot])
     }
 }

@@ -24,6 +24,8 @@ final class CheckPass<S: Storage>: @unchecked Sendable {
     /// What was set to 0.
     private(set) var dropped = InvalidEntries()
     private var invalid = InvalidEntries()
+    /// What was not read of the tables. Where that is anything, what looks leaked need not be.
+    private(set) var holes = TableHoles()
     /// Clusters that were named twice, for the search of their owners.
     private(set) var twiceOwned: [UInt64] = []
     private var l1: [UInt64] = []
@@ -130,7 +132,7 @@ final class CheckPass<S: Storage>: @unchecked Sendable {
         let drops = mode == .exact(dropsInvalidEntries: true) && !(shared?.hasTable(at: l1[l1Index]) ?? false)
         var previous: UInt64 = 0
         var done: UInt64 = 0
-        while let place = StructureScan.nextPiece(
+        while let place = holes.nextPiece(
             structure.storage, ofTableAt: l1[l1Index], geometry, from: done, pieceBytes: UInt64(pieceBytes))
         {
             done = place

@@ -82,6 +82,8 @@ public struct RepairReport: Sendable, Equatable {
         case damaged
         /// Tables were dropped in this run: what looks leaked may have been theirs.
         case tablesDropped
+        /// So much of the tables is holes of the file that not all of it was read: what looks leaked may be named there.
+        case tablesInHoles
     }
 
     public var changedSomething: Bool { self != RepairReport() }

@@ -16,6 +16,7 @@ struct CrossLinkRepair<S: Storage>: ~Copyable {
     private let tableBuffer: PageBuffer
     private var endFileOffset: UInt64
     private var owners: ClusterOwnership
+    private var holes = TableHoles()
     /// The entries of moved tables that cannot be right. They are left behind: where the file grows, they would come to
     /// name the copies.
     private var dropped = InvalidEntries()
@@ -86,8 +87,10 @@ struct CrossLinkRepair<S: Storage>: ~Copyable {
 
     private mutating func separateData(of l1Index: Int, at table: UInt64) async throws(StorageError) {
         let (structure, tableBuffer) = (structure, tableBuffer)
+        var holes = self.holes
+        defer { self.holes = holes }
         try await structure.visitTable(
-            l1Index, at: table, through: tableBuffer.address, pieceBytes: tableBuffer.byteCount
+            l1Index, at: table, through: tableBuffer.address, pieceBytes: tableBuffer.byteCount, holes: &holes
         ) { (entries, pieceFileOffset, _) async throws(StorageError) in
             var changed: [Int] = []
             for position in entries.indices {

@@ -30,6 +30,7 @@ struct CrossLinkSearch<S: Storage> {
             }
         }
         var visited = try structure.noOwners()
+        var holes = TableHoles()
         let buffer = PageBuffer(byteCount: structure.tablePieceBytes)
         for (index, value) in l1.enumerated() {
             // A table with two owners would double the owners of all its clusters.
@@ -37,7 +38,7 @@ struct CrossLinkSearch<S: Storage> {
             else { continue }
             do throws(StorageError) {
                 try await structure.visitTable(
-                    index, at: value, through: buffer.address, pieceBytes: buffer.byteCount
+                    index, at: value, through: buffer.address, pieceBytes: buffer.byteCount, holes: &holes
                 ) { entries, pieceFileOffset, _ in
                     let first = UInt64(index) << geometry.tableEntriesShift + (pieceFileOffset - value) / 8
                     for (position, entry) in entries.enumerated() {

@@ -89,8 +89,10 @@ public struct ImageCheck: Sendable {
                 done.leaksKept = last.report.leakedClusters > 0 ? .damaged : nil
             } else if tablesWereDropped {
                 done.leaksKept = last.report.leakedClusters > 0 ? .tablesDropped : nil
+            } else if last.holes.inferredBytes > 0 {
+                done.leaksKept = last.report.leakedClusters > 0 ? .tablesInHoles : nil
             } else {
-                let outcome = try await LeakReclaim(structure: structure).run(last.owners)
+                let outcome = try await LeakReclaim(structure: structure).run(last)
                 done.removedClusters = outcome.removedClusters
                 done.punchedClusters = outcome.punchedClusters
                 structure.fileSizeBytes = outcome.fileSizeBytes

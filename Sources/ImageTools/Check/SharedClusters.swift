@@ -40,6 +40,7 @@ final class SharedClusters<S: Storage>: @unchecked Sendable {
         // A table is read once, however often it is named.
         tables.sort()
         let buffer = PageBuffer(byteCount: structure.tablePieceBytes)
+        var holes = TableHoles()
         var index = 0
         while index < tables.count {
             let table = tables[index]
@@ -48,7 +49,7 @@ final class SharedClusters<S: Storage>: @unchecked Sendable {
             let times = UInt64(index - start)
             // By any of the entries that name it: where the device has its clusters does not matter here.
             try await structure.visitTable(
-                0, at: table, through: buffer.address, pieceBytes: buffer.byteCount
+                0, at: table, through: buffer.address, pieceBytes: buffer.byteCount, holes: &holes
             ) { entries, _, _ in
                 for entry in entries {
                     if case .allocated(let fileOffset) = bounds.l2Entry(UInt64(littleEndian: entry)) {

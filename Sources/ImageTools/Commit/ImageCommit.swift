@@ -55,7 +55,8 @@ public struct ImageCommit: Sendable {
             try await structure.storage.sync()
             let pass = try CheckPass(structure, mode: .fast)
             try await pass.run()
-            structure.fileSizeBytes = try await LeakReclaim(structure: structure).run(pass.owners).fileSizeBytes
+            guard pass.report.isSound && pass.holes.inferredBytes == 0 else { return }
+            structure.fileSizeBytes = try await LeakReclaim(structure: structure).run(pass).fileSizeBytes
         }
     }
 

@@ -16,6 +16,7 @@ final class CompactionRound<S: Storage>: @unchecked Sendable {
     private var taken: Set<UInt64> = []
     private let buffer = PageBuffer(byteCount: 1 << 20)
     private var moved: UInt64 = 0
+    private var holes = TableHoles()
 
     init(_ structure: ImageStructure<S>, cut: UInt64, progress: (@Sendable (Double) -> Void)?) {
         self.structure = structure
@@ -123,7 +124,7 @@ final class CompactionRound<S: Storage>: @unchecked Sendable {
         let table = PageBuffer(byteCount: structure.tablePieceBytes)
         let structure = structure
         try await structure.visitTable(
-            l1Index, at: tableFileOffset, through: table.address, pieceBytes: table.byteCount
+            l1Index, at: tableFileOffset, through: table.address, pieceBytes: table.byteCount, holes: &holes
         ) { (entries, pieceFileOffset, _) async throws(StorageError) in
             var changed: [Int] = []
             for index in entries.indices {

@@ -61,9 +61,16 @@ public struct ImageCompaction: Sendable {
         return moved
     }
 
+    /// Which clusters are in use. Every table has to be read for that.
     private static func survey<S: Storage>(_ structure: ImageStructure<S>) async throws -> CheckPass<S> {
         let pass = try CheckPass(structure, mode: .fast)
         try await pass.run()
+        guard pass.report.isSound else {
+            throw ImageOpenError.damaged(
+                invalidEntries: pass.report.invalidEntries + pass.report.unreadableTables,
+                crossLinkedClusters: pass.report.crossLinks)
+        }
+        guard pass.holes.inferredBytes == 0 else { throw ImageOpenError.tablesInHoles }
         return pass
     }
 
@@ -72,7 +79,7 @@ public struct ImageCompaction: Sendable {
     private static func cutFile<S: Storage>(_ structure: inout ImageStructure<S>) async throws -> UInt64 {
         try await structure.storage.sync()
         let pass = try await survey(structure)
-        let outcome = try await LeakReclaim(structure: structure).run(pass.owners)
+        let outcome = try await LeakReclaim(structure: structure).run(pass)
         structure.fileSizeBytes = outcome.fileSizeBytes
         return outcome.punchedClusters
     }

@@ -3,7 +3,7 @@ import Glibc
 import QEDFormat
 import SystemPackage
 
-/// A raw file: data, and the holes that its file system knows of.
+/// A raw file: data, and the holes that its file system knows of; where that is not always right, all of it is data.
 final class RawMapLayer: MapLayer {
     let sizeBytes: UInt64
     private let file: ImageFile
@@ -15,6 +15,7 @@ final class RawMapLayer: MapLayer {
     }
 
     func piece(at start: UInt64, length: UInt64) throws(ImageToolError) -> MapPiece {
+        guard file.tellsHolesTruly else { return MapPiece(kind: .data, length: length, fileOffset: start) }
         let data = lseek(file.descriptor, off_t(start), RawMapLayer.seekData)
         if data < 0 {
             // ENXIO: nothing but a hole up to the end. Anything else: it cannot be known, so it is data.

@@ -115,7 +115,8 @@ public struct ImageResize: Sendable {
         try await structure.storage.sync()
         let pass = try CheckPass(structure, mode: .fast)
         try await pass.run()
-        _ = try await LeakReclaim(structure: structure).run(pass.owners)
+        // Else the space stays, leaked.
+        if pass.report.isSound && pass.holes.inferredBytes == 0 { _ = try await LeakReclaim(structure: structure).run(pass) }
     }
 
     private func resizeRaw() throws(ImageToolError) -> UInt64 {
@@ -140,6 +141,7 @@ extension ImageStructure {
     func dropEntries(from deviceOffset: UInt64) async throws(StorageError) {
         let firstDropped = (deviceOffset + geometry.clusterMask) & ~geometry.clusterMask
         let buffer = PageBuffer(byteCount: tablePieceBytes)
+        var holes = TableHoles()
         let l1 = try await readL1()
         for (index, value) in l1.enumerated() where value != L2Entry.unallocatedValue {
             let (tableStart, tooFar) = UInt64(index).multipliedReportingOverflow(by: geometry.bytesPerL2Table)
@@ -150,7 +152,9 @@ extension ImageStructure {
             guard firstDropped - tableStart < geometry.bytesPerL2Table, case .allocated = bounds.l1Entry(value) else {
                 continue
             }
-            try await visitTable(index, at: value, through: buffer.address, pieceBytes: buffer.byteCount) {
+            try await visitTable(
+                index, at: value, through: buffer.address, pieceBytes: buffer.byteCount, holes: &holes
+            ) {
                 (entries, fileOffset, pieceStart) async throws(StorageError) in
                 let kept = firstDropped > pieceStart ? (firstDropped - pieceStart) >> geometry.clusterShift : 0
                 guard kept < UInt64(entries.count) else { return }

@@ -3,15 +3,18 @@ import QEDEngine
 import QEDFormat
 
 extension ImageStructure {
-    /// Reads an L2 table piece by piece; pieces that are holes of the file have no entries, and are left out.
-    /// - Parameter body: gets the entries of a piece (little-endian, to be changed in place by whoever writes them
-    ///   back), their file offset and the device offset of the first.
+    /// Reads an L2 table piece by piece; what `holes` does not ask for is left out, as having no entries.
+    /// - Parameters:
+    ///   - holes: one for all tables of a pass.
+    ///   - body: gets the entries of a piece (little-endian, to be changed in place by whoever writes them
+    ///     back), their file offset and the device offset of the first.
     func visitTable(
         _ l1Index: Int, at tableFileOffset: UInt64, through buffer: UnsafeMutableRawPointer, pieceBytes: Int,
+        holes: inout TableHoles,
         _ body: (UnsafeMutableBufferPointer<UInt64>, UInt64, UInt64) async throws(StorageError) -> Void
     ) async throws(StorageError) {
         var done: UInt64 = 0
-        while let place = StructureScan.nextPiece(
+        while let place = holes.nextPiece(
             storage, ofTableAt: tableFileOffset, geometry, from: done, pieceBytes: UInt64(pieceBytes))
         {
             done = place

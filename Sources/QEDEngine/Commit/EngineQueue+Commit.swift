@@ -43,8 +43,10 @@ extension EngineQueue {
                 result = -error.errno.rawValue
             }
             let now = top.nanoseconds
-            let outcome = image.state.withLock { $0.commit.commitEnded(now: now) }
+            // Whoever waits for a page or a record looks again: there may be some, or there is a reason to commit once more.
+            let (outcome, slotWaiters) = image.state.withLock { ($0.commit.commitEnded(now: now), $0.takeSlotWaiters()) }
             for waiter in outcome.finished { waiter.resume(returning: result) }
+            for waiter in slotWaiters { waiter.resume(returning: 0) }
             outcome.nextLeader?.resume(returning: CommitAnswer.lead)
             guard result >= 0 else { throw image.failure ?? .storage(Errno(rawValue: -result)) }
         case CommitAnswer.done:
@@ -83,7 +85,7 @@ extension EngineQueue {
         let (pages, logged, waitsForData) = try image.state.withLock { state throws(RequestError) in
             state.commit.begin(now: now)
             if let failure = image.failure { throw failure }
-            let pages = state.cache.takeDirtySlots()
+            let pages = state.cache.beginCommit()
             let completed = state.syncs.completed
             return (
                 pages, state.log?.lastSequence,
@@ -100,10 +102,15 @@ extension EngineQueue {
                 unwritten = unwritten.dropFirst(batch.count)
             }
         } catch {
-            // Nothing is lost: what was not written is dirty still, and the next commit tries again.
-            image.state.withLock { state in
-                for page in unwritten where !isSabotaged(.forgetUnwrittenPages) { state.cache.markDirty(page) }
+            #if QED_SABOTAGE
+            if isSabotaged(.evictUnwrittenPages) {
+                let pages = image.state.withLock { $0.cache.sabotageBeginFailure() }
+                await top.pause(nanoseconds: 1)
+                image.state.withLock { $0.cache.sabotageEndFailure(pages) }
             }
+            #endif
+            // Nothing is lost: the next commit tries again.
+            image.state.withLock { $0.cache.commitFailed() }
             throw error
         }
         try await writeL1Entries()
@@ -118,7 +125,8 @@ extension EngineQueue {
         }
     }
 
-    /// Writes snapshots of up to `commitStagingPages` pages, all at once where a slot lends its counters.
+    /// Writes snapshots of up to `commitStagingPages` pages, all at once where a slot lends its counters. When it throws they
+    /// still count as being written, until `commitFailed`.
     private func writePages(_ pages: ArraySlice<Int>, slot: Int?) async throws(RequestError) {
         statistics.l2PageWrites &+= UInt64(pages.count)
         let fileOffsets = image.state.withLock { state in
@@ -156,10 +164,8 @@ extension EngineQueue {
             }
         }
         markUnsynced()
-        image.state.withLock { state in
-            for page in pages { state.cache.writeEnded(page) }
-        }
         if let failure { throw failure }
+        image.state.withLock { $0.cache.snapshotsWritten(pages) }
     }
 
     private func stagingAddress(_ position: Int) -> UnsafeMutableRawPointer {

@@ -47,6 +47,8 @@ struct PageCache: ~Copyable {
     private var slots: [Slot]
     private var clockHand = 0
     private(set) var dirtySlots: [Int] = []
+    /// What the running commit has taken and has not written yet: still dirty, or a snapshot of it is on its way.
+    private var committing: [Int] = []
 
     /// - Parameter budgetBytes: of pages; at least 16 of them.
     init(budgetBytes: Int) {
@@ -195,19 +197,21 @@ struct PageCache: ~Copyable {
     }
 
     /// Marks a page for the next commit: because it has changed, or because the last one could not write it.
-    mutating func markDirty(_ slot: Int) {
+    private mutating func markDirty(_ slot: Int) {
         slots[slot].isDirty = true
         guard !slots[slot].isListed else { return }
         slots[slot].isListed = true
         dirtySlots.append(slot)
     }
 
-    /// All dirty pages, for a commit to write; what it does not write it marks again.
-    mutating func takeDirtySlots() -> [Int] {
+    /// A commit begins: it takes all dirty pages. They stay where they are until it has written them, or has failed.
+    /// - Returns: the pages, for `snapshot`.
+    mutating func beginCommit() -> [Int] {
+        precondition(committing.isEmpty, "two commits at a time")
         for slot in dirtySlots { slots[slot].isListed = false }
-        let taken = dirtySlots.filter { slots[$0].isDirty }
+        committing = dirtySlots.filter { slots[$0].isDirty }
         dirtySlots.removeAll(keepingCapacity: true)
-        return taken
+        return committing
     }
 
     /// Copies what may be written of a page to `destination`: every entry that is sealed by the syncs up to
@@ -230,10 +234,42 @@ struct PageCache: ~Copyable {
         return slots[slot].changeCount
     }
 
-    /// The write of a snapshot has ended; a page that could not be written has to be marked again.
-    mutating func writeEnded(_ slot: Int) {
-        precondition(slots[slot].isBeingWritten, "the page was not being written")
-        slots[slot].isBeingWritten = false
-        if isSabotaged(.forgetChangeDuringWrite) { slots[slot].isDirty = false }
+    /// The snapshots of these pages, the next ones of the commit, have been written.
+    mutating func snapshotsWritten(_ pages: ArraySlice<Int>) {
+        precondition(committing.starts(with: pages), "pages that the commit did not take, or not in its order")
+        for slot in pages {
+            precondition(slots[slot].isBeingWritten, "the page was not being written")
+            slots[slot].isBeingWritten = false
+            if isSabotaged(.forgetChangeDuringWrite) { slots[slot].isDirty = false }
+        }
+        committing.removeFirst(pages.count)
     }
+
+    /// The commit has failed: all that it took and did not write is for the next one, snapshots under way included.
+    ///
+    /// One transition: a page that is neither being written nor dirty may be evicted at any moment by another queue, and what
+    /// was its slot's would become another page's, perhaps a backing file's.
+    mutating func commitFailed() {
+        for slot in committing {
+            slots[slot].isBeingWritten = false
+            if !isSabotaged(.forgetUnwrittenPages) { markDirty(slot) }
+        }
+        committing.removeAll()
+        precondition(dirtySlots.allSatisfy { slots[$0].layer == 0 && slots[$0].phase == .resident }, "a dirty page that is none")
+    }
+
+    #if QED_SABOTAGE
+    /// `commitFailed` in two steps: of what is evicted between them the changes are lost.
+    mutating func sabotageBeginFailure() -> [(slot: Int, generation: UInt32)] {
+        for slot in committing { slots[slot].isBeingWritten = false }
+        defer { committing.removeAll() }
+        return committing.map { ($0, slots[$0].generation) }
+    }
+
+    mutating func sabotageEndFailure(_ pages: [(slot: Int, generation: UInt32)]) {
+        for page in pages where slots[page.slot].generation == page.generation && slots[page.slot].phase == .resident {
+            markDirty(page.slot)
+        }
+    }
+    #endif
 }

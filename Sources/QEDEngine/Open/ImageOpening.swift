@@ -56,6 +56,7 @@ public enum ImageOpenError: Error, Equatable, CustomStringConvertible {
     case storage(StorageError)
     case damaged(invalidEntries: UInt64, crossLinkedClusters: UInt64)
     case tooLargeToCheck(fileSizeBytes: UInt64)
+    case tablesInHoles
     case sessionLost(reason: String)
     case unfinishedSession
 
@@ -70,6 +71,8 @@ public enum ImageOpenError: Error, Equatable, CustomStringConvertible {
                 + "check), open it read-only to save its data, or separate them (qed-ublk check -r all --repair-cross-links)"
         case .tooLargeToCheck(let size):
             "a file of \(size) bytes has too many clusters to be checked; open it read-only"
+        case .tablesInHoles:
+            "more of its tables than can be read lies in holes of the file, so nobody knows for certain which clusters are free"
         case .sessionLost(let reason):
             "what its last server had acknowledged and not yet written is lost: \(reason)"
         case .unfinishedSession:
@@ -188,8 +191,9 @@ extension Image {
             let wholeClusters = TableEntryBounds(header: header, fileSizeBytes: fileSizeBytes).endOfClustersFileOffset
             // After a crash nobody refers to what lies behind the last cluster in use: space that was reserved ahead. An
             // image that was closed well keeps its tail: it may be of use to somebody who wants to rescue data.
-            // And where a table was dropped, its clusters may be what somebody wants to find.
-            let gives = header.needsCheck && scan.invalidTables == 0
+            // And where a table was dropped, its clusters may be what somebody wants to find; where a part of one was not
+            // read, its entries may name what would be cut off.
+            let gives = header.needsCheck && scan.invalidTables == 0 && scan.holes.inferredBytes == 0
             let length = gives ? scan.endOfReferenced : wholeClusters
             if length != fileSizeBytes {
                 try await storage.setLength(length)

@@ -10,8 +10,10 @@ package struct StructureScan {
     var invalidTables: UInt64 = 0
     /// Clusters with more than one owner: which of them holds its data nobody can tell.
     var crossLinkedClusters: UInt64 = 0
-    /// File offset of the end of the last cluster that is in use.
+    /// File offset of the end of the last cluster that is in use, as far as the tables were read.
     var endOfReferenced: UInt64 = 0
+    /// What was not read of the tables.
+    var holes = TableHoles()
 
     /// The tables are read in pieces of this size.
     private static let pieceBytes = 1 << 20
@@ -100,7 +102,7 @@ package struct StructureScan {
         _ buffer: UnsafeMutableRawPointer, repairs: Bool, _ owners: inout ClusterOwnership, _ scan: inout StructureScan
     ) async throws(StorageError) {
         var done: UInt64 = 0
-        while let place = nextPiece(
+        while let place = scan.holes.nextPiece(
             storage, ofTableAt: tableFileOffset, geometry, from: done, pieceBytes: UInt64(pieceBytes))
         {
             done = place
@@ -130,22 +132,6 @@ package struct StructureScan {
             }
             done += UInt64(piece)
         }
-    }
-
-    /// Finds the next piece of a table that may have entries. An image can name more tables that lie in holes of its file
-    /// than anybody could read.
-    /// - Parameter done: where to look from, in the table, in whole pieces.
-    /// - Returns: its place in the table; nil when only holes are left.
-    package static func nextPiece<S: Storage>(
-        _ storage: S, ofTableAt tableFileOffset: UInt64, _ geometry: QEDGeometry, from done: UInt64, pieceBytes: UInt64
-    ) -> UInt64? {
-        guard done < geometry.tableSizeBytes else { return nil }
-        let start = tableFileOffset + done
-        // A file that cannot tell is read.
-        guard let data = storage.nextData(from: start) else { return done }
-        guard !data.isEmpty else { return nil }
-        let next = done + (data.lowerBound - start) / pieceBytes * pieceBytes
-        return next < geometry.tableSizeBytes ? next : nil
     }
 
     /// Reads a piece of a table, which is whole sectors.

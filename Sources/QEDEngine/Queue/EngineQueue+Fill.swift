@@ -19,14 +19,16 @@ extension EngineQueue {
         return start + UInt64(beneath[0].byteCount)
     }
 
-    /// Asks the raw file at the bottom of the chain for its holes, if it is not known yet what lies at `deviceOffset`.
+    /// Asks the raw file at the bottom of the chain for its holes, if it is not known yet what lies at `deviceOffset`. Where
+    /// the answer could be wrong everything counts as data: a hole is not copied.
     private func learnBeneath(_ deviceOffset: UInt64) {
         let bottom = layerCount - 1
         guard layers[bottom].lookup == nil, deviceOffset < layers[bottom].sizeBytes,
             !layers[bottom].data.knows(deviceOffset)
         else { return }
+        let storage = layers[bottom].storage
         layers[bottom].data.learn(
-            layers[bottom].storage.nextData(from: deviceOffset), from: deviceOffset,
+            storage.tellsHolesTruly ? storage.nextData(from: deviceOffset) : nil, from: deviceOffset,
             fileSizeBytes: layers[bottom].sizeBytes)
     }
 

@@ -37,13 +37,14 @@ extension EngineQueue {
         }
     }
 
-    /// Returns when it makes sense to ask for a page of the cache again: after a commit where pages are dirty, else when a
-    /// page has been loaded or a fill has ended. A commit alone would free nothing then, and never wait.
+    /// Returns when it makes sense to ask for a page of the cache, or a record of the log, again: after a commit where that
+    /// can free one, else when a page has been loaded, or a fill or another's commit has ended. A commit would free nothing
+    /// then, and never wait.
     func makeRoom() async throws(RequestError) {
         var mustCommit = false
         _ = await withUnsafeContinuation { (continuation: CompletionContinuation) in
             let waits = image.state.withLock { state in
-                mustCommit = !state.cache.dirtySlots.isEmpty || !state.commit.isIdle
+                mustCommit = state.wantsCommitForRoom
                 // Fills under way may have reserved all of the log; their end wakes us as well.
                 if mustCommit || (state.cache.hasRoom && state.log?.hasRoom(2) ?? true) { return false }
                 state.slotWaiters.append(continuation)

@@ -130,10 +130,13 @@ public final class Machine: @unchecked Sendable {
         case image(ImageOpenError)
     }
 
-    private func storage(_ disk: SimulatedDisk, queue: Int, alignmentBytes: Int) -> SimulatedStorage {
+    private func storage(
+        _ disk: SimulatedDisk, queue: Int, alignmentBytes: Int, tellsHolesTruly: Bool
+    ) -> SimulatedStorage {
         SimulatedStorage(
             io: io, disk: disk, queue: queue,
-            alignment: StorageAlignment(offsetBytes: alignmentBytes, memoryBytes: alignmentBytes))
+            alignment: StorageAlignment(offsetBytes: alignmentBytes, memoryBytes: alignmentBytes),
+            tellsHolesTruly: tellsHolesTruly)
     }
 
     private static func member(_ disk: SimulatedDisk) throws(QEDFormatError) -> ChainMember {
@@ -157,8 +160,8 @@ public final class Machine: @unchecked Sendable {
             return .header(error)
         }
         let storages = (0..<options.queueCount).map { queue in
-            [storage(disk, queue: queue, alignmentBytes: options.alignmentBytes)]
-                + backing.map { storage($0.disk, queue: queue, alignmentBytes: 1) }
+            [storage(disk, queue: queue, alignmentBytes: options.alignmentBytes, tellsHolesTruly: false)]
+                + backing.map { storage($0.disk, queue: queue, alignmentBytes: 1, tellsHolesTruly: true) }
         }
         let imageOptions = ImageOptions(
             isReadOnly: isReadOnly, cacheBytes: options.cacheBytes, session: session?.engineMemory)

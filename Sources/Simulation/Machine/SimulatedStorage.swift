@@ -9,6 +9,7 @@ struct SimulatedStorage: Storage {
     /// Whose inline tokens its operations carry.
     let queue: Int
     let alignment: StorageAlignment
+    let tellsHolesTruly: Bool
 
     func submit(_ operation: StorageOperation, token: CompletionToken) {
         io.submit(.storage(operation), disk: disk, queue: queue, token: token, alignment: alignment)
@@ -26,7 +27,10 @@ struct SimulatedStorage: Storage {
         guard result >= 0 else { throw StorageError(.setLength, errno: Errno(rawValue: -result)) }
     }
 
-    func nextData(from fileOffset: UInt64) -> Range<UInt64>? { disk.nextData(from: fileOffset) }
+    /// Of a file that is written all is a hole, says this file system: nothing may depend on it.
+    func nextData(from fileOffset: UInt64) -> Range<UInt64>? {
+        tellsHolesTruly ? disk.nextData(from: fileOffset) : disk.length..<max(disk.length, fileOffset)
+    }
 
     func length() async throws(StorageError) -> UInt64 { disk.length }
 

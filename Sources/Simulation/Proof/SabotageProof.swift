@@ -38,6 +38,16 @@ public enum SabotageProof {
             if let found { return found }
             // Chance has had its turn: now everything else, once.
             guard seed == 52 else { continue }
+            let staged =
+                finding("pages that cannot be written") {
+                    for seed in 1...8 as ClosedRange<UInt64> {
+                        try Scenarios.pagesThatCannotBeWritten(seed: seed, base: .none)
+                    }
+                }
+                ?? finding("a commit that fails with the log full") {
+                    for seed in 1...4 as ClosedRange<UInt64> { try Scenarios.commitThatFailsWithTheLogFull(seed: seed) }
+                }
+            if let staged { return staged }
             for scene in ExhaustiveSequences.scenes where scene.clusterSizeBytes == 4096 {
                 let found =
                     finding("faults, \(scene)") { _ = try FaultLoop(scene: scene, seed: 1).run() }
