@@ -8,6 +8,8 @@
 #include <sys/ioctl.h>
 #include <sys/vfs.h>
 
+int32_t cs_read_partition_table(int32_t descriptor) { return ioctl(descriptor, BLKRRPART, 0) == 0 ? 0 : -errno; }
+
 int32_t cs_write_back_block_device(int32_t descriptor) {
     if (ioctl(descriptor, BLKFLSBUF, 0) != 0) return -errno;
     return fsync(descriptor) == 0 ? 0 : -errno;

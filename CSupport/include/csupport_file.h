@@ -76,6 +76,10 @@ static inline void cs_close(int32_t descriptor) { (void)close(descriptor); }
  * before, the device's own alone). Blocks. 0 or a negative errno. */
 int32_t cs_write_back_block_device(int32_t descriptor);
 
+/* Reads the partition table of a block device: its partitions are there, with their nodes in devtmpfs, when this returns.
+ * Blocks. 0 or a negative errno; -EBUSY where somebody has the disk exclusively, or a partition open. */
+int32_t cs_read_partition_table(int32_t descriptor);
+
 /* Reads until count bytes or the end of the file; blocks. */
 int64_t cs_pread_fully(int32_t descriptor, void *buffer, uint64_t byte_count, uint64_t offset);
 

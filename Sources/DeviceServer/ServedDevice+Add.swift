@@ -50,7 +50,7 @@ extension ServedDevice {
         } catch {
             throw .control(error)
         }
-        try device.waitForNode()
+        try device.waitForNodes()
         undo.cancel()
         return device
     }

@@ -75,19 +75,16 @@ final class ServedDevice {
         for thread in threads { thread.join() }
     }
 
-    /// devtmpfs makes the node during START_DEV; udev may be changing its mode or looking at it.
-    func waitForNode() throws(ServerError) {
-        var code: Int32 = 0
-        for _ in 0..<500 {
-            let descriptor = open(blockDevicePath, O_RDONLY | O_CLOEXEC)
-            if descriptor >= 0 {
-                close(descriptor)
-                return
-            }
-            code = errno
-            usleep(10_000)
+    /// Returns when the nodes of the disk and of its partitions are there, and can be opened.
+    /// - Throws: where the disk cannot be used. A partition's node that does not come is only told.
+    func waitForNodes() throws(ServerError) {
+        let nodes = DiskNodes(ofDiskAt: blockDevicePath, readsPartitions: info.features.contains(.noPartitionScan))
+        do throws(Errno) {
+            let missing = try nodes.wait(timeout: ServedDevice.startTimeout)
+            for path in missing { log.warning("\(path) is missing; see that this /dev is a devtmpfs") }
+        } catch {
+            throw .notUsable(path: blockDevicePath, error)
         }
-        throw .notUsable(path: blockDevicePath, Errno(rawValue: code))
     }
 
     /// Whether a queue's thread has ended: the device was stopped by somebody else, or a queue failed.

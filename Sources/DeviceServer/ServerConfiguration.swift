@@ -57,6 +57,8 @@ public struct ServerConfiguration: Sendable {
     ///   - takesPages: whether the image's file takes the pages of requests as they are.
     func features(offered: UblkFeatures?, takesPages: Bool) throws(ServerError) -> UblkFeatures {
         var features: UblkFeatures = isRecoverable ? [.ioctlEncoding, .userRecovery, .recoveryReissue] : .ioctlEncoding
+        // The server has it done itself, and so knows when it is done.
+        if offered?.contains(.noPartitionScan) == true { features.insert(.noPartitionScan) }
         let isPossible = offered?.contains(.servesPages) == true
         switch zeroCopy {
         case .off: break

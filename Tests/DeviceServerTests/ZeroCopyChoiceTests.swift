@@ -35,4 +35,12 @@ struct ZeroCopyChoiceTests {
         #expect(try Self.features(.auto, offered: Self.able, takesPages: false).isDisjoint(with: .servesPages))
         #expect(try Self.features(.on, offered: Self.able, takesPages: false).contains(.servesPages))
     }
+
+    /// Then `add` knows when their nodes are there.
+    @Test func thePartitionTableIsReadByTheServerWhereTheKernelLeavesItToIt() throws {
+        #expect(try Self.features(.auto, offered: [.userRecovery, .noPartitionScan]).contains(.noPartitionScan))
+        for offered in [nil, Self.able] as [UblkFeatures?] {
+            #expect(try !Self.features(.auto, offered: offered).contains(.noPartitionScan))
+        }
+    }
 }

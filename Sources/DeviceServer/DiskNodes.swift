@@ -1,0 +1,109 @@
+import BlockStorage
+import CSupport
+import Glibc
+import SystemPackage
+
+/// The nodes of a new disk and of its partitions, under /dev.
+///
+/// devtmpfs makes the disk's while the driver adds the disk, and a partition's while the kernel reads the partition table.
+/// Linux 6.12 has read it when START_DEV returns. Later ones read it in the background some time afterwards; from 7.0 on
+/// they leave that to us where asked to, so that nobody has to guess when it has been done. What udev makes of the nodes (links,
+/// owners) comes later.
+struct DiskNodes {
+    let path: String
+    /// Whether the kernel was asked not to read the partition table by itself.
+    let readsPartitions: Bool
+
+    init(ofDiskAt path: String, readsPartitions: Bool) {
+        self.path = path
+        self.readsPartitions = readsPartitions
+    }
+
+    /// - Returns: the nodes that should be there and are not; not the disk's own.
+    /// - Throws: why the disk cannot be opened, or `timedOut` when reading its beginning takes longer than `timeout`.
+    func wait(timeout: Duration) throws(Errno) -> [String] {
+        // Opening waits for whoever reads the partition table, and reading it for the image's files: in a thread of its own.
+        let done = cs_eventfd()
+        guard done >= 0 else { throw Errno(rawValue: -done) }
+        let outcome = Outcome()
+        let nodes = self
+        let thread: BackgroundThread
+        do {
+            thread = try BackgroundThread {
+                outcome.result = nodes.waitForDisk()
+                cs_eventfd_signal(done)
+            }
+        } catch {
+            close(done)
+            throw error
+        }
+        var polled = pollfd(fd: done, events: Int16(POLLIN), revents: 0)
+        guard poll(&polled, 1, Int32(clamping: timeout.components.seconds * 1000)) > 0 else {
+            // It ends when the disk goes, and signals then: the descriptor stays.
+            thread.detach()
+            throw .timedOut
+        }
+        thread.join()
+        close(done)
+        if outcome.result != 0 { throw Errno(rawValue: outcome.result) }
+        return waitForPartitions()
+    }
+
+    private final class Outcome: @unchecked Sendable {
+        // SAFETY: written by the thread, and read when that has ended.
+        var result: Int32 = 0
+    }
+
+    /// udev may be changing the node's mode, or looking at the disk.
+    private static let attempts = 500
+    private static let pauseMicroseconds: UInt32 = 10_000
+
+    /// - Returns: 0, or the errno of opening the disk.
+    private func waitForDisk() -> Int32 {
+        var code: Int32 = 0
+        for _ in 0..<DiskNodes.attempts {
+            let disk = open(path, O_RDONLY | O_CLOEXEC)
+            if disk >= 0 {
+                if readsPartitions { readPartitions(of: disk) } else { waitForKernel() }
+                close(disk)
+                return 0
+            }
+            code = errno
+            usleep(DiskNodes.pauseMicroseconds)
+        }
+        return code
+    }
+
+    /// Whoever has the disk exclusively, so early, has it as a whole, and no use for partitions.
+    private func readPartitions(of disk: Int32) {
+        for _ in 0..<20 {
+            guard cs_read_partition_table(disk) == -EBUSY else { return }
+            usleep(DiskNodes.pauseMicroseconds)
+        }
+    }
+
+    /// Where the kernel reads the table in the background it says when it begins: "partscan" (Linux 6.10) changes to 1. Then the
+    /// disk cannot be opened until it is done. For a server without CAP_SYS_ADMIN it stays 0, and the table is not read.
+    private func waitForKernel() {
+        let name = path.split(separator: "/").last.map(String.init) ?? ""
+        for _ in 0..<DiskNodes.attempts / 2 {
+            guard readSmallFile("/sys/class/block/\(name)/partscan", limitBytes: 8)?.first == UInt8(ascii: "0") else { break }
+            usleep(DiskNodes.pauseMicroseconds)
+        }
+        usleep(DiskNodes.pauseMicroseconds)
+        let disk = open(path, O_RDONLY | O_CLOEXEC)
+        if disk >= 0 { close(disk) }
+    }
+
+    /// devtmpfs has made them with the partitions. Without it they are somebody else's to make, or nobody's.
+    private func waitForPartitions() -> [String] {
+        var missing: [String] = []
+        for _ in 0..<DiskNodes.attempts {
+            missing = DiskDevices(ofDiskAt: path).names.dropFirst().map { "/dev/\($0)" }
+                .filter { access($0, F_OK) != 0 }
+            if missing.isEmpty { break }
+            usleep(DiskNodes.pauseMicroseconds)
+        }
+        return missing
+    }
+}
