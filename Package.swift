@@ -127,7 +127,10 @@ let package = Package(
         .testTarget(name: "QEDFormatTests", dependencies: ["QEDFormat", "TestSupport"], swiftSettings: swiftSettings),
         .testTarget(
             name: "DeviceServerTests",
-            dependencies: ["DeviceServer", "Ublk", .product(name: "SystemPackage", package: "swift-system")],
+            dependencies: [
+                "DeviceServer", "Ublk", "QEDEngine", "BlockStorage",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
             swiftSettings: swiftSettings),
         .testTarget(
             name: "UblkTests",

@@ -18,8 +18,11 @@ public final class ImageFile: @unchecked Sendable {
     public let path: String
     public let descriptor: Int32
     public let access: Access
-    // SAFETY: the only thing that changes, and only before the first storage is made: see `useBufferedIO`.
+    // SAFETY: the only thing that changes, and only while no storage of the file is used: see `useBufferedIO`.
     public private(set) var alignment: StorageAlignment
+    /// What direct I/O on the file takes, whether it is done or has been given up; nil where it was not asked for, or the
+    /// file system has none.
+    public let directAlignment: StorageAlignment?
     /// The file's device and inode: two paths with the same identity are the same file.
     public let identity: Identity
     /// Its length when it was opened.
@@ -87,6 +90,7 @@ public final class ImageFile: @unchecked Sendable {
         self.descriptor = descriptor
         self.access = access
         self.alignment = alignment
+        directAlignment = alignment == .none ? nil : alignment
         identity = Identity(device: status.device, inode: status.inode)
         sizeBytes = status.size_bytes
         isBlockDevice = type == CS_TYPE_BLOCK
@@ -110,7 +114,9 @@ public final class ImageFile: @unchecked Sendable {
         return UInt64(result)
     }
 
-    /// Gives up direct I/O, where the image does not consist of whole blocks of it. Before the first storage is made.
+    /// Gives up direct I/O, where requests do not consist of whole blocks of it. Storages that were made before must not be
+    /// used any more, and nothing of theirs be under way: direct writes beside buffered ones could make the page cache
+    /// stale, of which the kernel tells by failing a sync.
     public func useBufferedIO() throws(ImageFileError) {
         guard alignment != .none else { return }
         let result = cs_clear_direct(descriptor)

@@ -3,12 +3,15 @@ import IOURing
 import QEDEngine
 import QEDFormat
 import SystemPackage
+import Ublk
 
 /// An image from its opening to its closing, on the main thread; the queues serve it in between on theirs.
 final class ImageSession {
     let image: Image
     let path: String
     private(set) var chain: [ChainFile]
+    /// In which blocks the image is served; nil before that is chosen.
+    private(set) var blocks: BlockChoice?
     /// Of an image that is written.
     private let sessionFile: SessionFile?
 
@@ -57,9 +60,6 @@ final class ImageSession {
         self.path = path
     }
 
-    /// What the image's requests must be multiples of: the size of the device's logical blocks.
-    var blockSizeBytes: Int { max(chain[0].file.alignment.offsetBytes, 512) }
-
     /// Whether the image's file takes the pages of requests as they are, past the page cache. The block layer aligns
     /// them to 512 bytes. A file system that cannot say what it wants of direct I/O has none worth the name (tmpfs).
     var takesPages: Bool {
@@ -67,19 +67,41 @@ final class ImageSession {
         return alignment != .none && alignment.memoryBytes <= Int(QEDLimits.sectorSizeBytes)
     }
 
-    /// The size of a new device's logical blocks, where `wantedBytes` of them are asked for.
-    func blockSize(wantedBytes: Int?) throws(ServerError) -> Int {
-        guard let wantedBytes else { return blockSizeBytes }
-        guard wantedBytes >= blockSizeBytes else {
-            throw .blockSize(
-                path: path, reason: "its file takes blocks of \(blockSizeBytes) bytes, so the device's cannot be of \(wantedBytes)")
+    /// Chooses the blocks of a new device, and how the file is accessed from now on. Before a queue serves it.
+    /// - Parameter wantedBytes: the size that is asked for.
+    func chooseBlocks(wantedBytes: Int?) throws(ServerError) -> BlockChoice {
+        let choice: BlockChoice
+        do throws(BlockSizeError) {
+            choice = try BlockChoice(
+                wantedBytes: wantedBytes, imageSizeBytes: image.sizeBytes, partitionTable: PartitionTable(of: chain),
+                directBytes: directBytes)
+        } catch {
+            throw .blockSize(path: path, reason: "\(error)")
         }
-        guard image.sizeBytes % UInt64(wantedBytes) == 0 else {
-            throw .blockSize(
-                path: path, reason: "its size, \(image.sizeBytes) bytes, is no multiple of the block size \(wantedBytes); "
-                    + "resize it, or leave --block-size out")
+        try use(choice)
+        return choice
+    }
+
+    /// The same for a device that exists, made by any version of this program, on whatever file system the image was.
+    func keepBlocks(of parameters: UblkParameters) throws(ServerError) {
+        try use(
+            BlockChoice(
+                ofDeviceWithBlocksOf: 1 << Int(parameters.basic.logicalBlockShift), imageSizeBytes: image.sizeBytes,
+                directBytes: directBytes))
+    }
+
+    private var directBytes: Int? { chain[0].file.directAlignment?.offsetBytes }
+
+    private func use(_ choice: BlockChoice) throws(ServerError) {
+        let file = chain[0].file
+        if !choice.isDirect {
+            do throws(ImageFileError) { try file.useBufferedIO() } catch {
+                throw .chain(.image(.file(error), backingOf: nil))
+            }
         }
-        return wantedBytes
+        precondition(
+            choice.blockSizeBytes % file.alignment.offsetBytes == 0, "requests that the image's file does not take")
+        blocks = choice
     }
 
     /// Makes everything durable, marks the image as clean, and releases its lock. No queue serves it any more.

@@ -68,6 +68,8 @@ public struct DeviceRecord: Equatable, Sendable {
     public var isBeingTakenOver: Bool
     /// Set when a sync of the image has failed: the server only reads from then on.
     public var hasFailed = false
+    /// Whether the server accesses the image's file past the page cache; nil where an earlier version has not said.
+    public var isDirect: Bool?
 
     public init(
         deviceID: UInt32, server: ProcessIdentity, imagePath: String, image: ImageIdentity, isReadOnly: Bool,
@@ -99,6 +101,7 @@ extension DeviceRecord {
             "read_only": .bool(isReadOnly), "started_at": JSONValue(startedAt),
             "backing_options": .array(backingArguments.map { .string($0) }), "left_image": left,
             "being_taken_over": .bool(isBeingTakenOver), "failed": .bool(hasFailed),
+            "direct_io": isDirect.map { .bool($0) } ?? .null,
         ]
     }
 
@@ -124,6 +127,7 @@ extension DeviceRecord {
         }
         isBeingTakenOver = json["being_taken_over"]?.truth ?? false
         hasFailed = json["failed"]?.truth ?? false
+        isDirect = json["direct_io"]?.truth
     }
 }
 

@@ -16,7 +16,7 @@ extension ServedDevice {
         let session = try ImageSession(configuration)
         undo.append { _ = try? session.close() }
         session.reportReplay(to: log)
-        let blockSizeBytes = try session.blockSize(wantedBytes: configuration.blockSizeBytes)
+        let blocks = try session.chooseBlocks(wantedBytes: configuration.blockSizeBytes)
         let queuesChanged = try openEvents(undo)
 
         let control = try openControl()
@@ -32,7 +32,7 @@ extension ServedDevice {
         undo.append { try? control.deleteDevice(info.id, timeout: stopTimeout) }
         let characterDevice = try openCharacterDevice(info.id, undo)
         do {
-            try control.setParameters(parameters(of: session, configuration, info, blockSizeBytes), of: info)
+            try control.setParameters(parameters(of: session, configuration, info, blocks.blockSizeBytes), of: info)
         } catch {
             throw .control(error)
         }

@@ -36,6 +36,7 @@ extension ServedDevice {
         undo.append { _ = try? session.close() }
         session.reportReplay(to: log)
         guard let parameters, session.fits(parameters) else { throw .imageChanged(path: configuration.imagePath, id: id) }
+        try session.keepBlocks(of: parameters)
         let queuesChanged = try openEvents(undo)
         do { try control.waitForServerDeath(id, timeout: noticeTimeout) } catch { throw .control(error) }
         try takeover.begin()
@@ -68,10 +69,9 @@ extension ServedDevice {
 }
 
 extension ImageSession {
-    /// Whether the image is what the device was made of: as long, and in blocks that the device's requests consist of.
+    /// Whether the image is as long as what the device was made of. Its blocks fit whatever they are: see `BlockChoice`.
     fileprivate func fits(_ parameters: UblkParameters) -> Bool {
         parameters.basic.deviceSectors == image.sizeBytes / QEDLimits.sectorSizeBytes
-            && 1 << Int(parameters.basic.logicalBlockShift) >= blockSizeBytes
     }
 
     /// Tells what was found of the last server's work.

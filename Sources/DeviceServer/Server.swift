@@ -48,6 +48,7 @@ public final class Server {
             throw error
         }
         log.info("serving \(configuration.imagePath) as \(device.blockDevicePath)")
+        if let blocks = device.session.blocks { log.info("\(blocks)") }
         var ending = Ending.stopped(request: nil)
         // A device that is in use wants to be served, whoever asked for that.
         if ready(device.info.id, device.blockDevicePath) || configuration.recovers {
@@ -111,11 +112,12 @@ public final class Server {
             throw .notUsable(path: "/proc/self/stat", .noSuchFileOrDirectory)
         }
         let file = device.session.chain[0].file
-        let record = DeviceRecord(
+        var record = DeviceRecord(
             deviceID: device.info.id, server: process, imagePath: absolutePath(configuration.imagePath),
             image: ImageIdentity(device: file.identity.device, inode: file.identity.inode),
             isReadOnly: configuration.isReadOnly, startedAt: Int64(time(nil)),
             backingArguments: configuration.backingArguments)
+        record.isDirect = device.session.blocks?.isDirect
         do { try registry.record(record) } catch { throw .registry(error) }
         return record
     }
@@ -241,6 +243,11 @@ extension ServedDevice {
             "queues": JSONValue(info.queueCount), "depth": JSONValue(info.queueDepth),
             "read_only": .bool(session.image.isReadOnly), "backing_files": JSONValue(session.chain.count - 1),
             "failed": .bool(session.image.failedSync != nil),
+            "block_size": session.blocks.map { JSONValue($0.blockSizeBytes) } ?? .null,
+            "block_size_reason": session.blocks.map { .string($0.blockReason) } ?? .null,
+            "direct_io": session.blocks.map { .bool($0.isDirect) } ?? .null,
+            "direct_io_reason": session.blocks.map { .string($0.accessReason) } ?? .null,
+            "zero_copy": .bool(info.isZeroCopy), "max_io_size": JSONValue(info.maxIOSizeBytes),
         ]
     }
 

@@ -24,7 +24,7 @@ public struct ServerConfiguration: Sendable {
     /// Whether the device outlives its server.
     public var isRecoverable = true
     public var zeroCopy = ZeroCopyChoice.auto
-    /// The size of the device's logical blocks; nil: what the image's file needs, 512 if it can.
+    /// The size of the device's logical blocks; nil: 512 unless the image's partition table was made for others.
     public var blockSizeBytes: Int?
 
     public init(imagePath: String) { self.imagePath = imagePath }
@@ -138,7 +138,7 @@ public enum ServerError: Error, CustomStringConvertible {
             "\(path): another program has written to it while its device waited for a server, so what uses the device would "
                 + "find other data; remove the device ('qed-ublk del --force') and add the image again"
         case .imageChanged(let path, let id):
-            "\(path): has another size, or other blocks, than \(UblkPaths.blockDevice(id)) was made with; put it back, or "
+            "\(path): has another size than \(UblkPaths.blockDevice(id)) was made with; put it back, or "
                 + "remove the device with 'qed-ublk del --force \(id)'"
         case .notClosed(let path, let errno):
             "\(path): the last writes did not reach the disk (\(errno)); the image will be checked when it is next opened"

@@ -98,6 +98,15 @@ struct BenchCommand: ParsableCommand {
             engine.abandon()
             throw ValidationError("the image is too small for these offsets, or they are no multiples of 512")
         }
+        for file in engine.chain.map(\.file) {
+            let unit = UInt64(file.alignment.offsetBytes)
+            guard offset % unit == 0, (stepSize ?? bufferSize) % unit == 0, bufferSize % unit == 0 else {
+                engine.abandon()
+                throw ValidationError(
+                    "direct I/O on \(file.path.printable) takes multiples of \(unit) bytes: choose such sizes and offsets, or "
+                        + "leave out '--cache none'")
+            }
+        }
         var run = BenchRun(work, engine)
         defer { run.deallocate() }
         let start = BenchRun.nanoseconds()

@@ -22,7 +22,11 @@ struct DeviceOptions: ParsableArguments {
     @Option(
         name: [.customShort("b"), .long],
         help: ArgumentHelp(
-            "The device's logical block size: 512 or 4096. (default: the smallest that the image's file takes)",
+            """
+            The device's logical block size: 512 or 4096. With 4096 the image's file can be accessed past the page cache on \
+            btrfs and on disks with sectors of 4096 bytes too; 'info' says how it will be. (default: 512, or 4096 where the \
+            image's partition table was made for that)
+            """,
             valueName: "bytes"))
     var blockSize: Int?
 

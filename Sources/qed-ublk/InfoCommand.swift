@@ -1,4 +1,5 @@
 import ArgumentParser
+import BlockStorage
 import DeviceServer
 import ImageTools
 import QEDEngine
@@ -9,8 +10,12 @@ struct InfoCommand: ParsableCommand {
         commandName: "info",
         abstract: "Show what an image is.",
         discussion: """
-            Reads the header alone, without locks: the image may be in use, and its backing file may be missing, \
+            Reads little more than the header, without locks: the image may be in use, and its backing file may be missing, \
             unless --backing-chain asks for that too.
+
+            The block size is what 'add' gives the image's device: 512, unless the disk has a partition table (GPT) for blocks \
+            of 4096, or --block-size says otherwise. The access is how its server treats the image's file: past the page cache \
+            (direct) where direct I/O on it takes pieces as small as the device's blocks, else through it (buffered).
 
             Example: qed-ublk info --backing-chain overlay.qed
 
@@ -44,17 +49,53 @@ struct InfoCommand: ParsableCommand {
     func run() throws {
         guard backingChain else {
             let description = try ImageDescription(reading: file)
+            let blocks = try BlockChoice(ofNewDeviceOf: file, backing: nil)
             switch output.format {
-            case .human: try printOutput(description.text)
-            case .json: try printOutput(description.json.indented())
+            case .human: try printOutput("\(description.text)\n\(blocks.text)")
+            case .json: try printOutput(JSONValue.object(description.members + blocks.members).indented())
             }
             return
         }
-        let members = try ChainDescription(reading: file, policy: try backing.policy()).members
+        let policy = try backing.policy()
+        let members = try ChainDescription(reading: file, policy: policy).members
+        let blocks = try BlockChoice(ofNewDeviceOf: file, backing: policy)
         switch output.format {
-        case .human: try printOutput(members.map(\.text).joined(separator: "\n\n"))
-        case .json: try printOutput(JSONValue.array(members.map(\.json)).indented())
+        case .human:
+            var texts = members.map(\.text)
+            texts[0] += "\n\(blocks.text)"
+            try printOutput(texts.joined(separator: "\n\n"))
+        case .json:
+            var lists = members.map(\.members)
+            lists[0] += blocks.members
+            try printOutput(JSONValue.array(lists.map(JSONValue.object)).indented())
         }
+    }
+}
+
+extension BlockChoice {
+    /// What `add` would choose now.
+    /// - Parameter backing: how the files behind the image may be opened; nil: not at all.
+    fileprivate init(ofNewDeviceOf path: String, backing: BackingPolicy?) throws {
+        let chain = try ImageChain.open(
+            path: path, isReadOnly: true, locking: .none, opensBackingFiles: backing != nil, policy: backing ?? .plainFiles)
+        guard case .qed(let header, _) = chain[0].member else { preconditionFailure("the image must be QED") }
+        try self.init(
+            wantedBytes: nil, imageSizeBytes: header.imageSizeBytes, partitionTable: PartitionTable(of: chain),
+            directBytes: chain[0].file.directAlignment?.offsetBytes)
+    }
+
+    fileprivate var text: String {
+        """
+        block size: \(blockSizeBytes) (\(blockReason))
+        access: \(isDirect ? "direct" : "buffered") (\(accessReason))
+        """
+    }
+
+    fileprivate var members: [JSONValue.Member] {
+        [
+            .init("block-size", JSONValue(blockSizeBytes)), .init("block-size-reason", .string(blockReason)),
+            .init("direct-io", .bool(isDirect)), .init("direct-io-reason", .string(accessReason)),
+        ]
     }
 }
 
@@ -72,13 +113,13 @@ extension ChainDescription.Member {
         }
     }
 
-    fileprivate var json: JSONValue {
+    fileprivate var members: [JSONValue.Member] {
         switch self {
-        case .qed(let description): description.json
+        case .qed(let description): description.members
         case .raw(let path, let sizeBytes, let allocatedBytes):
             [
-                "filename": .string(path), "format": "raw", "virtual-size": JSONValue(sizeBytes),
-                "actual-size": JSONValue(allocatedBytes), "dirty-flag": false,
+                .init("filename", .string(path)), .init("format", "raw"), .init("virtual-size", JSONValue(sizeBytes)),
+                .init("actual-size", JSONValue(allocatedBytes)), .init("dirty-flag", false),
             ]
         }
     }
@@ -129,7 +170,7 @@ extension ImageDescription.Backing.State {
 
 extension ImageDescription {
     /// The keys of qemu-img where it has them.
-    fileprivate var json: JSONValue {
+    fileprivate var members: [JSONValue.Member] {
         var members: [JSONValue.Member] = [
             .init("filename", .string(path)),
             .init("format", .string("qed")),
@@ -153,7 +194,7 @@ extension ImageDescription {
             if let value = backing.state.path { members.append(.init("full-backing-filename", .string(value))) }
             if let value = (backing.declaredFormat?.rawValue) { members.append(.init("backing-filename-format", .string(value))) }
         }
-        return .object(members)
+        return members
     }
 }
 

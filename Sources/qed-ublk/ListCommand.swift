@@ -11,7 +11,8 @@ struct ListCommand: ParsableCommand {
             goes on when it gets another one ('qed-ublk recover'). One that is 'dead' cannot; 'qed-ublk del' removes it. One \
             that is 'failed' only reads, since a sync of its image has failed; the server's log says what to do.
 
-            With --verbose also the server's process, the device's block size, and memory: the I/O buffers (queues x depth x \
+            With --verbose also the server's process, the device's block size, how the server accesses the image's file (ACCESS: \
+            direct is past the page cache), whether data goes without copies (ZC), the largest request, and memory: the I/O buffers (queues x depth x \
             the largest request), what the server has in memory with them (RESIDENT), and what of that cannot be swapped \
             out (LOCKED; less where a limit forbids it, see the server's log).
 
@@ -21,7 +22,7 @@ struct ListCommand: ParsableCommand {
             \(ExitStatus.table)
             """)
 
-    @Flag(name: [.customShort("v"), .long], help: "Show the server's process and its memory too.")
+    @Flag(name: [.customShort("v"), .long], help: "Show the server's process, its accesses and its memory too.")
     var verbose = false
 
     @OptionGroup var output: OutputOption
@@ -35,7 +36,7 @@ struct ListCommand: ParsableCommand {
     }
 
     private static func table(_ devices: [KnownDevice], isVerbose: Bool) -> String {
-        let details = isVerbose ? ["PID", "BLOCK", "BUFFERS", "RESIDENT", "LOCKED"] : []
+        let details = isVerbose ? ["PID", "BLOCK", "ACCESS", "ZC", "REQUEST", "BUFFERS", "RESIDENT", "LOCKED"] : []
         let rows =
             [["DEVICE", "STATE", "SIZE", "QUEUES", "DEPTH", "RO"] + details + ["IMAGE"]]
             + devices.map { $0.row + (isVerbose ? $0.details : []) + [$0.record.imagePath.printable] }
@@ -62,6 +63,8 @@ extension KnownDevice {
         let memory = memory
         return [
             record.server.isRunning ? "\(record.server.id)" : "-", blockSizeBytes.map { "\($0)" } ?? "?",
+            record.isDirect.map { $0 ? "direct" : "buffered" } ?? "?", info.map { $0.isZeroCopy ? "1" : "0" } ?? "?",
+            info.map { SizeText.short(UInt64($0.maxIOSizeBytes)) } ?? "?",
             info.map { SizeText.short(UInt64($0.bufferBytes)) } ?? "?",
             memory.map { SizeText.short($0.residentBytes) } ?? "?", memory.map { SizeText.short($0.lockedBytes) } ?? "?",
         ]
@@ -80,6 +83,8 @@ extension KnownDevice {
             .init("read-only", .bool(record.isReadOnly)),
             .init("zero-copy", info.map { .bool($0.isZeroCopy) } ?? .null), .init("pid", JSONValue(record.server.id)),
             .init("image", .string(record.imagePath)), .init("block-size", blockSize),
+            .init("direct-io", record.isDirect.map { .bool($0) } ?? .null),
+            .init("max-io-size", info.map { JSONValue($0.maxIOSizeBytes) } ?? .null),
             .init(
                 "memory",
                 .object([

@@ -74,7 +74,7 @@ import Testing
         }
         let own: Set = [
             "file-size", "table-size", "header-size", "features", "compat-features", "autoclear-features",
-            "backing-file-state",
+            "backing-file-state", "block-size", "block-size-reason", "direct-io", "direct-io-reason",
         ]
         #expect(Set(ours.keys) == shared.union(own))
         #expect(ours["table-size"] as? Int == 4)

@@ -117,7 +117,7 @@ import Testing
             Set(devices.first?.keys ?? [:].keys)
                 == [
                     "device", "id", "state", "size", "queues", "depth", "read-only", "zero-copy", "pid", "image", "block-size",
-                    "memory",
+                    "direct-io", "max-io-size", "memory",
                 ])
         #expect(devices.first?["pid"] as? Int32 == server.id)
         expectOneSentence(try ours(asNobody: true, "del", "4000"), [5, 6], naming: "ublk")

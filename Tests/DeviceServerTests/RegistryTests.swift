@@ -29,6 +29,7 @@ struct RegistryTests {
         second.startedAt = .min
         second.isBeingTakenOver = true
         second.hasFailed = true
+        second.isDirect = false
         second.leftImage = ImageMark(sizeBytes: .max, writtenAt: .min)
         try registry.record(second)
         try registry.record(record(3))

@@ -45,7 +45,7 @@ mount --make-rshared /
 step "add: as many queues as processors, up to four"
 device=$(qed-ublk add image.qed)
 expect_equal "queues" 4 "$(qed-ublk list --json | jq '.[].queues')"
-expect_output '^/dev/ublkb0 +live +64 MiB +4 +64 +0 +[0-9]+ +512 +32 MiB +[0-9.]+ MiB +[0-9.]+ MiB +/data/image.qed$' qed-ublk list -v
+expect_output '^/dev/ublkb0 +live +64 MiB +4 +64 +0 +[0-9]+ +512 +direct +[01] +128 KiB +32 MiB +[0-9.]+ MiB +[0-9.]+ MiB +/data/image.qed$' qed-ublk list -v
 expect_protected "add"
 
 step "mounted, killed, recovered, unmounted, removed: nothing hangs and nothing is busy"
