@@ -24,6 +24,21 @@ static sigset_t handled_signals(void) {
     return set;
 }
 
+static int argument_count;
+static char **argument_vector;
+
+/* glibc calls each constructor with what it calls main with. */
+__attribute__((constructor)) static void keep_arguments(int count, char **vector) {
+    argument_count = count;
+    argument_vector = vector;
+}
+
+int32_t cs_argument_count(void) { return argument_count; }
+
+const char *cs_argument(int32_t index) {
+    return index >= 0 && index < argument_count ? argument_vector[index] : 0;
+}
+
 void cs_reserve_standard_descriptors(void) {
     int descriptor;
     do {

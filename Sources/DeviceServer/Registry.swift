@@ -100,7 +100,7 @@ public struct DeviceRegistry: Sendable {
             return record(of: deviceID).map { [$0] } ?? []
         case .image(let path):
             if let image = ImageIdentity(path: path) { return list().filter { $0.image == image } }
-            let absolute = Self.absolutePath(path)
+            let absolute = (try? AbsolutePath.ofFile(path)) ?? Self.absolutePath(path)
             return list().filter { $0.imagePath.utf8.elementsEqual(absolute.utf8) }
         }
     }

@@ -113,19 +113,13 @@ public final class Server {
         }
         let file = device.session.chain[0].file
         var record = DeviceRecord(
-            deviceID: device.info.id, server: process, imagePath: absolutePath(configuration.imagePath),
+            deviceID: device.info.id, server: process, imagePath: configuration.imagePath,
             image: ImageIdentity(device: file.identity.device, inode: file.identity.inode),
             isReadOnly: configuration.isReadOnly, startedAt: Int64(time(nil)),
             backingArguments: configuration.backingArguments)
         record.isDirect = device.session.blocks?.isDirect
         do { try registry.record(record) } catch { throw .registry(error) }
         return record
-    }
-
-    private func absolutePath(_ path: String) -> String {
-        guard !path.hasPrefix("/"), let current = getcwd(nil, 0) else { return path }
-        defer { free(current) }
-        return FilePath(String(cString: current)).appending(path).lexicallyNormalized().string
     }
 
     /// Waits for a reason to end, and stops the device unless it is to be left.

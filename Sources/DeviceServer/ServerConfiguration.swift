@@ -7,11 +7,12 @@ import Ublk
 
 /// What a device is to be: the options of `add`.
 public struct ServerConfiguration: Sendable {
+    /// Absolute: it is recorded, and the server's working directory is its own.
     public var imagePath: String
     public var isReadOnly = false
     /// For the backing files, which images name.
     public var backing = BackingPolicy.plainFiles
-    /// The same as options of `add`, for the record: the device's next server gets them.
+    /// The same as options of `add`, for the record: the device's next server gets them. Directories are absolute.
     public var backingArguments: [String] = []
     /// Hardware queues; the driver caps them to the number of processors.
     public var queues = defaultQueues

@@ -15,7 +15,8 @@ struct AddCommand: ParsableCommand {
             ublk (Linux 6.4 or later; modprobe ublk_drv).
 
             When a server dies, or gets SIGTERM while its device is in use, the device waits for the next server: adding \
-            the image again, or 'qed-ublk recover', goes on where it was.
+            the image again, or 'qed-ublk recover', goes on where it was. The device is as it was made then: an option that asks \
+            for something else is refused.
 
             Example: mkfs.ext4 $(qed-ublk add disk.qed)
 
@@ -42,7 +43,7 @@ struct AddCommand: ParsableCommand {
 
     func run() throws {
         let waiting = try WaitingDevice.ofImage(device.image)
-        if let waiting, let id = device.id, id != waiting.record.deviceID { throw waiting.hasAnotherNumber }
+        if let waiting { try waiting.refuse(whatDiffersIn: device) }
         if foreground {
             try serve(waiting)
             return

@@ -34,10 +34,15 @@ struct BackingOptions: ParsableArguments {
 
     var isGiven: Bool { noBacking || backingDevices || !backingDirectories.isEmpty }
 
-    /// The same options as arguments.
-    var arguments: [String] {
+    /// The same options as arguments, for a process with another working directory.
+    /// - Throws: why a directory cannot be found.
+    func arguments() throws(ImageFileError) -> [String] {
         (noBacking ? ["--no-backing"] : []) + (backingDevices ? ["--backing-devices"] : [])
-            + backingDirectories.flatMap { ["--backing-dir", $0] }
+            + (try absoluteDirectories()).flatMap { ["--backing-dir", $0] }
+    }
+
+    func absoluteDirectories() throws(ImageFileError) -> [String] {
+        try backingDirectories.map { path throws(ImageFileError) in try AbsolutePath.ofDirectory(path) }
     }
 
     private static func directory(_ text: String) throws(PathArgumentError) -> String {

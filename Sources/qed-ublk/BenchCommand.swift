@@ -42,8 +42,8 @@ struct BenchCommand: ParsableCommand {
         transform: SizeArgument.parse)
     var stepSize: UInt64?
 
-    @Option(name: [.customShort("o"), .long], help: "Where to begin.", transform: SizeArgument.parse)
-    var offset: UInt64 = 0
+    @Option(name: [.customShort("o"), .long], help: "Where to begin. (default: 0)", transform: SizeArgument.parse)
+    var offset: UInt64?
 
     @Flag(name: [.customShort("w"), .long], help: "Write instead of read.")
     var write = false
@@ -60,8 +60,8 @@ struct BenchCommand: ParsableCommand {
     @Option(help: "The same for backing files; they are read through the page cache, as a device does, if not given.")
     var backingCache = Cache.writeback
 
-    @Option(help: "The byte that is written.")
-    var pattern: UInt8 = 0
+    @Option(help: "The byte that is written. (default: 0)")
+    var pattern: UInt8?
 
     @Flag(help: "At offsets drawn at random from the image, each a multiple of the request's size, instead of in steps.")
     var random = false
@@ -79,10 +79,16 @@ struct BenchCommand: ParsableCommand {
         guard flushInterval >= 0, write || flushInterval == 0 else {
             throw ValidationError("--flush-interval goes with --write")
         }
+        guard write || pattern == nil else { throw ValidationError("--pattern goes with --write") }
+        guard !noDrain || flushInterval > 0 else { throw ValidationError("--no-drain goes with --flush-interval") }
+        guard !random || (stepSize == nil && offset == nil) else {
+            throw ValidationError("--random draws the offsets: leave --step-size and --offset out")
+        }
         guard !sharing.forceShare || !write else { throw ValidationError("--force-share is for reading only") }
     }
 
     func run() throws {
+        let offset = self.offset ?? 0
         let engine = try LocalEngine(
             path: image, options: ImageOptions(isReadOnly: !write), depth: depth + 1,
             largestRequestBytes: Int(bufferSize), caching: cache.fileCaching,
@@ -90,7 +96,7 @@ struct BenchCommand: ParsableCommand {
             policy: try backing.policy())
         let work = BenchWork(
             count: count, depth: depth, sizeBytes: bufferSize, stepBytes: stepSize ?? bufferSize, deviceOffset: offset,
-            isWrite: write, flushInterval: flushInterval, drains: !noDrain, pattern: pattern, isRandom: random,
+            isWrite: write, flushInterval: flushInterval, drains: !noDrain, pattern: pattern ?? 0, isRandom: random,
             measuresLatency: output.format == .json)
         guard offset % 512 == 0, (stepSize ?? bufferSize) % 512 == 0, bufferSize <= engine.image.sizeBytes,
             offset <= engine.image.sizeBytes - bufferSize

@@ -68,12 +68,24 @@ struct ConvertCommand: ParsableCommand {
 
     func validate() throws {
         guard (1...64).contains(parallel) else { throw ValidationError("--parallel must be between 1 and 64") }
+        guard !force || !noCreate else {
+            throw ValidationError("-n writes into the target that exists, and --force replaces it: they exclude each other")
+        }
+        try geometryOptions.refuseBacking()
         guard !geometryOptions.isGiven || (outputFormat == .qed && !noCreate) else {
             throw ValidationError("a cluster or table size goes with -O qed and a new file")
         }
-        guard source != Conversion.standardInput || (format == .raw && outputFormat == .qed && !noCreate && !verify) else {
+        guard
+            source != Conversion.standardStream
+                || (format == .raw && outputFormat == .qed && !noCreate && !verify && !sharing.forceShare)
+        else {
             throw ValidationError(
-                "standard input is read once, as a raw disk, into a new image: use it with -f raw -O qed, without -n and --verify")
+                "standard input is read once, as a raw disk, into a new image: use it with -f raw -O qed, without -n, "
+                    + "--verify and --force-share")
+        }
+        guard target != Conversion.standardStream || (outputFormat == .raw && !noCreate && !verify && !force) else {
+            throw ValidationError(
+                "standard output takes a raw disk, once: use it with -O raw, without -n, --verify and --force")
         }
     }
 

@@ -1,5 +1,6 @@
 import ArgumentParser
 import DeviceServer
+import ImageTools
 import QEDEngine
 import QEDFormat
 
@@ -10,7 +11,7 @@ struct CreateCommand: ParsableCommand {
         commandName: "create",
         abstract: "Create an empty image, or an overlay over another one.",
         discussion: """
-            Overwrites nothing without --force, and an image in use never. Sizes are in bytes, or have one of the \
+            Takes the options of 'qemu-img create' too. Overwrites nothing without --force, and an image in use never. Sizes are in bytes, or have one of the \
             suffixes K, M, G, T, P and E for powers of 1024, and are rounded up to a multiple of 512.
 
             Example: qed-ublk create --backing base.raw --backing-format raw overlay.qed
@@ -35,14 +36,20 @@ struct CreateCommand: ParsableCommand {
 
     @OptionGroup var geometryOptions: GeometryOptions
 
+    @Option(name: [.customShort("f"), .long], help: "The image's format; only qed is supported.")
+    var format = DiskFormat.qed
+
     @Option(
+        name: [.customShort("b"), .long],
         help: ArgumentHelp(
             "Create an overlay over this file, which must not change from then on. A relative name starts at the "
                 + "directory of the new image.", valueName: "file"),
         transform: PathArgument.parse)
     var backing: String?
 
-    @Option(help: ArgumentHelp("What the backing file is: raw or qed.", valueName: "format"))
+    @Option(
+        name: [.customShort("F"), .long],
+        help: ArgumentHelp("What the backing file is: raw or qed.", valueName: "format"))
     var backingFormat: BackingFormat?
 
     @OptionGroup var output: OutputOption
@@ -50,19 +57,34 @@ struct CreateCommand: ParsableCommand {
     @Flag(help: "Replace a file of that name, and create even an image that QEMU could not open.")
     var force = false
 
+    @Flag(name: [.customShort("q"), .long], help: "Print nothing but errors and warnings.")
+    var quiet = false
+
+    private var backingFiles: Set<String> {
+        Set([backing].compactMap { $0 } + geometryOptions.named.compactMap(\.backingFile))
+    }
+    private var backingFormats: Set<BackingFormat> {
+        Set([backingFormat].compactMap { $0 } + geometryOptions.named.compactMap(\.backingFormat))
+    }
+
     func validate() throws {
-        if backing != nil, backingFormat == nil {
+        guard format == .qed else { throw ValidationError("only QED images are created; 'truncate' makes a raw one") }
+        guard backingFiles.count <= 1, backingFormats.count <= 1 else {
+            throw ValidationError("the backing file or its format is given twice, and not as the same")
+        }
+        if !backingFiles.isEmpty, backingFormats.isEmpty {
             throw ValidationError("--backing needs --backing-format raw or --backing-format qed")
         }
-        if backing == nil, backingFormat != nil {
+        if backingFiles.isEmpty, !backingFormats.isEmpty {
             throw ValidationError("--backing-format needs --backing with the name of the backing file")
         }
     }
 
     func run() throws {
+        let format = backingFormats.first
         var creation = ImageCreation(
             path: file, sizeBytes: size, geometry: try geometry(),
-            backing: backing.flatMap { name in backingFormat.map { .init(name: name, format: $0) } },
+            backing: backingFiles.first.flatMap { name in format.map { .init(name: name, format: $0) } },
             allowsWhatQEMUCannotOpen: force)
         creation.replacesExisting = force
         let header = try creation.create()
@@ -71,7 +93,7 @@ struct CreateCommand: ParsableCommand {
         }
         try output.report(
             nil,
-            [.init("filename", .string(file)), .init("virtual-size", JSONValue(header.imageSizeBytes))], quiet: false)
+            [.init("filename", .string(file)), .init("virtual-size", JSONValue(header.imageSizeBytes))], quiet: quiet)
     }
 
     private func geometry() throws(ImageCreationError) -> QEDGeometry {

@@ -30,14 +30,17 @@ struct DelCommand: ParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "With --force: how long what its users have not written yet may take to be written.", valueName: "seconds"))
-    var timeout = ControlRequest.defaultStopTimeoutSeconds
+            "With --force: how long what its users have not written yet may take to be written. (default: 30)",
+            valueName: "seconds"))
+    var timeout: Int?
 
     func validate() throws {
         guard all != (device != nil) else { throw ValidationError("name one device, or use --all") }
+        guard let timeout else { return }
         guard ControlRequest.stopTimeoutRange.contains(timeout) else {
             throw ValidationError("--timeout must be between 0 and \(ControlRequest.stopTimeoutRange.upperBound) seconds")
         }
+        guard force else { throw ValidationError("--timeout goes with --force: a disk that nobody uses has nothing to wait for") }
     }
 
     func run() throws {
@@ -69,9 +72,11 @@ struct DelCommand: ParsableCommand {
     private func remove(_ record: DeviceRecord, _ registry: DeviceRegistry, _ control: UblkControlDevice) throws {
         guard record.server.isRunning else { return try removeUnserved(record, registry, control) }
         let reply: ControlReply
+        let timeoutSeconds = timeout ?? ControlRequest.defaultStopTimeoutSeconds
         do throws(ControlSocketError) {
             reply = try ControlSocketClient.send(
-                .stop(force: force, timeoutSeconds: timeout), deviceID: record.deviceID, timeout: .seconds(150 + timeout))
+                .stop(force: force, timeoutSeconds: timeoutSeconds), deviceID: record.deviceID,
+                timeout: .seconds(150 + timeoutSeconds))
         } catch {
             guard error.serverHasEnded else { throw error }
             // Somebody else's del was first, or it has died just now.

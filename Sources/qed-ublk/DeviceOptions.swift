@@ -16,8 +16,10 @@ struct DeviceOptions: ParsableArguments {
 
     @Option(
         name: [.customShort("d"), .long],
-        help: "Requests under way per queue: 1 to 4096. Up to 64 their buffers take 32 MiB, or less.")
-    var depth = ServerConfiguration.defaultQueueDepth
+        help: ArgumentHelp(
+            "Requests under way per queue: 1 to 4096. Up to 64 their buffers take 32 MiB, or less. (default: 64)",
+            valueName: "depth"))
+    var depth: Int?
 
     @Option(
         name: [.customShort("b"), .long],
@@ -42,32 +44,32 @@ struct DeviceOptions: ParsableArguments {
     @Option(
         help: """
             Whether data goes between the device's requests and the image without being copied: auto, on or off. Needs \
-            Linux 6.16. With auto it does where the kernel can and the image is accessed past the page cache.
+            Linux 6.16. With auto it does where the kernel can and the image is accessed past the page cache. (default: auto)
             """)
-    var zeroCopy = ZeroCopyChoice.auto
+    var zeroCopy: ZeroCopyChoice?
 
     @OptionGroup var backing: BackingOptions
 
     func validate() throws {
         let limits = ServerConfiguration.countLimits
         guard limits.contains(queues ?? 1) else { throw ValidationError("--queues must be between 1 and 4096") }
-        guard limits.contains(depth) else { throw ValidationError("--depth must be between 1 and 4096") }
+        guard limits.contains(depth ?? 1) else { throw ValidationError("--depth must be between 1 and 4096") }
         if let blockSize, !ServerConfiguration.blockSizes.contains(blockSize) {
             throw ValidationError("--block-size must be 512 or 4096")
         }
     }
 
     func configuration() throws(ImageFileError) -> ServerConfiguration {
-        var configuration = ServerConfiguration(imagePath: image)
+        var configuration = ServerConfiguration(imagePath: try AbsolutePath.ofFile(image))
         if let queues { configuration.queues = queues }
         configuration.blockSizeBytes = blockSize
-        configuration.queueDepth = depth
+        if let depth { configuration.queueDepth = depth }
         configuration.deviceID = id
         configuration.isReadOnly = readOnly
         configuration.isRecoverable = !noRecovery
-        configuration.zeroCopy = zeroCopy
+        if let zeroCopy { configuration.zeroCopy = zeroCopy }
         configuration.backing = try backing.policy()
-        configuration.backingArguments = backing.arguments
+        configuration.backingArguments = try backing.arguments()
         return configuration
     }
 }

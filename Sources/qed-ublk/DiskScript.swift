@@ -64,6 +64,7 @@ enum DiskScript: Equatable {
         case "map": script = .map
         default: throw .unknownCommand(name)
         }
+        if script.range == nil { try options.allow() }
         guard words.isEmpty else { throw .tooMuch(words[0]) }
         return script
     }

@@ -28,7 +28,13 @@ struct IOCommand: ParsableCommand {
     var file: String
 
     @Argument(help: "What to do.", transform: DiskScript.parse)
-    var commands: [DiskScript]
+    var words: [DiskScript] = []
+
+    @Option(
+        name: [.customShort("c"), .long],
+        help: ArgumentHelp("The same, as with qemu-io; can be given several times.", valueName: "command"),
+        transform: DiskScript.parse)
+    var command: [DiskScript] = []
 
     @Option(name: [.customShort("f"), .long], help: ArgumentHelp("What the file is: raw or qed.", valueName: "format"))
     var format = DiskFormat.qed
@@ -40,7 +46,12 @@ struct IOCommand: ParsableCommand {
     @Flag(name: [.customShort("q"), .long], help: "Print nothing but errors and what was asked for.")
     var quiet = false
 
+    private var commands: [DiskScript] { words + command }
+
     func validate() throws {
+        guard words.isEmpty || command.isEmpty else {
+            throw ValidationError("give all commands with -c, or none: their order would not be clear")
+        }
         guard !commands.isEmpty else { throw ValidationError("a command is needed, such as 'read 0 4k'") }
         guard !sharing.forceShare || !commands.contains(where: \.changesTheDisk) else {
             throw ValidationError("--force-share is for reading only")

@@ -45,13 +45,12 @@ struct MapCommand: ParsableCommand {
         guard startOffset <= map.sizeBytes else {
             throw ImageToolError.refused(path: file, reason: "ends before offset \(startOffset)")
         }
-        let end = min(
-            maxLength.map { startOffset.addingReportingOverflow($0).partialValue } ?? map.sizeBytes, map.sizeBytes)
+        let end = startOffset + min(maxLength ?? .max, map.sizeBytes - startOffset)
         var lines = OutputLines()
         switch output.format {
         case .human:
             lines.add(MapCommand.row("Offset", "Length", "Mapped to", "File"))
-            try map.forEachExtent(in: startOffset..<max(startOffset, end)) { extent throws(ImageToolError) in
+            try map.forEachExtent(in: startOffset..<end) { extent throws(ImageToolError) in
                 guard extent.kind == .data, let fileOffset = extent.fileOffset else { return }
                 lines.add(
                     MapCommand.row(
@@ -60,7 +59,7 @@ struct MapCommand: ParsableCommand {
             }
         case .json:
             var separator = "["
-            try map.forEachExtent(in: startOffset..<max(startOffset, end)) { extent throws(ImageToolError) in
+            try map.forEachExtent(in: startOffset..<end) { extent throws(ImageToolError) in
                 lines.add(separator + MapCommand.json(extent), end: "")
                 separator = ",\n"
             }

@@ -31,8 +31,8 @@ struct MeasureCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Measure an empty disk of this size.", valueName: "size"), transform: SizeArgument.parse)
     var size: UInt64?
 
-    @Option(name: [.customShort("f"), .long], help: ArgumentHelp("What the file is: raw or qed.", valueName: "format"))
-    var format = DiskFormat.qed
+    @Option(name: [.customShort("f"), .long], help: ArgumentHelp("What the file is: raw or qed. (default: qed)", valueName: "format"))
+    var format: DiskFormat?
 
     @Option(
         name: [.customShort("O"), .long], help: ArgumentHelp("What it would become: raw or qed.", valueName: "format"))
@@ -45,6 +45,13 @@ struct MeasureCommand: ParsableCommand {
 
     func validate() throws {
         guard (file == nil) != (size == nil) else { throw ValidationError("give either a file or --size") }
+        guard file != nil || (format == nil && !sharing.forceShare && !backing.isGiven) else {
+            throw ValidationError("--size is about no file: leave --format, --force-share and the options for backing files out")
+        }
+        guard !geometryOptions.isGiven || outputFormat == .qed else {
+            throw ValidationError("a cluster or table size goes with -O qed")
+        }
+        try geometryOptions.refuseBacking()
     }
 
     func run() throws {
@@ -70,7 +77,7 @@ struct MeasureCommand: ParsableCommand {
                     : try Measurement(qedSizeBytes: size, geometry: try geometryOptions.geometry())
             }
             let map = try DiskMap.open(
-                path: file ?? "", format: format, sharing: sharing.forceShare, policy: try backing.policy())
+                path: file ?? "", format: format ?? .qed, sharing: sharing.forceShare, policy: try backing.policy())
             return outputFormat == .raw
                 ? Measurement(rawSizeBytes: map.sizeBytes)
                 : try Measurement(converting: map, to: try geometryOptions.geometry())

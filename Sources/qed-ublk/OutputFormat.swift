@@ -10,13 +10,17 @@ enum OutputFormat: String, ExpressibleByArgument, CaseIterable {
 
 /// `--output` as qemu-img has it.
 struct OutputOption: ParsableArguments {
-    @Option(help: ArgumentHelp("How to show the result: human or json.", valueName: "format"))
-    var output = OutputFormat.human
+    @Option(help: ArgumentHelp("How to show the result: human or json. (default: human)", valueName: "format"))
+    var output: OutputFormat?
 
     @Flag(help: "The same as --output json.")
     var json = false
 
-    var format: OutputFormat { json ? .json : output }
+    func validate() throws {
+        guard !json || output != .human else { throw ValidationError("--json and --output human exclude each other") }
+    }
+
+    var format: OutputFormat { json ? .json : output ?? .human }
 
     /// Prints what a command has done: `members` as JSON, or `sentence` for people.
     func report(_ sentence: String?, _ members: [JSONValue.Member], quiet: Bool) throws(OutputError) {

@@ -23,7 +23,7 @@ struct QedUblk: ParsableCommand {
     static func main() {
         cs_reserve_standard_descriptors()
         do {
-            let arguments = CommandLine.arguments.dropFirst()
+            let arguments = ProcessArguments.all.dropFirst()
             switch arguments.first {
             // Started by `add`, not by users.
             case "serve": try ServeProcess.run(Array(arguments.dropFirst()))
@@ -42,6 +42,15 @@ struct QedUblk: ParsableCommand {
     private static func parse(_ arguments: ArraySlice<String>) throws -> any ParsableCommand {
         let named = configuration.subcommands.first { $0.configuration.commandName == arguments.first }
         if let named, let command = try? named.parseAsRoot(Array(arguments.dropFirst())) { return command }
-        return try parseAsRoot()
+        guard !arguments.isEmpty else { throw ValidationError("a command is needed, such as 'list'") }
+        // The parser would print the overview, as if that had been asked for.
+        if arguments.first == "help" {
+            for name in arguments.dropFirst() where !name.hasPrefix("-") {
+                guard configuration.subcommands.contains(where: { $0.configuration.commandName == name }) else {
+                    throw ValidationError("there is no command '\(name)' to help with")
+                }
+            }
+        }
+        return try parseAsRoot(Array(arguments))
     }
 }

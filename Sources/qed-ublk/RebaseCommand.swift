@@ -46,6 +46,9 @@ struct RebaseCommand: ParsableCommand {
     @OptionGroup var progress: ProgressOptions
 
     func validate() throws {
+        guard !backing.isEmpty || backingFormat == nil else {
+            throw ValidationError("without a backing file there is no --backing-format")
+        }
         guard backing.isEmpty || backingFormat != nil else {
             throw ValidationError("--backing needs --backing-format raw or --backing-format qed")
         }

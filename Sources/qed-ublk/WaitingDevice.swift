@@ -54,28 +54,35 @@ struct WaitingDevice {
         try printOutput(server.path)
     }
 
-    var hasAnotherNumber: WaitingDeviceError {
-        .hasAnotherNumber(image: record.imagePath, device: path)
+    /// - Throws: `WaitingDeviceError.isAnother` where `add` is asked for a device that this one is not.
+    func refuse(whatDiffersIn options: DeviceOptions) throws {
+        guard let parameters = try UblkControlDevice().parameters(record.deviceID) else {
+            throw WaitingDeviceError.notFound(path)
+        }
+        if let difference = try DeviceTraits(record, info, parameters).difference(from: options) {
+            throw WaitingDeviceError.isAnother(image: record.imagePath, device: path, difference)
+        }
     }
 }
 
 enum WaitingDeviceError: ReportableError {
-    case hasAnotherNumber(image: String, device: String)
+    case isAnother(image: String, device: String, DeviceTraits.Difference)
     case notFound(String)
     case isServed(String)
     case cannotWait(String)
 
     var exitStatus: ExitStatus {
         switch self {
-        case .hasAnotherNumber, .isServed: .busy
+        case .isAnother, .isServed: .busy
         case .notFound, .cannotWait: .notFound
         }
     }
 
     var description: String {
         switch self {
-        case .hasAnotherNumber(let image, let device):
-            "\(image): is that of \(device), which waits for a server; leave out --id, or remove that device first"
+        case .isAnother(let image, let device, let difference):
+            "\(image): is that of \(device), which waits for a server and \(difference.has); leave out \(difference.option), or "
+                + "remove that device first"
         case .notFound(let device): "\(device): qed-ublk has no such device; see 'qed-ublk list'"
         case .isServed(let device): "\(device) has a server, and needs no other"
         case .cannotWait(let device):

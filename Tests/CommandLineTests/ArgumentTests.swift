@@ -54,7 +54,7 @@ import Testing
     @Test(
         arguments: [
             ["x.qed"], ["--no-backing", "-r", "-n", "1", "x.qed"], ["--no-recovery", "--zero-copy", "off", "-b", "4096", "-n", "0", "--", "--id"],
-            ["-q", "2", "-d", "7", "-n", "3", "--backing-devices", "--backing-dir", "/", "--backing-dir", "/tmp/", "a b"],
+            ["-q", "2", "-d", "7", "-n", "3", "--backing-devices", "--backing-dir", "/", "--backing-dir", "/dev", "a b"],
         ])
     func optionsReachTheServer(given: [String]) throws {
         var configuration = try DeviceOptions.parse(given).configuration()

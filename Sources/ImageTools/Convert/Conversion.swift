@@ -26,8 +26,9 @@ public struct Conversion: Sendable {
     /// Requests under way at once.
     public var depth = Disk.usualDepth
 
-    /// As `source`: a raw disk that comes through standard input, into a new image.
-    public static let standardInput = "-"
+    /// As `source`: a raw disk that comes through standard input, into a new image. As `target`: one that goes through standard
+    /// output.
+    public static let standardStream = "-"
 
     public init(source: String, sourceFormat: DiskFormat, target: String, targetFormat: DiskFormat) {
         self.source = source
@@ -41,7 +42,7 @@ public struct Conversion: Sendable {
     /// - Returns: the size of the disk that was copied, in bytes.
     @discardableResult
     public func run(progress: (@Sendable (Double) -> Void)? = nil) throws(ImageToolError) -> UInt64 {
-        if source == Conversion.standardInput { return try copyStream() }
+        if source == Conversion.standardStream { return try copyStream() }
         let source = try Disk(
             path: source, format: sourceFormat, isReadOnly: true, sharing: sharing, depth: depth, policy: policy)
         if let identity = ImageFile.Identity(ofFileAt: target), source.identities.contains(identity) {

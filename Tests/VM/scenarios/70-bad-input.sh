@@ -42,7 +42,7 @@ qemu-img create -q -f qcow2 other.qcow2 4M
 modprobe loop
 loop=$(losetup -f --show good.qed)
 from_here
-add_refused() { refused "$1" "^qed-ublk: $2" qed-ublk add "${@:3}"; }
+add_refused() { refused "$1" "^qed-ublk: (/.*/)?$2" qed-ublk add "${@:3}"; }
 add_refused 4 'missing: no such file' missing
 add_refused 2 'text is not a QED image: the file does not start with the QED magic bytes' text
 add_refused 2 'text is not a QED image' --read-only text
@@ -124,13 +124,13 @@ rm -r allowed
 step "an image that is open elsewhere"
 qemu_holds 4 -f qed good.qed
 from_here
-refused 3 '^qed-ublk: good.qed: in use' qed-ublk add good.qed
-refused 3 '^qed-ublk: good.qed: in use' qed-ublk add -r good.qed
+refused 3 '^qed-ublk: (/.*/)?good.qed: in use' qed-ublk add good.qed
+refused 3 '^qed-ublk: (/.*/)?good.qed: in use' qed-ublk add -r good.qed
 exec 7>&-
 wait
 device=$(qed-ublk add good.qed)
 from_here
-refused 3 '^qed-ublk: good.qed: in use' qed-ublk add good.qed
+refused 3 '^qed-ublk: (/.*/)?good.qed: in use' qed-ublk add good.qed
 refused 3 'good.qed: in use' qed-ublk add -r "$PWD/../images/good.qed"
 if qemu-img info good.qed >/dev/null 2>&1; then fail "QEMU opened an image that is served"; fi
 refused 3 'id is in use' qed-ublk add --id 0 base.qed

@@ -46,14 +46,14 @@ for command in 'check' 'check -r all' 'compact' 'flatten' 'commit' 'map' 'measur
     # shellcheck disable=SC2086 # a command and its options
     expect_refusal "$status" "^qed-ublk: top.qed: $held" qed-ublk $command top.qed
 done
-expect_refusal 3 "^qed-ublk: top.qed: $held" qed-ublk add top.qed
-expect_refusal 3 "^qed-ublk: top.qed: $held" qed-ublk add --foreground --read-only top.qed
+expect_refusal 3 "^qed-ublk: (/.*/)?top.qed: $held" qed-ublk add top.qed
+expect_refusal 3 "^qed-ublk: (/.*/)?top.qed: $held" qed-ublk add --foreground --read-only top.qed
 expect_refusal 3 "^qed-ublk: top.qed: $held" qed-ublk resize top.qed 64M
 expect_refusal 3 "^qed-ublk: top.qed: $held" qed-ublk create --force top.qed 1M
 expect_refusal 3 "^qed-ublk: top.qed: $held" qed-ublk io top.qed 'read 0 4k'
 expect_refusal 3 "^qed-ublk: top.qed: $held" qed-ublk convert top.qed copy
 expect_refusal 2 "^qed-ublk: top.qed: $held" qed-ublk compare -f raw -F qed "$device" top.qed
-expect_refusal 3 "^qed-ublk: middle.qed: $held" qed-ublk add middle.qed
+expect_refusal 3 "^qed-ublk: (/.*/)?middle.qed: $held" qed-ublk add middle.qed
 expect_refusal 3 "^qed-ublk: middle.qed: $held" qed-ublk io middle.qed 'write 0 4k'
 expect_refusal 3 "^qed-ublk: middle.qed: $held" qed-ublk commit middle.qed
 expect_refusal 3 "^qed-ublk: base.raw: $held" qed-ublk io -f raw base.raw 'write 0 4k'
@@ -96,8 +96,8 @@ for file in top.qed middle.qed base.raw; do
     if [[ $file == *.raw ]]; then format=raw; else format=qed; fi
     if [[ $file == top.qed ]]; then size_mib=48; else size_mib=32; fi
     qemu_holds "$size_mib" -f "$format" "$file"
-    expect_refusal 3 "^qed-ublk: $file: in use by qemu-io \(process $holder\)" qed-ublk add top.qed
-    expect_refusal 3 "^qed-ublk: $file: in use by qemu-io \(process $holder\)" qed-ublk add --read-only top.qed
+    expect_refusal 3 "^qed-ublk: (/.*/)?$file: in use by qemu-io \(process $holder\)" qed-ublk add top.qed
+    expect_refusal 3 "^qed-ublk: (/.*/)?$file: in use by qemu-io \(process $holder\)" qed-ublk add --read-only top.qed
     expect_refusal 3 "^qed-ublk: $file: in use by qemu-io \(process $holder\)" qed-ublk convert top.qed copy
     exec 7>&-
     wait
