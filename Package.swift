@@ -128,7 +128,7 @@ let package = Package(
         .testTarget(
             name: "DeviceServerTests",
             dependencies: [
-                "DeviceServer", "Ublk", "QEDEngine", "BlockStorage",
+                "DeviceServer", "Ublk", "QEDEngine", "BlockStorage", "CSupport",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: swiftSettings),
@@ -143,6 +143,7 @@ let package = Package(
             dependencies: [
                 "qed-ublk", "DeviceServer", "BlockStorage", "TestSupport",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: swiftSettings),
         // Images that are made to hurt, and damage, against the program itself.

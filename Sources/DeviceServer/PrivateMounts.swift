@@ -22,46 +22,56 @@ enum PrivateMounts {
     }
 }
 
-/// Watches for mounts of the server's own disk in its namespace, and takes them out. The main thread's.
-final class OwnDiskMounts {
-    /// Has POLLPRI when mounts have changed; negative: nothing to watch for.
-    private(set) var descriptor: Int32
-    private let path: String
-    private let devices: [String]
-    private var nextLookMilliseconds: Int64?
+/// Watches for mounts of the server's own disk in its namespace, and takes them out, on a thread of its own: the name of a
+/// mount can lie in a file system that does not answer, and the server answers requests meanwhile.
+struct OwnDiskMounts {
+    private let ending: Int32
 
     /// Mounts can change thousands of times a second, and a look is long where there are many.
-    private static let pauseMilliseconds: Int64 = 1000
+    private static let pauseMilliseconds: Int32 = 1000
 
-    /// - Parameter path: of the disk, which exists.
-    init(ofDisk path: String, isWatching: Bool) {
-        self.path = path
-        devices = DiskDevices(ofDiskAt: path).numbers
-        descriptor = isWatching ? open(MountTable.path, O_RDONLY | O_CLOEXEC) : -1
-        // A recovered disk can be mounted already.
-        if descriptor >= 0 { detach() }
+    /// - Parameter path: of the disk, which exists. A recovered disk can be mounted already.
+    /// - Throws: why they cannot be watched.
+    init(ofDisk path: String) throws(Errno) {
+        let table = open(MountTable.path, O_RDONLY | O_CLOEXEC)
+        guard table >= 0 else { throw Errno(rawValue: errno) }
+        let ending = cs_eventfd()
+        guard ending >= 0 else {
+            close(table)
+            throw Errno(rawValue: -ending)
+        }
+        self.ending = ending
+        do throws(Errno) {
+            try BackgroundThread { OwnDiskMounts.watch(table, ofDisk: path, until: ending) }.detach()
+        } catch {
+            close(table)
+            close(ending)
+            throw error
+        }
     }
 
-    deinit { if descriptor >= 0 { close(descriptor) } }
+    /// It is not waited for. Once.
+    func end() { cs_eventfd_signal(ending) }
 
-    /// How long `poll` may wait: for ever, or until the next look is due.
-    var timeoutMilliseconds: Int32 {
-        guard let nextLookMilliseconds else { return -1 }
-        return Int32(clamping: max(nextLookMilliseconds - Uptime.milliseconds, 0))
+    private static func watch(_ table: Int32, ofDisk path: String, until ending: Int32) {
+        let devices = DiskDevices(ofDiskAt: path).numbers
+        var hasEnded = false
+        while !hasEnded {
+            for mountPoint in MountTable.current.mountPoints(ofDisk: path, diskDevices: devices) {
+                cs_detach_mount(mountPoint)
+            }
+            // A change from now on ends the next wait.
+            hasEnded = isEnding(ending, table, forMilliseconds: -1) || isEnding(ending, nil, forMilliseconds: pauseMilliseconds)
+        }
+        close(table)
+        close(ending)
     }
 
-    /// What to give to `poll`: nothing while a look is due anyway.
-    var polledDescriptor: Int32 { nextLookMilliseconds == nil ? descriptor : -1 }
-
-    /// After each `poll`.
-    func polled(hasChanged: Bool) {
-        if hasChanged && nextLookMilliseconds == nil { nextLookMilliseconds = Uptime.milliseconds + Self.pauseMilliseconds }
-        guard let next = nextLookMilliseconds, next <= Uptime.milliseconds else { return }
-        nextLookMilliseconds = nil
-        detach()
-    }
-
-    private func detach() {
-        for mountPoint in MountTable.current.mountPoints(ofDisk: path, diskDevices: devices) { cs_detach_mount(mountPoint) }
+    /// Waits for the end, for a change of the table, or for so long.
+    private static func isEnding(_ ending: Int32, _ table: Int32?, forMilliseconds timeout: Int32) -> Bool {
+        var polled = [
+            pollfd(fd: ending, events: Int16(POLLIN), revents: 0), pollfd(fd: table ?? -1, events: Int16(POLLPRI), revents: 0),
+        ]
+        return poll(&polled, nfds_t(polled.count), timeout) > 0 && polled[0].revents != 0
     }
 }

@@ -100,8 +100,8 @@ public struct DeviceRegistry: Sendable {
             return record(of: deviceID).map { [$0] } ?? []
         case .image(let path):
             if let image = ImageIdentity(path: path) { return list().filter { $0.image == image } }
-            let absolute = (try? AbsolutePath.ofFile(path)) ?? Self.absolutePath(path)
-            return list().filter { $0.imagePath.utf8.elementsEqual(absolute.utf8) }
+            let names = [try? AbsolutePath.ofFile(path), Self.absolutePath(path)].compactMap { $0 }
+            return list().filter { record in names.contains { record.imagePath.utf8.elementsEqual($0.utf8) } }
         }
     }
 

@@ -16,6 +16,8 @@ public final class Server {
     private let registry = DeviceRegistry()
     private let process: ServerProcess
     private var signals: Int32 { process.signals }
+    /// Writes the record that says that a sync has failed.
+    private var failureNote: BackgroundThread?
 
     public init(_ configuration: ServerConfiguration, process: ServerProcess, log: Logger) {
         self.configuration = configuration
@@ -126,7 +128,16 @@ public final class Server {
     private func serve(_ device: ServedDevice, _ socket: ControlSocketServer, _ record: inout DeviceRecord?) -> Ending {
         var forcesNextSignal = false
         var attempt: StopAttempt?
-        let ownMounts = OwnDiskMounts(ofDisk: device.blockDevicePath, isWatching: process.hasOwnMounts)
+        let flushes = DiskFlushes(ofDiskAt: device.blockDevicePath)
+        let ownMounts = watchOwnMounts(device)
+        defer {
+            ownMounts?.end()
+            failureNote?.join()
+            for request in flushes.abandon() {
+                socket.reply(to: request, .failure(.failed, "\(device.blockDevicePath) goes, and the flush had not ended"))
+            }
+        }
+        // Nothing in this loop blocks: what may wait for a disk, a process or a lock of the kernel has a thread of its own.
         while true {
             var polled = [
                 pollfd(fd: signals, events: Int16(POLLIN), revents: 0),
@@ -134,13 +145,16 @@ public final class Server {
                 pollfd(fd: device.queuesChanged, events: Int16(POLLIN), revents: 0),
                 // Negative: not looked at.
                 pollfd(fd: attempt?.finished ?? -1, events: Int16(POLLIN), revents: 0),
-                pollfd(fd: ownMounts.polledDescriptor, events: Int16(POLLPRI), revents: 0),
+                pollfd(fd: flushes.finished, events: Int16(POLLIN), revents: 0),
             ]
-            if poll(&polled, nfds_t(polled.count), ownMounts.timeoutMilliseconds) < 0 && errno != EINTR {
-                return .stopped(request: nil)
+            if poll(&polled, nfds_t(polled.count), -1) < 0 {
+                guard errno == EINTR else { return .stopped(request: nil) }
+                continue
             }
-            ownMounts.polled(hasChanged: polled[4].revents != 0)
 
+            if polled[4].revents != 0 {
+                for (request, reply) in flushes.takeAnswers() { socket.reply(to: request, reply) }
+            }
             if polled[3].revents != 0, let ended = attempt {
                 attempt = nil
                 guard case .used(let use) = ended.takeOutcome() else { return .stopped(request: ended.request) }
@@ -158,8 +172,8 @@ public final class Server {
                 noteFailure(device, &record)
                 if device.hasEndedQueue && attempt == nil {
                     log.warning("\(device.blockDevicePath) was stopped from outside")
-                    _ = try? device.stop(force: true)
-                    return .stopped(request: nil)
+                    attempt = stop(device, force: true, request: nil)
+                    if attempt == nil { return .stopped(request: nil) }
                 }
             }
             if polled[0].revents != 0, let name = takeSignal(), attempt == nil {
@@ -167,7 +181,7 @@ public final class Server {
                 attempt = stop(device, force: forcesNextSignal, request: nil)
             }
             if polled[1].revents != 0 {
-                for arrival in socket.acceptRequests() { answer(arrival, device, socket, &attempt) }
+                for arrival in socket.acceptRequests() { answer(arrival, device, socket, flushes, &attempt) }
             }
         }
     }
@@ -185,12 +199,23 @@ public final class Server {
             """)
         failed.hasFailed = true
         record = failed
-        do { try registry.record(failed) } catch { log.warning("\(error)") }
+        let (registry, log) = (self.registry, self.log)
+        failureNote = try? BackgroundThread {
+            do { try registry.record(failed) } catch { log.warning("\(error)") }
+        }
+    }
+
+    private func watchOwnMounts(_ device: ServedDevice) -> OwnDiskMounts? {
+        guard process.hasOwnMounts else { return nil }
+        do { return try OwnDiskMounts(ofDisk: device.blockDevicePath) } catch {
+            log.warning("mounts of \(device.blockDevicePath) stay in the server's namespace: \(error)")
+            return nil
+        }
     }
 
     private func answer(
         _ arrival: ControlSocketServer.Arrival, _ device: ServedDevice, _ socket: ControlSocketServer,
-        _ attempt: inout StopAttempt?
+        _ flushes: DiskFlushes, _ attempt: inout StopAttempt?
     ) {
         switch arrival.request {
         case .status:
@@ -198,7 +223,7 @@ public final class Server {
         case .stats:
             socket.reply(to: arrival.connection, .failure(.unavailable, "this version keeps no statistics"))
         case .flush:
-            socket.reply(to: arrival.connection, device.flush())
+            if let refusal = flushes.ask(arrival.connection) { socket.reply(to: arrival.connection, refusal) }
         case .stop(let force, let timeoutSeconds):
             if let attempt {
                 let sentence = "\(device.blockDevicePath) \(attempt.description)"
@@ -243,18 +268,5 @@ extension ServedDevice {
             "direct_io_reason": session.blocks.map { .string($0.accessReason) } ?? .null,
             "zero_copy": .bool(info.isZeroCopy), "max_io_size": JSONValue(info.maxIOSizeBytes),
         ]
-    }
-
-    /// Makes everything durable that was written to the device, the page cache of the disk included.
-    func flush() -> ControlReply {
-        let descriptor = open(blockDevicePath, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else {
-            return .failure(.failed, "cannot open \(blockDevicePath): \(Errno(rawValue: errno))")
-        }
-        defer { close(descriptor) }
-        guard fsync(descriptor) == 0 else {
-            return .failure(.failed, "\(blockDevicePath) cannot be flushed: \(Errno(rawValue: errno))")
-        }
-        return .success(.null)
     }
 }

@@ -68,7 +68,7 @@ struct AddCommand: ParsableCommand {
 
     private func serve(_ waiting: WaitingDevice?) throws {
         // stdout is scripted: the path alone.
-        LoggingSystem.bootstrap(StreamLogHandler.standardError)
+        LoggingSystem.bootstrap(PrintableLog.standardError)
         let log = Logger(label: "qed-ublk")
         let process = try ServerProcess()
         let configuration = try waiting?.configuration() ?? device.configuration()

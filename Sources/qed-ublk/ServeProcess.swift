@@ -10,7 +10,7 @@ enum ServeProcess {
     static func run(_ arguments: [String]) throws {
         // It was started as /proc/self/exe, and would be called exe.
         cs_name_process("qed-ublk")
-        LoggingSystem.bootstrap(StreamLogHandler.standardError)
+        LoggingSystem.bootstrap(PrintableLog.standardError)
         let add = FileDescriptor(rawValue: 3)
         var deviceID: UInt32?
         do {
