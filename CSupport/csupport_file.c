@@ -74,13 +74,26 @@ int64_t cs_path_of(int32_t found, char *buffer, uint64_t buffer_bytes) {
     return count < 0 ? -errno : count;
 }
 
-int32_t cs_open_found(int32_t found, uint32_t flags) {
+static int is_same_file(int32_t one, int32_t other) {
+    struct stat first, second;
+    return fstat(one, &first) == 0 && fstat(other, &second) == 0 && first.st_dev == second.st_dev &&
+           first.st_ino == second.st_ino;
+}
+
+int32_t cs_open_found(int32_t found, const char *path, uint32_t flags) {
     char name[32];
     name_descriptor(found, name);
     int mode = O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
     mode |= (flags & CS_OPEN_WRITE) ? O_RDWR : O_RDONLY;
     if (flags & CS_OPEN_DIRECT) mode |= O_DIRECT;
     int descriptor = open(name, mode);
+    if (descriptor < 0 && errno == ENOENT && access("/proc/self/fd", F_OK) != 0) {
+        descriptor = open(path, mode);
+        if (descriptor >= 0 && !is_same_file(descriptor, found)) {
+            close(descriptor);
+            return -ESTALE;
+        }
+    }
     if (descriptor < 0) return -errno;
     /* io_uring would answer EAGAIN instead of waiting for the disk while the flag stays. */
     int status = fcntl(descriptor, F_GETFL);

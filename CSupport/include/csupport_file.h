@@ -39,9 +39,10 @@ int32_t cs_tells_holes_truly(int32_t found);
 /* Where it really is, not terminated; the number of bytes. */
 int64_t cs_path_of(int32_t found, char *buffer, uint64_t buffer_bytes);
 
-/* Opens the very file that was found, or is open; needs /proc. Does not wait. */
+/* Opens the very file that was found, or is open. Does not wait. Without /proc by its path, where that still names the same
+ * file; else -ESTALE. */
 enum : uint32_t { CS_OPEN_WRITE = 1, CS_OPEN_DIRECT = 2 };
-int32_t cs_open_found(int32_t found, uint32_t flags);
+int32_t cs_open_found(int32_t found, const char *path, uint32_t flags);
 
 /* Changes the space of a range: CS_FALLOCATE_… */
 int32_t cs_fallocate(int32_t descriptor, int32_t mode, uint64_t offset, uint64_t size_bytes);

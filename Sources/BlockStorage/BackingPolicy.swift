@@ -72,6 +72,7 @@ public final class HeldDirectory: Sendable {
             // SAFETY: the buffer is that large, and any byte is a character.
             cs_path_of(found, memory.baseAddress?.assumingMemoryBound(to: CChar.self), UInt64(memory.count))
         }
+        guard count >= 0 || ProcessFiles.areVisible else { throw .cannotTellWhere(path: path) }
         guard count >= 0 else { throw .cannotOpen(path: path, errno: Errno(rawValue: Int32(-count))) }
         // As long as the buffer: it may have been cut.
         guard count < bytes.count, bytes.first == UInt8(ascii: "/") else {

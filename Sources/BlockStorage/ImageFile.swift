@@ -65,10 +65,10 @@ public final class ImageFile: @unchecked Sendable {
         var alignment = StorageAlignment.none
         var opened: Int32 = -1
         if caching == .directWherePossible, let direct = ImageFile.directAlignment(of: found) {
-            opened = cs_open_found(found, writeFlag | CS_OPEN_DIRECT)
+            opened = cs_open_found(found, path, writeFlag | CS_OPEN_DIRECT)
             if opened >= 0 { alignment = direct }
         }
-        let descriptor = opened >= 0 ? opened : cs_open_found(found, writeFlag)
+        let descriptor = opened >= 0 ? opened : cs_open_found(found, path, writeFlag)
         guard descriptor >= 0 else { throw ImageFileError(path: path, opening: Errno(rawValue: -descriptor)) }
         var keep = false
         defer { if !keep { cs_close(descriptor) } }
@@ -137,7 +137,7 @@ public final class ImageFile: @unchecked Sendable {
     public func readBytes(fileOffset: UInt64 = 0, byteCount: Int) throws(ImageFileError) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: byteCount)
         // Through a second, buffered descriptor of the same file: direct I/O would ask for alignment.
-        let reader = cs_open_found(descriptor, 0)
+        let reader = cs_open_found(descriptor, path, 0)
         guard reader >= 0 else { throw ImageFileError(path: path, opening: Errno(rawValue: -reader)) }
         defer { cs_close(reader) }
         let count = bytes.withUnsafeMutableBytes { cs_pread_fully(reader, $0.baseAddress, UInt64(byteCount), fileOffset) }
@@ -180,6 +180,8 @@ public enum ImageFileError: Error, Equatable, Sendable, CustomStringConvertible 
     case inUse(path: String, by: [FileHolder])
     case cannotLock(path: String, errno: Errno)
     case changedWhileOpening(path: String)
+    /// Where a file really is only /proc can tell.
+    case cannotTellWhere(path: String)
     case cannotOpen(path: String, errno: Errno)
     case cannotRead(path: String, errno: Errno)
 
@@ -189,6 +191,7 @@ public enum ImageFileError: Error, Equatable, Sendable, CustomStringConvertible 
         case .noSuchFileOrDirectory, .notDirectory, .fileNameTooLong: self = .notFound(path: path)
         case .permissionDenied, .notPermitted, .readOnlyFileSystem: self = .noPermission(path: path)
         case .isDirectory, .tooManySymbolicLinkLevels: self = .notARegularFile(path: path)
+        case .staleNFSFileHandle: self = .changedWhileOpening(path: path)
         default: self = .cannotOpen(path: path, errno: errno)
         }
     }
@@ -208,6 +211,9 @@ public enum ImageFileError: Error, Equatable, Sendable, CustomStringConvertible 
             "\(path): in use by \(ImageFileError.names(of: holders)); close that program, or remove its device, first"
         case .cannotLock(let path, let errno): "\(path): its file system cannot lock it (\(errno)); move it to a local one"
         case .changedWhileOpening(let path): "\(path): was replaced while it was being opened; try again"
+        case .cannotTellWhere(let path):
+            "\(path): whether it lies in a directory that --backing-dir allows cannot be told without /proc; mount it (mount -t "
+                + "proc proc /proc)"
         case .cannotOpen(let path, let errno): "\(path): cannot open: \(errno)"
         case .cannotRead(let path, let errno): "\(path): cannot read: \(errno)"
         }

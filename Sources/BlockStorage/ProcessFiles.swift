@@ -2,6 +2,9 @@ import Glibc
 
 /// What /proc tells about other processes. Never waits, and never fails: what may not be seen is not there.
 package enum ProcessFiles {
+    /// Whether /proc is mounted. In an image builder's chroot it often is not.
+    package static var areVisible: Bool { access("/proc/self/fd", F_OK) == 0 }
+
     /// The names in a directory.
     package static func names(in directory: String) -> [String] {
         guard let stream = opendir(directory) else { return [] }

@@ -13,7 +13,7 @@ final class BlockDevice: Sendable {
         let found = cs_find(path, 0)
         guard found >= 0 else { throw BlockDeviceError(path: path, errno: -found) }
         defer { close(found) }
-        descriptor = cs_open_found(found, CS_OPEN_WRITE | CS_OPEN_DIRECT)
+        descriptor = cs_open_found(found, path, CS_OPEN_WRITE | CS_OPEN_DIRECT)
         guard descriptor >= 0 else { throw BlockDeviceError(path: path, errno: -descriptor) }
         var size: UInt64 = 0
         var block: Int32 = 0

@@ -42,6 +42,7 @@ struct AddCommand: ParsableCommand {
     }
 
     func run() throws {
+        try ProcRequirement.check()
         let waiting = try WaitingDevice.ofImage(device.image)
         if let waiting { try waiting.refuse(whatDiffersIn: device) }
         if foreground {

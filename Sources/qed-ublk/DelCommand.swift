@@ -44,6 +44,7 @@ struct DelCommand: ParsableCommand {
     }
 
     func run() throws {
+        try ProcRequirement.check()
         let registry = DeviceRegistry()
         guard let device else {
             try removeAll(registry)

@@ -79,7 +79,7 @@ extension ImageFileError: ReportableError {
         case .notARegularFile, .blockDevice, .outsideDirectories: .unusableImage
         case .notADirectory: .usage
         case .inUse, .changedWhileOpening: .busy
-        case .cannotLock, .cannotOpen, .cannotRead: .failure
+        case .cannotLock, .cannotOpen, .cannotRead, .cannotTellWhere: .failure
         }
     }
 }

@@ -31,6 +31,7 @@ struct RecoverCommand: ParsableCommand {
     }
 
     func run() throws {
+        try ProcRequirement.check()
         let control = try UblkControlDevice()
         guard let device else {
             try recoverAll(control)

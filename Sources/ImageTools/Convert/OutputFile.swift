@@ -7,10 +7,11 @@ import SystemPackage
 
 /// A file under construction: it has no name until it is complete, so a failure, a signal or a kill leaves nothing.
 ///
-/// Where the file system has no nameless files it gets a temporary name in the same directory; there a kill, and
-/// nothing else, leaves it.
+/// Where the file system has no nameless files, or there is no /proc to find them by, it gets a temporary name in the same
+/// directory; there a kill, and nothing else, leaves it.
 final class OutputFile {
     let path: String
+    private let parentPath: String
     private let directory: Int32
     private let name: String
     private let file: Int32
@@ -36,7 +37,9 @@ final class OutputFile {
         let parent = filePath.removingLastComponent()
         directory = open(parent.isEmpty ? "." : parent.string, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard directory >= 0 else { throw OutputFile.creationError(path, errno, isDirectory: true) }
-        var descriptor = cs_create_unnamed(directory, OutputFile.permissions)
+        parentPath = parent.isEmpty ? "." : parent.string
+        var descriptor =
+            ProcessFiles.areVisible ? cs_create_unnamed(directory, OutputFile.permissions) : -Errno.notSupported.rawValue
         if descriptor < 0 {
             let temporary = ".qed-ublk-\(String(UInt64.random(in: 0 ... .max), radix: 16))"
             let unnamedError = -descriptor
@@ -57,7 +60,7 @@ final class OutputFile {
     }
 
     /// What to open the file by, as long as it has no name.
-    var workingPath: String { "/proc/self/fd/\(file)" }
+    var workingPath: String { temporaryName.map { "\(parentPath)/\($0)" } ?? "/proc/self/fd/\(file)" }
 
     /// Gives the file its first bytes and its length; the rest is a hole.
     func fill(_ firstBytes: [UInt8], sizeBytes: UInt64) throws(ImageToolError) {

@@ -24,7 +24,7 @@ final class QEDMapLayer: MapLayer {
         sizeBytes = header.imageSizeBytes
         bounds = TableEntryBounds(header: header, fileSizeBytes: file.sizeBytes)
         let count = header.geometry.requiredL1Entries(imageSizeBytes: header.imageSizeBytes)
-        let descriptor = cs_open_found(file.descriptor, 0)
+        let descriptor = cs_open_found(file.descriptor, file.path, 0)
         guard descriptor >= 0 else {
             throw .read(.file(.cannotRead(path: file.path, errno: Errno(rawValue: -descriptor))))
         }
