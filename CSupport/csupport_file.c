@@ -2,10 +2,12 @@
 #include "csupport_file.h"
 
 #include <linux/fs.h>
+#include <linux/loop.h>
 #include <linux/magic.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
 int32_t cs_read_partition_table(int32_t descriptor) { return ioctl(descriptor, BLKRRPART, 0) == 0 ? 0 : -errno; }
@@ -13,6 +15,29 @@ int32_t cs_read_partition_table(int32_t descriptor) { return ioctl(descriptor, B
 int32_t cs_write_back_block_device(int32_t descriptor) {
     if (ioctl(descriptor, BLKFLSBUF, 0) != 0) return -errno;
     return fsync(descriptor) == 0 ? 0 : -errno;
+}
+
+int32_t cs_sync_file_system(int32_t descriptor) { return syncfs(descriptor) == 0 ? 0 : -errno; }
+
+int32_t cs_block_device_number(const char *path, uint32_t *major_number, uint32_t *minor_number) {
+    struct statx status;
+    if (statx(AT_FDCWD, path, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_TYPE, &status) != 0) return -errno;
+    if (!S_ISBLK(status.stx_mode)) return 0;
+    *major_number = status.stx_rdev_major;
+    *minor_number = status.stx_rdev_minor;
+    return 1;
+}
+
+int32_t cs_loop_backing_number(const char *path, uint32_t *major_number, uint32_t *minor_number) {
+    int descriptor = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (descriptor < 0) return -errno;
+    struct loop_info64 info;
+    int32_t result = ioctl(descriptor, LOOP_GET_STATUS64, &info) == 0 ? 0 : -errno;
+    close(descriptor);
+    if (result != 0) return result;
+    *major_number = major(info.lo_rdevice);
+    *minor_number = minor(info.lo_rdevice);
+    return info.lo_rdevice != 0;
 }
 
 int32_t cs_fallocate(int32_t descriptor, int32_t mode, uint64_t offset, uint64_t size_bytes) {

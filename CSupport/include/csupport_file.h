@@ -80,6 +80,15 @@ int32_t cs_write_back_block_device(int32_t descriptor);
 /* Reads the partition table of a block device: its partitions are there, with their nodes in devtmpfs, when this returns.
  * Blocks. 0 or a negative errno; -EBUSY where somebody has the disk exclusively, or a partition open. */
 int32_t cs_read_partition_table(int32_t descriptor);
+/* Which block device a node, or an open file in /proc/PID/fd, is one of: 1, or 0 where it is none; -errno. Follows links. Asks
+ * no server of a network file system. */
+int32_t cs_block_device_number(const char *path, uint32_t *major_number, uint32_t *minor_number);
+
+/* Which block device lies beneath the loop device of that node: 1, or 0 where a file does; -errno. */
+int32_t cs_loop_backing_number(const char *path, uint32_t *major_number, uint32_t *minor_number);
+
+/* Writes back a whole file system, given any file of it. Blocks. */
+int32_t cs_sync_file_system(int32_t descriptor);
 
 /* Reads until count bytes or the end of the file; blocks. */
 int64_t cs_pread_fully(int32_t descriptor, void *buffer, uint64_t byte_count, uint64_t offset);

@@ -2,18 +2,18 @@ import BlockStorage
 import Glibc
 
 /// Why a disk cannot be taken away: who uses it.
-public struct DiskUse: CustomStringConvertible {
+public struct DiskUse: Error, CustomStringConvertible {
     let path: String
     let user: User
 
-    enum User {
-        /// They have it open.
+    enum User: Sendable {
+        /// They have it open, or a partition of it.
         case processes([Process])
-        /// It is had exclusively, as by a mount.
+        /// The kernel has it for something, as for a mount.
         case claim(DiskClaim)
     }
 
-    public struct Process {
+    public struct Process: Equatable, Sendable {
         let id: Int32
         let name: String
     }
@@ -23,18 +23,19 @@ public struct DiskUse: CustomStringConvertible {
         if case .processes = user { true } else { false }
     }
 
-    /// Who uses a disk now that no server answers for; nil where nobody does. Never waits for the disk.
-    public static func now(ofDeviceAt path: String) -> DiskUse? {
-        let users = processes(usingDeviceAt: path)
-        if !users.isEmpty { return DiskUse(path: path, user: .processes(users)) }
-        let disk = open(path, O_RDONLY | O_CLOEXEC | O_EXCL)
-        if disk < 0 { return errno == EBUSY ? claimed(path) : nil }
-        close(disk)
-        return nil
+    /// Who uses a disk that is known to be used: by the kernel's word, which does not say by whom.
+    static func known(ofDiskAt path: String) -> DiskUse { found(ofDiskAt: path) ?? DiskUse(path: path, user: .processes([])) }
+
+    /// Who uses a disk, as far as can be found without the kernel's word; nil: nobody.
+    static func found(ofDiskAt path: String) -> DiskUse? {
+        let claim = DiskClaim.now(ofDiskAt: path)
+        if !claim.isEmpty { return DiskUse(path: path, user: .claim(claim)) }
+        let users = processes(using: DiskDevices(ofDiskAt: path).numbers, among: ProcessFiles.otherProcesses())
+        return users.isEmpty ? nil : DiskUse(path: path, user: .processes(users))
     }
 
-    /// Somebody has it exclusively; who, is looked for.
-    static func claimed(_ path: String) -> DiskUse { DiskUse(path: path, user: .claim(.now(ofDiskAt: path))) }
+    /// Somebody has it exclusively, and who cannot be found: a mount in another namespace, most likely.
+    static func claimed(_ path: String) -> DiskUse { found(ofDiskAt: path) ?? DiskUse(path: path, user: .claim(DiskClaim())) }
 
     /// The beginning of a sentence.
     public var description: String {
@@ -47,16 +48,46 @@ public struct DiskUse: CustomStringConvertible {
         }
     }
 
-    /// The processes, but for this one, that have the device open under that path, as far as this process may see.
+    /// Those of the processes that have one of the devices open, by whatever name, as far as this process may see.
     ///
-    /// Only the names of open files are looked at, never the files: one on a network may not answer.
-    static func processes(usingDeviceAt path: String) -> [Process] {
-        ProcessFiles.otherProcesses().compactMap { id in
+    /// An open file on a network is not looked at: its server may not answer.
+    /// - Parameter numbers: "major:minor" of each.
+    static func processes(using numbers: [String], among processes: [Int32], _ tree: KernelTree = .machine) -> [Process] {
+        var mounts = MountNamespaces()
+        return processes.compactMap { id in
             let directory = "/proc/\(id)/fd"
-            let isUser = ProcessFiles.names(in: directory).contains {
-                ProcessFiles.target(ofLink: "\(directory)/\($0)") == path
+            let isUser = ProcessFiles.names(in: directory).contains { name in
+                guard let target = ProcessFiles.target(ofLink: "\(directory)/\(name)"), target.hasPrefix("/"),
+                    target.hasPrefix("/dev/") || !mounts.table(ofProcess: id).isRemote(target),
+                    let number = tree.deviceNumber("\(directory)/\(name)")
+                else { return false }
+                return numbers.contains(number)
             }
             return isUser ? Process(id: id, name: ProcessFiles.name(ofProcess: id)) : nil
         }
+    }
+}
+
+/// A disk that nobody uses, had exclusively for as long as this is kept: nobody can mount it, or a partition of it, meanwhile.
+/// To open it, or to put a loop device on it, nobody can be kept from.
+public final class DiskHold {
+    private var descriptor: Int32
+
+    /// Never waits for the disk. Without a disk there is nothing to hold.
+    /// - Throws: who uses it.
+    public init(ofDiskAt path: String) throws(DiskUse) {
+        descriptor = open(path, O_RDONLY | O_CLOEXEC | O_EXCL | O_NONBLOCK)
+        if descriptor < 0 && errno == EBUSY { throw .claimed(path) }
+        if let use = DiskUse.found(ofDiskAt: path) {
+            release()
+            throw use
+        }
+    }
+
+    deinit { release() }
+
+    public func release() {
+        if descriptor >= 0 { close(descriptor) }
+        descriptor = -1
     }
 }

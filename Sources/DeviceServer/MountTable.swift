@@ -29,6 +29,12 @@ struct Mount: Equatable {
         source = Mount.unescaped(fields[separator + 2])
     }
 
+    /// Another machine, or a process, answers for its files.
+    var isRemote: Bool {
+        ["nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "virtiofs", "lustre", "gfs2", "ocfs2", "orangefs", "autofs"]
+            .contains(fileSystem) || fileSystem.hasPrefix("fuse")
+    }
+
     /// Blanks and backslashes are written as \040 and the like.
     private static func unescaped(_ text: Substring) -> String {
         var bytes: [UInt8] = []
@@ -63,7 +69,8 @@ struct MountTable {
         return table.mounts.isEmpty ? current : table
     }
 
-    private static func read(_ path: String) -> MountTable {
+    /// Of the namespace that a mountinfo file is of; empty where it cannot be read.
+    static func read(_ path: String) -> MountTable {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { return MountTable("") }
         defer { close(descriptor) }
@@ -92,13 +99,43 @@ struct MountTable {
     /// Where the disk, or a partition of it, is mounted and nothing else is mounted over that.
     /// - Parameter diskDevices: "major:minor" of each.
     func mountPoints(ofDisk path: String, diskDevices: [String]) -> [String] {
-        let own = mounts.filter { mount in
+        visible { mount in
             diskDevices.contains(mount.device) || mount.source == path || isPartition(mount.source, of: path)
+        }.map(\.mountPoint)
+    }
+
+    /// The mounts of file systems on any of the devices over which nothing else is mounted.
+    /// - Parameters:
+    ///   - numbers: "major:minor" of each; a file system of several devices has a number of its own instead.
+    ///   - names: as in /sys/class/block.
+    ///   - deviceNumber: of a node under /dev.
+    func visibleMounts(ofDevices numbers: [String], named names: [String], _ deviceNumber: (String) -> String?) -> [Mount] {
+        let nodes = Set(names.map(KernelTree.node))
+        return visible { mount in
+            if numbers.contains(mount.device) || nodes.contains(mount.source) { return true }
+            guard mount.source.hasPrefix("/dev/"), let number = deviceNumber(mount.source) else { return false }
+            return numbers.contains(number)
         }
-        let visible = own.filter { mount in
+    }
+
+    /// Where file systems on any of the devices are mounted and nothing else is mounted over that.
+    func mountPoints(ofDevices numbers: [String], named names: [String], _ deviceNumber: (String) -> String?) -> [String] {
+        visibleMounts(ofDevices: numbers, named: names, deviceNumber).map(\.mountPoint)
+    }
+
+    private func visible(_ isMeant: (Mount) -> Bool) -> [Mount] {
+        mounts.filter(isMeant).filter { mount in
             !mounts.contains { $0.parentID == mount.id && $0.mountPoint == mount.mountPoint }
         }
-        return visible.map(\.mountPoint)
+    }
+
+    /// Whether a file lies where another machine or a process answers for it, as far as its path tells.
+    func isRemote(_ path: String) -> Bool {
+        mounts.contains { mount in
+            mount.isRemote && path.hasPrefix(mount.mountPoint)
+                && (mount.mountPoint.hasSuffix("/") || path.utf8.count == mount.mountPoint.utf8.count
+                    || path.utf8.dropFirst(mount.mountPoint.utf8.count).first == UInt8(ascii: "/"))
+        }
     }
 
     /// "/dev/ublkb0p1" is one of "/dev/ublkb0".

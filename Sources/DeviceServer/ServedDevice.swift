@@ -111,7 +111,7 @@ final class ServedDevice {
         return use
     }
 
-    /// Has the disk's page cache, and a mounted file system, written back before the disk is stopped: with recovery the
+    /// Has everything that the disk's users have not written yet written back before the disk is stopped: with recovery the
     /// kernel answers whatever it writes after that with an error (`ublk_force_abort_dev`, Linux 6.12 to 7).
     private func writeBack(timeoutSeconds: Int) {
         let path = blockDevicePath
@@ -119,12 +119,7 @@ final class ServedDevice {
         let done = cs_eventfd()
         guard done >= 0 else { return }
         let thread = try? BackgroundThread {
-            let disk = open(path, O_RDONLY | O_CLOEXEC)
-            if disk >= 0 {
-                let result = cs_write_back_block_device(disk)
-                if result != 0 { log.warning("\(path) cannot be written back: \(Errno(rawValue: -result))") }
-                close(disk)
-            }
+            WriteBack.run(ofDiskAt: path) { log.warning("\($0)") }
             cs_eventfd_signal(done)
         }
         guard let thread else { return }
@@ -139,28 +134,28 @@ final class ServedDevice {
         }
     }
 
-    /// Takes the disk away unless anybody has it open.
+    /// Takes the disk away unless anybody uses it.
     private func stopUnused() throws(ServerError) -> DiskUse? {
-        let disk = open(blockDevicePath, O_RDONLY | O_CLOEXEC | O_EXCL)
-        if disk < 0 && errno == EBUSY { return .claimed(blockDevicePath) }
+        let path = blockDevicePath
+        let disk = open(path, O_RDONLY | O_CLOEXEC | O_EXCL)
+        if disk < 0 && errno == EBUSY { return .claimed(path) }
         // What is dirty in the page cache of the disk: STOP itself may or may not write it back.
         _ = fsync(disk)
+        if disk >= 0 { close(disk) }
         do throws(UblkControlError) {
-            guard info.features.contains(.safeStop) else {
-                // Held exclusively meanwhile, so that nobody can mount it in between.
-                defer { if disk >= 0 { close(disk) } }
-                let users = DiskUse.processes(usingDeviceAt: blockDevicePath)
-                if !users.isEmpty { return DiskUse(path: blockDevicePath, user: .processes(users)) }
-                try control.stopDevice(info.id, timeout: ServedDevice.stopTimeout)
+            if info.features.contains(.safeStop) {
+                // The kernel counts who has it open.
+                try control.tryStopDevice(info.id, timeout: ServedDevice.stopTimeout)
                 return nil
             }
-            // The kernel counts who has it open, and that must not be us.
-            if disk >= 0 { close(disk) }
-            try control.tryStopDevice(info.id, timeout: ServedDevice.stopTimeout)
+            let hold: DiskHold
+            do throws(DiskUse) { hold = try DiskHold(ofDiskAt: path) } catch { return error }
+            defer { hold.release() }
+            try control.stopDevice(info.id, timeout: ServedDevice.stopTimeout)
             return nil
         } catch {
             guard error.errno == .resourceBusy else { throw .control(error) }
-            return DiskUse(path: blockDevicePath, user: .processes(DiskUse.processes(usingDeviceAt: blockDevicePath)))
+            return .known(ofDiskAt: path)
         }
     }
 

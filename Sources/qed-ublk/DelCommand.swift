@@ -10,8 +10,8 @@ struct DelCommand: ParsableCommand {
         abstract: "Remove a device.",
         discussion: """
             Returns when the device is gone, everything that was written to it is in the image, and the image is free for \
-            other programs. A device that is in use (mounted, swap, under another device, or open in a program) is refused, and \
-            the sentence says by what.
+            other programs. A device that is in use is refused, and the sentence says by what: it, or a partition of it, is \
+            mounted, swap, under another device, served by the kernel to other machines, or open in a program.
 
             Example: qed-ublk del /dev/ublkb0
 
@@ -25,7 +25,7 @@ struct DelCommand: ParsableCommand {
     @Flag(help: "All devices; one that cannot be removed does not keep the others from it.")
     var all = false
 
-    @Flag(help: "Remove it even though it is in use; whoever uses it gets I/O errors.")
+    @Flag(help: "Remove it even though it is in use: what its users have not written yet is written, and then they get I/O errors.")
     var force = false
 
     @Option(
@@ -99,8 +99,11 @@ struct DelCommand: ParsableCommand {
     private func removeUnserved(
         _ record: DeviceRecord, _ registry: DeviceRegistry, _ control: UblkControlDevice
     ) throws {
+        var hold: DiskHold?
+        defer { hold?.release() }
         if let waiting = try WaitingDevice(record, control) {
-            try prepareForRemoval(waiting)
+            hold = try prepareForRemoval(waiting)
+            try stop(waiting, control, hold)
         } else if !record.isReadOnly {
             // What was lost is lost, or another server has it by now.
             _ = try? complete(record)
@@ -110,16 +113,29 @@ struct DelCommand: ParsableCommand {
 
     /// What the dead server had answered goes into the image before the device goes. In use it does not go: what waits for
     /// the next server would fail.
-    private func prepareForRemoval(_ device: WaitingDevice) throws {
-        if let use = DiskUse.now(ofDeviceAt: device.path), !force {
-            throw DelError.refused(
-                isBusy: true, "\(use), or give it a server again (qed-ublk recover \(device.record.deviceID)), or use --force")
+    /// - Returns: what keeps others from mounting it meanwhile, unless it goes in use.
+    private func prepareForRemoval(_ device: WaitingDevice) throws -> DiskHold? {
+        var hold: DiskHold?
+        do throws(DiskUse) { hold = try DiskHold(ofDiskAt: device.path) } catch {
+            guard force else { throw refusal(of: device, error) }
         }
-        guard !device.record.isReadOnly else { return }
+        guard !device.record.isReadOnly else { return hold }
         do { try complete(device.record) } catch {
             guard force else { throw error }
             printError("\(error)")
         }
+        return hold
+    }
+
+    private func refusal(of device: WaitingDevice, _ use: DiskUse) -> DelError {
+        .refused(
+            isBusy: true, "\(use), or give it a server again (qed-ublk recover \(device.record.deviceID)), or use --force")
+    }
+
+    /// The disk goes while it is had exclusively, so that nobody can mount it any more.
+    private func stop(_ device: WaitingDevice, _ control: UblkControlDevice, _ hold: DiskHold?) throws {
+        try control.stopDevice(device.record.deviceID, timeout: .seconds(60))
+        hold?.release()
     }
 
     private func complete(_ record: DeviceRecord) throws {

@@ -27,6 +27,18 @@ import Testing
         #expect(points == ["/mnt/a b\\c", "/srv"])
     }
 
+    @Test("files that another machine or a process answers for are known by their path")
+    func remoteFiles() {
+        let table = MountTable(
+            """
+            22 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw
+            23 22 0:60 / /net rw shared:2 - nfs4 server:/ rw
+            24 22 0:61 / /home/a/remote rw shared:3 - fuse.sshfs server: rw
+            """)
+        for path in ["/net", "/net/file", "/home/a/remote/x"] { #expect(table.isRemote(path)) }
+        for path in ["/", "/network/file", "/home/a/remotes", "/home/a"] { #expect(!table.isRemote(path)) }
+    }
+
     @Test func unmountsAreToldOfWhereEveryParentIsShared() {
         #expect(MountTable(shared).tellsOfUnmounts)
         #expect(!MountTable("").tellsOfUnmounts)

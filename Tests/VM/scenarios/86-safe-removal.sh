@@ -39,6 +39,105 @@ for filesystem in ext4 xfs; do
     expect_sound image.qed
 done
 
+# What each of the following has written and nobody has synced.
+head -c 24M /dev/urandom >random
+
+# expect_random NODE: the image has it, in the file system that is on that node once it is device 0 again.
+expect_random() {
+    local node=$1
+    qed-ublk add parts.qed
+    wait_until 20 test -b "$node"
+    mount "$node" /mnt
+    expect_status 0 cmp random /mnt/random
+    umount /mnt
+    qed-ublk del 0
+    expect_sound parts.qed
+}
+
+step "a partition in use: open, under another name too, as swap, or mounted"
+qed-ublk create parts.qed 320M
+device=$(qed-ublk add parts.qed)
+expect_status 0 sfdisk -q "$device" <<<$'size=160M\n,'
+wait_until 20 test -b /dev/ublkb0p2
+hold_open /dev/ublkb0p1
+expect_refusal 3 '/dev/ublkb0 is in use by sleep \(process' qed-ublk del 0
+kill "$user"
+wait
+IFS=: read -r major minor </sys/class/block/ublkb0p1/dev
+busybox mknod /data/other b "$major" "$minor"
+hold_open /data/other
+expect_refusal 3 '/dev/ublkb0 is in use by sleep \(process' qed-ublk del 0
+kill "$user"
+wait
+expect_status 0 busybox mkswap /dev/ublkb0p2
+expect_status 0 busybox swapon /dev/ublkb0p2
+expect_refusal 3 '/dev/ublkb0 is in use as swap; use swapoff first' qed-ublk del 0
+busybox swapoff /dev/ublkb0p2
+for filesystem in ext4 btrfs; do
+    if [[ $filesystem == ext4 ]]; then force=-F; else force=-f; fi
+    expect_status 0 "mkfs.$filesystem" -q $force /dev/ublkb0p1
+    mount /dev/ublkb0p1 /mnt
+    sync -f /mnt
+    cp random /mnt/random
+    expect_refusal 3 '/dev/ublkb0 is in use, mounted at /mnt; unmount it first' qed-ublk del 0
+    qed-ublk del --force 0
+    umount /mnt
+    expect_no_devices
+    expect_random /dev/ublkb0p1
+    device=$(qed-ublk add parts.qed)
+    wait_until 20 test -b /dev/ublkb0p1
+done
+
+step "a device on top of the disk, or of a partition"
+for kind in loop linear; do
+    if [[ $kind == loop ]]; then
+        top=$(losetup -f --show "$device")
+        holder=${top#/dev/}
+    else
+        echo "0 $(blockdev --getsz /dev/ublkb0p1) linear /dev/ublkb0p1 0" | DM_DISABLE_UDEV=1 dmsetup create top
+        top=/dev/mapper/top
+        holder=dm-0
+    fi
+    expect_refusal 3 "/dev/ublkb0 is in use by $holder; remove that first" qed-ublk del 0
+    expect_status 0 mkfs.ext4 -q -F "$top"
+    mount "$top" /mnt
+    sync -f /mnt
+    cp random /mnt/random
+    expect_refusal 3 "/dev/ublkb0 is in use, mounted at /mnt through $holder; unmount it" qed-ublk del 0
+    kill_server
+    expect_refusal 3 "/dev/ublkb0 is in use, mounted at /mnt through $holder; unmount it.*qed-ublk recover 0" qed-ublk del 0
+    qed-ublk recover 0
+    cmp random /mnt/random
+    cp random /mnt/again
+    qed-ublk del --force 0
+    umount /mnt
+    if [[ $kind == loop ]]; then losetup -d "$top"; else DM_DISABLE_UDEV=1 dmsetup remove top; fi
+    expect_no_devices
+    if [[ $kind == linear ]]; then expect_random /dev/ublkb0p1; else expect_random /dev/ublkb0; fi
+    # The file system on the whole disk has taken the place of the partitions.
+    device=$(qed-ublk add parts.qed)
+    if [[ $kind == loop ]]; then expect_status 0 sfdisk -q --wipe always "$device" <<<$'size=160M\n,'; fi
+    wait_until 20 test -b /dev/ublkb0p1
+done
+qed-ublk del 0
+
+step "a device that waits, with a partition mounted or open, is in use as well"
+device=$(qed-ublk add parts.qed)
+wait_until 20 test -b /dev/ublkb0p1
+mount /dev/ublkb0p1 /mnt
+kill_server
+expect_refusal 3 '/dev/ublkb0 is in use, mounted at /mnt; unmount it first, or give it a server' qed-ublk del 0
+qed-ublk recover 0
+umount /mnt
+hold_open /dev/ublkb0p2
+kill_server
+expect_refusal 3 '/dev/ublkb0 is in use by sleep \(process [0-9]+\); close it first, or give it a server' qed-ublk del 0
+kill "$user"
+wait
+qed-ublk del 0
+expect_no_devices
+expect_undamaged parts.qed
+
 step "removal while data is being written back: a second del says so"
 device=$(qed-ublk add image.qed)
 dd if=/dev/urandom of="$device" bs=1M count=200 status=none &

@@ -1,0 +1,23 @@
+import BlockStorage
+
+/// The mount tables of other processes, read once for each namespace that they are in.
+struct MountNamespaces {
+    private var tables: [String: MountTable] = [:]
+
+    /// Empty where it may not be read.
+    mutating func table(ofProcess id: Int32) -> MountTable {
+        guard let namespace = ProcessFiles.target(ofLink: "/proc/\(id)/ns/mnt") else { return MountTable("") }
+        if let table = tables[namespace] { return table }
+        let table = MountTable.read("/proc/\(id)/mountinfo")
+        tables[namespace] = table
+        return table
+    }
+
+    /// One process in each namespace that this one may see.
+    static var inhabitants: [Int32] {
+        var found = Set<String>()
+        return ProcessFiles.otherProcesses().filter { id in
+            ProcessFiles.target(ofLink: "/proc/\(id)/ns/mnt").map { found.insert($0).inserted } ?? false
+        }
+    }
+}

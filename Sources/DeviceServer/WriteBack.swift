@@ -1,0 +1,58 @@
+import CSupport
+import Glibc
+import SystemPackage
+
+/// Has what a disk's users have not written yet written to it: what is dirty in the page caches of the disk, its partitions
+/// and the devices on top of them, and in file systems that are mounted from any of these.
+///
+/// From the top down: what a device writes back makes the one beneath it dirty.
+enum WriteBack {
+    /// Waits for the disk, perhaps for ever.
+    /// - Parameter report: hears what could not be written back, in sentences.
+    static func run(ofDiskAt path: String, report: (String) -> Void) {
+        let stack = DiskStack(ofDiskAt: path)
+        syncFileSystems(of: stack, report)
+        for name in stack.names.reversed() {
+            let node = KernelTree.node(name)
+            let descriptor = open(node, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+            guard descriptor >= 0 else {
+                // A card reader, say, without a card.
+                if errno != ENXIO && errno != ENOMEDIUM { report("\(node) cannot be written back: \(Errno(rawValue: errno))") }
+                continue
+            }
+            defer { close(descriptor) }
+            let result = cs_write_back_block_device(descriptor)
+            if result != 0 { report("\(node) cannot be written back: \(Errno(rawValue: -result))") }
+        }
+    }
+
+    /// A block device does not pass a sync on to every file system that is mounted from it: not to btrfs, before Linux 6.17.
+    /// And each is reached from some namespace, though never from a server's own.
+    private static func syncFileSystems(of stack: DiskStack, _ report: (String) -> Void) {
+        let numbers = stack.numbers
+        let hasSeveralDevices = stack.names.contains(where: isOfBtrfs)
+        var synced = Set<String>()
+        for process in MountNamespaces.inhabitants {
+            let table = MountTable.read("/proc/\(process)/mountinfo")
+            var mounts = table.visibleMounts(ofDevices: numbers, named: stack.names, KernelTree.machine.deviceNumber)
+            // Of several devices only one is named.
+            if hasSeveralDevices { mounts += table.mounts.filter { $0.fileSystem == "btrfs" } }
+            for mount in mounts where synced.insert(mount.device).inserted {
+                let descriptor = open("/proc/\(process)/root\(mount.mountPoint)", O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+                guard descriptor >= 0 else {
+                    synced.remove(mount.device)
+                    continue
+                }
+                let result = cs_sync_file_system(descriptor)
+                if result != 0 {
+                    report("what is mounted at \(mount.mountPoint) cannot be written back: \(Errno(rawValue: -result))")
+                }
+                close(descriptor)
+            }
+        }
+    }
+
+    private static func isOfBtrfs(_ name: String) -> Bool {
+        KernelTree.machine.names("/sys/fs/btrfs").contains { access("/sys/fs/btrfs/\($0)/devices/\(name)", F_OK) == 0 }
+    }
+}
