@@ -19,8 +19,10 @@ final class ImageSession {
     /// - Parameters:
     ///   - continuesSession: a device of it is in use, and waits for a server.
     ///   - mark: how the device's last server has left the image, where it had the time to.
+    ///   - willChange: called, with the image's file, once that is known to be so and before anything is written to it.
     init(
-        _ configuration: ServerConfiguration, continuesSession: Bool = false, mark: ImageMark? = nil
+        _ configuration: ServerConfiguration, continuesSession: Bool = false, mark: ImageMark? = nil,
+        willChange: (ImageFile) throws(ServerError) -> Void = { _ in }
     ) throws(ServerError) {
         let path = configuration.imagePath
         let isReadOnly = configuration.isReadOnly
@@ -30,6 +32,7 @@ final class ImageSession {
         }
         if case .qed(let header, _) = chain[0].member, header.imageSizeBytes == 0 { throw .emptyImage(path: path) }
         if let mark, mark != ImageMark(descriptor: chain[0].file.descriptor) { throw .imageWritten(path: path) }
+        try willChange(chain[0].file)
         let loop = try ImageSession.makeLoop()
         defer { loop.close() }
         let storages = chain.map { $0.file.storage(on: loop.ring) }

@@ -35,6 +35,13 @@ struct Mount: Equatable {
             .contains(fileSystem) || fileSystem.hasPrefix("fuse")
     }
 
+    /// A path that is a directory's own counts.
+    static func isPath(_ path: String, below directory: String) -> Bool {
+        guard path.hasPrefix(directory) else { return false }
+        let next = path.utf8.dropFirst(directory.utf8.count).first
+        return directory.hasSuffix("/") || next == nil || next == UInt8(ascii: "/")
+    }
+
     /// Blanks and backslashes are written as \040 and the like.
     private static func unescaped(_ text: Substring) -> String {
         var bytes: [UInt8] = []
@@ -85,6 +92,8 @@ struct MountTable {
         return MountTable(String(decoding: content, as: UTF8.self))
     }
 
+    init(mounts: [Mount]) { self.mounts = mounts }
+
     init(_ text: String) { mounts = text.split(separator: "\n").compactMap(Mount.init) }
 
     /// Whether a copy of this namespace hears of every unmount in it: each mount lies on one that is shared. Of the kernel's
@@ -129,13 +138,16 @@ struct MountTable {
         }
     }
 
+    /// The mount that a file lies on, as far as its path tells; nil where it is in no namespace of this table's kind.
+    func mount(ofFile path: String) -> Mount? {
+        // Of several at one place the last one is on top.
+        mounts.filter { Mount.isPath(path, below: $0.mountPoint) }.enumerated()
+            .max { ($0.element.mountPoint.utf8.count, $0.offset) < ($1.element.mountPoint.utf8.count, $1.offset) }?.element
+    }
+
     /// Whether a file lies where another machine or a process answers for it, as far as its path tells.
     func isRemote(_ path: String) -> Bool {
-        mounts.contains { mount in
-            mount.isRemote && path.hasPrefix(mount.mountPoint)
-                && (mount.mountPoint.hasSuffix("/") || path.utf8.count == mount.mountPoint.utf8.count
-                    || path.utf8.dropFirst(mount.mountPoint.utf8.count).first == UInt8(ascii: "/"))
-        }
+        mounts.contains { $0.isRemote && Mount.isPath(path, below: $0.mountPoint) }
     }
 
     /// "/dev/ublkb0p1" is one of "/dev/ublkb0".

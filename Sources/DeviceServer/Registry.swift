@@ -50,6 +50,11 @@ public struct DeviceRegistry: Sendable {
 
     /// Writes a device's record, in place of an earlier one. Makes the directory where it is missing.
     public func record(_ record: DeviceRecord) throws(RegistryError) {
+        try prepare(record).write()
+    }
+
+    /// Writes a record without putting it into its place yet. What is prepared for a device later, by this process, replaces it.
+    func prepare(_ record: DeviceRecord) throws(RegistryError) -> PreparedRecord {
         precondition(record.imagePath.utf8.first == UInt8(ascii: "/"), "a record names its image absolutely")
         try makeDirectory()
         removeLeftOvers()
@@ -58,11 +63,11 @@ public struct DeviceRegistry: Sendable {
         unlink(temporary)
         do {
             try write(record.json.description + "\n", to: temporary)
-            try check(rename(temporary, path(record.deviceID)), "write", path(record.deviceID))
         } catch {
             unlink(temporary)
             throw error
         }
+        return PreparedRecord(temporary: temporary, path: path(record.deviceID))
     }
 
     /// Removes a device's record; without one, does nothing.
@@ -138,6 +143,24 @@ public struct DeviceRegistry: Sendable {
         defer { free(current) }
         return FilePath(String(cString: current)).appending(path).lexicallyNormalized().string
     }
+}
+
+/// A record that is written, but not in its place yet.
+struct PreparedRecord {
+    fileprivate let temporary: String
+    fileprivate let path: String
+
+    /// Puts it into its place, which needs no space.
+    func put() { _ = rename(temporary, path) }
+
+    fileprivate func write() throws(RegistryError) {
+        guard rename(temporary, path) != 0 else { return }
+        let code = errno
+        unlink(temporary)
+        throw RegistryError(attempt: "write", path: path, errno: Errno(rawValue: code))
+    }
+
+    func discard() { unlink(temporary) }
 }
 
 // Writing.

@@ -1,3 +1,4 @@
+import BlockStorage
 import Glibc
 import Logging
 import QEDEngine
@@ -10,13 +11,21 @@ extension ServedDevice {
     ///
     /// Whatever is thrown, the device goes on waiting, and its image is as it was or as the old server would have left it
     /// with one more commit.
-    /// - Parameter registry: knows how the old server has left the image, where it had the time to.
+    /// - Parameters:
+    ///   - registry: knows how the old server has left the image, where it had the time to.
+    ///   - record: what it is to know from now on, of a device with that image's file.
+    /// - Returns: with the record as it is now.
     static func recover(
-        _ configuration: ServerConfiguration, registry: DeviceRegistry, log: Logger
-    ) throws(ServerError) -> ServedDevice {
+        _ configuration: ServerConfiguration, registry: DeviceRegistry, log: Logger,
+        record: (UblkDeviceInfo, ImageFile) throws(ServerError) -> DeviceRecord
+    ) throws(ServerError) -> (ServedDevice, DeviceRecord) {
         guard let id = configuration.deviceID else { preconditionFailure("recovery of no device") }
         let undo = UndoList()
         defer { undo.run() }
+        // A del that has begun comes first, and then there is no device any more.
+        let lock: DeviceLock
+        do { lock = try DeviceLock(ofDevice: id) } catch { throw .isBusy(error) }
+        defer { lock.release() }
         let control: UblkControlDevice
         let driver: UblkFeatures?
         let info: UblkDeviceInfo
@@ -30,10 +39,14 @@ extension ServedDevice {
             throw .control(error)
         }
         guard info.features.contains(.userRecovery) else { throw .notRecoverable(id: id) }
-        let takeover = try Takeover(of: id, registry, driver: driver)
+        let takeover = try Takeover(of: id, registry, driver: driver, serverProcess: info.serverProcess)
         let session = try ImageSession(
-            configuration, continuesSession: true, mark: registry.record(of: id)?.leftImage)
-        undo.append { _ = try? session.close() }
+            configuration, continuesSession: true, mark: registry.record(of: id)?.leftImage,
+            willChange: { file throws(ServerError) in try takeover.open(record(info, file)) })
+        undo.append {
+            let mark = try? session.close()
+            takeover.giveUp(leaving: mark)
+        }
         session.reportReplay(to: log)
         guard let parameters, session.fits(parameters) else { throw .imageChanged(path: configuration.imagePath, id: id) }
         try session.keepBlocks(of: parameters)
@@ -41,7 +54,7 @@ extension ServedDevice {
         do { try control.waitForServerDeath(id, timeout: noticeTimeout) } catch { throw .control(error) }
         try takeover.begin()
         do { try control.startRecovery(id, timeout: startTimeout) } catch {
-            try takeover.end()
+            takeover.refused()
             throw .control(error)
         }
         let characterDevice = try openCharacterDevice(id, undo)
@@ -59,9 +72,8 @@ extension ServedDevice {
         } catch {
             throw .control(error)
         }
-        try takeover.end()
         undo.cancel()
-        return device
+        return (device, takeover.end())
     }
 
     /// How long Linux 6.12 can take to notice that a server died while it had every tag of a queue.

@@ -92,6 +92,11 @@ final class ServedDevice {
         threads.contains { if case .ended = $0.phase { true } else { false } }
     }
 
+    /// Nothing is served any more.
+    var haveAllQueuesEnded: Bool {
+        threads.allSatisfy { if case .ended = $0.phase { true } else { false } }
+    }
+
     /// Takes the disk away: with `force` even when it is in use.
     /// - Parameter timeoutSeconds: how long, with `force`, what its users have not written yet may take to be written.
     /// - Returns: who uses it, when nothing was done for that reason; nil when it is gone.

@@ -32,16 +32,18 @@ public final class Server {
     ///   - gone: called when the device is gone, before anybody is told.
     /// - Throws: why the device could not be made, or not be taken away properly.
     public func run(ready: (UInt32, String) -> Bool, gone: () -> Void = {}) throws(ServerError) {
-        let device = try makeDevice()
+        var record: DeviceRecord?
+        let device = try makeDevice(&record)
         for warning in process.warnings { log.warning("\(warning)") }
         let socket: ControlSocketServer
-        var record: DeviceRecord?
         do throws(ServerError) {
-            record = try register(device)
+            if record == nil { record = try register(device) }
             do { socket = try ControlSocketServer(deviceID: device.info.id) } catch { throw .socket(error) }
         } catch {
             if configuration.recovers {
-                _ = try? device.leave()
+                let mark = try? device.leave()
+                record?.leftImage = mark
+                if let record { try? registry.record(record) }
             } else {
                 if let record { try? registry.remove(record) }
                 _ = try? device.stop(force: true)
@@ -73,9 +75,19 @@ public final class Server {
         case left
     }
 
-    private func makeDevice() throws(ServerError) -> ServedDevice {
+    /// - Parameter record: that of a device that is taken over; one that is new has none yet.
+    private func makeDevice(_ record: inout DeviceRecord?) throws(ServerError) -> ServedDevice {
         guard configuration.recovers else { return try ServedDevice.add(configuration, log: log) }
-        return try ServedDevice.recover(configuration, registry: registry, log: log)
+        let (device, newRecord) = try ServedDevice.recover(
+            configuration, registry: registry, log: log,
+            record: { info, file throws(ServerError) in try self.record(of: info, file) })
+        record = newRecord
+        if let isDirect = device.session.blocks?.isDirect, newRecord.isDirect != isDirect {
+            record?.isDirect = isDirect
+            // For list alone.
+            if let record { try? registry.record(record) }
+        }
+        return device
     }
 
     private func remove(
@@ -110,18 +122,22 @@ public final class Server {
     }
 
     private func register(_ device: ServedDevice) throws(ServerError) -> DeviceRecord {
-        guard let process = ProcessIdentity.current else {
-            throw .notUsable(path: "/proc/self/stat", .noSuchFileOrDirectory)
-        }
-        let file = device.session.chain[0].file
-        var record = DeviceRecord(
-            deviceID: device.info.id, server: process, imagePath: configuration.imagePath,
-            image: ImageIdentity(device: file.identity.device, inode: file.identity.inode),
-            isReadOnly: configuration.isReadOnly, startedAt: Int64(time(nil)),
-            backingArguments: configuration.backingArguments)
+        var record = try self.record(of: device.info, device.session.chain[0].file)
         record.isDirect = device.session.blocks?.isDirect
         do { try registry.record(record) } catch { throw .registry(error) }
         return record
+    }
+
+    /// - Parameter file: the image's.
+    private func record(of info: UblkDeviceInfo, _ file: ImageFile) throws(ServerError) -> DeviceRecord {
+        guard let process = ProcessIdentity.current else {
+            throw .notUsable(path: "/proc/self/stat", .noSuchFileOrDirectory)
+        }
+        return DeviceRecord(
+            deviceID: info.id, server: process, imagePath: configuration.imagePath,
+            image: ImageIdentity(device: file.identity.device, inode: file.identity.inode),
+            isReadOnly: configuration.isReadOnly, startedAt: Int64(time(nil)),
+            backingArguments: configuration.backingArguments)
     }
 
     /// Waits for a reason to end, and stops the device unless it is to be left.
@@ -157,7 +173,20 @@ public final class Server {
             }
             if polled[3].revents != 0, let ended = attempt {
                 attempt = nil
-                guard case .used(let use) = ended.takeOutcome() else { return .stopped(request: ended.request) }
+                let use: DiskUse
+                switch ended.takeOutcome() {
+                case .stopped, nil: return .stopped(request: ended.request)
+                case .used(let found): use = found
+                case .failed(let error):
+                    if device.haveAllQueuesEnded { return .stopped(request: ended.request) }
+                    // The disk is still there, and so is the server; what was begun may yet come about.
+                    log.error("\(device.blockDevicePath) was not removed: \(error)")
+                    if let request = ended.request {
+                        socket.reply(to: request, .failure(.failed, "\(error); it is still served, so try again"))
+                    }
+                    if device.hasEndedQueue { attempt = stop(device, force: true, afterMilliseconds: 1000, request: nil) }
+                    continue
+                }
                 if let request = ended.request {
                     socket.reply(to: request, .failure(.busy, "\(use), or use --force"))
                 } else if device.isRecoverable {
@@ -239,10 +268,12 @@ public final class Server {
 
     private func stop(
         _ device: ServedDevice, force: Bool, timeoutSeconds: Int = ControlRequest.defaultStopTimeoutSeconds,
-        request: ControlSocketServer.ConnectionID?
+        afterMilliseconds: UInt32 = 0, request: ControlSocketServer.ConnectionID?
     ) -> StopAttempt? {
-        let log = self.log
-        return StopAttempt(device, force: force, timeoutSeconds: timeoutSeconds, request: request) { log.error("\($0)") }
+        StopAttempt(request: request) { () throws(ServerError) in
+            cs_sleep_milliseconds(afterMilliseconds)
+            return try device.stop(force: force, timeoutSeconds: timeoutSeconds)
+        }
     }
 
     private func takeSignal() -> String? {

@@ -97,6 +97,7 @@ public enum ServerError: Error, CustomStringConvertible {
     case ring(Errno)
     case notUsable(path: String, Errno)
     case notRecoverable(id: UInt32)
+    case isBusy(DeviceLockError)
     case noZeroCopy
     /// An earlier takeover was, and this kernel would not survive another one.
     case cutShort(id: UInt32)
@@ -132,6 +133,7 @@ public enum ServerError: Error, CustomStringConvertible {
             "the last server that was to take over \(UblkPaths.blockDevice(id)) ended before it could, and this kernel (before "
                 + "Linux 6.16) may crash if another one tries; remove the device with 'qed-ublk del --force \(id)', and add "
                 + "the image again"
+        case .isBusy(let error): "\(error)"
         case .notRecoverable(let id):
             "\(UblkPaths.blockDevice(id)) was added with --no-recovery, so its end was its server's; remove it with 'qed-ublk "
                 + "del \(id)' and add the image again"

@@ -8,6 +8,8 @@ final class StopAttempt: @unchecked Sendable {
     enum Outcome {
         case stopped
         case used(DiskUse)
+        /// The driver has refused it, or has not answered in time.
+        case failed(ServerError)
     }
 
     // SAFETY: `outcome` is locked; the rest is set before the thread starts.
@@ -20,10 +22,8 @@ final class StopAttempt: @unchecked Sendable {
     private var thread: BackgroundThread?
 
     /// Nil where there is no thread or descriptor for it.
-    init?(
-        _ device: ServedDevice, force: Bool, timeoutSeconds: Int, request: ControlSocketServer.ConnectionID?,
-        report: @escaping (ServerError) -> Void
-    ) {
+    /// - Parameter stop: takes the disk away, or tells who uses it.
+    init?(request: ControlSocketServer.ConnectionID?, _ stop: @escaping () throws(ServerError) -> DiskUse?) {
         self.request = request
         startedAt = Uptime.seconds
         finished = cs_eventfd()
@@ -32,12 +32,9 @@ final class StopAttempt: @unchecked Sendable {
             thread = try BackgroundThread { [self] in
                 let outcome: Outcome
                 do throws(ServerError) {
-                    let use = try device.stop(force: force, timeoutSeconds: timeoutSeconds)
-                    outcome = use.map { .used($0) } ?? .stopped
+                    outcome = try stop().map { .used($0) } ?? .stopped
                 } catch {
-                    // The queues end when the device goes; if it will not go, deleting it says why.
-                    report(error)
-                    outcome = .stopped
+                    outcome = .failed(error)
                 }
                 outcomeLock.withLock { $0 = outcome }
                 cs_eventfd_signal(finished)

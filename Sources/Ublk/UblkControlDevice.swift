@@ -94,12 +94,14 @@ extension UblkControlDevice {
     }
 
     /// The parameters in force; nil before `setParameters`. They outlive the server.
-    public func parameters(_ id: UInt32) throws(UblkControlError) -> UblkParameters? {
+    public func parameters(
+        _ id: UInt32, timeout: Duration = promptTimeout
+    ) throws(UblkControlError) -> UblkParameters? {
         var empty = cs_ublk_params()
         empty.len = UInt32(MemoryLayout<cs_ublk_params>.size)
         let buffer = ControlBuffer(empty)
         _ = try perform(
-            ControlRequest(command: .getParameters, deviceID: id, buffer: buffer), timeout: Self.promptTimeout)
+            ControlRequest(command: .getParameters, deviceID: id, buffer: buffer), timeout: timeout)
         return UblkParameters(buffer.load(as: cs_ublk_params.self))
     }
 

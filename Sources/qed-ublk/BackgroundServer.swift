@@ -56,18 +56,56 @@ enum BackgroundServer {
         }
     }
 
+    /// A server that has been started, and has not reported yet.
+    struct Start {
+        fileprivate let process: Int32
+        fileprivate let connection: FileDescriptor
+        fileprivate let log: FileDescriptor
+        fileprivate let deadline: Int
+
+        /// Waits until its device is usable.
+        func ready() throws -> Ready {
+            defer { try? log.close() }
+            var isReady = false
+            defer { if !isReady { try? connection.close() } }
+            switch try report(from: connection, until: deadline) {
+            case .text(let text):
+                guard let report = Report(text) else { throw ServerStartError.died(ServerLog.lastWords(log)) }
+                switch report {
+                case .ready(let path):
+                    isReady = true
+                    return Ready(path: path, connection: connection, process: process)
+                case .failed(let status, let sentence):
+                    // It undoes what it has done before it reports; let it end before we do.
+                    waitpid(process, nil, 0)
+                    throw ServerStartError.refused(status, sentence)
+                }
+            case .timedOut:
+                kill(process, SIGTERM)
+                sleep(5)
+                kill(process, SIGKILL)
+                throw ServerStartError.timedOut(seconds: deadlineSeconds)
+            }
+        }
+    }
+
     /// Starts the server and waits until its device is usable.
     /// - Parameter isSupervised: another process stands between, which starts it again when it dies.
     static func start(_ configuration: ServerConfiguration, isSupervised: Bool = false) throws -> Ready {
+        try launch(configuration, isSupervised: isSupervised).ready()
+    }
+
+    /// Starts the server.
+    static func launch(_ configuration: ServerConfiguration, isSupervised: Bool = false) throws -> Start {
         let log = try ServerLog.create()
-        defer { try? log.close() }
+        var isStarted = false
+        defer { if !isStarted { try? log.close() } }
         var ends: [Int32] = [-1, -1]
         guard socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0, &ends) == 0 else {
             throw ServerStartError.cannotStart(Errno(rawValue: errno))
         }
         let connection = FileDescriptor(rawValue: ends[0])
-        var isReady = false
-        defer { if !isReady { try? connection.close() } }
+        defer { if !isStarted { try? connection.close() } }
         // A server that dies must not take this process along when it is written to.
         signal(SIGPIPE, SIG_IGN)
         var process: Int32 = 0
@@ -76,25 +114,8 @@ enum BackgroundServer {
         }
         close(ends[1])
         guard result == 0 else { throw ServerStartError.cannotStart(Errno(rawValue: -result)) }
-
-        switch try report(from: connection) {
-        case .text(let text):
-            guard let report = Report(text) else { throw ServerStartError.died(ServerLog.lastWords(log)) }
-            switch report {
-            case .ready(let path):
-                isReady = true
-                return Ready(path: path, connection: connection, process: process)
-            case .failed(let status, let sentence):
-                // It undoes what it has done before it reports; let it end before we do.
-                waitpid(process, nil, 0)
-                throw ServerStartError.refused(status, sentence)
-            }
-        case .timedOut:
-            kill(process, SIGTERM)
-            sleep(5)
-            kill(process, SIGKILL)
-            throw ServerStartError.timedOut(seconds: deadlineSeconds)
-        }
+        isStarted = true
+        return Start(process: process, connection: connection, log: log, deadline: time(nil) + deadlineSeconds)
     }
 
     /// In the server: tells `add` that the device is usable, and waits for what becomes of that.
@@ -112,9 +133,8 @@ enum BackgroundServer {
     }
 
     /// Reads a line, or less where the server closes its end before.
-    private static func report(from descriptor: FileDescriptor) throws -> Answer {
+    private static func report(from descriptor: FileDescriptor, until end: Int) throws -> Answer {
         var text: [UInt8] = []
-        let end = time(nil) + deadlineSeconds
         while true {
             var polled = pollfd(fd: descriptor.rawValue, events: Int16(POLLIN), revents: 0)
             let remaining = end - time(nil)

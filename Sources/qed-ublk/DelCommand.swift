@@ -1,4 +1,5 @@
 import ArgumentParser
+import BlockStorage
 import DeviceServer
 import Glibc
 import SystemPackage
@@ -50,14 +51,20 @@ struct DelCommand: ParsableCommand {
             try removeAll(registry)
             return
         }
-        let records = registry.find(DeviceReference(device))
-        guard let record = records.first else { throw DelError.notFound(device) }
+        let reference = DeviceReference(device)
+        let records = registry.find(reference)
+        guard let record = records.first else {
+            guard case .device(let id) = reference else { throw DelError.notFound(device) }
+            try removeOrphan(id, device, registry)
+            return
+        }
         guard records.count == 1 else { throw DelError.ambiguous(device, records.map(\.deviceID)) }
         try remove(record, registry, try UblkControlDevice())
     }
 
+    /// The devices whose images lie on others of them first. Orphans stay: they can be another program's.
     private func removeAll(_ registry: DeviceRegistry) throws {
-        let records = registry.list()
+        let records = StackedDevices.topFirst(registry.list())
         if records.isEmpty { return }
         let control = try UblkControlDevice()
         var failure: (any Error)?
@@ -70,8 +77,33 @@ struct DelCommand: ParsableCommand {
         if let failure { throw failure }
     }
 
+    /// How often a device may get another server while it is to be removed.
+    private static let mostServers = 5
+
     private func remove(_ record: DeviceRecord, _ registry: DeviceRegistry, _ control: UblkControlDevice) throws {
-        guard record.server.isRunning else { return try removeUnserved(record, registry, control) }
+        var record = record
+        for _ in 0..<DelCommand.mostServers {
+            if record.server.isRunning, try serverRemoves(record) { return }
+            // From here on no server can take it over; one that is about to is waited for.
+            let lock = try DeviceLock(ofDevice: record.deviceID)
+            defer { lock.release() }
+            guard let current = registry.record(of: record.deviceID) else {
+                // Somebody else's del was first. What it could not delete is an orphan.
+                guard try control.existingDeviceInfo(record.deviceID, timeout: .seconds(5)) == nil else {
+                    lock.release()
+                    return try removeOrphan(record.deviceID, UblkPaths.blockDevice(record.deviceID), registry)
+                }
+                return
+            }
+            guard current.server.isRunning else { return try removeUnserved(current, registry, control) }
+            record = current
+        }
+        throw DelError.refused(isBusy: true, "\(UblkPaths.blockDevice(record.deviceID)) gets one server after another; try again")
+    }
+
+    /// Asks the device's server to remove it.
+    /// - Returns: false where the server ends, or has not begun to listen.
+    private func serverRemoves(_ record: DeviceRecord) throws -> Bool {
         let reply: ControlReply
         let timeoutSeconds = timeout ?? ControlRequest.defaultStopTimeoutSeconds
         do throws(ControlSocketError) {
@@ -80,14 +112,12 @@ struct DelCommand: ParsableCommand {
                 timeout: .seconds(150 + timeoutSeconds))
         } catch {
             guard error.serverHasEnded else { throw error }
-            // Somebody else's del was first, or it has died just now.
             waitForEnd(of: record)
-            guard let left = registry.record(of: record.deviceID) else { return }
-            guard left.server == record.server, !left.server.isRunning else { throw error }
-            return try removeUnserved(left, registry, control)
+            return false
         }
         if case .failure(let code, let sentence) = reply { throw DelError.refused(isBusy: code == .busy, sentence) }
         waitForEnd(of: record)
+        return true
     }
 
     /// Until it has ended, a server has files of the image's file system open.
@@ -95,68 +125,110 @@ struct DelCommand: ParsableCommand {
         for _ in 0..<500 where record.server.isRunning { usleep(10_000) }
     }
 
-    /// The server has died.
+    /// The server has died, and no other can come: the device is locked.
     private func removeUnserved(
         _ record: DeviceRecord, _ registry: DeviceRegistry, _ control: UblkControlDevice
     ) throws {
-        var hold: DiskHold?
-        defer { hold?.release() }
         if let waiting = try WaitingDevice(record, control) {
-            hold = try prepareForRemoval(waiting)
-            try stop(waiting, control, hold)
+            let hold = try prepareForRemoval(waiting, registry)
+            do { try stop(waiting.info, control, hold) } catch DelError.refused(_, let sentence) {
+                throw refusal(of: waiting, sentence)
+            }
         } else if !record.isReadOnly {
-            // What was lost is lost, or another server has it by now.
-            _ = try? complete(record)
+            do { _ = try complete(record) } catch let error as ServerError {
+                // What was lost is lost, or another server has it by now.
+                guard force || [.busy, .notFound].contains(error.exitStatus) else { throw error }
+                if error.exitStatus != .busy { printError("\(error)") }
+            }
         }
-        try removeOrphan(record, registry, control)
+        let info = try control.existingDeviceInfo(record.deviceID, timeout: .seconds(5))
+        // The number can be that of another program's device by now.
+        let isOthers =
+            info.map {
+                $0.state == .live && $0.serverProcess != record.server.id && ProcessIdentity(running: $0.serverProcess) != nil
+            } ?? true
+        try registry.remove(record)
+        try forget(record.deviceID, registry, isOthers ? nil : control)
     }
 
     /// What the dead server had answered goes into the image before the device goes. In use it does not go: what waits for
     /// the next server would fail.
     /// - Returns: what keeps others from mounting it meanwhile, unless it goes in use.
-    private func prepareForRemoval(_ device: WaitingDevice) throws -> DiskHold? {
+    private func prepareForRemoval(_ device: WaitingDevice, _ registry: DeviceRegistry) throws -> DiskHold? {
         var hold: DiskHold?
         do throws(DiskUse) { hold = try DiskHold(ofDiskAt: device.path) } catch {
-            guard force else { throw refusal(of: device, error) }
+            guard force else { throw refusal(of: device, "\(error)") }
         }
         guard !device.record.isReadOnly else { return hold }
-        do { try complete(device.record) } catch {
+        do {
+            // If it is not removed after all, the next server finds the image as this one leaves it.
+            var record = device.record
+            record.leftImage = try complete(record)
+            try registry.record(record)
+        } catch {
             guard force else { throw error }
             printError("\(error)")
         }
         return hold
     }
 
-    private func refusal(of device: WaitingDevice, _ use: DiskUse) -> DelError {
+    private func refusal(of device: WaitingDevice, _ sentence: String) -> DelError {
         .refused(
-            isBusy: true, "\(use), or give it a server again (qed-ublk recover \(device.record.deviceID)), or use --force")
+            isBusy: true, "\(sentence), or give it a server again (qed-ublk recover \(device.record.deviceID)), or use --force")
     }
 
-    /// The disk goes while it is had exclusively, so that nobody can mount it any more.
-    private func stop(_ device: WaitingDevice, _ control: UblkControlDevice, _ hold: DiskHold?) throws {
-        try control.stopDevice(device.record.deviceID, timeout: .seconds(60))
-        hold?.release()
-    }
-
-    private func complete(_ record: DeviceRecord) throws {
-        let backing = try BackingOptions.parse(record.backingArguments).policy()
-        try LeftImage.complete(path: record.imagePath, backing: backing)
-    }
-
-    /// The kernel still has the device.
-    private func removeOrphan(
-        _ record: DeviceRecord, _ registry: DeviceRegistry, _ control: UblkControlDevice
-    ) throws {
-        let info = try control.existingDeviceInfo(record.deviceID, timeout: .seconds(5))
-        // The number can be that of another program's device by now.
-        if let info, !(info.state == .live && info.serverProcess != record.server.id) {
-            if try !control.forgetDevice(record.deviceID) {
-                printError(
-                    "\(UblkPaths.blockDevice(record.deviceID)) is gone, but still mounted or open: unmount it, or close it")
-            }
+    /// The disk goes, unless it is in use: by the kernel's word where it gives that, else while it is had exclusively, so that
+    /// nobody can mount it any more.
+    private func stop(_ info: UblkDeviceInfo, _ control: UblkControlDevice, _ hold: DiskHold?) throws {
+        defer { hold?.release() }
+        guard let hold, info.features.contains(.safeStop) else {
+            try control.stopDevice(info.id, timeout: .seconds(60))
+            return
         }
-        try registry.remove(record)
-        for name in ["sock", "log"] { unlink("\(registry.directory)/ublk\(record.deviceID).\(name)") }
+        // Otherwise it would count.
+        hold.release()
+        do throws(UblkControlError) { try control.tryStopDevice(info.id, timeout: .seconds(60)) } catch {
+            if error.errno == .resourceBusy {
+                throw DelError.refused(isBusy: true, "\(DiskUse.known(ofDiskAt: UblkPaths.blockDevice(info.id)))")
+            }
+            // ENODEV: it has no disk any more.
+            guard error.errno == .operationNotSupportedByDevice else { throw error }
+            try control.stopDevice(info.id, timeout: .seconds(60))
+        }
+    }
+
+    private func complete(_ record: DeviceRecord) throws -> ImageMark? {
+        let backing = try BackingOptions.parse(record.backingArguments).policy()
+        return try LeftImage.complete(path: record.imagePath, backing: backing)
+    }
+
+    /// A device that nobody knows, if nobody serves it either.
+    /// - Parameter name: as the user has named it.
+    private func removeOrphan(_ id: UInt32, _ name: String, _ registry: DeviceRegistry) throws {
+        guard OrphanedDevices.candidates(besides: []).contains(id) else { throw DelError.notFound(name) }
+        let control = try UblkControlDevice()
+        let path = UblkPaths.blockDevice(id)
+        if let server = OrphanedDevices.server(of: id) { throw DelError.served(path, by: server) }
+        guard let info = OrphanedDevices.info(of: id, control) else { throw DelError.notFound(name) }
+        let lock = try DeviceLock(ofDevice: id)
+        defer { lock.release() }
+        guard registry.record(of: id) == nil else { throw DelError.refused(isBusy: true, "\(path) has just been added; try again") }
+        var hold: DiskHold?
+        do throws(DiskUse) { hold = try DiskHold(ofDiskAt: path) } catch {
+            guard force else { throw DelError.refused(isBusy: true, "\(error), or use --force") }
+        }
+        if info.state != .dead { try stop(info, control, hold) }
+        hold?.release()
+        try forget(id, registry, control)
+    }
+
+    /// Takes away the files of a device that has stopped, while its number cannot be another one's yet, and then the device.
+    /// - Parameter control: nil where there is no such device.
+    private func forget(_ id: UInt32, _ registry: DeviceRegistry, _ control: UblkControlDevice?) throws {
+        for name in ["sock", "log"] { unlink("\(registry.directory)/ublk\(id).\(name)") }
+        if let control, try !control.forgetDevice(id) {
+            printError("\(UblkPaths.blockDevice(id)) is gone, but still mounted or open: unmount it, or close it")
+        }
     }
 }
 
@@ -164,11 +236,14 @@ enum DelError: ReportableError {
     case notFound(String)
     case ambiguous(String, [UInt32])
     case refused(isBusy: Bool, String)
+    /// By a process that this program has no record of.
+    case served(String, by: Int32)
 
     var exitStatus: ExitStatus {
         switch self {
         case .notFound: .notFound
         case .ambiguous: .usage
+        case .served: .busy
         case .refused(let isBusy, _): isBusy ? .busy : .failure
         }
     }
@@ -179,6 +254,9 @@ enum DelError: ReportableError {
         case .ambiguous(let image, let ids):
             "\(image) is served by \(ids.map(UblkPaths.blockDevice).joined(separator: " and ")); name the device"
         case .refused(_, let sentence): sentence
+        case .served(let device, let process):
+            "\(device) is served by \(ProcessFiles.name(ofProcess: process)) (process \(process)), of which there is no record: if "
+                + "it is qed-ublk, 'kill \(process)' removes the device once nobody uses it"
         }
     }
 }

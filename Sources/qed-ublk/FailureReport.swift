@@ -148,6 +148,7 @@ extension ServerError: ReportableError {
         case .image(_, let error): error.exitStatus
         case .emptyImage, .imageChanged, .imageWritten, .blockSize: .unusableImage
         case .notRecoverable: .notFound
+        case .isBusy: .busy
         case .control(let error): error.exitStatus
         case .characterDevice(let error): ExitStatus(errno: error.errno)
         case .registry(let error): error.exitStatus
@@ -167,6 +168,10 @@ extension UblkControlError: ReportableError {
         case .cannotOpen, .ringUnavailable, .invalidParameters, .featureMissing, .wrongState, .timedOut: .failure
         }
     }
+}
+
+extension DeviceLockError: ReportableError {
+    var exitStatus: ExitStatus { .busy }
 }
 
 extension RegistryError: ReportableError {

@@ -9,7 +9,9 @@ struct ListCommand: ParsableCommand {
         discussion: """
             As JSON it is an array, empty when there is no device. A device whose state is 'waiting' has lost its server, and \
             goes on when it gets another one ('qed-ublk recover'). One that is 'dead' cannot; 'qed-ublk del' removes it. One \
-            that is 'failed' only reads, since a sync of its image has failed; the server's log says what to do.
+            that is 'failed' only reads, since a sync of its image has failed; the server's log says what to do. An 'orphan' \
+            has no server, and nobody knows its image: its server died before it could note that, the notes in /run were \
+            removed, or it is another program's; 'qed-ublk del' with its number removes it.
 
             With --verbose also the server's process, the device's block size, how the server accesses the image's file (ACCESS: \
             direct is past the page cache), whether data goes without copies (ZC), the largest request, and memory: the I/O buffers (queues x depth x \
@@ -40,7 +42,7 @@ struct ListCommand: ParsableCommand {
         let details = isVerbose ? ["PID", "BLOCK", "ACCESS", "ZC", "REQUEST", "BUFFERS", "RESIDENT", "LOCKED"] : []
         let rows =
             [["DEVICE", "STATE", "SIZE", "QUEUES", "DEPTH", "RO"] + details + ["IMAGE"]]
-            + devices.map { $0.row + (isVerbose ? $0.details : []) + [$0.record.imagePath.printable] }
+            + devices.map { $0.row + (isVerbose ? $0.details : []) + [$0.record?.imagePath.printable ?? "?"] }
         let widths = rows[0].indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
         return rows.map { row in
             var line = ""
@@ -57,14 +59,14 @@ extension KnownDevice {
         let size = sizeBytes.map(SizeText.short) ?? "?"
         let queues = info.map { "\($0.queueCount)" } ?? "?"
         let depth = info.map { "\($0.queueDepth)" } ?? "?"
-        return [path, state, size, queues, depth, record.isReadOnly ? "1" : "0"]
+        return [path, state, size, queues, depth, record.map { $0.isReadOnly ? "1" : "0" } ?? "?"]
     }
 
     fileprivate var details: [String] {
         let memory = memory
         return [
-            record.server.isRunning ? "\(record.server.id)" : "-", blockSizeBytes.map { "\($0)" } ?? "?",
-            record.isDirect.map { $0 ? "direct" : "buffered" } ?? "?", info.map { $0.isZeroCopy ? "1" : "0" } ?? "?",
+            server.map { "\($0)" } ?? "-", blockSizeBytes.map { "\($0)" } ?? "?",
+            record?.isDirect.map { $0 ? "direct" : "buffered" } ?? "?", info.map { $0.isZeroCopy ? "1" : "0" } ?? "?",
             info.map { SizeText.short(UInt64($0.maxIOSizeBytes)) } ?? "?",
             info.map { SizeText.short(UInt64($0.bufferBytes)) } ?? "?",
             memory.map { SizeText.short($0.residentBytes) } ?? "?", memory.map { SizeText.short($0.lockedBytes) } ?? "?",
@@ -79,12 +81,12 @@ extension KnownDevice {
         let memory = memory
         func bytes(_ value: UInt64?) -> JSONValue { value.map { JSONValue($0) } ?? .null }
         return .object([
-            .init("device", .string(path)), .init("id", JSONValue(record.deviceID)), .init("state", .string(state)),
+            .init("device", .string(path)), .init("id", JSONValue(id)), .init("state", .string(state)),
             .init("size", size), .init("queues", queues), .init("depth", depth),
-            .init("read-only", .bool(record.isReadOnly)),
-            .init("zero-copy", info.map { .bool($0.isZeroCopy) } ?? .null), .init("pid", JSONValue(record.server.id)),
-            .init("image", .string(record.imagePath)), .init("block-size", blockSize),
-            .init("direct-io", record.isDirect.map { .bool($0) } ?? .null),
+            .init("read-only", record.map { .bool($0.isReadOnly) } ?? .null),
+            .init("zero-copy", info.map { .bool($0.isZeroCopy) } ?? .null), .init("pid", server.map { JSONValue($0) } ?? .null),
+            .init("image", record.map { .string($0.imagePath) } ?? .null), .init("block-size", blockSize),
+            .init("direct-io", record?.isDirect.map { .bool($0) } ?? .null),
             .init("max-io-size", info.map { JSONValue($0.maxIOSizeBytes) } ?? .null),
             .init(
                 "memory",

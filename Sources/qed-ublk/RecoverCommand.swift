@@ -38,7 +38,14 @@ struct RecoverCommand: ParsableCommand {
             return
         }
         let records = DeviceRegistry().find(DeviceReference(device))
-        guard let first = records.first else { throw WaitingDeviceError.notFound(device) }
+        guard let first = records.first else {
+            if case .device(let id) = DeviceReference(device), OrphanedDevices.candidates(besides: []).contains(id),
+                OrphanedDevices.server(of: id) == nil
+            {
+                throw WaitingDeviceError.orphan(id)
+            }
+            throw WaitingDeviceError.notFound(device)
+        }
         let waiting = try records.compactMap { try WaitingDevice($0, control) }
         if let device = waiting.first {
             try device.recover(isSupervised: supervise)
@@ -49,14 +56,25 @@ struct RecoverCommand: ParsableCommand {
         }
     }
 
+    /// All at once: the image of one can lie on another's disk, and its server goes on when that has one. Those whose images
+    /// lie on no other come first.
     private func recoverAll(_ control: UblkControlDevice) throws {
         var failure: (any Error)?
-        for record in DeviceRegistry().list() {
-            guard let device = try WaitingDevice(record, control) else { continue }
-            do { try device.recover(isSupervised: supervise) } catch {
-                if let failure { printError("\(failure)") }
-                failure = error
+        func note(_ error: any Error) {
+            if let failure { printError("\(failure)") }
+            failure = error
+        }
+        var starts: [(WaitingDevice, BackgroundServer.Start)] = []
+        for record in StackedDevices.bottomFirst(DeviceRegistry().list()) {
+            do {
+                guard let device = try WaitingDevice(record, control) else { continue }
+                starts.append((device, try device.startServer(isSupervised: supervise)))
+            } catch {
+                note(error)
             }
+        }
+        for (device, start) in starts {
+            do { try device.finish(start) } catch { note(error) }
         }
         if let failure { throw failure }
     }

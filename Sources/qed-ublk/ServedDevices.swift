@@ -1,42 +1,65 @@
+import BlockStorage
 import DeviceServer
 import Glibc
 import SystemPackage
 import Ublk
 
-/// A device that this program made, as the registry and the kernel know it together.
+/// A device of this program, as the registry and the kernel know it together; or one that nobody serves and nobody knows.
 struct KnownDevice {
-    var record: DeviceRecord
-    /// What the kernel says; nil when it has no such device any more, or does not say.
+    let id: UInt32
+    /// nil: an orphan.
+    var record: DeviceRecord?
+    /// What the kernel says; nil when it does not say.
     var info: UblkDeviceInfo?
     /// Of the image, as the device has it; nil when it cannot be told.
     var sizeBytes: UInt64?
     /// Of the device's logical blocks; nil when it cannot be told.
     var blockSizeBytes: Int?
 
-    /// What its server takes; nil where it has none or it cannot be told.
-    var memory: ServerMemory? { record.server.isRunning ? ServerMemory(process: record.server.id) : nil }
+    init(record: DeviceRecord) {
+        id = record.deviceID
+        self.record = record
+    }
 
-    var path: String { UblkPaths.blockDevice(record.deviceID) }
+    init(orphan info: UblkDeviceInfo) {
+        id = info.id
+        self.info = info
+    }
+
+    /// nil where it has none.
+    var server: Int32? { record.flatMap { $0.server.isRunning ? $0.server.id : nil } }
+
+    /// What its server takes; nil where it has none or it cannot be told.
+    var memory: ServerMemory? { server.flatMap { ServerMemory(process: $0) } }
+
+    var path: String { UblkPaths.blockDevice(id) }
 
     var state: String {
-        guard record.server.isRunning else {
-            return info?.features.contains(.userRecovery) == true ? "waiting" : "dead"
-        }
-        return record.hasFailed ? "failed" : info.map { "\($0.state)" } ?? "unknown"
+        guard let record else { return "orphan" }
+        guard server == nil else { return record.hasFailed ? "failed" : info.map { "\($0.state)" } ?? "unknown" }
+        // Only root may ask the kernel; but without recovery the disk goes with its server.
+        guard let info else { return access("/sys/class/block/ublkb\(id)", F_OK) == 0 ? "waiting" : "dead" }
+        return info.features.contains(.userRecovery) && info.state != .dead ? "waiting" : "dead"
     }
 }
 
 enum KnownDevices {
-    /// All devices that have a record and exist. Records of devices that are gone are removed.
+    /// How long one device may keep the others from being listed: a stop that waits for its requests holds what is asked.
+    private static let patience = Duration.seconds(2)
+
+    /// All devices that have a record and exist, and the orphans. Records of devices that are gone are removed.
     static func all(registry: DeviceRegistry = DeviceRegistry()) throws -> [KnownDevice] {
         let records = registry.list()
-        // Without a record there is nothing to ask the kernel about, and no right to ask is needed.
-        if records.isEmpty { return [] }
+        let others = OrphanedDevices.candidates(besides: records.map(\.deviceID))
+        // Where there is nothing to ask the kernel about no right to ask is needed.
+        if records.isEmpty && others.isEmpty { return [] }
         do {
             let control = try UblkControlDevice()
-            return try records.compactMap { try device($0, control, registry) }
+            let known = try records.compactMap { try device($0, control, registry) }
+            let orphans = others.compactMap { OrphanedDevices.info(of: $0, control).map(KnownDevice.init(orphan:)) }
+            return (known + orphans).sorted { $0.id < $1.id }
         } catch UblkControlError.notPermitted {
-            // Only root may ask the kernel; what the records say everybody may know.
+            // What the records say everybody may know.
             return records.map { KnownDevice(record: $0) }
         } catch UblkControlError.noDriver {
             // The module cannot go before the last device; but a container may not see it.
@@ -49,15 +72,48 @@ enum KnownDevices {
     private static func device(
         _ record: DeviceRecord, _ control: UblkControlDevice, _ registry: DeviceRegistry
     ) throws -> KnownDevice? {
-        guard let info = try control.existingDeviceInfo(record.deviceID, timeout: .seconds(5)) else {
-            if !record.server.isRunning { try? registry.remove(record) }
-            return nil
-        }
-        var device = KnownDevice(record: record, info: info)
-        if let parameters = try control.parameters(record.deviceID) {
-            device.sizeBytes = parameters.basic.deviceSectors << 9
-            device.blockSizeBytes = 1 << Int(parameters.basic.logicalBlockShift)
+        var device = KnownDevice(record: record)
+        do throws(UblkControlError) {
+            guard let info = try control.existingDeviceInfo(record.deviceID, timeout: patience) else {
+                if !record.server.isRunning { try? registry.remove(record) }
+                return nil
+            }
+            device.info = info
+            if let parameters = try control.parameters(record.deviceID, timeout: patience) {
+                device.sizeBytes = parameters.basic.deviceSectors << 9
+                device.blockSizeBytes = 1 << Int(parameters.basic.logicalBlockShift)
+            }
+        } catch .notPermitted(let path) {
+            throw UblkControlError.notPermitted(path: path)
+        } catch {
+            // Slow, or going at this moment: what is known of it is shown, and the others are.
         }
         return device
+    }
+}
+
+/// Devices without a record that nobody serves: their server died before it wrote one, or the records were removed.
+enum OrphanedDevices {
+    /// Devices that exist, but for those that are known.
+    static func candidates(besides known: [UInt32]) -> [UInt32] {
+        ProcessFiles.names(in: "/sys/class/ublk-char").compactMap { name in
+            name.hasPrefix("ublkc") ? UInt32(name.dropFirst("ublkc".count)) : nil
+        }.filter { !known.contains($0) }
+    }
+
+    /// nil where the device is gone, or is another program's that serves it or is about to.
+    static func info(of id: UInt32, _ control: UblkControlDevice) -> UblkDeviceInfo? {
+        guard server(of: id) == nil, let info = try? control.existingDeviceInfo(id, timeout: .seconds(2)) else { return nil }
+        // Its server may be in a namespace whose processes this one does not see: then the kernel gives no number.
+        return info.state == .live && info.serverProcess != 0 && ProcessIdentity(running: info.serverProcess) != nil ? nil : info
+    }
+
+    /// The process that has the device's character device open: whoever serves it.
+    static func server(of id: UInt32) -> Int32? {
+        let path = UblkPaths.characterDevice(id)
+        return ProcessFiles.otherProcesses().first { process in
+            let directory = "/proc/\(process)/fd"
+            return ProcessFiles.names(in: directory).contains { ProcessFiles.target(ofLink: "\(directory)/\($0)") == path }
+        }
     }
 }

@@ -16,9 +16,10 @@ struct WaitingDevice {
             let info = try control.existingDeviceInfo(record.deviceID, timeout: .seconds(5)),
             info.features.contains(.userRecovery),
             // The kernel takes a moment to notice a death, Linux 6.12 up to 30 s, and calls the device live meanwhile; its
-            // server's process is then the dead one, or none.
+            // server's process is then the dead one, or none, or that of the one before, where this one died as it took over.
             info.state.isRecoverable
-                || (info.state == .live && (info.serverProcess <= 0 || info.serverProcess == record.server.id))
+                || (info.state == .live
+                    && (info.serverProcess == record.server.id || ProcessIdentity(running: info.serverProcess) == nil))
         else { return nil }
         self.record = record
         self.info = info
@@ -35,20 +36,36 @@ struct WaitingDevice {
         return nil
     }
 
-    /// What its server is to do.
-    func configuration() throws -> ServerConfiguration {
+    /// What its server is to do, as it is told.
+    private var serverConfiguration: ServerConfiguration {
         var configuration = ServerConfiguration(imagePath: record.imagePath)
         configuration.deviceID = record.deviceID
         configuration.isReadOnly = record.isReadOnly
         configuration.recovers = true
-        configuration.backing = try BackingOptions.parse(record.backingArguments).policy()
         configuration.backingArguments = record.backingArguments
+        return configuration
+    }
+
+    /// What this process is to do as its server.
+    func configuration() throws -> ServerConfiguration {
+        var configuration = serverConfiguration
+        configuration.backing = try BackingOptions.parse(record.backingArguments).policy()
         return configuration
     }
 
     /// Gives it a server in the background, and prints its path when it is served.
     func recover(isSupervised: Bool = false) throws {
-        let server = try BackgroundServer.start(configuration(), isSupervised: isSupervised)
+        try finish(startServer(isSupervised: isSupervised))
+    }
+
+    /// Opens nothing: what its server has to open may be on a disk that waits as well.
+    func startServer(isSupervised: Bool) throws -> BackgroundServer.Start {
+        try BackgroundServer.launch(serverConfiguration, isSupervised: isSupervised)
+    }
+
+    /// Waits until it is served, and prints its path.
+    func finish(_ start: BackgroundServer.Start) throws {
+        let server = try start.ready()
         // Whoever uses the device needs the server, even if nobody hears of it.
         try server.keep()
         try printOutput(server.path)
@@ -70,11 +87,12 @@ enum WaitingDeviceError: ReportableError {
     case notFound(String)
     case isServed(String)
     case cannotWait(String)
+    case orphan(UInt32)
 
     var exitStatus: ExitStatus {
         switch self {
         case .isAnother, .isServed: .busy
-        case .notFound, .cannotWait: .notFound
+        case .notFound, .cannotWait, .orphan: .notFound
         }
     }
 
@@ -84,6 +102,9 @@ enum WaitingDeviceError: ReportableError {
             "\(image): is that of \(device), which waits for a server and \(difference.has); leave out \(difference.option), or "
                 + "remove that device first"
         case .notFound(let device): "\(device): qed-ublk has no such device; see 'qed-ublk list'"
+        case .orphan(let id):
+            "\(UblkPaths.blockDevice(id)) has no server, and no record of its image: the server died before it wrote one, or the "
+                + "records were removed; so nothing can serve it again: 'qed-ublk del \(id)', and add the image"
         case .isServed(let device): "\(device) has a server, and needs no other"
         case .cannotWait(let device):
             "\(device) does not wait for a server: it was added with --no-recovery, or has been stopped; remove it with "

@@ -89,12 +89,14 @@ for filesystem in ext4 btrfs; do
 done
 
 step "a device on top of the disk, or of a partition"
+modprobe dm-mod
+export DM_DISABLE_UDEV=1
 for kind in loop linear; do
     if [[ $kind == loop ]]; then
         top=$(losetup -f --show "$device")
         holder=${top#/dev/}
     else
-        echo "0 $(blockdev --getsz /dev/ublkb0p1) linear /dev/ublkb0p1 0" | DM_DISABLE_UDEV=1 dmsetup create top
+        echo "0 $(blockdev --getsz /dev/ublkb0p1) linear /dev/ublkb0p1 0" | dmsetup create top
         top=/dev/mapper/top
         holder=dm-0
     fi
@@ -111,7 +113,7 @@ for kind in loop linear; do
     cp random /mnt/again
     qed-ublk del --force 0
     umount /mnt
-    if [[ $kind == loop ]]; then losetup -d "$top"; else DM_DISABLE_UDEV=1 dmsetup remove top; fi
+    if [[ $kind == loop ]]; then losetup -d "$top"; else dmsetup remove top; fi
     expect_no_devices
     if [[ $kind == linear ]]; then expect_random /dev/ublkb0p1; else expect_random /dev/ublkb0; fi
     # The file system on the whole disk has taken the place of the partitions.

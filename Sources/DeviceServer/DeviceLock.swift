@@ -1,0 +1,50 @@
+import CSupport
+import Glibc
+import SystemPackage
+
+/// The right to change by what a device is served, or to delete it: one process's at a time.
+///
+/// It is a lock (flock) of the device's directory in /sys, so it ends with the process and goes with the device; where there is
+/// no such directory there is no device, and nothing to change.
+///
+/// Without it a `del` that has found a device without a server takes it from the server that it gets meanwhile.
+public final class DeviceLock {
+    private var descriptor: Int32
+
+    /// Waits for whoever has it: at most as long as a takeover or the completion of an image should take.
+    /// - Throws: `isHad` when the time is over.
+    public convenience init(ofDevice id: UInt32, timeoutSeconds: Int = 120) throws(DeviceLockError) {
+        try self.init(path: "/sys/class/ublk-char/ublkc\(id)", id: id, timeoutSeconds: timeoutSeconds)
+    }
+
+    init(path: String, id: UInt32, timeoutSeconds: Int) throws(DeviceLockError) {
+        descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { return }
+        let end = Uptime.milliseconds + Int64(timeoutSeconds) * 1000
+        while flock(descriptor, LOCK_EX | LOCK_NB) != 0 {
+            // A file system that has no locks: as good as it gets.
+            guard errno == EWOULDBLOCK || errno == EINTR else { return }
+            guard Uptime.milliseconds < end else {
+                release()
+                throw DeviceLockError(id: id)
+            }
+            cs_sleep_milliseconds(20)
+        }
+    }
+
+    deinit { release() }
+
+    public func release() {
+        if descriptor >= 0 { close(descriptor) }
+        descriptor = -1
+    }
+}
+
+/// Another process is at work on the device.
+public struct DeviceLockError: Error, Equatable, CustomStringConvertible {
+    public let id: UInt32
+
+    public var description: String {
+        "/dev/ublkb\(id): another command, or its next server, is at work on it; try again"
+    }
+}
