@@ -43,10 +43,13 @@ struct DiskStack {
     /// The loop devices on each block device, which the kernel does not count as its holders: it only has the device open.
     private static func loopsByBacking(_ tree: KernelTree) -> [String: [String]] {
         var loops: [String: [String]] = [:]
-        for name in tree.blockDevices where name.hasPrefix("loop") {
+        let files = tree.blockDevices.filter { $0.hasPrefix("loop") }.compactMap { name in
+            tree.line("/sys/class/block/\(name)/loop/backing_file").map { (name, $0) }
+        }
+        let mounts = files.isEmpty ? MountTable("") : MountTable.current
+        for (name, file) in files {
             // What a file on a network is, is not asked: its server may not answer.
-            guard let file = tree.line("/sys/class/block/\(name)/loop/backing_file"),
-                !MountTable.current.isRemote(file),
+            guard !mounts.isRemote(file),
                 let beneath = tree.loopBacking(KernelTree.node(name)) ?? tree.deviceNumber(file)
             else { continue }
             loops[beneath, default: []].append(name)

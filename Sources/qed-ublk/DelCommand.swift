@@ -147,7 +147,9 @@ struct DelCommand: ParsableCommand {
             info.map {
                 $0.state == .live && $0.serverProcess != record.server.id && ProcessIdentity(running: $0.serverProcess) != nil
             } ?? true
-        try registry.remove(record)
+        // What it says can have changed by now: how the image is left.
+        guard registry.record(of: record.deviceID)?.server == record.server else { return }
+        try registry.remove(record.deviceID)
         try forget(record.deviceID, registry, isOthers ? nil : control)
     }
 

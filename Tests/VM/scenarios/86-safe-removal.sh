@@ -89,7 +89,7 @@ for filesystem in ext4 btrfs; do
 done
 
 step "a device on top of the disk, or of a partition"
-modprobe dm-mod
+modprobe -a loop dm-mod
 export DM_DISABLE_UDEV=1
 for kind in loop linear; do
     if [[ $kind == loop ]]; then
