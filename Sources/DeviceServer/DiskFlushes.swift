@@ -81,14 +81,16 @@ final class DiskFlushes {
 }
 
 extension DiskFlushes {
-    /// Of a block device: with what its page cache has.
+    /// Of a block device: with what its page cache has, and those of its partitions, which are others.
     convenience init(ofDiskAt path: String) {
         self.init {
-            let disk = open(path, O_RDONLY | O_CLOEXEC)
-            guard disk >= 0 else { return .failure(.failed, "cannot open \(path): \(Errno(rawValue: errno))") }
-            defer { close(disk) }
-            guard fsync(disk) == 0 else {
-                return .failure(.failed, "\(path) cannot be flushed: \(Errno(rawValue: errno))")
+            for node in DiskDevices(ofDiskAt: path).names.reversed().map(KernelTree.node) {
+                let device = open(node, O_RDONLY | O_CLOEXEC)
+                guard device >= 0 else { return .failure(.failed, "cannot open \(node): \(Errno(rawValue: errno))") }
+                defer { close(device) }
+                guard fsync(device) == 0 else {
+                    return .failure(.failed, "\(node) cannot be flushed: \(Errno(rawValue: errno))")
+                }
             }
             return .success(.null)
         }
