@@ -11,7 +11,13 @@ enum WriteBack {
     /// - Parameter report: hears what could not be written back, in sentences.
     static func run(ofDiskAt path: String, report: (String) -> Void) {
         let stack = DiskStack(ofDiskAt: path)
+        // What this reaches must not wait for the way to a mount point, which can lead over a server that does not answer.
+        flushDevices(of: stack, report)
         syncFileSystems(of: stack, report)
+        flushDevices(of: stack, report)
+    }
+
+    private static func flushDevices(of stack: DiskStack, _ report: (String) -> Void) {
         for name in stack.names.reversed() {
             let node = KernelTree.node(name)
             let descriptor = open(node, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
