@@ -1,5 +1,6 @@
 import CSupport
 import Glibc
+import IOURing
 import Logging
 import QEDEngine
 import QEDFormat
@@ -16,6 +17,8 @@ final class ServedDevice {
     private let characterDevice: UblkCharacterDevice
     private var threads: [QueueThread] = []
     private let departure = ServerDeparture()
+    /// What of its users' data was lost when the disk was taken away by force: sentences, of which the first will do.
+    private let unwritten = Lock<[String]>([])
     private let log: Logger
     /// Signalled whenever a queue's thread starts to serve, or ends, and when a sync of the image has failed.
     let queuesChanged: Int32
@@ -120,23 +123,32 @@ final class ServedDevice {
     /// kernel answers whatever it writes after that with an error (`ublk_force_abort_dev`, Linux 6.12 to 7).
     private func writeBack(timeoutSeconds: Int) {
         let path = blockDevicePath
-        let log = self.log
         let done = cs_eventfd()
-        guard done >= 0 else { return }
-        let thread = try? BackgroundThread {
-            WriteBack.run(ofDiskAt: path) { log.warning("\($0)") }
-            cs_eventfd_signal(done)
+        guard done >= 0 else { return noteUnwritten("\(path) cannot be written back: \(Errno(rawValue: -done))") }
+        let thread: BackgroundThread
+        do {
+            thread = try BackgroundThread { [self] in
+                WriteBack.run(ofDiskAt: path, report: noteUnwritten)
+                cs_eventfd_signal(done)
+            }
+        } catch {
+            close(done)
+            return noteUnwritten("\(path) cannot be written back: \(error)")
         }
-        guard let thread else { return }
         var polled = pollfd(fd: done, events: Int16(POLLIN), revents: 0)
         if poll(&polled, 1, Int32(clamping: timeoutSeconds * 1000)) > 0 {
             thread.join()
             close(done)
         } else {
             // It ends when the disk goes, and signals then: the descriptor stays.
-            log.warning("\(path) was not written back within \(timeoutSeconds) seconds; what is missing is lost")
+            noteUnwritten("\(path) was not written back within \(timeoutSeconds) seconds")
             thread.detach()
         }
+    }
+
+    private func noteUnwritten(_ sentence: String) {
+        log.warning("\(sentence)")
+        unwritten.withLock { $0.append(sentence) }
     }
 
     /// Takes the disk away unless anybody uses it.
@@ -201,6 +213,7 @@ final class ServedDevice {
             failure = failure ?? .control(error)
         }
         close(queuesChanged)
+        if failure == nil, let sentence = unwritten.withLock({ $0.first }) { failure = .notWrittenBack(sentence) }
         if let failure { throw failure }
     }
 }

@@ -106,6 +106,8 @@ public enum ServerError: Error, CustomStringConvertible {
     case imageChanged(path: String, id: UInt32)
     /// The device is gone, but not everything that was written has reached the image.
     case notClosed(path: String, Errno)
+    /// The device is gone, by force, and not everything that its users had written had reached it. Why, in a sentence.
+    case notWrittenBack(String)
 
     public var description: String {
         switch self {
@@ -143,6 +145,7 @@ public enum ServerError: Error, CustomStringConvertible {
         case .imageChanged(let path, let id):
             "\(path): has another size than \(UblkPaths.blockDevice(id)) was made with; put it back, or "
                 + "remove the device with 'qed-ublk del --force \(id)'"
+        case .notWrittenBack(let reason): "the device is gone, but some of what its users had written is lost: \(reason)"
         case .notClosed(let path, let errno):
             "\(path): the last writes did not reach the disk (\(errno)); the image will be checked when it is next opened"
         }

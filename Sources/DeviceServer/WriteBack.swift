@@ -22,8 +22,11 @@ enum WriteBack {
             let node = KernelTree.node(name)
             let descriptor = open(node, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
             guard descriptor >= 0 else {
-                // A card reader, say, without a card.
-                if errno != ENXIO && errno != ENOMEDIUM { report("\(node) cannot be written back: \(Errno(rawValue: errno))") }
+                // None where the device has gone meanwhile, or has no medium.
+                let code = errno
+                if code != ENXIO && code != ENOMEDIUM && KernelTree.machine.number(name) != nil {
+                    report("\(node) cannot be written back: \(Errno(rawValue: code))")
+                }
                 continue
             }
             defer { close(descriptor) }

@@ -153,7 +153,7 @@ extension ServerError: ReportableError {
         case .characterDevice(let error): ExitStatus(errno: error.errno)
         case .registry(let error): error.exitStatus
         case .socket(let error): error.exitStatus
-        case .queue, .ring, .notUsable, .notClosed, .noZeroCopy, .cutShort: .failure
+        case .queue, .ring, .notUsable, .notClosed, .notWrittenBack, .noZeroCopy, .cutShort: .failure
         }
     }
 }

@@ -19,6 +19,22 @@ expect_equal "bytes that were dirty" $((32 << 20)) "$(head -c 32M "$device" | tr
 qed-ublk del 0
 expect_sound image.qed
 
+step "what cannot be written back is said: the device goes, and del fails"
+mkdir -p small
+mount -t tmpfs -o size=16m tmpfs small
+qed-ublk create small/image.qed 64M
+device=$(qed-ublk add small/image.qed)
+exec 7<>"$device"
+head -c 32M /dev/zero | tr '\0' '\7' >&7
+expect_refusal 1 'is lost: /dev/ublkb0 cannot be written back|did not reach the disk' qed-ublk del --force 0
+exec 7>&-
+wait_until 20 no_processes
+# Its log stays, for whoever wants to know more.
+expect_output 'cannot be written back|did not reach the disk' cat /run/qed-ublk/ublk0.log
+rm /run/qed-ublk/ublk0.log
+expect_no_devices
+umount small
+
 for filesystem in ext4 xfs; do
     step "dirty pages of a mounted $filesystem"
     device=$(qed-ublk add image.qed)
