@@ -70,6 +70,14 @@ for place in btrfs memory sectors; do
     for job in 0 1 2 3; do jobs+=(--name="job$job" --offset=$((job * 512))); done
     expect_status 0 fio "${options[@]}" "${jobs[@]}"
 
+    step "$place: the machine has few dirty pages to give, which are the disk's and the image's"
+    ratios=("$(</proc/sys/vm/dirty_background_ratio)" "$(</proc/sys/vm/dirty_ratio)")
+    echo $((1 << 20)) >/proc/sys/vm/dirty_background_bytes
+    echo $((2 << 20)) >/proc/sys/vm/dirty_bytes
+    expect_status 0 timeout 300 dd if=/dev/urandom of="${device}p2" bs=64k seek=320 count=128 conv=fsync status=none
+    echo "${ratios[1]}" >/proc/sys/vm/dirty_ratio
+    echo "${ratios[0]}" >/proc/sys/vm/dirty_background_ratio
+
     step "$place: the server is killed under it, and the next one goes on"
     fio --name=verify --filename="${device}p2" --ioengine=io_uring --direct=1 --rw=randwrite --bs=512 --iodepth=8 --offset=16M \
         --size=4M --io_size=1M --rate_iops=700 --verify=crc32c --verify_fatal=1 --verify_state_save=0 --output=fio.log &
