@@ -13,10 +13,15 @@ struct DiskNodes {
     let path: String
     /// Whether the kernel was asked not to read the partition table by itself.
     let readsPartitions: Bool
+    private let tree: KernelTree
+    /// How often, 10 ms apart, is looked for what should be there already.
+    private let attempts: Int
 
-    init(ofDiskAt path: String, readsPartitions: Bool) {
+    init(ofDiskAt path: String, readsPartitions: Bool, _ tree: KernelTree = .machine, attempts: Int = 500) {
         self.path = path
         self.readsPartitions = readsPartitions
+        self.tree = tree
+        self.attempts = attempts
     }
 
     /// - Returns: the nodes that should be there and are not; not the disk's own.
@@ -38,7 +43,9 @@ struct DiskNodes {
             throw error
         }
         var polled = pollfd(fd: done, events: Int16(POLLIN), revents: 0)
-        guard poll(&polled, 1, Int32(clamping: timeout.components.seconds * 1000)) > 0 else {
+        var count: Int32
+        repeat { count = poll(&polled, 1, Int32(clamping: Int(timeout / .milliseconds(1)))) } while count < 0 && errno == EINTR
+        guard count > 0 else {
             // It ends when the disk goes, and signals then: the descriptor stays.
             thread.detach()
             throw .timedOut
@@ -54,14 +61,13 @@ struct DiskNodes {
         var result: Int32 = 0
     }
 
-    /// udev may be changing the node's mode, or looking at the disk.
-    private static let attempts = 500
     private static let pauseMicroseconds: UInt32 = 10_000
 
+    /// udev may be changing the node's mode, or looking at the disk.
     /// - Returns: 0, or the errno of opening the disk.
     private func waitForDisk() -> Int32 {
         var code: Int32 = 0
-        for _ in 0..<DiskNodes.attempts {
+        for _ in 0..<attempts {
             let disk = open(path, O_RDONLY | O_CLOEXEC)
             if disk >= 0 {
                 if readsPartitions { readPartitions(of: disk) } else { waitForKernel() }
@@ -86,8 +92,8 @@ struct DiskNodes {
     /// disk cannot be opened until it is done. For a server without CAP_SYS_ADMIN it stays 0, and the table is not read.
     private func waitForKernel() {
         let name = path.split(separator: "/").last.map(String.init) ?? ""
-        for _ in 0..<DiskNodes.attempts / 2 {
-            guard readSmallFile("/sys/class/block/\(name)/partscan", limitBytes: 8)?.first == UInt8(ascii: "0") else { break }
+        for _ in 0..<attempts / 2 {
+            guard tree.line("/sys/class/block/\(name)/partscan") == "0" else { break }
             usleep(DiskNodes.pauseMicroseconds)
         }
         usleep(DiskNodes.pauseMicroseconds)
@@ -98,9 +104,9 @@ struct DiskNodes {
     /// devtmpfs has made them with the partitions. Without it they are somebody else's to make, or nobody's.
     private func waitForPartitions() -> [String] {
         var missing: [String] = []
-        for _ in 0..<DiskNodes.attempts {
-            missing = DiskDevices(ofDiskAt: path).names.dropFirst().map { "/dev/\($0)" }
-                .filter { access($0, F_OK) != 0 }
+        for _ in 0..<attempts {
+            missing = DiskDevices(ofDiskAt: path, tree).names.dropFirst().map(KernelTree.node)
+                .filter { access(tree.root + $0, F_OK) != 0 }
             if missing.isEmpty { break }
             usleep(DiskNodes.pauseMicroseconds)
         }
