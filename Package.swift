@@ -141,7 +141,7 @@ let package = Package(
         .testTarget(
             name: "CommandLineTests",
             dependencies: [
-                "qed-ublk", "DeviceServer", "BlockStorage", "TestSupport",
+                "qed-ublk", "DeviceServer", "BlockStorage", "QEDEngine", "TestSupport", "Ublk",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],

@@ -83,8 +83,10 @@ int32_t cs_spawn_self(char *const arguments[], int32_t errors, int32_t status, i
     posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
     posix_spawn_file_actions_adddup2(&actions, errors, STDERR_FILENO);
     posix_spawn_file_actions_adddup2(&actions, status, 3);
-    /* It outlives whoever started it: a pipe that it kept open would never end for its reader. */
+    /* It outlives whoever started it: a pipe that it kept open would never end for its reader, and a directory that it was in
+     * could not be unmounted. */
     posix_spawn_file_actions_addclosefrom_np(&actions, 4);
+    posix_spawn_file_actions_addchdir_np(&actions, "/");
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
     posix_spawnattr_setsigmask(&attributes, &none);
     posix_spawnattr_setsigdefault(&attributes, &ignored);
@@ -94,6 +96,44 @@ int32_t cs_spawn_self(char *const arguments[], int32_t errors, int32_t status, i
     *process = pid;
     return -error;
 }
+
+int32_t cs_spawn_program(char *const arguments[], int32_t output, int32_t errors, int32_t *process) {
+    extern char **environ;
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    sigset_t none;
+    pid_t pid = 0;
+    sigemptyset(&none);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawnattr_init(&attributes);
+    posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+    if (output >= 0) posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
+    posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+    if (errors >= 0) posix_spawn_file_actions_adddup2(&actions, errors, STDERR_FILENO);
+    posix_spawn_file_actions_addclosefrom_np(&actions, 3);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+    posix_spawnattr_setsigmask(&attributes, &none);
+    int error = posix_spawnp(&pid, arguments[0], &actions, &attributes, arguments, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attributes);
+    *process = pid;
+    return -error;
+}
+
+int32_t cs_open_process(int32_t process) {
+    int descriptor = (int)syscall(SYS_pidfd_open, process, 0);
+    return descriptor < 0 ? -errno : descriptor;
+}
+
+void cs_mark_as_storage_daemon(void) {
+    /* glibc's name of the program is the first argument, where the kernel has put it. */
+    if (program_invocation_name && *program_invocation_name) *program_invocation_name = '@';
+}
+
+void cs_close_further_descriptors(void) { closefrom(STDERR_FILENO + 1); }
+
+void cs_refuse_core_dumps(void) { (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); }
 
 /* As many processors as a kernel can be built for. */
 enum { PROCESSOR_WORDS = 8192 / 64 };

@@ -24,9 +24,28 @@ int32_t cs_block_signals(void);
 /* The next signal of a signalfd, or 0 when there is none. */
 int32_t cs_take_signal(int32_t descriptor);
 
-/* Starts this program again, in a session of its own, with nothing on its standard input and output, `errors` as its
- * standard error, `status` as its descriptor 3, and nothing else open. `arguments` ends with null. Negative: -errno. */
+/* Starts this program again, in a session of its own and in the root directory, with nothing on its standard input and output,
+ * `errors` as its standard error, `status` as its descriptor 3, and nothing else open. `arguments` ends with null. Negative:
+ * -errno. */
 int32_t cs_spawn_self(char *const arguments[], int32_t errors, int32_t status, int32_t *process);
+
+/* Starts the program that the first of `arguments` names, found in PATH where that is no path, with nothing open but its
+ * standard output and standard error, which are as given or, where negative, nothing. `arguments` ends with null. Negative:
+ * -errno. */
+int32_t cs_spawn_program(char *const arguments[], int32_t output, int32_t errors, int32_t *process);
+
+/* A descriptor that is readable when the process has ended, whosever child it is (Linux 5.3). Negative: -errno. */
+int32_t cs_open_process(int32_t process);
+
+/* Puts an @ in front of this process's command line, over its first byte: systemd's sign for processes that disks depend on,
+ * which it does not kill in the last stage of a shutdown. */
+void cs_mark_as_storage_daemon(void);
+
+/* Closes what this process was given beside its standard input, output and error, and has opened itself by now. */
+void cs_close_further_descriptors(void);
+
+/* From now on this process leaves no core dump, however it dies. */
+void cs_refuse_core_dumps(void);
 
 /* How many processors this thread may run on. */
 int32_t cs_available_processors(void);

@@ -20,6 +20,7 @@ extension ServedDevice {
         record: (UblkDeviceInfo, ImageFile) throws(ServerError) -> DeviceRecord
     ) throws(ServerError) -> (ServedDevice, DeviceRecord) {
         guard let id = configuration.deviceID else { preconditionFailure("recovery of no device") }
+        if let what = OwnDiskHolds.first(ofDevice: id) { throw .waitsForItself(what: what, id: id) }
         let undo = UndoList()
         defer { undo.run() }
         // A del that has begun comes first, and then there is no device any more.

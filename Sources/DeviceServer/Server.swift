@@ -25,13 +25,21 @@ public final class Server {
         self.log = log
     }
 
+    /// How a server ends.
+    public enum Ending: Sendable {
+        /// Its device is gone.
+        case removed
+        /// Its device is in use, and waits for the next server.
+        case left
+    }
+
     /// Serves until it is told to stop.
     /// - Parameters:
     ///   - ready: called once, with the device's number and path, when it is usable. False: nobody wants it any more, so it
     ///     is taken away again.
     ///   - gone: called when the device is gone, before anybody is told.
     /// - Throws: why the device could not be made, or not be taken away properly.
-    public func run(ready: (UInt32, String) -> Bool, gone: () -> Void = {}) throws(ServerError) {
+    public func run(ready: (UInt32, String) -> Bool, gone: () -> Void = {}) throws(ServerError) -> Ending {
         var record: DeviceRecord?
         let device = try makeDevice(&record)
         for warning in process.warnings { log.warning("\(warning)") }
@@ -53,22 +61,26 @@ public final class Server {
         }
         log.info("serving \(configuration.imagePath) as \(device.blockDevicePath)")
         if let blocks = device.session.blocks { log.info("\(blocks)") }
-        var ending = Ending.stopped(request: nil)
+        var reason = Reason.stopped(request: nil)
         // A device that is in use wants to be served, whoever asked for that.
         if ready(device.info.id, device.blockDevicePath) || configuration.recovers {
-            ending = serve(device, socket, &record)
+            reason = serve(device, socket, &record)
         } else {
             log.warning("nobody waits for \(device.blockDevicePath) any more")
             _ = try? device.stop(force: true)
         }
-        switch ending {
-        case .stopped(let request): try remove(device, socket, record, request, gone)
-        case .left: try leave(device, socket, record)
+        switch reason {
+        case .stopped(let request):
+            try remove(device, socket, record, request, gone)
+            return .removed
+        case .left:
+            try leave(device, socket, record)
+            return .left
         }
     }
 
     /// Why `serve` ended.
-    private enum Ending {
+    private enum Reason {
         /// The disk is gone; the control request, if there was one, is to be answered when everything is done.
         case stopped(request: ControlSocketServer.ConnectionID?)
         /// The disk is in use, and waits for the next server.
@@ -112,13 +124,14 @@ public final class Server {
         _ device: ServedDevice, _ socket: ControlSocketServer, _ record: DeviceRecord?
     ) throws(ServerError) {
         socket.close()
+        // The last words: once the queues have ended, the file that the log goes to may lie on the waiting disk.
+        log.notice(
+            "\(device.blockDevicePath) is in use and waits for a server: qed-ublk recover \(device.info.id)")
         let mark = try device.leave()
         if var record {
             record.leftImage = mark
             do { try registry.record(record) } catch { throw .registry(error) }
         }
-        log.notice(
-            "\(device.blockDevicePath) is in use and waits for a server: qed-ublk recover \(device.info.id)")
     }
 
     private func register(_ device: ServedDevice) throws(ServerError) -> DeviceRecord {
@@ -141,8 +154,10 @@ public final class Server {
     }
 
     /// Waits for a reason to end, and stops the device unless it is to be left.
-    private func serve(_ device: ServedDevice, _ socket: ControlSocketServer, _ record: inout DeviceRecord?) -> Ending {
+    private func serve(_ device: ServedDevice, _ socket: ControlSocketServer, _ record: inout DeviceRecord?) -> Reason {
         var forcesNextSignal = false
+        // It is in use while the machine goes down.
+        var isDraining = false
         var attempt: StopAttempt?
         let flushes = DiskFlushes(ofDiskAt: device.blockDevicePath)
         let ownMounts = watchOwnMounts(device)
@@ -189,6 +204,13 @@ public final class Server {
                 }
                 if let request = ended.request {
                     socket.reply(to: request, .failure(.busy, "\(use), or use --force"))
+                } else if isDraining || ended.machineGoesDown {
+                    if !isDraining {
+                        log.notice("\(use); the machine is going down, and the disk is served until nobody uses it any more")
+                        MachineShutdown.stayToTheEnd()
+                    }
+                    isDraining = true
+                    attempt = stop(device, force: false, afterMilliseconds: 100, request: nil)
                 } else if device.isRecoverable {
                     return .left
                 } else {
@@ -210,7 +232,10 @@ public final class Server {
                 attempt = stop(device, force: forcesNextSignal, request: nil)
             }
             if polled[1].revents != 0 {
-                for arrival in socket.acceptRequests() { answer(arrival, device, socket, flushes, &attempt) }
+                for arrival in socket.acceptRequests() {
+                    let isLeaving = attempt.map { $0.request == nil && !isDraining } ?? false
+                    answer(arrival, device, socket, flushes, &attempt, isLeaving: isLeaving)
+                }
             }
         }
     }
@@ -244,11 +269,11 @@ public final class Server {
 
     private func answer(
         _ arrival: ControlSocketServer.Arrival, _ device: ServedDevice, _ socket: ControlSocketServer,
-        _ flushes: DiskFlushes, _ attempt: inout StopAttempt?
+        _ flushes: DiskFlushes, _ attempt: inout StopAttempt?, isLeaving: Bool
     ) {
         switch arrival.request {
         case .status:
-            socket.reply(to: arrival.connection, .success(device.status(path: configuration.imagePath)))
+            socket.reply(to: arrival.connection, .success(device.status(path: configuration.imagePath, isLeaving: isLeaving)))
         case .stats:
             socket.reply(to: arrival.connection, .failure(.unavailable, "this version keeps no statistics"))
         case .flush:
@@ -287,12 +312,13 @@ public final class Server {
 }
 
 extension ServedDevice {
-    func status(path: String) -> JSONValue {
+    /// - Parameter isLeaving: a signal has asked for the server's end.
+    func status(path: String, isLeaving: Bool) -> JSONValue {
         [
             "device": .string(blockDevicePath), "image": .string(path), "size": JSONValue(session.image.sizeBytes),
             "queues": JSONValue(info.queueCount), "depth": JSONValue(info.queueDepth),
             "read_only": .bool(session.image.isReadOnly), "backing_files": JSONValue(session.chain.count - 1),
-            "failed": .bool(session.image.failedSync != nil),
+            "leaving": .bool(isLeaving), "failed": .bool(session.image.failedSync != nil),
             "block_size": session.blocks.map { JSONValue($0.blockSizeBytes) } ?? .null,
             "block_size_reason": session.blocks.map { .string($0.blockReason) } ?? .null,
             "direct_io": session.blocks.map { .bool($0.isDirect) } ?? .null,

@@ -104,6 +104,8 @@ public enum ServerError: Error, CustomStringConvertible {
     /// By another program, while its device waited for a server.
     case imageWritten(path: String)
     case imageChanged(path: String, id: UInt32)
+    /// What the server would use lies on the disk that it is to serve.
+    case waitsForItself(what: String, id: UInt32)
     /// The device is gone, but not everything that was written has reached the image.
     case notClosed(path: String, Errno)
     /// The device is gone, by force, and not everything that its users had written had reached it. Why, in a sentence.
@@ -146,6 +148,9 @@ public enum ServerError: Error, CustomStringConvertible {
             "\(path): has another size than \(UblkPaths.blockDevice(id)) was made with; put it back, or "
                 + "remove the device with 'qed-ublk del --force \(id)'"
         case .notWrittenBack(let reason): "the device is gone, but some of what its users had written is lost: \(reason)"
+        case .waitsForItself(let what, let id):
+            "\(what) lies on \(UblkPaths.blockDevice(id)), which waits for this server: each would wait for the other; have it "
+                + "lie elsewhere"
         case .notClosed(let path, let errno):
             "\(path): the last writes did not reach the disk (\(errno)); the image will be checked when it is next opened"
         }

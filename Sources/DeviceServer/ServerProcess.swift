@@ -12,7 +12,10 @@ public struct ServerProcess: Sendable {
 
     /// Changes the calling thread, and those it makes from now on. Files that are open by now stay those of the mounts that
     /// they were opened through.
+    ///
+    /// Relative paths name other files afterwards: it is in the root directory.
     public init() throws(ServerError) {
+        Detachment.leaveCaller()
         signals = cs_block_signals()
         guard signals >= 0 else { throw .ring(Errno(rawValue: -signals)) }
         var warnings = ReclaimSafety.apply()

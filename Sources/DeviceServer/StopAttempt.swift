@@ -19,7 +19,11 @@ final class StopAttempt: @unchecked Sendable {
     let request: ControlSocketServer.ConnectionID?
     let startedAt: Int
     private let outcomeLock = Lock<Outcome?>(nil)
+    private let goesDown = Lock(false)
     private var thread: BackgroundThread?
+
+    /// After `finished` was signalled: the disk is in use, a signal asked for its end, and the machine is going down.
+    var machineGoesDown: Bool { goesDown.withLock { $0 } }
 
     /// Nil where there is no thread or descriptor for it.
     /// - Parameter stop: takes the disk away, or tells who uses it.
@@ -36,6 +40,7 @@ final class StopAttempt: @unchecked Sendable {
                 } catch {
                     outcome = .failed(error)
                 }
+                if request == nil, case .used = outcome, MachineShutdown.isUnderWay { goesDown.withLock { $0 = true } }
                 outcomeLock.withLock { $0 = outcome }
                 cs_eventfd_signal(finished)
             }

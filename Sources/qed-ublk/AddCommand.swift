@@ -42,6 +42,8 @@ struct AddCommand: ParsableCommand {
     }
 
     func run() throws {
+        // In the background the server is another process, that gets nothing.
+        if foreground { Detachment.closeGivenDescriptors() }
         try ProcRequirement.check()
         let waiting = try WaitingDevice.ofImage(device.image)
         if let waiting { try waiting.refuse(whatDiffersIn: device) }
@@ -71,15 +73,17 @@ struct AddCommand: ParsableCommand {
         // stdout is scripted: the path alone.
         LoggingSystem.bootstrap(PrintableLog.standardError)
         let log = Logger(label: "qed-ublk")
+        let device = try device.fromRoot()
         let process = try ServerProcess()
         let configuration = try waiting?.configuration() ?? device.configuration()
         let server = Server(configuration, process: process, log: log)
         var failure: OutputError?
-        try server.run { _, path in
+        let ending = try server.run { _, path in
             do throws(OutputError) { try printOutput(path) } catch { failure = error }
             ServiceNotification.ready("serving \(configuration.imagePath.printable) as \(path)")
             return failure == nil
         }
         if let failure { throw failure }
+        if ending == .left { throw ExitCode(ExitStatus.left.rawValue) }
     }
 }

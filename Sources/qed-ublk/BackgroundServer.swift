@@ -97,6 +97,7 @@ enum BackgroundServer {
 
     /// Starts the server.
     static func launch(_ configuration: ServerConfiguration, isSupervised: Bool = false) throws -> Start {
+        Detachment.fixEnvironment()
         let log = try ServerLog.create()
         var isStarted = false
         defer { if !isStarted { try? log.close() } }

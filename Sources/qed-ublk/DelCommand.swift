@@ -227,7 +227,7 @@ struct DelCommand: ParsableCommand {
     /// Takes away the files of a device that has stopped, while its number cannot be another one's yet, and then the device.
     /// - Parameter control: nil where there is no such device.
     private func forget(_ id: UInt32, _ registry: DeviceRegistry, _ control: UblkControlDevice?) throws {
-        for name in ["sock", "log"] { unlink("\(registry.directory)/ublk\(id).\(name)") }
+        for name in ["sock", "log", "log.1"] { unlink("\(registry.directory)/ublk\(id).\(name)") }
         if let control, try !control.forgetDevice(id) {
             printError("\(UblkPaths.blockDevice(id)) is gone, but still mounted or open: unmount it, or close it")
         }

@@ -59,6 +59,16 @@ struct DeviceOptions: ParsableArguments {
         }
     }
 
+    /// The same with paths that name the same files from any directory: a server's is not its caller's.
+    func fromRoot() throws(ImageFileError) -> DeviceOptions {
+        var options = self
+        options.image = try AbsolutePath.ofFile(image)
+        options.backing.backingDirectories = try backing.backingDirectories.map { path throws(ImageFileError) in
+            try AbsolutePath.ofDirectory(path)
+        }
+        return options
+    }
+
     func configuration() throws(ImageFileError) -> ServerConfiguration {
         var configuration = ServerConfiguration(imagePath: try AbsolutePath.ofFile(image))
         if let queues { configuration.queues = queues }

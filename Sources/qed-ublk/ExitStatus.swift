@@ -7,6 +7,7 @@ enum ExitStatus: Int32, CaseIterable {
     case notFound = 4
     case noPermission = 5
     case noUblk = 6
+    case left = 7
     case usage = 64
 
     var meaning: String {
@@ -18,6 +19,7 @@ enum ExitStatus: Int32, CaseIterable {
         case .notFound: "file, backing file or device not found"
         case .noPermission: "no permission"
         case .noUblk: "this kernel has no ublk"
+        case .left: "the server has ended, and its device waits for the next one"
         case .usage: "wrong usage"
         }
     }

@@ -150,9 +150,12 @@ extension ServerError: ReportableError {
         case .notRecoverable: .notFound
         case .isBusy: .busy
         case .control(let error): error.exitStatus
-        case .characterDevice(let error): ExitStatus(errno: error.errno)
-        case .registry(let error): error.exitStatus
-        case .socket(let error): error.exitStatus
+        case .waitsForItself: .usage
+        // Missing nodes and directories are the machine's, which may have them the next moment: only a file that was named
+        // is "not found", and what starts servers need not try again.
+        case .characterDevice(let error): ExitStatus(errno: error.errno).ofMachine
+        case .registry(let error): error.exitStatus.ofMachine
+        case .socket(let error): error.exitStatus.ofMachine
         case .queue, .ring, .notUsable, .notClosed, .notWrittenBack, .noZeroCopy, .cutShort: .failure
         }
     }
@@ -189,6 +192,9 @@ extension ControlSocketError: ReportableError {
 }
 
 extension ExitStatus {
+    /// The same of what nobody has named.
+    var ofMachine: ExitStatus { self == .notFound ? .failure : self }
+
     /// What an errno means where nothing more is known.
     init(errno: Errno) {
         switch errno {

@@ -1,5 +1,6 @@
 import ArgumentParser
 import DeviceServer
+import Glibc
 import Ublk
 
 struct RecoverCommand: ParsableCommand {
@@ -37,6 +38,8 @@ struct RecoverCommand: ParsableCommand {
             try recoverAll(control)
             return
         }
+        // Told to end a moment ago, as in an upgrade, it is not what serves the device from now on.
+        for record in DeviceRegistry().find(DeviceReference(device)) { LeavingServer.waitForEnd(in: record) }
         let records = DeviceRegistry().find(DeviceReference(device))
         guard let first = records.first else {
             if case .device(let id) = DeviceReference(device), OrphanedDevices.candidates(besides: []).contains(id),
@@ -65,6 +68,7 @@ struct RecoverCommand: ParsableCommand {
             failure = error
         }
         var starts: [(WaitingDevice, BackgroundServer.Start)] = []
+        for record in DeviceRegistry().list() { LeavingServer.waitForEnd(in: record) }
         for record in StackedDevices.bottomFirst(DeviceRegistry().list()) {
             do {
                 guard let device = try WaitingDevice(record, control) else { continue }
@@ -77,5 +81,24 @@ struct RecoverCommand: ParsableCommand {
             do { try device.finish(start) } catch { note(error) }
         }
         if let failure { throw failure }
+    }
+}
+
+/// A server that a signal has asked to end, and that has not ended yet.
+enum LeavingServer {
+    private static let deadlineSeconds = 120
+
+    /// Waits for its end; for one that does not leave, or does not say so, not at all.
+    static func waitForEnd(in record: DeviceRecord) {
+        for _ in 0..<(deadlineSeconds * 10) where record.server.isRunning {
+            do throws(ControlSocketError) {
+                let reply = try ControlSocketClient.send(.status, deviceID: record.deviceID, timeout: .seconds(5))
+                guard case .success(let status) = reply, status["leaving"] == .bool(true) else { return }
+            } catch {
+                // Its last step: nobody is answered any more.
+                guard error.serverHasEnded else { return }
+            }
+            usleep(100_000)
+        }
     }
 }

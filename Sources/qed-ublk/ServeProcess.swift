@@ -1,3 +1,4 @@
+import ArgumentParser
 import CSupport
 import DeviceServer
 import Logging
@@ -10,6 +11,7 @@ enum ServeProcess {
     static func run(_ arguments: [String]) throws {
         // It was started as /proc/self/exe, and would be called exe.
         cs_name_process("qed-ublk")
+        Detachment.leaveControlGroup()
         LoggingSystem.bootstrap(PrintableLog.standardError)
         let add = FileDescriptor(rawValue: 3)
         var deviceID: UInt32?
@@ -19,14 +21,17 @@ enum ServeProcess {
             let process = try ServerProcess()
             let configuration = try ServerConfiguration(serveArguments: arguments)
             let server = Server(configuration, process: process, log: log)
-            try server.run { id, path in
+            let ending = try server.run { id, path in
                 deviceID = id
                 defer { try? logDirectory.close() }
-                do { try ServerLog.publish(deviceID: id, in: logDirectory) } catch { return false }
+                do {
+                    try ServerLog.publish(deviceID: id, recovers: configuration.recovers, in: logDirectory)
+                } catch { return false }
                 return BackgroundServer.announce(path, to: add)
             } gone: {
                 if let deviceID { ServerLog.remove(deviceID: deviceID) }
             }
+            if ending == .left { throw ExitCode(ExitStatus.left.rawValue) }
         } catch {
             // Afterwards the log has it.
             if deviceID == nil {

@@ -9,6 +9,9 @@ import SystemPackage
 enum ServerLog {
     static func path(deviceID: UInt32) -> String { "\(DeviceRegistry.standardDirectory)/ublk\(deviceID).log" }
 
+    /// That of the server before: what it died of may be there.
+    static func earlierPath(deviceID: UInt32) -> String { path(deviceID: deviceID) + ".1" }
+
     /// Makes the file.
     static func create() throws(RegistryError) -> FileDescriptor {
         try DeviceRegistry().makeDirectory()
@@ -19,21 +22,40 @@ enum ServerLog {
         return FileDescriptor(rawValue: descriptor)
     }
 
-    /// In the server: gives the log its name, in place of that of an earlier server.
+    /// In the server: gives the log its name. That of the server whose device this one has taken over gets the earlier one's.
     /// - Parameter directory: opened before the server had a mount namespace of its own. A file gets no name through another
     ///   mount than it was made through, and the same mount in another namespace is another one.
-    static func publish(deviceID: UInt32, in directory: FileDescriptor) throws(RegistryError) {
+    static func publish(deviceID: UInt32, recovers: Bool, in directory: FileDescriptor) throws(RegistryError) {
         let path = path(deviceID: deviceID)
-        unlink(path)
+        if recovers {
+            rename(path, earlierPath(deviceID: deviceID))
+        } else {
+            unlink(path)
+            unlink(earlierPath(deviceID: deviceID))
+        }
         let name = String(path[path.index(after: path.lastIndex(of: "/") ?? path.startIndex)...])
         let result = cs_link_unnamed(STDERR_FILENO, directory.rawValue, name)
         guard result == 0 else { throw failure(Errno(rawValue: -result)) }
     }
 
-    /// In the server: removes the name again, unless it is a later server's by now.
+    /// A sentence of somebody else than the server about the device: at the end of its log, and in the system's.
+    static func append(_ sentence: String, deviceID: UInt32) {
+        let line = "qed-ublk: \(sentence.printable)\n"
+        let descriptor = open(path(deviceID: deviceID), O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW)
+        if descriptor >= 0 {
+            _ = try? FileDescriptor(rawValue: descriptor).writeAll(line.utf8)
+            close(descriptor)
+        }
+        withVaList([]) { vsyslog(LOG_DAEMON | LOG_WARNING, line.split(separator: "%", omittingEmptySubsequences: false).joined(separator: "%%"), $0) }
+    }
+
+    /// In the server: removes the name again, and the earlier log, unless it is a later server's by now.
     static func remove(deviceID: UInt32) {
         let path = path(deviceID: deviceID)
-        if let own = ImageIdentity(descriptor: STDERR_FILENO), ImageIdentity(path: path) == own { unlink(path) }
+        if let own = ImageIdentity(descriptor: STDERR_FILENO), ImageIdentity(path: path) == own {
+            unlink(path)
+            unlink(earlierPath(deviceID: deviceID))
+        }
     }
 
     /// The end of what a server has written that died without a word.

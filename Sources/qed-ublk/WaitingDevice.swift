@@ -65,7 +65,15 @@ struct WaitingDevice {
 
     /// Waits until it is served, and prints its path.
     func finish(_ start: BackgroundServer.Start) throws {
-        let server = try start.ready()
+        let server: BackgroundServer.Ready
+        do { server = try start.ready() } catch {
+            // Somebody else's was first: its supervisor's, say.
+            guard let current = DeviceRegistry().record(of: record.deviceID), current.server != record.server,
+                current.server.isRunning
+            else { throw error }
+            try printOutput(path)
+            return
+        }
         // Whoever uses the device needs the server, even if nobody hears of it.
         try server.keep()
         try printOutput(server.path)

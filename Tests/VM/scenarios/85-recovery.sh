@@ -76,7 +76,7 @@ device=$(qed-ublk add image.qed)
 mount "$device" /mnt
 kill_server
 mv /dev/ublkc0 /dev/hidden
-expect_refusal 4 '/dev/ublkc0' qed-ublk recover 0
+expect_refusal 1 '/dev/ublkc0' qed-ublk recover 0
 mv /dev/hidden /dev/ublkc0
 if [[ $VM_KERNEL == 6.12 ]]; then
     for attempt in 1 2; do expect_refusal 1 'may crash if another one tries.*qed-ublk del --force 0' qed-ublk recover 0; done
@@ -254,9 +254,88 @@ qed-ublk del 0
 wait_until 20 no_processes
 expect_no_devices
 
+step "--supervise goes on after an upgrade, by recover or by itself, and starts the program that is installed by then"
+install -m 755 /payload/qed-ublk /usr/bin/qed-ublk
+device=$(/usr/bin/qed-ublk add --supervise image.qed)
+mount "$device" /mnt
+server=$(server_of 0)
+kill "$server"
+expect_equal "what recover prints, at once" /dev/ublkb0 "$(qed-ublk recover 0)"
+for signal in KILL TERM; do
+    server=$(server_of 0)
+    install -m 755 /payload/qed-ublk /usr/bin/qed-ublk.new
+    mv /usr/bin/qed-ublk.new /usr/bin/qed-ublk
+    kill -"$signal" "$server"
+    wait_until 20 process_is_gone "$server"
+    wait_until 40 eval 'qed-ublk list | grep -q live'
+    expect_equal "the new server's program" /usr/bin/qed-ublk "$(readlink "/proc/$(server_of 0)/exe")"
+    expect_output 'serving /data/image.qed as /dev/ublkb0' cat /run/qed-ublk/ublk0.log.1
+done
+umount /mnt
+qed-ublk del 0
+wait_until 20 no_processes
+expect_no_devices
+
+step "--supervise gives up where every server dies, and says so in the device's log"
+device=$(qed-ublk add --supervise image.qed)
+for turn in 1 2 3 4 5; do
+    kill_server
+    if ((turn < 5)); then wait_until 40 eval 'qed-ublk list | grep -q live'; fi
+done
+wait_until 40 no_processes
+expect_output 'the server of /dev/ublkb0 dies again and again, so it gets no other; the device waits for .qed-ublk recover' \
+    cat /run/qed-ublk/ublk0.log
+qed-ublk del 0
+expect_no_devices
+
 step "SIGTERM to the supervisor of an unused device removes it"
 qed-ublk add --supervise image.qed
 supervisor=$(ps -o pid=,args= -C qed-ublk | awk '/supervise/ { print $1 }')
 kill -TERM "$supervisor"
 wait_until 20 no_processes
+expect_no_devices
+
+step "where it was added: that file system can be unmounted, whatever the server was given relatively"
+mkdir -p usb images
+mount -t tmpfs usb usb
+qed-ublk create images/overlay.qed --backing /data/image.qed --backing-format qed
+device=$(cd usb && qed-ublk add --supervise --backing-dir ../ ../images/overlay.qed)
+for pid in $(traces_of_devices | sed -n 's/^process //p'); do expect_equal "directory of process $pid" / "$(readlink "/proc/$pid/cwd")"; done
+umount usb
+expect_equal "descriptors beyond the image's directory" '' "$(find /proc/[0-9]*/fd -lname '/data/usb*')"
+kill_server
+wait_until 20 eval 'qed-ublk list | grep -q live'
+qed-ublk del images/overlay.qed
+wait_until 20 no_processes
+mount -t tmpfs usb usb
+(cd usb && exec qed-ublk add --foreground ../images/overlay.qed 5<. 6>file >/tmp/output 2>/tmp/errors) &
+wait_until 20 grep -q . /tmp/output
+umount usb
+qed-ublk del 0
+wait
+expect_no_devices
+
+step "recovered from its own mounted file system, and killed: nothing waits for its own disk"
+device=$(qed-ublk add image.qed)
+expect_status 0 mkfs.ext4 -q "$device"
+mount "$device" /mnt
+cp -a /usr/lib/modules /mnt/modules
+install -m 755 /payload/qed-ublk /mnt/qed-ublk
+kill_server
+(cd /mnt && timeout 60 qed-ublk recover 0)
+kill_server
+expect_equal "what recover prints" /dev/ublkb0 "$(cd /mnt && timeout 60 qed-ublk recover 0)"
+sync -f /mnt
+kill_server
+(cd /mnt && exec qed-ublk add --foreground /data/image.qed >/tmp/output 2>/tmp/errors 5<. 6<qed-ublk) &
+wait_until 40 grep -q . /tmp/output
+kill_server
+wait
+# What lies there and would be used all the time is refused. All of it is in memory still.
+expect_refusal 64 "the server's standard error lies on /dev/ublkb0" bash -c 'qed-ublk add -f /data/image.qed 2>/mnt/said; cat /mnt/said >&2; exit 64'
+qed-ublk recover 0
+expect_status 0 diff -rq /usr/lib/modules /mnt/modules
+umount /mnt
+expect_status 0 e2fsck -fn "$device"
+qed-ublk del 0
 expect_no_devices
