@@ -10,12 +10,13 @@ complaints='BUG:|kernel BUG|Oops|WARNING: |Call Trace|blocked for more than|soft
 # Boots the machine for the `boot`th time in this run, and waits for its end. Sets `outcome`, and with it what it names:
 #   completed    the script ended, with `script_status`
 #   complained   so it did, or it had the power cut, but the kernel had a fault (`reason`)
-#   cut          the script had the power cut
+#   cut          the script had the power cut, or the machine rebooted
 #   late         the time was over
 #   stuck        the script had not begun after `start_within` seconds
 #   died         the machine ended before the script did (`reason`, if known)
 boot_machine() {
-    local machine ended=''
+    local machine
+    ended=''
     rm -f "$work"/{status,results.tar,kernel.log,cut}
     assemble_machine
     if [[ $mode == shell ]]; then boot_for_shell; else boot_for_script; fi
@@ -27,8 +28,8 @@ boot_machine() {
     reason=$(grep -a -m 1 -E "$complaints" "$work/kernel.log" 2>/dev/null | tr -d '\r') || true
     if [[ $ended == late || $ended == stuck ]]; then
         outcome=$ended
-    elif [[ $ended == cut ]]; then
-        script_status="power cut"
+    elif [[ $ended == "the power was cut" || $ended == "the machine rebooted" ]]; then
+        script_status=$ended
         outcome='cut'
     elif [[ $report == "status "* ]]; then
         script_status=${report#status }
@@ -50,12 +51,12 @@ boot_for_shell() {
     wait "$qemu" || true
 }
 
-# Passes on what the script prints. Sets `ended` to late, stuck or cut, if the machine did not end by itself.
+# Passes on what the script prints. Sets `ended` to late, stuck, or what happened, if the machine did not end by itself.
 boot_for_script() {
     local copier sleeper starter switch first seconds
     bound cat "$work/output" &
     copier=$!
-    # The guest asks for a power cut with a line: "cut", and after how many seconds.
+    # The guest asks for a power cut with a line: "cut", and after how many seconds; or says that it reboots: "reboot".
     bound head -n 1 "$work/power" >"$work/cut" &
     switch=$!
     bound sleep "$timeout" &
@@ -72,16 +73,18 @@ boot_for_script() {
         ended=stuck
         end "$qemu"
     elif [[ $first == "$sleeper" ]]; then
-        ended=late
-        # Ask the guest where it hangs, and give it a moment to say so.
-        timeout 2 tee "$work/control.in" <<<hang >/dev/null || true
-        sleep 2
+        report_hang
+        end "$qemu"
+    elif [[ -s $work/cut && $(<"$work/cut") == reboot ]]; then
+        wait -n -p first "$qemu" "$sleeper" || true
+        ended="the machine rebooted"
+        if [[ $first == "$sleeper" ]]; then report_hang; fi
         end "$qemu"
     elif [[ -s $work/cut ]]; then
         read -r _ seconds <"$work/cut"
         sleep "$seconds"
         # Unless the script has failed meanwhile.
-        if kill -0 "$qemu" 2>/dev/null; then ended='cut'; fi
+        if kill -0 "$qemu" 2>/dev/null; then ended="the power was cut"; fi
         # The machine stands still before its disk goes, and sees nothing of that.
         kill -STOP "$qemu" 2>/dev/null || true
         end_disk_server
@@ -95,6 +98,13 @@ boot_for_script() {
     # Opened and closed once more: were QEMU never to have opened them, their readers would wait for ever.
     : <>"$work/output" <>"$work/power"
     wait "$switch" "$copier" || true
+}
+
+# The time is over: asks the guest where it hangs, and gives it a moment to say so.
+report_hang() {
+    ended=late
+    timeout 2 tee "$work/control.in" <<<hang >/dev/null || true
+    sleep 2
 }
 
 end_disk_server() {

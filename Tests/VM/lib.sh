@@ -87,6 +87,15 @@ power_cut_after() {
     echo "cut $1" >"$VM_POWER_PORT"
 }
 
+# Reboots the machine, where systemd is process 1 (vm --init systemd), as its user would. The script starts again in the next
+# boot; this one is over when everything has been stopped.
+reboot_machine() {
+    : >/run/vm-reboots
+    echo reboot >"$VM_POWER_PORT"
+    systemctl reboot
+    sleep 10000
+}
+
 # Mounts, as /notes, what keeps everything beside a forgetful disk: a file there that was written directly, or synced, is
 # there in the next boot.
 mount_notes() {

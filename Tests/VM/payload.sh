@@ -37,6 +37,7 @@ pack_payload() {
 # Prints the variables that process 1 reads.
 write_settings() {
     if [[ -n $disk_file ]]; then echo 'VM_KEEP_DISK=yes'; fi
+    if [[ -n $init ]]; then echo "VM_INIT=$init"; fi
     if [[ $mode == shell ]]; then
         echo 'VM_INTERACTIVE=yes'
         printf 'TERM=%q\n' "${TERM:-linux}"
