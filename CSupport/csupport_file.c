@@ -5,6 +5,7 @@
 #include <linux/loop.h>
 #include <linux/magic.h>
 #include <linux/openat2.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/sysmacros.h>
@@ -136,20 +137,69 @@ int32_t cs_clear_direct(int32_t descriptor) {
     return 0;
 }
 
-int32_t cs_identify(int32_t descriptor, struct cs_file_identity *identity) {
+int32_t cs_status_of(int32_t descriptor, struct cs_file_status *result) {
     struct stat status;
     if (fstat(descriptor, &status) != 0) return -errno;
-    identity->device = status.st_dev;
-    identity->inode = status.st_ino;
-    identity->type = status.st_mode & S_IFMT;
-    identity->allocated_bytes = (uint64_t)status.st_blocks * 512;
-    identity->size_bytes = (uint64_t)status.st_size;
+    result->type = status.st_mode & S_IFMT;
+    result->allocated_bytes = (uint64_t)status.st_blocks * 512;
+    result->size_bytes = (uint64_t)status.st_size;
     if (S_ISBLK(status.st_mode)) {
         uint64_t size_bytes = 0;
         if (ioctl(descriptor, BLKGETSIZE64, &size_bytes) != 0) return -errno;
-        identity->size_bytes = size_bytes;
+        result->size_bytes = size_bytes;
     }
     return 0;
+}
+
+/* The file's handle, or false where the file system has none that stays: FUSE numbers its nodes anew in each mount, and FAT
+ * makes both handles and inode numbers up. */
+static bool take_handle(int32_t descriptor, const struct statfs *file_system, struct cs_file_traits *traits) {
+    const unsigned long fuse = 0x65735546;
+    if ((unsigned long)file_system->f_type == fuse || (unsigned long)file_system->f_type == MSDOS_SUPER_MAGIC) return false;
+    union {
+        struct file_handle header;
+        uint8_t bytes[sizeof(struct file_handle) + sizeof traits->handle];
+    } handle;
+    memset(&handle, 0, sizeof handle);
+    handle.header.handle_bytes = sizeof traits->handle;
+    int mount = 0;
+    if (name_to_handle_at(descriptor, "", &handle.header, &mount, AT_EMPTY_PATH) != 0) return false;
+    if (handle.header.handle_bytes > sizeof traits->handle) return false;
+    traits->handle_type = (uint32_t)handle.header.handle_type;
+    traits->handle_bytes = handle.header.handle_bytes;
+    memcpy(traits->handle, handle.bytes + sizeof(struct file_handle), traits->handle_bytes);
+    return true;
+}
+
+int32_t cs_traits_of(int32_t descriptor, struct cs_file_traits *traits) {
+    memset(traits, 0, sizeof *traits);
+    struct statx status;
+    memset(&status, 0, sizeof status);
+    if (statx(descriptor, "", AT_EMPTY_PATH, STATX_TYPE | STATX_INO | STATX_BTIME, &status) != 0) return -errno;
+    if (S_ISBLK(status.stx_mode)) {
+        traits->block_device = (uint64_t)makedev(status.stx_rdev_major, status.stx_rdev_minor);
+        return 0;
+    }
+    struct statfs file_system;
+    if (fstatfs(descriptor, &file_system) != 0) return -errno;
+    /* Major number 0: not a disk's, but the next one that was free when the file system was mounted. */
+    if (status.stx_dev_major != 0) traits->device = (uint64_t)makedev(status.stx_dev_major, status.stx_dev_minor);
+    _Static_assert(sizeof file_system.f_fsid == sizeof traits->file_system, "f_fsid is 64 bits");
+    memcpy(&traits->file_system, &file_system.f_fsid, sizeof traits->file_system);
+    if (take_handle(descriptor, &file_system, traits)) return 0;
+    traits->inode = status.stx_ino;
+    if (status.stx_mask & STATX_BTIME) {
+        traits->birth_seconds = status.stx_btime.tv_sec;
+        traits->birth_nanoseconds = status.stx_btime.tv_nsec;
+    }
+    return 0;
+}
+
+int32_t cs_is_in_memory(int32_t descriptor) {
+    const unsigned long ramfs = 0x858458f6;
+    struct statfs status;
+    if (fstatfs(descriptor, &status) != 0) return -errno;
+    return (unsigned long)status.f_type == TMPFS_MAGIC || (unsigned long)status.f_type == ramfs;
 }
 
 int32_t cs_direct_alignment(int32_t descriptor, struct cs_direct_alignment *alignment) {
@@ -188,9 +238,9 @@ int32_t cs_ftruncate(int32_t descriptor, uint64_t size_bytes) {
 }
 
 int64_t cs_file_length(int32_t descriptor) {
-    struct cs_file_identity identity;
-    int32_t result = cs_identify(descriptor, &identity);
-    return result < 0 ? result : (int64_t)identity.size_bytes;
+    struct cs_file_status status;
+    int32_t result = cs_status_of(descriptor, &status);
+    return result < 0 ? result : (int64_t)status.size_bytes;
 }
 
 static struct flock one_byte(short type, uint64_t offset) {

@@ -51,15 +51,31 @@ int32_t cs_fallocate(int32_t descriptor, int32_t mode, uint64_t offset, uint64_t
 int32_t cs_clear_direct(int32_t descriptor);
 
 /* What a descriptor names. */
-struct cs_file_identity {
-    uint64_t device;
-    uint64_t inode;
+struct cs_file_status {
     uint64_t size_bytes;
     uint64_t allocated_bytes;
     uint32_t type; /* S_IFMT bits */
 };
 enum : uint32_t { CS_TYPE_REGULAR = 0100000, CS_TYPE_BLOCK = 0060000, CS_TYPE_DIRECTORY = 0040000 };
-int32_t cs_identify(int32_t descriptor, struct cs_file_identity *identity);
+int32_t cs_status_of(int32_t descriptor, struct cs_file_status *status);
+
+/* What tells a file apart from every other one, and stays the same when its file system is mounted again. */
+struct cs_file_traits {
+    uint64_t block_device; /* a block device's own number; 0: another file */
+    uint64_t device;       /* of the disk below the file system; 0: the file system has made the number up */
+    uint64_t file_system;  /* f_fsid */
+    uint64_t inode;        /* 0 where there is a handle */
+    int64_t birth_seconds; /* 0 where there is a handle, or the file system does not say */
+    uint32_t birth_nanoseconds;
+    uint32_t handle_type;
+    uint32_t handle_bytes;
+    uint8_t handle[128];
+};
+/* 0 or a negative errno. The descriptor may be one of cs_find. */
+int32_t cs_traits_of(int32_t descriptor, struct cs_file_traits *traits);
+
+/* 1: the directory's files are in memory only (tmpfs, ramfs); 0: they may outlive a reboot; or a negative errno. */
+int32_t cs_is_in_memory(int32_t descriptor);
 
 /* The multiples that direct I/O needs; 0 where the file system does not do direct I/O, -ENOTSUP where the kernel
  * cannot tell (before 6.1). */

@@ -23,8 +23,8 @@ public final class ImageFile: @unchecked Sendable {
     /// What direct I/O on the file takes, whether it is done or has been given up; nil where it was not asked for, or the
     /// file system has none.
     public let directAlignment: StorageAlignment?
-    /// The file's device and inode: two paths with the same identity are the same file.
-    public let identity: Identity
+    /// Two paths with the same identity are the same file.
+    public let identity: FileIdentity
     /// Its length when it was opened.
     public let sizeBytes: UInt64
     private let lock: FileLock?
@@ -32,16 +32,6 @@ public final class ImageFile: @unchecked Sendable {
     public let isBlockDevice: Bool
     /// Whether its file system can be believed where it says that holes are.
     public let tellsHolesTruly: Bool
-
-    public struct Identity: Hashable, Sendable {
-        public let device: UInt64
-        public let inode: UInt64
-
-        public init(device: UInt64, inode: UInt64) {
-            self.device = device
-            self.inode = inode
-        }
-    }
 
     /// Opens and locks `path`.
     ///
@@ -81,9 +71,12 @@ public final class ImageFile: @unchecked Sendable {
             }
         }
         // The length is read under the lock: before it another program could still have been changing it.
-        var status = cs_file_identity()
-        let identified = cs_identify(descriptor, &status)
+        var status = cs_file_status()
+        let identified = cs_status_of(descriptor, &status)
         guard identified == 0 else { throw ImageFileError(path: path, opening: Errno(rawValue: -identified)) }
+        do throws(Errno) { identity = try FileIdentity(descriptor: descriptor) } catch {
+            throw ImageFileError(path: path, opening: error)
+        }
 
         self.path = path
         self.lock = lock
@@ -91,7 +84,6 @@ public final class ImageFile: @unchecked Sendable {
         self.access = access
         self.alignment = alignment
         directAlignment = alignment == .none ? nil : alignment
-        identity = Identity(device: status.device, inode: status.inode)
         sizeBytes = status.size_bytes
         isBlockDevice = type == CS_TYPE_BLOCK
         // A block device has none, and says so.

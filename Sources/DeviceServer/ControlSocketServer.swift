@@ -1,3 +1,4 @@
+import BlockStorage
 import CSupport
 import Glibc
 import SystemPackage
@@ -26,7 +27,7 @@ public final class ControlSocketServer {
     public let path: String
     private let listener: Int32
     /// The file that `close` removes, so that it leaves a successor's in peace.
-    private let file: ImageIdentity?
+    private let file: FileIdentity?
     /// By number, which is also age.
     private var connections: [UInt64: ControlConnection] = [:]
     private var lastNumber: UInt64 = 0
@@ -44,7 +45,7 @@ public final class ControlSocketServer {
         let address = ControlSocketAddress(directory: directory, deviceID: deviceID)
         path = address.path
         listener = try Self.listen(at: address)
-        file = ImageIdentity(path: address.path)
+        file = FileIdentity(ofFileAt: address.path)
         descriptor = cs_epoll_create()
         let result = descriptor < 0 ? descriptor : cs_epoll_add(descriptor, listener, CS_EPOLL_IN, Self.listenerKey)
         guard result == 0 else {
@@ -59,7 +60,7 @@ public final class ControlSocketServer {
     public func stopListening() {
         guard isListening else { return }
         isListening = false
-        if let file, ImageIdentity(path: path) == file { unlink(path) }
+        if let file, FileIdentity(ofFileAt: path) == file { unlink(path) }
         // This ends its being watched, too.
         Glibc.close(listener)
     }

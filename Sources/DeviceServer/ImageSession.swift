@@ -36,13 +36,13 @@ final class ImageSession {
         let loop = try ImageSession.makeLoop()
         defer { loop.close() }
         let storages = chain.map { $0.file.storage(on: loop.ring) }
-        var options = ImageOptions(isReadOnly: isReadOnly, continuesSession: continuesSession)
+        var options = ImageOptions(
+            isReadOnly: isReadOnly, continuesSession: continuesSession,
+            discardsLostSession: configuration.discardsLostSession)
         var sessionFile: SessionFile?
         if !isReadOnly {
-            let identity = chain[0].file.identity
             do throws(RegistryError) {
-                sessionFile = try SessionFile(
-                    image: ImageIdentity(device: identity.device, inode: identity.inode), registry: DeviceRegistry())
+                sessionFile = try SessionFile(image: chain[0].file.identity, registry: DeviceRegistry())
             } catch {
                 throw .registry(error)
             }
@@ -62,6 +62,12 @@ final class ImageSession {
         self.chain = chain
         self.path = path
     }
+
+    /// Of the image's file.
+    var identity: FileIdentity { chain[0].file.identity }
+
+    /// What is to be known of the mapping log's memory; nil where all is well.
+    var warning: String? { sessionFile?.warning }
 
     /// Whether the image's file takes the pages of requests as they are, past the page cache. The block layer aligns
     /// them to 512 bytes. A file system that cannot say what it wants of direct I/O has none worth the name (tmpfs).

@@ -104,7 +104,7 @@ public struct DeviceRegistry: Sendable {
         case .device(let deviceID):
             return record(of: deviceID).map { [$0] } ?? []
         case .image(let path):
-            if let image = ImageIdentity(path: path) { return list().filter { $0.image == image } }
+            if let image = FileIdentity(ofFileAt: path) { return list().filter { $0.image == image } }
             let names = [try? AbsolutePath.ofFile(path), Self.absolutePath(path)].compactMap { $0 }
             return list().filter { record in names.contains { record.imagePath.utf8.elementsEqual($0.utf8) } }
         }

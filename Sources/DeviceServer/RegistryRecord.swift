@@ -1,34 +1,5 @@
+import BlockStorage
 import Glibc
-
-/// Which file an image is, whatever path names it.
-public struct ImageIdentity: Equatable, Sendable {
-    public var device: UInt64
-    public var inode: UInt64
-
-    public init(device: UInt64, inode: UInt64) {
-        self.device = device
-        self.inode = inode
-    }
-
-    /// The file that the path names now, symbolic links followed; nil where there is none.
-    public init?(path: String) {
-        var status = stat()
-        guard stat(path, &status) == 0 else { return nil }
-        self.init(status)
-    }
-
-    /// An open file.
-    public init?(descriptor: Int32) {
-        var status = stat()
-        guard fstat(descriptor, &status) == 0 else { return nil }
-        self.init(status)
-    }
-
-    private init(_ status: stat) {
-        device = UInt64(status.st_dev)
-        inode = UInt64(status.st_ino)
-    }
-}
 
 /// How an image's file looked when its server left it well. Whatever has written to it since, it looks different.
 public struct ImageMark: Equatable, Sendable {
@@ -56,7 +27,11 @@ public struct DeviceRecord: Equatable, Sendable {
     public var server: ProcessIdentity
     /// Absolute.
     public var imagePath: String
-    public var image: ImageIdentity
+    /// The file that the device was made of: no other one may be served as it.
+    public var image: FileIdentity
+    /// A random number that the kernel's device has too (`UblkDeviceInfo.serverFlags`): another device of the same number is
+    /// not this record's.
+    public var deviceNonce: UInt64
     public var isReadOnly: Bool
     /// Seconds since 1970.
     public var startedAt: Int64
@@ -72,13 +47,14 @@ public struct DeviceRecord: Equatable, Sendable {
     public var isDirect: Bool?
 
     public init(
-        deviceID: UInt32, server: ProcessIdentity, imagePath: String, image: ImageIdentity, isReadOnly: Bool,
-        startedAt: Int64, backingArguments: [String] = [], leftImage: ImageMark? = nil, isBeingTakenOver: Bool = false
+        deviceID: UInt32, server: ProcessIdentity, imagePath: String, image: FileIdentity, deviceNonce: UInt64,
+        isReadOnly: Bool, startedAt: Int64, backingArguments: [String] = [], leftImage: ImageMark? = nil, isBeingTakenOver: Bool = false
     ) {
         self.deviceID = deviceID
         self.server = server
         self.imagePath = imagePath
         self.image = image
+        self.deviceNonce = deviceNonce
         self.isReadOnly = isReadOnly
         self.startedAt = startedAt
         self.backingArguments = backingArguments
@@ -97,7 +73,7 @@ extension DeviceRecord {
         return [
             "device_id": JSONValue(deviceID), "pid": JSONValue(server.id),
             "process_start_ticks": JSONValue(server.startTicks), "image": .string(imagePath),
-            "image_device": JSONValue(image.device), "image_inode": JSONValue(image.inode),
+            "image_identity": .string(image.description), "device_nonce": JSONValue(deviceNonce),
             "read_only": .bool(isReadOnly), "started_at": JSONValue(startedAt),
             "backing_options": .array(backingArguments.map { .string($0) }), "left_image": left,
             "being_taken_over": .bool(isBeingTakenOver), "failed": .bool(hasFailed),
@@ -111,14 +87,14 @@ extension DeviceRecord {
             let processID = json["pid"]?.integer(as: Int32.self), processID > 0,
             let startTicks = json["process_start_ticks"]?.integer(as: UInt64.self),
             let imagePath = json["image"]?.text, imagePath.utf8.first == UInt8(ascii: "/"), !imagePath.utf8.contains(0),
-            let imageDevice = json["image_device"]?.integer(as: UInt64.self),
-            let imageInode = json["image_inode"]?.integer(as: UInt64.self),
+            let image = json["image_identity"]?.text.flatMap({ FileIdentity($0) }),
+            let deviceNonce = json["device_nonce"]?.integer(as: UInt64.self),
             let isReadOnly = json["read_only"]?.truth,
             let startedAt = json["started_at"]?.integer(as: Int64.self)
         else { return nil }
         self.init(
             deviceID: deviceID, server: ProcessIdentity(id: processID, startTicks: startTicks), imagePath: imagePath,
-            image: ImageIdentity(device: imageDevice, inode: imageInode), isReadOnly: isReadOnly, startedAt: startedAt)
+            image: image, deviceNonce: deviceNonce, isReadOnly: isReadOnly, startedAt: startedAt)
         if case .array(let options)? = json["backing_options"] { backingArguments = options.compactMap(\.text) }
         if let left = json["left_image"], let size = left["size"]?.integer(as: UInt64.self),
             let writtenAt = left["written_at"]?.integer(as: Int64.self)

@@ -25,7 +25,9 @@ extension ServedDevice {
         do {
             info = try control.addDevice(
                 id: configuration.deviceID, queues: configuration.queues, queueDepth: configuration.queueDepth,
-                maxIOSizeBytes: configuration.maxIOSizeBytes, features: wanted)
+                maxIOSizeBytes: configuration.maxIOSizeBytes, features: wanted,
+                // What the device's record is known by.
+                serverFlags: .random(in: 1 ... .max))
         } catch {
             throw .control(error)
         }

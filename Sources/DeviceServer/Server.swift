@@ -43,6 +43,7 @@ public final class Server {
         var record: DeviceRecord?
         let device = try makeDevice(&record)
         for warning in process.warnings { log.warning("\(warning)") }
+        if let warning = device.session.warning { log.warning("\(warning)") }
         let socket: ControlSocketServer
         do throws(ServerError) {
             if record == nil { record = try register(device) }
@@ -148,7 +149,7 @@ public final class Server {
         }
         return DeviceRecord(
             deviceID: info.id, server: process, imagePath: configuration.imagePath,
-            image: ImageIdentity(device: file.identity.device, inode: file.identity.inode),
+            image: file.identity, deviceNonce: info.serverFlags,
             isReadOnly: configuration.isReadOnly, startedAt: Int64(time(nil)),
             backingArguments: configuration.backingArguments)
     }

@@ -22,6 +22,8 @@ public struct ServerConfiguration: Sendable {
     public var deviceID: UInt32?
     /// Serve the device `deviceID`, which waits for a server, instead of making one.
     public var recovers = false
+    /// Serve the image even though what a dead server has acknowledged is lost: its log is not here.
+    public var discardsLostSession = false
     /// Whether the device outlives its server.
     public var isRecoverable = true
     public var zeroCopy = ZeroCopyChoice.auto

@@ -1,23 +1,30 @@
 import BlockStorage
+import CSupport
 import Glibc
 import QEDEngine
 import SystemPackage
 
-/// The memory in which an image's mapping log outlives its server: a file on a tmpfs beside the device records, mapped
-/// shared. It is named for the image's device and inode, so whoever serves the image next finds it.
+/// The memory in which an image's mapping log outlives its server: a file beside the device records, mapped shared. It is
+/// named for the image's identity, so whoever serves the image next finds it.
+///
+/// The directory should be a tmpfs. On a disk the log outlives a power cut, and is told by its boot; and stores into it may
+/// have to wait for that disk.
 final class SessionFile {
     // SAFETY: mapped here with `sizeBytes`, unmapped in deinit, which the image's last user precedes.
     let memory: SessionMemory
     /// No earlier server had left one.
     let isNew: Bool
+    /// What is wrong with where it lies; nil where nothing is.
+    let warning: String?
     private let path: String
 
     /// Finds the image's file, or makes it. The image is locked, so nobody else does.
-    init(image: ImageIdentity, registry: DeviceRegistry) throws(RegistryError) {
+    init(image: FileIdentity, registry: DeviceRegistry) throws(RegistryError) {
+        guard let boot = BootIdentity.current else {
+            throw RegistryError(attempt: "read", path: BootIdentity.path, errno: .noSuchFileOrDirectory)
+        }
         try registry.makeDirectory()
-        let path = SessionLogPath.path(
-            inDirectory: registry.directory,
-            image: ImageFile.Identity(device: image.device, inode: image.inode))
+        let path = SessionLogPath.path(inDirectory: registry.directory, image: image)
         self.path = path
         var descriptor = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
         let isNew = descriptor >= 0
@@ -28,6 +35,14 @@ final class SessionFile {
         defer {
             close(descriptor)
             if isNew && !isComplete { unlink(path) }
+        }
+        if cs_is_in_memory(descriptor) == 1 {
+            warning = nil
+        } else {
+            SessionFile.removeLogs(ofBootsOtherThan: boot, inDirectory: registry.directory)
+            warning =
+                "\(registry.directory) is on a disk, so the server may have to wait for that disk; mount a tmpfs there, or "
+                + "choose another directory with QED_UBLK_RUNTIME_DIR"
         }
         let sizeBytes = MappingLog.sizeBytes()
         // Space for all of it now: a store into a mapping that finds none kills the process.
@@ -41,8 +56,8 @@ final class SessionFile {
             throw RegistryError(attempt: "map", path: path, errno: Errno(rawValue: errno))
         }
         memory = SessionMemory(
-            address: mapped, sizeBytes: sizeBytes,
-            image: MappingLog.Identity(device: image.device, inode: image.inode))
+            address: mapped, sizeBytes: sizeBytes, owner: MappingLog.Owner(image: image, boot: boot),
+            newSession: .random(in: 1 ... .max))
         isComplete = true
     }
 
@@ -50,4 +65,17 @@ final class SessionFile {
 
     /// The image was closed well: nothing is left to replay.
     func remove() { unlink(path) }
+
+    /// Nobody will replay those. Only where they could have stayed: not on a tmpfs.
+    static func removeLogs(ofBootsOtherThan boot: BootIdentity, inDirectory directory: String) {
+        for name in ProcessFiles.names(in: directory) where SessionLogPath.isLog(name) {
+            let path = "\(directory)/\(name)"
+            let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
+            guard descriptor >= 0 else { continue }
+            defer { close(descriptor) }
+            var start = [UInt8](repeating: 0, count: 64)
+            let count = start.withUnsafeMutableBytes { cs_pread_fully(descriptor, $0.baseAddress, 64, 0) }
+            if count == 64, let other = MappingLog.boot(ofLogStartingWith: start), other != boot { unlink(path) }
+        }
+    }
 }

@@ -58,6 +58,9 @@ public final class Image: @unchecked Sendable {
     // busy flag, or before the image is shared; the staging by the leader of the running commit.
     let headerPage: UnsafeMutableRawPointer
     let commitStaging: UnsafeMutableRawPointer
+    /// Goes into the header with NEED_CHECK, where there is room for one; nil: without a log.
+    let note: SessionNote?
+    let hasRoomForNote: Bool
     static let headerPageBytes = 4096
     static let commitStagingPages = 64
 
@@ -79,7 +82,7 @@ public final class Image: @unchecked Sendable {
     init(
         layers: [Layer], top: ImageLayer, isReadOnly: Bool, state: consuming ImageState,
         needCheckIsSet: Bool, needCheckMayBeSet: Bool, headerPage: UnsafeMutableRawPointer,
-        replay: MappingReplay.Outcome, droppedEntries: UInt64
+        hasRoomForNote: Bool, note: SessionNote?, replay: MappingReplay.Outcome, droppedEntries: UInt64
     ) {
         self.needCheckIsSet = Atomic(needCheckIsSet)
         self.needCheckMayBeSet = Atomic(needCheckMayBeSet)
@@ -90,6 +93,8 @@ public final class Image: @unchecked Sendable {
         self.top = top
         self.isReadOnly = isReadOnly
         self.headerPage = headerPage
+        self.hasRoomForNote = hasRoomForNote
+        self.note = note
         geometry = top.geometry
         sizeBytes = top.header.imageSizeBytes
         hasBackingFile = layers.count > 1

@@ -12,10 +12,11 @@ extension UblkControlDevice {
     ///   - queueDepth: tags per queue, 1 to 4096.
     ///   - maxIOSizeBytes: at least a page; rounded down to one.
     ///   - features: those wanted; the answer holds those granted.
+    ///   - serverFlags: 64 bits that the driver keeps, and hands out with everything else that it knows of the device.
     /// - Returns: the device as negotiated.
     public func addDevice(
         id: UInt32? = nil, queues: Int, queueDepth: Int, maxIOSizeBytes: Int, features: UblkFeatures,
-        timeout: Duration = promptTimeout
+        serverFlags: UInt64 = 0, timeout: Duration = promptTimeout
     ) throws(UblkControlError) -> UblkDeviceInfo {
         if let id { try checkRange(.addDevice, "the device id", Int(id), 0...Int(CS_UBLK_MAX_DEVICES) - 1) }
         try checkRange(.addDevice, "the number of queues", queues, 1...Int(CS_UBLK_MAX_QUEUES))
@@ -28,6 +29,7 @@ extension UblkControlDevice {
         wanted.queue_depth = UInt16(queueDepth)
         wanted.max_io_buf_bytes = UInt32(maxIOSizeBytes)
         wanted.flags = features.rawValue
+        wanted.ublksrv_flags = serverFlags
         let buffer = ControlBuffer(wanted)
         _ = try perform(
             ControlRequest(command: .addDevice, deviceID: wanted.dev_id, buffer: buffer), timeout: timeout)

@@ -41,6 +41,13 @@ struct DeviceOptions: ParsableArguments {
     @Flag(help: "Let the device end with its server, instead of waiting for the next one (see 'recover').")
     var noRecovery = false
 
+    @Flag(
+        help: """
+            Serve the image even though the log of a server that has died is not here, and what that had acknowledged is \
+            lost; or a copy that was made while its image was in use.
+            """)
+    var force = false
+
     @Option(
         help: """
             Whether data goes between the device's requests and the image without being copied: auto, on or off. Needs \
@@ -77,6 +84,7 @@ struct DeviceOptions: ParsableArguments {
         configuration.deviceID = id
         configuration.isReadOnly = readOnly
         configuration.isRecoverable = !noRecovery
+        configuration.discardsLostSession = force
         if let zeroCopy { configuration.zeroCopy = zeroCopy }
         configuration.backing = try backing.policy()
         configuration.backingArguments = try backing.arguments()

@@ -121,7 +121,7 @@ extension ImageOpenError: ReportableError {
         switch self {
         case .storage: .failure
         case .damaged, .tooLargeToCheck, .tablesInHoles, .sessionLost: .unusableImage
-        case .unfinishedSession: .busy
+        case .unfinishedSession, .logNotHere: .busy
         }
     }
 }

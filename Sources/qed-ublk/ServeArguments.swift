@@ -14,6 +14,7 @@ extension ServerConfiguration {
         if isReadOnly { words.append("--read-only") }
         if !isRecoverable { words.append("--no-recovery") }
         if recovers { words.append("--recover") }
+        if discardsLostSession { words.append("--force") }
         if zeroCopy != .auto { words += ["--zero-copy", zeroCopy.rawValue] }
         return words + backingArguments + ["--", imagePath]
     }
@@ -40,6 +41,7 @@ extension ServerConfiguration {
             case "--read-only": isReadOnly = true
             case "--no-recovery": isRecoverable = false
             case "--recover": recovers = true
+            case "--force": discardsLostSession = true
             case "--zero-copy":
                 guard let choice = ZeroCopyChoice(rawValue: try next()) else { throw ServeArgumentError(words: words) }
                 zeroCopy = choice

@@ -1,3 +1,4 @@
+import BlockStorage
 import CSupport
 import DeviceServer
 import Glibc
@@ -52,7 +53,7 @@ enum ServerLog {
     /// In the server: removes the name again, and the earlier log, unless it is a later server's by now.
     static func remove(deviceID: UInt32) {
         let path = path(deviceID: deviceID)
-        if let own = ImageIdentity(descriptor: STDERR_FILENO), ImageIdentity(path: path) == own {
+        if let own = try? FileIdentity(descriptor: STDERR_FILENO), FileIdentity(ofFileAt: path) == own {
             unlink(path)
             unlink(earlierPath(deviceID: deviceID))
         }

@@ -1,3 +1,4 @@
+import BlockStorage
 import DeviceServer
 import Foundation
 import Glibc
@@ -103,7 +104,7 @@ import Testing
         try DeviceRegistry(directory: runtime).record(
             DeviceRecord(
                 deviceID: 4000, server: server, imagePath: "/images/a\nb.qed",
-                image: ImageIdentity(device: 1, inode: 2),
+                image: FileIdentity(high: 1, low: 2), deviceNonce: 1,
                 isReadOnly: true, startedAt: 0))
         let result = try ours(asNobody: true, "list")
         #expect(result.status == 0, "\(result.errors)")

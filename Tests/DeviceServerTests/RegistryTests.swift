@@ -1,3 +1,4 @@
+import BlockStorage
 import Glibc
 import SystemPackage
 import Testing
@@ -14,17 +15,17 @@ struct RegistryTests {
     }
 
     private func record(
-        _ deviceID: UInt32, imagePath: String = "/images/a.qed", image: ImageIdentity = .init(device: 1, inode: 2)
+        _ deviceID: UInt32, imagePath: String = "/images/a.qed", image: FileIdentity = .init(high: 1, low: 2)
     ) -> DeviceRecord {
         DeviceRecord(
             deviceID: deviceID, server: ProcessIdentity(id: 4711, startTicks: .max), imagePath: imagePath,
-            image: image, isReadOnly: false, startedAt: 1_700_000_000)
+            image: image, deviceNonce: .max, isReadOnly: false, startedAt: 1_700_000_000)
     }
 
     private func putFile(_ name: String, _ content: String) throws { try directory.write(content, to: "run/\(name)") }
 
     @Test func recordsAreKept() throws {
-        var second = record(12, imagePath: "/images/\"odd\" name\n\\ 🧀.qed", image: .init(device: .max, inode: .max))
+        var second = record(12, imagePath: "/images/\"odd\" name\n\\ 🧀.qed", image: .init(high: .max, low: .max))
         second.isReadOnly = true
         second.startedAt = .min
         second.isBeingTakenOver = true
@@ -139,7 +140,7 @@ struct RegistryTests {
     }
 
     @Test(arguments: [
-        "device_id", "pid", "process_start_ticks", "image", "image_device", "image_inode", "read_only", "started_at",
+        "device_id", "pid", "process_start_ticks", "image", "image_identity", "device_nonce", "read_only", "started_at",
     ])
     func recordWithoutAMemberIsNone(name: String) throws {
         guard case .object(let members) = record(3).json else {
@@ -158,7 +159,8 @@ struct RegistryTests {
     @Test(arguments: [
         ("pid", JSONValue(0)), ("pid", JSONValue(-1)), ("pid", JSONValue(UInt32.max)), ("image", JSONValue("relative")),
         ("image", JSONValue("")), ("image", JSONValue("/a\u{0}b")), ("device_id", JSONValue(-1)),
-        ("device_id", JSONValue(UInt64.max)), ("image_inode", JSONValue(-1)), ("read_only", JSONValue(1)),
+        ("device_id", JSONValue(UInt64.max)), ("device_nonce", JSONValue(-1)), ("image_identity", JSONValue("12")),
+        ("image_identity", JSONValue.string(String(repeating: "g", count: 32))), ("read_only", JSONValue(1)),
     ])
     func impossibleRecordIsNone(name: String, value: JSONValue) {
         guard case .object(let members) = record(3).json else {
@@ -181,10 +183,10 @@ struct RegistryTests {
 
     @Test func imagesAreFoundByWhatFileTheyAre() throws {
         let path = try directory.write("image", to: "a.qed")
-        let image = try #require(ImageIdentity(path: path))
+        let image = try #require(FileIdentity(ofFileAt: path))
         try registry.record(record(3, imagePath: path, image: image))
         try registry.record(record(4, imagePath: path, image: image))
-        try registry.record(record(5, imagePath: "/elsewhere", image: .init(device: image.device, inode: .max)))
+        try registry.record(record(5, imagePath: "/elsewhere", image: .init(high: image.high, low: ~image.low)))
         #expect(symlink(path, directory.file("link.qed")) == 0)
         #expect(link(path, directory.file("hard.qed")) == 0)
         for name in ["a.qed", "link.qed", "hard.qed", "./a.qed", "run/../a.qed"] {

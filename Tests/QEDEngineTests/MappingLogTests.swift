@@ -1,10 +1,12 @@
+import BlockStorage
 import Testing
 
 @testable import QEDEngine
 
 /// The log in shared memory: valid between any two instructions, and another image's log is none.
 @Suite struct MappingLogTests {
-    private let identity = MappingLog.Identity(device: 8, inode: 4711)
+    private let owner = MappingLog.Owner(
+        image: FileIdentity(high: 8, low: 4711), boot: BootIdentity(high: 3, low: 4))
 
     private func withMemory(capacity: Int, _ body: (UnsafeMutableRawPointer, Int) throws -> Void) rethrows {
         let size = MappingLog.sizeBytes(capacity: capacity)
@@ -16,27 +18,36 @@ import Testing
 
     @Test func whatWasRecordedIsThereForTheNextProcess() throws {
         try withMemory(capacity: 8) { memory, size in
-            #expect(MappingLog(adopting: memory, sizeBytes: size, for: identity) == nil, "nothing was formatted yet")
-            var log = MappingLog(formatting: memory, capacity: 8, for: identity)
+            #expect(MappingLog(adopting: memory, sizeBytes: size, for: owner) == nil, "nothing was formatted yet")
+            var log = MappingLog(formatting: memory, capacity: 8, for: owner, session: 5)
             log.append(.table, index: 3, value: 0x50000, oldValue: 0)
             log.append(.entry, index: 77, value: 0x90000, oldValue: 1)
-            let next = try #require(MappingLog(adopting: memory, sizeBytes: size, for: identity))
+            let next = try #require(MappingLog(adopting: memory, sizeBytes: size, for: owner))
             #expect(
                 next.uncommitted() == [
                     MappingLog.Record(sequence: 1, kind: .table, index: 3, value: 0x50000, oldValue: 0),
                     MappingLog.Record(sequence: 2, kind: .entry, index: 77, value: 0x90000, oldValue: 1),
                 ])
             log.commit(through: 1)
-            #expect(MappingLog(adopting: memory, sizeBytes: size, for: identity)?.uncommitted()?.map(\.index) == [77])
-            let other = MappingLog.Identity(device: 8, inode: 4712)
+            #expect(MappingLog(adopting: memory, sizeBytes: size, for: owner)?.uncommitted()?.map(\.index) == [77])
+            var other = owner
+            other.image = FileIdentity(high: 8, low: 4712)
             #expect(MappingLog(adopting: memory, sizeBytes: size, for: other) == nil)
-            #expect(MappingLog(adopting: memory, sizeBytes: size - 32, for: identity) == nil)
+            var later = owner
+            later.boot = BootIdentity(high: 3, low: 5)
+            #expect(MappingLog(adopting: memory, sizeBytes: size, for: later) == nil, "the power was cut")
+            #expect(next.session == 5)
+            let start = Array(UnsafeRawBufferPointer(start: memory, count: 64))
+            #expect(MappingLog.boot(ofLogStartingWith: start) == owner.boot)
+            #expect(MappingLog.boot(ofLogStartingWith: [UInt8](repeating: 0, count: 64)) == nil)
+            #expect(MappingLog.boot(ofLogStartingWith: Array(start[..<47])) == nil)
+            #expect(MappingLog(adopting: memory, sizeBytes: size - 32, for: owner) == nil)
         }
     }
 
     @Test func theRingGoesRoundAndIsNeverOverfull() throws {
         try withMemory(capacity: 4) { memory, size in
-            var log = MappingLog(formatting: memory, capacity: 4, for: identity)
+            var log = MappingLog(formatting: memory, capacity: 4, for: owner, session: 5)
             for number in 1...100 {
                 #expect(log.hasRoom(1))
                 log.append(.entry, index: UInt64(number), value: 1, oldValue: 0)
@@ -44,7 +55,7 @@ import Testing
                     #expect(!log.hasRoom(1))
                     log.commit(through: log.lastSequence - 1)
                 }
-                let next = try #require(MappingLog(adopting: memory, sizeBytes: size, for: identity))
+                let next = try #require(MappingLog(adopting: memory, sizeBytes: size, for: owner))
                 #expect(next.uncommitted()?.map(\.index) == Array((log.committedSequence + 1)...UInt64(number)))
                 if number % 4 == 0 { log.commit(through: log.lastSequence) }
             }
@@ -53,7 +64,7 @@ import Testing
 
     @Test func fillsKeepTheirRoom() {
         withMemory(capacity: 4) { memory, _ in
-            var log = MappingLog(formatting: memory, capacity: 4, for: identity)
+            var log = MappingLog(formatting: memory, capacity: 4, for: owner, session: 5)
             log.reserve(3)
             #expect(log.hasRoom(1))
             #expect(!log.hasRoom(2))
@@ -67,7 +78,7 @@ import Testing
     /// A process dies between any two of the stores of an append, into a slot that was used before.
     @Test func aTornRecordDoesNotCount() throws {
         try withMemory(capacity: 2) { memory, size in
-            var log = MappingLog(formatting: memory, capacity: 2, for: identity)
+            var log = MappingLog(formatting: memory, capacity: 2, for: owner, session: 5)
             log.append(.entry, index: 10, value: 1, oldValue: 0)
             log.append(.entry, index: 11, value: 1, oldValue: 0)
             log.commit(through: 2)
@@ -89,7 +100,7 @@ import Testing
                     let aligned = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 4096)
                     defer { aligned.deallocate() }
                     aligned.copyMemory(from: copy, byteCount: size)
-                    let next = try #require(MappingLog(adopting: aligned, sizeBytes: size, for: identity))
+                    let next = try #require(MappingLog(adopting: aligned, sizeBytes: size, for: owner))
                     #expect(next.uncommitted()?.map(\.index) == (storesDone == 5 ? [12] : []), "after \(storesDone) stores")
                 }
             }

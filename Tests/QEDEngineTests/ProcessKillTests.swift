@@ -13,8 +13,14 @@ import Testing
     /// Small clusters and tables: many entries and several tables change.
     private static let geometry = "cluster_size=4096,table_size=2"
 
+    private var boot = BootIdentity(high: 3, low: 4)
+
     private func session(_ memory: UnsafeMutableRawPointer, _ sizeBytes: Int) -> SessionMemory {
-        SessionMemory(address: memory, sizeBytes: sizeBytes, image: MappingLog.Identity(device: 1, inode: 2))
+        SessionMemory(
+            address: memory, sizeBytes: sizeBytes,
+            owner: MappingLog.Owner(
+                image: FileIdentity(high: 1, low: 2), boot: boot),
+            newSession: .random(in: 1 ... .max))
     }
 
     @Test(arguments: OracleCase.Base.allCases) func acknowledgedWritesOutliveTheProcess(_ base: OracleCase.Base) throws {

@@ -7,8 +7,14 @@ import Testing
 @testable import QEDEngine
 
 @Suite struct StaleLogTests {
+    private var boot = BootIdentity(high: 3, low: 4)
+
     private func session(_ memory: UnsafeMutableRawPointer, _ sizeBytes: Int) -> SessionMemory {
-        SessionMemory(address: memory, sizeBytes: sizeBytes, image: MappingLog.Identity(device: 1, inode: 2))
+        SessionMemory(
+            address: memory, sizeBytes: sizeBytes,
+            owner: MappingLog.Owner(
+                image: FileIdentity(high: 1, low: 2), boot: boot),
+            newSession: .random(in: 1 ... .max))
     }
 
     /// A log is of use only as long as nobody else has changed the image.

@@ -29,7 +29,7 @@ public struct ImageCommit: Sendable {
         do throws(BackingNameError) { basePath = try name.path(inImageAt: path) } catch {
             throw .chain(.backingName(path: path, error))
         }
-        if ImageFile.Identity(ofFileAt: basePath) == image.file.identity {
+        if FileIdentity(ofFileAt: basePath) == image.file.identity {
             throw .chain(.loop(path: path, repeated: basePath))
         }
         let format: DiskFormat = image.structure.header.backingFileIsRaw ? .raw : .qed

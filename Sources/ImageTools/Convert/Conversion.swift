@@ -45,7 +45,7 @@ public struct Conversion: Sendable {
         if source == Conversion.standardStream { return try copyStream() }
         let source = try Disk(
             path: source, format: sourceFormat, isReadOnly: true, sharing: sharing, depth: depth, policy: policy)
-        if let identity = ImageFile.Identity(ofFileAt: target), source.identities.contains(identity) {
+        if let identity = FileIdentity(ofFileAt: target), source.identities.contains(identity) {
             throw .refused(path: target, reason: "is the source or one of its backing files; choose another target")
         }
         if keepsTarget { try copyIntoExisting(source, progress) } else { try copyIntoNew(source, progress) }

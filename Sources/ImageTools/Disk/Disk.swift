@@ -219,7 +219,7 @@ public final class Disk: @unchecked Sendable {
     }
 
     /// The files behind the disk, its own first.
-    public var identities: [ImageFile.Identity] {
+    public var identities: [FileIdentity] {
         switch backend {
         case .qed(let engine): engine.chain.map(\.file.identity)
         case .raw(let disk): [disk.file.identity]

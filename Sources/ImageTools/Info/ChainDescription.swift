@@ -31,10 +31,10 @@ public struct ChainDescription: Sendable {
                     throw .read(error)
                 }
             case .raw(let sizeBytes):
-                var identity = cs_file_identity()
-                _ = cs_identify(link.file.descriptor, &identity)
+                var status = cs_file_status()
+                _ = cs_status_of(link.file.descriptor, &status)
                 members.append(
-                    .raw(path: link.file.path, sizeBytes: sizeBytes, allocatedBytes: identity.allocated_bytes))
+                    .raw(path: link.file.path, sizeBytes: sizeBytes, allocatedBytes: status.allocated_bytes))
             }
         }
         self.members = members

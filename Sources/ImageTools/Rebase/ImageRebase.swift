@@ -57,7 +57,7 @@ public struct ImageRebase: Sendable {
 
     private func open(_ newPath: String, _ image: OfflineImage) throws(ImageToolError) -> Disk {
         guard let backing else { preconditionFailure("a path without a backing file") }
-        if ImageFile.Identity(ofFileAt: newPath) == image.file.identity {
+        if FileIdentity(ofFileAt: newPath) == image.file.identity {
             throw .refused(path: path, reason: "cannot be its own backing file")
         }
         let disk = try Disk(

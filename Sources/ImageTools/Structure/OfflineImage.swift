@@ -26,9 +26,11 @@ final class OfflineImage: @unchecked Sendable {
         let image: ImageHeader
         file = try ImageFile.openedForTool(path, access, sharing: sharing, allowBlockDevice: false, policy: policy)
         do throws(ImageReadError) { image = try ImageHeader(reading: file) } catch { throw .read(error) }
-        guard access == .readOnly || !file.hasUnfinishedSession(image.header) else {
-            throw .open(path: path, .unfinishedSession)
+        let isUnfinished: Bool
+        do throws(ImageFileError) { isUnfinished = try file.hasUnfinishedSession(image.header) } catch {
+            throw .read(.file(error))
         }
+        guard access == .readOnly || !isUnfinished else { throw .open(path: path, .unfinishedSession) }
         do throws(Errno) { loop = try RingLoop(entries: 256, completionEntries: 1024) } catch { throw .noRing(error) }
         backingFileName = image.backingFileName
         structure = ImageStructure(
@@ -46,7 +48,7 @@ final class OfflineImage: @unchecked Sendable {
 
     /// Space that the file takes on its file system now.
     var allocatedBytes: UInt64 {
-        var identity = cs_file_identity()
-        return cs_identify(file.descriptor, &identity) == 0 ? identity.allocated_bytes : 0
+        var status = cs_file_status()
+        return cs_status_of(file.descriptor, &status) == 0 ? status.allocated_bytes : 0
     }
 }

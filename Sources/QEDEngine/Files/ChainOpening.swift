@@ -59,7 +59,7 @@ public enum ImageChain {
                 throw .backingName(path: overlay, error)
             }
             // Before it is opened: its lock would be refused because this very chain holds it.
-            let identity = ImageFile.Identity(ofFileAt: backingPath)
+            let identity = FileIdentity(ofFileAt: backingPath)
             guard !files.contains(where: { $0.file.identity == identity }) else {
                 throw .loop(path: path, repeated: backingPath)
             }

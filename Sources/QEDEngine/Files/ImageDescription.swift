@@ -49,15 +49,15 @@ public struct ImageDescription: Sendable {
     /// What the image in an open file says.
     public init(of file: ImageFile) throws(ImageReadError) {
         let path = file.path
-        var identity = cs_file_identity()
-        let identified = cs_identify(file.descriptor, &identity)
+        var status = cs_file_status()
+        let identified = cs_status_of(file.descriptor, &status)
         guard identified == 0 else { throw .file(.cannotRead(path: path, errno: Errno(rawValue: -identified))) }
 
         let image = try ImageHeader(reading: file)
         self.path = path
         header = image.header
         fileSizeBytes = file.sizeBytes
-        allocatedBytes = identity.allocated_bytes
+        allocatedBytes = status.allocated_bytes
         backing = image.backingFileName.map { [header] name in
             Backing(
                 name: name, declaredFormat: header.backingFileIsRaw ? .raw : nil,

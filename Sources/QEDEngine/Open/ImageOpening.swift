@@ -20,15 +20,18 @@ public struct ImageOptions: Sendable {
     /// The disk is in use and somebody trusts what an earlier process has acknowledged: where that is lost, the image is not
     /// opened.
     public var continuesSession: Bool
+    /// Open the image even though what an earlier process has acknowledged is lost with that: its log is not here.
+    public var discardsLostSession: Bool
 
     public init(
         isReadOnly: Bool = false, cacheBytes: Int = 32 << 20, session: SessionMemory? = nil,
-        continuesSession: Bool = false
+        continuesSession: Bool = false, discardsLostSession: Bool = false
     ) {
         self.isReadOnly = isReadOnly
         self.cacheBytes = cacheBytes
         self.session = session
         self.continuesSession = continuesSession
+        self.discardsLostSession = discardsLostSession
     }
 }
 
@@ -37,16 +40,20 @@ public struct SessionMemory: @unchecked Sendable {
     // SAFETY: the engine alone writes to it between open and close; see `MappingLog`.
     public var address: UnsafeMutableRawPointer
     public var sizeBytes: Int
-    public var image: MappingLog.Identity
+    public var owner: MappingLog.Owner
+    /// Of a log that has to be made: a random number.
+    public var newSession: UInt64
     /// Is told of every store, where somebody wants to know.
     public var trace: StoreTrace?
 
     public init(
-        address: UnsafeMutableRawPointer, sizeBytes: Int, image: MappingLog.Identity, trace: StoreTrace? = nil
+        address: UnsafeMutableRawPointer, sizeBytes: Int, owner: MappingLog.Owner, newSession: UInt64,
+        trace: StoreTrace? = nil
     ) {
         self.address = address
         self.sizeBytes = sizeBytes
-        self.image = image
+        self.owner = owner
+        self.newSession = newSession
         self.trace = trace
     }
 }
@@ -58,6 +65,8 @@ public enum ImageOpenError: Error, Equatable, CustomStringConvertible {
     case tooLargeToCheck(fileSizeBytes: UInt64)
     case tablesInHoles
     case sessionLost(reason: String)
+    /// The same, where nobody waits for it yet.
+    case logNotHere(reason: String)
     case unfinishedSession
 
     public var description: String {
@@ -75,6 +84,10 @@ public enum ImageOpenError: Error, Equatable, CustomStringConvertible {
             "more of its tables than can be read lies in holes of the file, so nobody knows for certain which clusters are free"
         case .sessionLost(let reason):
             "what its last server had acknowledged and not yet written is lost: \(reason)"
+        case .logNotHere(let reason):
+            "its server died, and what it had acknowledged and not yet written cannot be had: \(reason); look for the log "
+                + "(QED_UBLK_RUNTIME_DIR, the file system that the image was on), or give those writes up with 'qed-ublk add "
+                + "--force', as for a copy that was made while the image was in use"
         case .unfinishedSession:
             "its server died and has left writes that are not in the image yet: go on with its device ('qed-ublk recover') or "
                 + "remove that ('qed-ublk del') first; where there is none any more, add the image once"
@@ -105,17 +118,13 @@ extension Image {
         var replay = MappingReplay.Outcome.nothingToReplay
         var lastLog: MappingLog?
         if !options.isReadOnly {
-            if let session = options.session,
-                let log = MappingLog(
-                    adopting: session.address, sizeBytes: session.sizeBytes, for: session.image, trace: session.trace)
-            {
-                replay = try await MappingReplay.run(
-                    storages[0], header: header, fileSizeBytes: fileSizeBytes, log: log)
-                if case .rejected = replay {} else { lastLog = log }
+            if let session = options.session {
+                lastLog = try await goOn(
+                    with: session, storages[0], header: header, fileSizeBytes: fileSizeBytes, headerPage: headerPage,
+                    options: options, replay: &replay)
             } else if options.continuesSession && header.needsCheck {
                 throw .sessionLost(reason: "its log is gone")
             }
-            if options.continuesSession, case .rejected(let reason) = replay { throw .sessionLost(reason: reason) }
             prepared = try await prepareForWriting(
                 storages[0], header: &header, keeping: lastLog == nil ? [] : .mappingLog,
                 fileSizeBytes: &fileSizeBytes, headerPage: headerPage)
@@ -142,21 +151,57 @@ extension Image {
             clusterSizeBytes: header.geometry.clusterSizeBytes,
             endOfClusters: prepared.endOfClusters)
         owned = true
+        let hasRoomForNote = SessionNote.hasRoom(
+            in: UnsafeRawBufferPointer(start: headerPage, count: headerPageBytes), of: header)
+        var note: SessionNote?
         var state = ImageState(cache: cache, cursor: cursor)
         if let session = options.session, !options.isReadOnly {
             // A log that goes on is valid at every instant; one that is made anew is not, while it is being made.
             let capacity = MappingLog.capacity(ofSizeBytes: session.sizeBytes)
+            // What the header says of the last one stays true.
+            let number = lastLog?.session ?? session.newSession
             state.log =
                 lastLog.flatMap { $0.canGoOn(capacity: capacity) ? $0 : nil }
                 ?? MappingLog(
-                    formatting: session.address, capacity: capacity, for: session.image, trace: session.trace)
+                    formatting: session.address, capacity: capacity, for: session.owner, session: number,
+                    trace: session.trace)
+            note = SessionNote(boot: session.owner.boot, session: number)
         }
         return Image(
             layers: layers, top: top, isReadOnly: options.isReadOnly, state: state,
             // With a log the bit alone does not do: the log's goes with it.
             needCheckIsSet: header.needsCheck && (header.hasMappingLog || options.session == nil),
-            needCheckMayBeSet: header.needsCheck, headerPage: headerPage, replay: replay,
-            droppedEntries: prepared.droppedEntries)
+            needCheckMayBeSet: header.needsCheck, headerPage: headerPage, hasRoomForNote: hasRoomForNote,
+            note: note, replay: replay, droppedEntries: prepared.droppedEntries)
+    }
+
+    /// Replays what an earlier process has left in the session's memory.
+    /// - Returns: the log to go on with; nil where there is none, or it does not fit the image.
+    /// - Throws: also where what was acknowledged would be lost, and that is not known to be what is wanted.
+    private static func goOn<S: Storage>(
+        with session: SessionMemory, _ storage: S, header: QEDHeader, fileSizeBytes: UInt64,
+        headerPage: UnsafeMutableRawPointer, options: ImageOptions, replay: inout MappingReplay.Outcome
+    ) async throws(ImageOpenError) -> MappingLog? {
+        let note = SessionNote(in: UnsafeRawBufferPointer(start: headerPage, count: headerPageBytes), of: header)
+        var lost: String?
+        var log = MappingLog(
+            adopting: session.address, sizeBytes: session.sizeBytes, for: session.owner, trace: session.trace)
+        if let found = log, let note, note.session != found.session {
+            lost = "the log that is here is another session's"
+            log = nil
+        }
+        if let log {
+            replay = try await MappingReplay.run(storage, header: header, fileSizeBytes: fileSizeBytes, log: log)
+            guard case .rejected(let reason) = replay else { return log }
+            lost = reason
+        } else if header.needsCheck {
+            lost = lost ?? "its log is gone"
+        }
+        guard let lost else { return nil }
+        if options.continuesSession { throw .sessionLost(reason: lost) }
+        // On another boot it was lost with the power, and nothing of it was promised.
+        if note?.boot == session.owner.boot && !options.discardsLostSession { throw .logNotHere(reason: lost) }
+        return nil
     }
 
     /// What was found, and done, before an image is written.

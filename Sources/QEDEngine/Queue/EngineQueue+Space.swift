@@ -119,6 +119,7 @@ extension EngineQueue {
         image.headerPage.storeBytes(
             of: isSet && image.hasLog ? autoclear | log : autoclear & ~log,
             toByteOffset: QEDHeaderField.autoclearFeatures.fileOffset, as: UInt64.self)
+        if image.hasRoomForNote { SessionNote.store(isSet ? image.note : nil, in: image.headerPage) }
         let bytes = max(top.alignment.offsetBytes, Int(QEDLimits.sectorSizeBytes))
         try await storageWrite(image.headerPage, byteCount: min(bytes, Image.headerPageBytes), fileOffset: 0)
     }

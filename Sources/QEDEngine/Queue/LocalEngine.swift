@@ -33,7 +33,7 @@ public final class LocalEngine: @unchecked Sendable {
     /// - Throws: `ImageOpenError`, or `Errno` where there is no io_uring.
     public init(chain: [ChainFile], options: ImageOptions, depth: Int, largestRequestBytes: Int) throws {
         if !options.isReadOnly, options.session == nil, case .qed(let header, _) = chain[0].member,
-            chain[0].file.hasUnfinishedSession(header)
+            try !options.discardsLostSession && chain[0].file.hasUnfinishedSession(header)
         {
             throw ImageOpenError.unfinishedSession
         }

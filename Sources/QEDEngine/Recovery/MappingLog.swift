@@ -1,3 +1,4 @@
+import BlockStorage
 import Synchronization
 
 /// What an image's tables will say once the next commit is done: a log in memory that outlives the process.
@@ -9,9 +10,13 @@ import Synchronization
 ///
 /// The log is consistent between any two instructions. A record becomes valid with the store of its sequence number, the
 /// last of its four words; a slot is only used again when the commit that covers its old record is complete; and a
-/// commit is one store of a number. A power cut takes the log away with the memory, as it should.
+/// commit is one store of a number. A power cut takes the log away with the memory, as it should; where the memory is a file
+/// on a disk after all, it is another boot's log from then on, which is none.
 ///
-///     0     magic, version and capacity, image device, image inode
+///     0     magic, version and capacity
+///     16    identity of the image's file
+///     32    boot
+///     48    session
 ///     64    sequence number of the last record that a commit has covered
 ///     4096  the records, a ring: sequence number, key, value, value before
 ///
@@ -33,19 +38,19 @@ public struct MappingLog: @unchecked Sendable {
         var oldValue: UInt64
     }
 
-    /// Which image a log belongs to.
-    public struct Identity: Equatable, Sendable {
-        public var device: UInt64
-        public var inode: UInt64
+    /// Which image a log belongs to, and for how long.
+    public struct Owner: Equatable, Sendable {
+        public var image: FileIdentity
+        public var boot: BootIdentity
 
-        public init(device: UInt64, inode: UInt64) {
-            self.device = device
-            self.inode = inode
+        public init(image: FileIdentity, boot: BootIdentity) {
+            self.image = image
+            self.boot = boot
         }
     }
 
     private static let magic: UInt64 = 0x676f_6c70_616d_6471
-    private static let version: UInt64 = 1
+    private static let version: UInt64 = 2
     private static let recordBytes = 32
     private static let recordsOffset = 4096
     private static let committedOffset = 64
@@ -65,6 +70,8 @@ public struct MappingLog: @unchecked Sendable {
     private let memory: UnsafeMutableRawPointer
     private let capacity: UInt64
     private(set) var lastSequence: UInt64
+    /// A random number that the image's header holds too: see `SessionNote`.
+    let session: UInt64
     // SAFETY: kept alive by whoever keeps the memory mapped. Not counted here: the log is copied on every allocation.
     private let trace: Unmanaged<StoreTrace>?
     /// Records that fills under way will need.
@@ -73,11 +80,12 @@ public struct MappingLog: @unchecked Sendable {
     /// An empty log in `memory`, whatever was there before.
     /// - Parameter trace: is told of every store; it must outlive the log.
     public init(
-        formatting memory: UnsafeMutableRawPointer, capacity: Int = standardCapacity, for image: Identity,
-        trace: StoreTrace? = nil
+        formatting memory: UnsafeMutableRawPointer, capacity: Int = standardCapacity, for owner: Owner,
+        session: UInt64, trace: StoreTrace? = nil
     ) {
         self.memory = memory
         self.capacity = UInt64(capacity)
+        self.session = session
         self.trace = trace.map { Unmanaged.passUnretained($0) }
         lastSequence = 0
         // Invalid first, so that a process that dies meanwhile leaves nothing that looks like a log.
@@ -85,32 +93,47 @@ public struct MappingLog: @unchecked Sendable {
         for index in 0..<capacity { store(0, at: sequenceOffset(UInt64(index))) }
         store(0, at: MappingLog.committedOffset)
         store(MappingLog.version << 32 | UInt64(capacity), at: 8)
-        store(image.device, at: 16)
-        store(image.inode, at: 24)
+        for (index, word) in MappingLog.words(of: owner).enumerated() { store(word, at: 16 + index * 8) }
+        store(session, at: 48)
         store(MappingLog.magic, at: 0)
     }
 
     /// The log that another process has left in `memory`.
     /// - Parameter trace: as for a new log.
-    /// - Returns: nil when there is none, or it is another image's.
+    /// - Returns: nil when there is none, or it is another image's, or another boot's.
     public init?(
-        adopting memory: UnsafeMutableRawPointer, sizeBytes: Int, for image: Identity, trace: StoreTrace? = nil
+        adopting memory: UnsafeMutableRawPointer, sizeBytes: Int, for owner: Owner, trace: StoreTrace? = nil
     ) {
         guard sizeBytes >= MappingLog.recordsOffset else { return nil }
         self.memory = memory
         self.trace = trace.map { Unmanaged.passUnretained($0) }
         capacity = memory.loadUnaligned(fromByteOffset: 8, as: UInt64.self) & 0xffff_ffff
+        session = memory.loadUnaligned(fromByteOffset: 48, as: UInt64.self)
         lastSequence = 0
         guard word(0).load() == MappingLog.magic,
             word(8).load() >> 32 == MappingLog.version, capacity > 0,
             capacity <= UInt64(sizeBytes - MappingLog.recordsOffset) / UInt64(MappingLog.recordBytes),
-            word(16).load() == image.device, word(24).load() == image.inode
+            (0..<4).map({ word(16 + $0 * 8).load() }) == MappingLog.words(of: owner)
         else { return nil }
         let committed = committedSequence
         lastSequence = committed
         for index in 0..<capacity {
             lastSequence = max(lastSequence, word(sequenceOffset(index)).load())
         }
+    }
+
+    private static func words(of owner: Owner) -> [UInt64] {
+        [owner.image.high, owner.image.low, owner.boot.high, owner.boot.low]
+    }
+
+    /// The boot of a log of which these are the first bytes; nil: it is no log of this version.
+    public static func boot(ofLogStartingWith bytes: [UInt8]) -> BootIdentity? {
+        guard bytes.count >= 48 else { return nil }
+        let words = (0..<6).map { index in
+            bytes[(index * 8)..<(index * 8 + 8)].reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+        }
+        guard words[0] == magic, words[1] >> 32 == version else { return nil }
+        return BootIdentity(high: words[4], low: words[5])
     }
 
     // MARK: - Writing

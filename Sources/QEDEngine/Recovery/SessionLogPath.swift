@@ -2,8 +2,8 @@ import BlockStorage
 import Glibc
 import QEDFormat
 
-/// Where a server keeps the mapping log of its image: a file on a tmpfs, named for the image's device and inode, so that
-/// whoever serves the image next finds it.
+/// Where a server keeps the mapping log of its image: a file on a tmpfs, named for the file's identity, so that whoever
+/// serves the image next finds it.
 public enum SessionLogPath {
     /// `QED_UBLK_RUNTIME_DIR`, or /run/qed-ublk.
     public static var standardDirectory: String {
@@ -11,17 +11,24 @@ public enum SessionLogPath {
         return String(cString: chosen)
     }
 
-    public static func path(inDirectory directory: String, image: ImageFile.Identity) -> String {
-        "\(directory)/image-\(image.device)-\(image.inode).log"
+    public static func path(inDirectory directory: String, image: FileIdentity) -> String {
+        "\(directory)/image-\(image).log"
     }
+
+    /// Whether a file of that name in the directory is a log.
+    public static func isLog(_ name: String) -> Bool { name.hasPrefix("image-") && name.hasSuffix(".log") }
 }
 
 extension ImageFile {
-    /// Whether a server of this image died and left changes that only its log has. Who changes the image without that log
-    /// would lose what the server had acknowledged.
-    public func hasUnfinishedSession(_ header: QEDHeader) -> Bool {
+    /// Whether a server of this image died and left changes that only its log has, or nobody can tell. Who changes the image
+    /// without that log would lose what the server had acknowledged.
+    public func hasUnfinishedSession(_ header: QEDHeader) throws(ImageFileError) -> Bool {
         guard header.needsCheck && header.hasMappingLog else { return false }
-        let path = SessionLogPath.path(inDirectory: SessionLogPath.standardDirectory, image: identity)
-        return Glibc.access(path, F_OK) == 0
+        let start = try readBytes(byteCount: Int(QEDLimits.sectorSizeBytes))
+        guard start.count == QEDLimits.sectorSizeBytes else { return true }
+        // Without a note, or without knowing which boot this is, nobody can tell a log elsewhere from a power cut.
+        guard let boot = BootIdentity.current, let note = start.withUnsafeBytes({ SessionNote(in: $0, of: header) })
+        else { return true }
+        return note.boot == boot
     }
 }

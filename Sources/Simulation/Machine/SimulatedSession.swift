@@ -1,5 +1,7 @@
+import BlockStorage
 import Glibc
 import QEDEngine
+import Synchronization
 
 /// Shared memory that outlives a simulated process: its image's mapping log, and what a process leaves there that dies
 /// between any two of its stores.
@@ -10,7 +12,12 @@ public final class SimulatedSession: @unchecked Sendable {
     private let left: UnsafeMutableRawPointer
     private let sizeBytes: Int
     private let trace = StoreTrace()
-    private static let image = MappingLog.Identity(device: 1, inode: 2)
+    private static let image = FileIdentity(high: 1, low: 2)
+    /// On which boot of the machine: a session that inherits nothing is another boot's.
+    private var boot: BootIdentity
+    private static let boots = Atomic<UInt64>(0)
+    /// Random in life; here a history is to be the same whenever it is repeated.
+    private var engines: UInt64 = 0
 
     public init(capacity: Int) {
         sizeBytes = MappingLog.sizeBytes(capacity: capacity)
@@ -18,6 +25,8 @@ public final class SimulatedSession: @unchecked Sendable {
         left = .allocate(byteCount: sizeBytes, alignment: 4096)
         memset(memory, 0, sizeBytes)
         memset(left, 0, sizeBytes)
+        boot = BootIdentity(
+            high: 1, low: SimulatedSession.boots.wrappingAdd(1, ordering: .relaxed).newValue)
     }
 
     deinit {
@@ -27,7 +36,10 @@ public final class SimulatedSession: @unchecked Sendable {
 
     /// As an engine takes it. The session outlives the engine.
     var engineMemory: SessionMemory {
-        SessionMemory(address: memory, sizeBytes: sizeBytes, image: SimulatedSession.image, trace: trace)
+        engines += 1
+        return SessionMemory(
+            address: memory, sizeBytes: sizeBytes,
+            owner: MappingLog.Owner(image: SimulatedSession.image, boot: boot), newSession: engines, trace: trace)
     }
 
     /// Becomes what the process of `other`, of the same size, leaves at the moment that is being looked at.
@@ -35,7 +47,17 @@ public final class SimulatedSession: @unchecked Sendable {
         precondition(sizeBytes == other.sizeBytes, "sessions of different sizes")
         memcpy(memory, other.left, sizeBytes)
         memcpy(left, other.left, sizeBytes)
+        boot = other.boot
+        engines = other.engines
         _ = trace.takeAll()
+    }
+
+    /// Becomes what is left of `other`, of the same size, after a power cut where its memory was a file on a disk.
+    func survivePowerCut(of other: SimulatedSession) {
+        let boot = self.boot
+        other.catchUp()
+        inherit(from: other)
+        self.boot = boot
     }
 
     /// Moves on to now, store by store.

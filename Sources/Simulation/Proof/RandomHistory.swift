@@ -146,9 +146,12 @@ public struct RandomHistory {
                     try recover(machine, player, check, kills)
                 } else {
                     let left = check.survivor(of: machine)
+                    // With its memory a file on a disk a log outlives the power cut, and must not be believed.
+                    let log = kills?.makeSession()
+                    if let old = machine.session { log?.survivePowerCut(of: old) }
                     try machine.takeDown()
                     if isLast { break }
-                    machine = self.machine(on: left, backing, kills?.makeSession())
+                    machine = self.machine(on: left, backing, log)
                     try recover(machine, player, check)
                 }
             }
