@@ -1,3 +1,4 @@
+import BlockStorage
 import FuzzImages
 
 @testable import QEDEngine
@@ -17,9 +18,9 @@ final class SessionRecipe {
             memory = nil
             return
         }
-        let identity = MappingLog.Identity(device: 1, inode: 2)
-        memory = SessionMemory(address: address, sizeBytes: sizeBytes, image: identity)
-        var log = MappingLog(formatting: address, capacity: SessionRecipe.capacity, for: identity)
+        let owner = MappingLog.Owner(image: FileIdentity(high: 1, low: 2), boot: BootIdentity(high: 3, low: 4))
+        memory = SessionMemory(address: address, sizeBytes: sizeBytes, owner: owner, newSession: 5)
+        var log = MappingLog(formatting: address, capacity: SessionRecipe.capacity, for: owner, session: 5)
         let clusterSize = max(file.word(at: 0) >> 32, 4096)
         let clusters = file.length / clusterSize
         for _ in 0..<Int(kind & 0x1f) where log.lastSequence < UInt64(SessionRecipe.capacity) {

@@ -17,11 +17,11 @@ final class ImageSession {
 
     /// Opens and locks the image and its chain.
     /// - Parameters:
-    ///   - continuesSession: a device of it is in use, and waits for a server.
-    ///   - mark: how the device's last server has left the image, where it had the time to.
-    ///   - willChange: called, with the image's file, once that is known to be so and before anything is written to it.
+    ///   - record: of a device of it, which is in use, perhaps, and waits for a server.
+    ///   - willChange: called, with the image's file, once the files are known to be the device's, and before anything is
+    ///     written.
     init(
-        _ configuration: ServerConfiguration, continuesSession: Bool = false, mark: ImageMark? = nil,
+        _ configuration: ServerConfiguration, continuing record: DeviceRecord? = nil,
         willChange: (ImageFile) throws(ServerError) -> Void = { _ in }
     ) throws(ServerError) {
         let path = configuration.imagePath
@@ -31,13 +31,13 @@ final class ImageSession {
             throw .chain(error)
         }
         if case .qed(let header, _) = chain[0].member, header.imageSizeBytes == 0 { throw .emptyImage(path: path) }
-        if let mark, mark != ImageMark(descriptor: chain[0].file.descriptor) { throw .imageWritten(path: path) }
+        if let record { try ImageSession.check(chain, against: record) }
         try willChange(chain[0].file)
         let loop = try ImageSession.makeLoop()
         defer { loop.close() }
         let storages = chain.map { $0.file.storage(on: loop.ring) }
         var options = ImageOptions(
-            isReadOnly: isReadOnly, continuesSession: continuesSession,
+            isReadOnly: isReadOnly, continuesSession: record != nil,
             discardsLostSession: configuration.discardsLostSession)
         var sessionFile: SessionFile?
         if !isReadOnly {
@@ -63,8 +63,21 @@ final class ImageSession {
         self.path = path
     }
 
-    /// Of the image's file.
-    var identity: FileIdentity { chain[0].file.identity }
+    /// Those beneath the image, in the order of the chain.
+    var backingFiles: [FileIdentity] { chain.dropFirst().map(\.file.identity) }
+
+    /// Whether these are the files that the device was made of, and nobody has written to the image meanwhile.
+    private static func check(_ chain: [ChainFile], against record: DeviceRecord) throws(ServerError) {
+        let image = chain[0].file
+        guard image.identity == record.image else { throw .anotherFile(path: image.path, id: record.deviceID) }
+        if let mark = record.leftImage, mark != ImageMark(descriptor: image.descriptor) {
+            throw .imageWritten(path: image.path)
+        }
+        guard chain.dropFirst().map(\.file.identity) == record.backingFiles else {
+            let other = zip(chain.dropFirst(), record.backingFiles).first { $0.file.identity != $1 }
+            throw .anotherFile(path: other?.0.file.path ?? image.path, id: record.deviceID)
+        }
+    }
 
     /// What is to be known of the mapping log's memory; nil where all is well.
     var warning: String? { sessionFile?.warning }

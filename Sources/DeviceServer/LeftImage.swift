@@ -3,12 +3,18 @@ import BlockStorage
 /// An image whose server died, and whose device is not to be served again.
 public enum LeftImage {
     /// Brings what the dead server had answered into the image, makes it durable and marks the image as clean.
-    /// - Throws: why it cannot be done: the image is in use, damaged, or that data is lost. It is left as it is then.
-    /// - Parameter backing: for the files that the image names.
+    /// - Throws: why it cannot be done: another file is in its place, the image is in use, damaged, or that data is lost. It is
+    ///   left as it is then.
+    /// - Parameters:
+    ///   - record: of its device.
+    ///   - backing: for the files that the image names.
     /// - Returns: how it is left.
-    public static func complete(path: String, backing: BackingPolicy) throws(ServerError) -> ImageMark? {
-        var configuration = ServerConfiguration(imagePath: path)
+    public static func complete(_ record: DeviceRecord, backing: BackingPolicy) throws(ServerError) -> ImageMark? {
+        var configuration = ServerConfiguration(imagePath: record.imagePath)
         configuration.backing = backing
-        return try ImageSession(configuration, continuesSession: true).close()
+        // Nobody goes on using the device: who has written to an image that was left well may have done so.
+        var record = record
+        record.leftImage = nil
+        return try ImageSession(configuration, continuing: record).close()
     }
 }

@@ -105,9 +105,14 @@ public struct DeviceRegistry: Sendable {
             return record(of: deviceID).map { [$0] } ?? []
         case .image(let path):
             if let image = FileIdentity(ofFileAt: path) { return list().filter { $0.image == image } }
-            let names = [try? AbsolutePath.ofFile(path), Self.absolutePath(path)].compactMap { $0 }
-            return list().filter { record in names.contains { record.imagePath.utf8.elementsEqual($0.utf8) } }
+            return records(ofPath: path)
         }
+    }
+
+    /// The devices whose image was given by that path, whatever file it names now.
+    public func records(ofPath path: String) -> [DeviceRecord] {
+        let names = [try? AbsolutePath.ofFile(path), Self.absolutePath(path)].compactMap { $0 }
+        return list().filter { record in names.contains { record.imagePath.utf8.elementsEqual($0.utf8) } }
     }
 
     /// Takes away what writers have left that were killed before they could put it into its place.

@@ -29,6 +29,8 @@ public struct DeviceRecord: Equatable, Sendable {
     public var imagePath: String
     /// The file that the device was made of: no other one may be served as it.
     public var image: FileIdentity
+    /// The files beneath it, those of the chain in order. They must not have changed either.
+    public var backingFiles: [FileIdentity]
     /// A random number that the kernel's device has too (`UblkDeviceInfo.serverFlags`): another device of the same number is
     /// not this record's.
     public var deviceNonce: UInt64
@@ -47,13 +49,15 @@ public struct DeviceRecord: Equatable, Sendable {
     public var isDirect: Bool?
 
     public init(
-        deviceID: UInt32, server: ProcessIdentity, imagePath: String, image: FileIdentity, deviceNonce: UInt64,
+        deviceID: UInt32, server: ProcessIdentity, imagePath: String, image: FileIdentity,
+        backingFiles: [FileIdentity] = [], deviceNonce: UInt64,
         isReadOnly: Bool, startedAt: Int64, backingArguments: [String] = [], leftImage: ImageMark? = nil, isBeingTakenOver: Bool = false
     ) {
         self.deviceID = deviceID
         self.server = server
         self.imagePath = imagePath
         self.image = image
+        self.backingFiles = backingFiles
         self.deviceNonce = deviceNonce
         self.isReadOnly = isReadOnly
         self.startedAt = startedAt
@@ -74,6 +78,7 @@ extension DeviceRecord {
             "device_id": JSONValue(deviceID), "pid": JSONValue(server.id),
             "process_start_ticks": JSONValue(server.startTicks), "image": .string(imagePath),
             "image_identity": .string(image.description), "device_nonce": JSONValue(deviceNonce),
+            "backing_identities": .array(backingFiles.map { .string($0.description) }),
             "read_only": .bool(isReadOnly), "started_at": JSONValue(startedAt),
             "backing_options": .array(backingArguments.map { .string($0) }), "left_image": left,
             "being_taken_over": .bool(isBeingTakenOver), "failed": .bool(hasFailed),
@@ -95,6 +100,10 @@ extension DeviceRecord {
         self.init(
             deviceID: deviceID, server: ProcessIdentity(id: processID, startTicks: startTicks), imagePath: imagePath,
             image: image, deviceNonce: deviceNonce, isReadOnly: isReadOnly, startedAt: startedAt)
+        if case .array(let files)? = json["backing_identities"] {
+            backingFiles = files.compactMap { $0.text.flatMap { FileIdentity($0) } }
+            guard backingFiles.count == files.count else { return nil }
+        }
         if case .array(let options)? = json["backing_options"] { backingArguments = options.compactMap(\.text) }
         if let left = json["left_image"], let size = left["size"]?.integer(as: UInt64.self),
             let writtenAt = left["written_at"]?.integer(as: Int64.self)

@@ -12,7 +12,8 @@ extension ServedDevice {
     /// Whatever is thrown, the device goes on waiting, and its image is as it was or as the old server would have left it
     /// with one more commit.
     /// - Parameters:
-    ///   - registry: knows how the old server has left the image, where it had the time to.
+    ///   - registry: knows of which files the device was made, and how the old server has left the image, where it had the
+    ///     time to.
     ///   - record: what it is to know from now on, of a device with that image's file.
     /// - Returns: with the record as it is now.
     static func recover(
@@ -40,10 +41,15 @@ extension ServedDevice {
             throw .control(error)
         }
         guard info.features.contains(.userRecovery) else { throw .notRecoverable(id: id) }
+        guard let old = registry.record(of: id), old.isOf(info) else { throw .notOurs(id: id) }
         let takeover = try Takeover(of: id, registry, driver: driver, serverProcess: info.serverProcess)
         let session = try ImageSession(
-            configuration, continuesSession: true, mark: registry.record(of: id)?.leftImage,
-            willChange: { file throws(ServerError) in try takeover.open(record(info, file)) })
+            configuration, continuing: old,
+            willChange: { file throws(ServerError) in
+                var new = try record(info, file)
+                new.backingFiles = old.backingFiles
+                try takeover.open(new)
+            })
         undo.append {
             let mark = try? session.close()
             takeover.giveUp(leaving: mark)

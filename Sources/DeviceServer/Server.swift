@@ -137,6 +137,7 @@ public final class Server {
 
     private func register(_ device: ServedDevice) throws(ServerError) -> DeviceRecord {
         var record = try self.record(of: device.info, device.session.chain[0].file)
+        record.backingFiles = device.session.backingFiles
         record.isDirect = device.session.blocks?.isDirect
         do { try registry.record(record) } catch { throw .registry(error) }
         return record

@@ -108,6 +108,10 @@ public enum ServerError: Error, CustomStringConvertible {
     case imageChanged(path: String, id: UInt32)
     /// What the server would use lies on the disk that it is to serve.
     case waitsForItself(what: String, id: UInt32)
+    /// Than the device was made of.
+    case anotherFile(path: String, id: UInt32)
+    /// The kernel's device is not that of the record, or there is none.
+    case notOurs(id: UInt32)
     /// The device is gone, but not everything that was written has reached the image.
     case notClosed(path: String, Errno)
     /// The device is gone, by force, and not everything that its users had written had reached it. Why, in a sentence.
@@ -153,6 +157,11 @@ public enum ServerError: Error, CustomStringConvertible {
         case .waitsForItself(let what, let id):
             "\(what) lies on \(UblkPaths.blockDevice(id)), which waits for this server: each would wait for the other; have it "
                 + "lie elsewhere"
+        case .anotherFile(let path, let id):
+            "\(path): is not the file that \(UblkPaths.blockDevice(id)) was made of, so what uses the device would find other "
+                + "data; put that file back in its place, or remove the device with 'qed-ublk del --force \(id)'"
+        case .notOurs(let id):
+            "\(UblkPaths.blockDevice(id)) is not a device of qed-ublk, or its record is lost; see 'qed-ublk list'"
         case .notClosed(let path, let errno):
             "\(path): the last writes did not reach the disk (\(errno)); the image will be checked when it is next opened"
         }

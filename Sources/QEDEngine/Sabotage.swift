@@ -86,6 +86,8 @@ public enum Sabotage: String, CaseIterable, Sendable {
     case replayNewestFirst
     /// A replay writes entries whose data is not durable.
     case replayWithoutDataSync
+    /// A log that has survived a power cut is replayed.
+    case believeEveryBoot
     /// What an earlier process has written counts as durable.
     case trustEarlierWrites
     /// A FUA write is written again before it is committed.

@@ -47,6 +47,10 @@ struct AddCommand: ParsableCommand {
         try ProcRequirement.check()
         let waiting = try WaitingDevice.ofImage(device.image)
         if let waiting { try waiting.refuse(whatDiffersIn: device) }
+        if waiting == nil {
+            try WaitingImages.refuseReplaced(device.image)
+            if !device.readOnly { try WaitingImages.refuseChange(of: device.image) }
+        }
         if foreground {
             try serve(waiting)
             return

@@ -89,6 +89,7 @@ struct BenchCommand: ParsableCommand {
 
     func run() throws {
         let offset = self.offset ?? 0
+        if write { try WaitingImages.refuseChange(of: image) }
         let engine = try LocalEngine(
             path: image, options: ImageOptions(isReadOnly: !write), depth: depth + 1,
             largestRequestBytes: Int(bufferSize), caching: cache.fileCaching,

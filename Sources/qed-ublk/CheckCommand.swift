@@ -42,6 +42,13 @@ struct CheckCommand: ParsableCommand {
     @Flag(help: "With -r all: give every owner of a shared cluster a copy of its own.")
     var repairCrossLinks = false
 
+    @Flag(
+        help: """
+            With -r: repair the image even though a server of it has died and left writes that only its log has; they are \
+            lost. Or a copy that was made while its image was in use.
+            """)
+    var force = false
+
     @Option(name: [.customShort("f"), .long], help: "The image's format; only qed is supported.")
     var format = DiskFormat.qed
 
@@ -52,15 +59,18 @@ struct CheckCommand: ParsableCommand {
     func validate() throws {
         guard format == .qed else { throw ValidationError("only QED images can be checked") }
         guard !repairCrossLinks || repair == .all else { throw ValidationError("--repair-cross-links needs -r all") }
+        guard !force || repair != nil else { throw ValidationError("--force goes with -r") }
         guard repair == nil || !sharing.forceShare else {
             throw ValidationError("a repair needs the image for itself: -r and --force-share exclude each other")
         }
     }
 
     func run() throws {
-        let check = ImageCheck(
+        if repair != nil { try WaitingImages.refuseChange(of: file) }
+        var check = ImageCheck(
             path: file, repair: repair == nil ? .nothing : repair == .all ? .all : .leaks,
             separatesCrossLinks: repairCrossLinks, sharing: sharing.forceShare)
+        check.discardsLostSession = force
         let result: ImageCheck.Result
         do throws(ImageToolError) { result = try check.run(progress: progress.bar) } catch {
             throw CheckFailure(error: error)

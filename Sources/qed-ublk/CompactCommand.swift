@@ -29,6 +29,7 @@ struct CompactCommand: ParsableCommand {
     @OptionGroup var progress: ProgressOptions
 
     func run() throws {
+        try WaitingImages.refuseChange(of: file)
         let outcome = try ImageCompaction(path: file).run(progress: progress.bar)
         try output.report(
             "\(outcome.movedClusters) clusters moved; the file has \(outcome.fileSizeBytes) bytes, "

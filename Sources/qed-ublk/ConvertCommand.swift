@@ -90,6 +90,7 @@ struct ConvertCommand: ParsableCommand {
     }
 
     func run() throws {
+        try WaitingImages.refuseChange(of: target)
         var conversion = Conversion(
             source: source, sourceFormat: format, target: target, targetFormat: outputFormat)
         do { conversion.geometry = try geometryOptions.geometry() } catch { throw GeometryError(error: error) }

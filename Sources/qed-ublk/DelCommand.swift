@@ -137,11 +137,13 @@ struct DelCommand: ParsableCommand {
         } else if !record.isReadOnly {
             do { _ = try complete(record) } catch let error as ServerError {
                 // What was lost is lost, or another server has it by now.
-                guard force || [.busy, .notFound].contains(error.exitStatus) else { throw error }
+                var isElsewhere = false
+                if case .anotherFile = error { isElsewhere = true }
+                guard force || isElsewhere || [.busy, .notFound].contains(error.exitStatus) else { throw error }
                 if error.exitStatus != .busy { printError("\(error)") }
             }
         }
-        let info = try control.existingDeviceInfo(record.deviceID, timeout: .seconds(5))
+        let info = try control.device(of: record, timeout: .seconds(5))
         // The number can be that of another program's device by now.
         let isOthers =
             info.map {
@@ -201,7 +203,7 @@ struct DelCommand: ParsableCommand {
 
     private func complete(_ record: DeviceRecord) throws -> ImageMark? {
         let backing = try BackingOptions.parse(record.backingArguments).policy()
-        return try LeftImage.complete(path: record.imagePath, backing: backing)
+        return try LeftImage.complete(record, backing: backing)
     }
 
     /// A device that nobody knows, if nobody serves it either.

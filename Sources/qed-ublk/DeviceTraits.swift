@@ -32,6 +32,7 @@ struct DeviceTraits {
         if let id = options.id, id != self.id { return Difference(has: "has number \(self.id)", option: "--id") }
         if options.readOnly, !isReadOnly { return Difference(has: "can be written to", option: "--read-only") }
         if options.noRecovery, isRecoverable { return Difference(has: "outlives its servers", option: "--no-recovery") }
+        if options.force { return Difference(has: "goes on only where nothing is lost", option: "--force") }
         if let queues = options.queues, min(queues, processorCount) != queueCount {
             return Difference(has: "has \(queueCount) queues", option: "--queues")
         }

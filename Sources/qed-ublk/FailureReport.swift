@@ -96,7 +96,7 @@ extension ImageReadError: ReportableError {
 extension ImageCreationError: ReportableError {
     var exitStatus: ExitStatus {
         switch self {
-        case .alreadyExists: .busy
+        case .alreadyExists, .unfinishedSession: .busy
         case .cannotReplace(let error): error.exitStatus
         case .sizeMissing, .cannotBeDescribed, .qemuCannotOpen, .backingName: .usage
         case .backingFile(let error): error.exitStatus
@@ -146,8 +146,8 @@ extension ServerError: ReportableError {
         switch self {
         case .chain(let error): error.exitStatus
         case .image(_, let error): error.exitStatus
-        case .emptyImage, .imageChanged, .imageWritten, .blockSize: .unusableImage
-        case .notRecoverable: .notFound
+        case .emptyImage, .imageChanged, .imageWritten, .anotherFile, .blockSize: .unusableImage
+        case .notRecoverable, .notOurs: .notFound
         case .isBusy: .busy
         case .control(let error): error.exitStatus
         case .waitsForItself: .usage

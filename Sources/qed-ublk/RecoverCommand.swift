@@ -47,6 +47,7 @@ struct RecoverCommand: ParsableCommand {
             {
                 throw WaitingDeviceError.orphan(id)
             }
+            if case .image(let path) = DeviceReference(device) { try WaitingImages.refuseReplaced(path) }
             throw WaitingDeviceError.notFound(device)
         }
         let waiting = try records.compactMap { try WaitingDevice($0, control) }
@@ -54,6 +55,8 @@ struct RecoverCommand: ParsableCommand {
             try device.recover(isSupervised: supervise)
         } else if records.contains(where: { $0.server.isRunning }) {
             throw WaitingDeviceError.isServed(UblkPaths.blockDevice(first.deviceID))
+        } else if try control.device(of: first, timeout: .seconds(5)) == nil {
+            throw WaitingDeviceError.notFound(device)
         } else {
             throw WaitingDeviceError.cannotWait(UblkPaths.blockDevice(first.deviceID))
         }

@@ -74,7 +74,7 @@ enum KnownDevices {
     ) throws -> KnownDevice? {
         var device = KnownDevice(record: record)
         do throws(UblkControlError) {
-            guard let info = try control.existingDeviceInfo(record.deviceID, timeout: patience) else {
+            guard let info = try control.device(of: record, timeout: patience) else {
                 if !record.server.isRunning { try? registry.remove(record) }
                 return nil
             }

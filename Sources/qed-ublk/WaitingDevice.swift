@@ -13,7 +13,7 @@ struct WaitingDevice {
     /// nil where the device has a server, or none can be given to it.
     init?(_ record: DeviceRecord, _ control: UblkControlDevice) throws {
         guard !record.server.isRunning,
-            let info = try control.existingDeviceInfo(record.deviceID, timeout: .seconds(5)),
+            let info = try control.device(of: record, timeout: .seconds(5)),
             info.features.contains(.userRecovery),
             // The kernel takes a moment to notice a death, Linux 6.12 up to 30 s, and calls the device live meanwhile; its
             // server's process is then the dead one, or none, or that of the one before, where this one died as it took over.
@@ -92,6 +92,8 @@ struct WaitingDevice {
 
 enum WaitingDeviceError: ReportableError {
     case isAnother(image: String, device: String, DeviceTraits.Difference)
+    case belongs(file: String, device: String)
+    case replaced(file: String, device: String)
     case notFound(String)
     case isServed(String)
     case cannotWait(String)
@@ -99,7 +101,7 @@ enum WaitingDeviceError: ReportableError {
 
     var exitStatus: ExitStatus {
         switch self {
-        case .isAnother, .isServed: .busy
+        case .isAnother, .isServed, .belongs, .replaced: .busy
         case .notFound, .cannotWait, .orphan: .notFound
         }
     }
@@ -109,6 +111,12 @@ enum WaitingDeviceError: ReportableError {
         case .isAnother(let image, let device, let difference):
             "\(image): is that of \(device), which waits for a server and \(difference.has); leave out \(difference.option), or "
                 + "remove that device first"
+        case .belongs(let file, let device):
+            "\(file): belongs to \(device), which waits for a server; give it one ('qed-ublk recover') or remove it ('qed-ublk "
+                + "del') first"
+        case .replaced(let file, let device):
+            "\(file): is not the file that \(device) was made of, which waits for a server; put that file back in its place and "
+                + "'qed-ublk recover', or remove the device with 'qed-ublk del --force'"
         case .notFound(let device): "\(device): qed-ublk has no such device; see 'qed-ublk list'"
         case .orphan(let id):
             "\(UblkPaths.blockDevice(id)) has no server, and no record of its image: the server died before it wrote one, or the "

@@ -23,6 +23,7 @@ import TestSupport
         Row(option: "--block-size", same: [["-b", "512"]], other: [["-b", "4096"]]),
         Row(option: "--id", same: [["-n", "5"]], other: [["-n", "0"]]),
         Row(option: "--read-only", same: [], other: [["-r"]]),
+        Row(option: "--force", same: [], other: [["--force"]]),
         Row(option: "--no-recovery", same: [], other: [["--no-recovery"]]),
         Row(
             option: "--zero-copy", same: [["--zero-copy", "auto"], ["--zero-copy", "off"]], other: [["--zero-copy", "on"]]),

@@ -44,7 +44,7 @@ import Testing
             name: "check", honoured: ["--repair", "--format", "--progress", "--quiet"] + showing,
             refused: json.merging([
                 "--repair-cross-links": [["--repair-cross-links", "x"], ["--repair-cross-links", "-r", "leaks", "x"]],
-                "--force-share": [["-U", "-r", "all", "x"]],
+                "--force-share": [["-U", "-r", "all", "x"]], "--force": [["--force", "x"]],
             ]) { $1 }),
         Row(
             name: "map", honoured: ["--format", "--start-offset", "--max-length", "--force-share"] + showing + backing,
@@ -103,7 +103,7 @@ import Testing
                 "--queues", "--depth", "--block-size", "--id", "--read-only", "--zero-copy", "--foreground",
             ] + backing,
             refused: noBacking.merging([
-                "--supervise": [["--supervise", "-f", "x"]], "--no-recovery": [["--supervise", "--no-recovery", "x"]],
+                "--force": [["--force", "-r", "x"]], "--supervise": [["--supervise", "-f", "x"]], "--no-recovery": [["--supervise", "--no-recovery", "x"]],
             ]) { $1 }),
         Row(name: "list", honoured: ["--verbose"] + showing, refused: ["--json": [["--json", "--output", "human"]]]),
         Row(

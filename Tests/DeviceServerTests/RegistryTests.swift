@@ -31,6 +31,7 @@ struct RegistryTests {
         second.isBeingTakenOver = true
         second.hasFailed = true
         second.isDirect = false
+        second.backingFiles = [.init(high: 3, low: 4), .init(high: 0, low: 5)]
         second.leftImage = ImageMark(sizeBytes: .max, writtenAt: .min)
         try registry.record(second)
         try registry.record(record(3))
@@ -160,6 +161,7 @@ struct RegistryTests {
         ("pid", JSONValue(0)), ("pid", JSONValue(-1)), ("pid", JSONValue(UInt32.max)), ("image", JSONValue("relative")),
         ("image", JSONValue("")), ("image", JSONValue("/a\u{0}b")), ("device_id", JSONValue(-1)),
         ("device_id", JSONValue(UInt64.max)), ("device_nonce", JSONValue(-1)), ("image_identity", JSONValue("12")),
+        ("backing_identities", .array([JSONValue("12")])),
         ("image_identity", JSONValue.string(String(repeating: "g", count: 32))), ("read_only", JSONValue(1)),
     ])
     func impossibleRecordIsNone(name: String, value: JSONValue) {

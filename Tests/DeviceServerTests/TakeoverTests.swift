@@ -1,3 +1,4 @@
+import BlockStorage
 import Glibc
 import Testing
 import Ublk
@@ -16,7 +17,7 @@ import Ublk
     private func record(server: Int32, left: ImageMark? = nil) -> DeviceRecord {
         DeviceRecord(
             deviceID: 0, server: ProcessIdentity(id: server, startTicks: 1), imagePath: "/image",
-            image: ImageIdentity(device: 1, inode: 2), isReadOnly: false, startedAt: 0, leftImage: left)
+            image: FileIdentity(high: 1, low: 2), deviceNonce: 1, isReadOnly: false, startedAt: 0, leftImage: left)
     }
 
     private let before616 = UblkFeatures([])

@@ -29,6 +29,8 @@ public struct ImageCheck: Sendable {
     public var separatesCrossLinks: Bool
     /// Reads without a lock, beside a program that may be changing the image.
     public var sharing: Bool
+    /// Repairs even what a dead server has left unfinished: see `ImageOptions.discardsLostSession`.
+    public var discardsLostSession = false
 
     public init(path: String, repair: Repair = .nothing, separatesCrossLinks: Bool = false, sharing: Bool = false) {
         self.path = path
@@ -42,7 +44,8 @@ public struct ImageCheck: Sendable {
     /// - Parameter progress: gets the share of the tables that have been read, for each pass.
     public func run(progress: (@Sendable (Double) -> Void)? = nil) throws(ImageToolError) -> Result {
         let image = try OfflineImage(
-            path: path, access: repair == .nothing ? .readOnly : .readWrite, sharing: sharing)
+            path: path, access: repair == .nothing ? .readOnly : .readWrite, sharing: sharing,
+            discardsLostSession: discardsLostSession)
         let before = image.allocatedBytes
         let structure = image.structure
         var result = try image.run { () async throws(ImageToolError) in

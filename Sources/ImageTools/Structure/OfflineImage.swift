@@ -18,19 +18,17 @@ final class OfflineImage: @unchecked Sendable {
 
     /// - Parameters:
     ///   - sharing: read without a lock, beside a program that may be changing the image (QEMU's `-U`).
+    ///   - discardsLostSession: change it even though a dead server has left a log.
     ///   - policy: where another image names this one.
     init(
-        path: String, access: ImageFile.Access, sharing: Bool = false, policy: BackingPolicy? = nil
+        path: String, access: ImageFile.Access, sharing: Bool = false, discardsLostSession: Bool = false,
+        policy: BackingPolicy? = nil
     ) throws(ImageToolError) {
         self.path = path
         let image: ImageHeader
-        file = try ImageFile.openedForTool(path, access, sharing: sharing, allowBlockDevice: false, policy: policy)
+        file = try ImageFile.openedForTool(path, access, sharing: sharing, allowBlockDevice: false,
+            discardsLostSession: discardsLostSession, policy: policy)
         do throws(ImageReadError) { image = try ImageHeader(reading: file) } catch { throw .read(error) }
-        let isUnfinished: Bool
-        do throws(ImageFileError) { isUnfinished = try file.hasUnfinishedSession(image.header) } catch {
-            throw .read(.file(error))
-        }
-        guard access == .readOnly || !isUnfinished else { throw .open(path: path, .unfinishedSession) }
         do throws(Errno) { loop = try RingLoop(entries: 256, completionEntries: 1024) } catch { throw .noRing(error) }
         backingFileName = image.backingFileName
         structure = ImageStructure(

@@ -86,11 +86,16 @@ public struct ImageCreation: Sendable {
     }
 
     private func openReplaced() throws(ImageCreationError) -> ImageFile {
+        let file: ImageFile
+        let isUnfinished: Bool
         do throws(ImageFileError) {
-            return try ImageFile(path: path, access: .readWrite, caching: .buffered, lock: .writable)
+            file = try ImageFile(path: path, access: .readWrite, caching: .buffered, lock: .writable)
+            isUnfinished = try file.isUnfinishedImage()
         } catch {
             throw .cannotReplace(error)
         }
+        guard !isUnfinished else { throw .unfinishedSession(path: path) }
+        return file
     }
 
     private func roundedUp(_ bytes: UInt64) throws(QEDFormatError) -> UInt64 {

@@ -7,6 +7,8 @@ public enum ImageCreationError: Error, Sendable, Equatable {
     case alreadyExists(path: String)
     /// What exists is in use, or no file.
     case cannotReplace(ImageFileError)
+    /// What exists is an image with writes that only its dead server's log has.
+    case unfinishedSession(path: String)
     /// There is neither a size nor a backing file to take one from.
     case sizeMissing(path: String)
     /// No valid header could say what was asked for.
@@ -38,6 +40,8 @@ extension ImageCreationError: CustomStringConvertible {
         case .alreadyExists(let path):
             "\(path): already exists; remove it or choose another name, or replace it with --force"
         case .cannotReplace(let error): error.description
+        case .unfinishedSession(let path):
+            "\(path): \(ImageOpenError.unfinishedSession); remove the file if nothing of it is wanted any more"
         case .sizeMissing(let path):
             "\(path): an image without a backing file needs a size, such as 20G"
         case .cannotBeDescribed(let path, let error):

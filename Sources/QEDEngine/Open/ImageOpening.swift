@@ -90,7 +90,8 @@ public enum ImageOpenError: Error, Equatable, CustomStringConvertible {
                 + "--force', as for a copy that was made while the image was in use"
         case .unfinishedSession:
             "its server died and has left writes that are not in the image yet: go on with its device ('qed-ublk recover') or "
-                + "remove that ('qed-ublk del') first; where there is none any more, add the image once"
+                + "remove that ('qed-ublk del') first; where there is none any more, add the image once, or give those writes up "
+                + "with 'qed-ublk check -r leaks --force'"
         }
     }
 }

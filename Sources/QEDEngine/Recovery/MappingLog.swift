@@ -110,10 +110,11 @@ public struct MappingLog: @unchecked Sendable {
         capacity = memory.loadUnaligned(fromByteOffset: 8, as: UInt64.self) & 0xffff_ffff
         session = memory.loadUnaligned(fromByteOffset: 48, as: UInt64.self)
         lastSequence = 0
+        let owned = isSabotaged(.believeEveryBoot) ? 2 : 4
         guard word(0).load() == MappingLog.magic,
             word(8).load() >> 32 == MappingLog.version, capacity > 0,
             capacity <= UInt64(sizeBytes - MappingLog.recordsOffset) / UInt64(MappingLog.recordBytes),
-            (0..<4).map({ word(16 + $0 * 8).load() }) == MappingLog.words(of: owner)
+            (0..<owned).map({ word(16 + $0 * 8).load() })[...] == MappingLog.words(of: owner)[..<owned]
         else { return nil }
         let committed = committedSequence
         lastSequence = committed

@@ -20,6 +20,17 @@ public enum SessionLogPath {
 }
 
 extension ImageFile {
+    /// Whether it is an image with an unfinished session: nothing may change it or take its place. What is no image has none.
+    public func isUnfinishedImage() throws(ImageFileError) -> Bool {
+        guard !isBlockDevice else { return false }
+        let header: QEDHeader
+        do throws(ImageReadError) { header = try ImageHeader(reading: self).header } catch {
+            guard case .file(let error) = error else { return false }
+            throw error
+        }
+        return try hasUnfinishedSession(header)
+    }
+
     /// Whether a server of this image died and left changes that only its log has, or nobody can tell. Who changes the image
     /// without that log would lose what the server had acknowledged.
     public func hasUnfinishedSession(_ header: QEDHeader) throws(ImageFileError) -> Bool {
