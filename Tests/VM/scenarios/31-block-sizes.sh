@@ -131,3 +131,11 @@ for place in btrfs memory sectors; do
     qed-ublk del 0
 done
 expect_no_devices
+
+step "the nodes of partitions are there when add returns, again and again"
+for turn in {1..20}; do
+    device=$(qed-ublk add small.qed)
+    [[ -b ${device}p1 && -b ${device}p2 ]] || fail "turn $turn: $(echo /dev/ublkb*)"
+    qed-ublk del 0
+done
+expect_no_devices
