@@ -24,6 +24,7 @@ final class SessionFile {
             throw RegistryError(attempt: "read", path: BootIdentity.path, errno: .noSuchFileOrDirectory)
         }
         try registry.makeDirectory()
+        warning = SessionFile.prepare(registry.directory, boot: boot)
         let path = SessionLogPath.path(inDirectory: registry.directory, image: image)
         self.path = path
         var descriptor = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
@@ -35,14 +36,6 @@ final class SessionFile {
         defer {
             close(descriptor)
             if isNew && !isComplete { unlink(path) }
-        }
-        if cs_is_in_memory(descriptor) == 1 {
-            warning = nil
-        } else {
-            SessionFile.removeLogs(ofBootsOtherThan: boot, inDirectory: registry.directory)
-            warning =
-                "\(registry.directory) is on a disk, so the server may have to wait for that disk; mount a tmpfs there, or "
-                + "choose another directory with QED_UBLK_RUNTIME_DIR"
         }
         let sizeBytes = MappingLog.sizeBytes()
         // Space for all of it now: a store into a mapping that finds none kills the process.
@@ -66,8 +59,21 @@ final class SessionFile {
     /// The image was closed well: nothing is left to replay.
     func remove() { unlink(path) }
 
+    /// Before the image's own log is opened: one of another boot is taken away as well, not written on.
+    /// - Returns: what is wrong with the directory; nil where nothing is.
+    private static func prepare(_ directory: String, boot: BootIdentity) -> String? {
+        let descriptor = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { return nil }
+        defer { close(descriptor) }
+        if cs_is_in_memory(descriptor) == 1 { return nil }
+        removeLogs(ofBootsOtherThan: boot, inDirectory: directory)
+        return
+            "\(directory) is on a disk, so the server may have to wait for that disk; mount a tmpfs there, or choose another "
+            + "directory with QED_UBLK_RUNTIME_DIR"
+    }
+
     /// Nobody will replay those. Only where they could have stayed: not on a tmpfs.
-    static func removeLogs(ofBootsOtherThan boot: BootIdentity, inDirectory directory: String) {
+    private static func removeLogs(ofBootsOtherThan boot: BootIdentity, inDirectory directory: String) {
         for name in ProcessFiles.names(in: directory) where SessionLogPath.isLog(name) {
             let path = "\(directory)/\(name)"
             let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
