@@ -9,6 +9,8 @@ cd /
 # unit_of IMAGE: the unit's name.
 unit_of() { systemd-escape --path --template=qed-ublk@.service "$1"; }
 
+unit=$(unit_of '/data/images/hand $HOME 50%%h.qed')
+
 # fill FOLDER MIB: writes that much, and the sum of it where the next boot finds it; nothing of it is flushed.
 fill() {
     head -c "$2M" /dev/urandom >"$1/dirty"
@@ -27,6 +29,10 @@ case $VM_BOOT in
     install -D -m 755 /payload/qed-ublk /data/root/usr/bin/qed-ublk
     install -D -m 644 /payload/qed-ublk@.service /data/root/etc/systemd/system/qed-ublk@.service
     install -D -m 644 /payload/61-qed-ublk.rules /data/root/etc/udev/rules.d/61-qed-ublk.rules
+    # Whoever does not end is killed sooner than after 90 seconds, or waited for no longer.
+    mkdir -p /data/root/etc/systemd/system/qed-ublk@.service.d
+    printf '[Manager]\nDefaultTimeoutStopSec=20s\n' >/data/root/etc/systemd/system.conf
+    printf '[Service]\nTimeoutStopSec=20s\n' >/data/root/etc/systemd/system/qed-ublk@.service.d/test.conf
     # One that has no relation to the mount of /data, as if its image lay on the root file system.
     mkdir -p /data/root/srv /data/root/mnt/{hand,part,fstab,early,own,root}
     ln -s /data/images/root.qed /data/root/srv/root.qed
@@ -37,7 +43,6 @@ case $VM_BOOT in
     systemctl daemon-reload
 
     step "units: a path with dollar and percent signs; each mounted by hand, one from a partition"
-    unit=$(unit_of '/data/images/hand $HOME 50%%h.qed')
     systemctl start "$unit"
     expect_output 'Status: "serving /data/images/hand \$HOME 50%%h.qed as /dev/ublkb0"' systemctl status --no-pager "$unit"
     systemctl start "$(unit_of /data/images/part.qed)"
@@ -88,8 +93,16 @@ case $VM_BOOT in
         expect_filled "/mnt/${name%% *}"
     done
 
-    step "a disk that cannot be unmounted before everybody is killed, and a reboot"
-    for name in hand own root; do (cd "/mnt/$name" && trap '' TERM HUP && exec sleep 10000) & done
+    step "disks that cannot be unmounted before everybody is killed, and a reboot"
+    umount /mnt/hand
+    qed-ublk del '/data/images/hand $HOME 50%%h.qed'
+    systemctl start "$unit"
+    mount "$(qed-ublk list --json | jq -r '.[] | select(.image | contains("HOME")) | .device')" /mnt/hand
+    for name in hand own root; do
+        # In no group that systemd ends.
+        (echo 0 >/sys/fs/cgroup/cgroup.procs && cd "/mnt/$name" && trap '' TERM HUP && exec sleep 10000) &
+    done
+    sleep 1
     for name in hand part fstab early own root; do fill "/mnt/$name" 16; done
     reboot_machine
     ;;
@@ -104,7 +117,8 @@ case $VM_BOOT in
         umount "/mnt/${name%% *}"
         if [[ $name != part ]]; then expect_status 0 e2fsck -fn "$device"; fi
         qed-ublk del "${device%p1}"
-        expect_sound "/data/images/$name.qed"
+        # The last server may have had no time to close it.
+        expect_undamaged "/data/images/$name.qed"
     done
     ;;
 esac

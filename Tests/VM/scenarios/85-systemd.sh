@@ -56,8 +56,15 @@ systemctl --user restart "$unit"
 expect_equal "the server's program" /usr/bin/qed-ublk "$(readlink "/proc/$(server_of 0)/exe")"
 expect_status 0 diff -rq /usr/lib/modules /mnt/again
 
-step "stopped while it is mounted, and started: the device waits meanwhile"
+step "SIGTERM from somebody else, while it is mounted: leaving the device is no success, and another server is started"
+server=$(server_of 0)
+kill -TERM "$server"
+wait_until 120 has_another_server "$server"
+
+step "stopped while it is mounted, and started: the device waits meanwhile, and the unit says so"
 systemctl --user stop "$unit"
+expect_equal "the unit" "failed failed" "$(state_of "$unit")"
+expect_equal "its status" 7 "$(systemctl --user show --property ExecMainStatus --value "$unit")"
 expect_output '^/dev/ublkb0 +waiting ' qed-ublk list
 expect_undamaged disk.qed
 systemctl --user start "$unit"
