@@ -173,7 +173,8 @@ public final class Server {
         // Nothing in this loop blocks: what may wait for a disk, a process or a lock of the kernel has a thread of its own.
         while true {
             var polled = [
-                pollfd(fd: signals, events: Int16(POLLIN), revents: 0),
+                // One that comes while somebody else's request is at work is not lost.
+                pollfd(fd: attempt?.request == nil ? signals : -1, events: Int16(POLLIN), revents: 0),
                 pollfd(fd: socket.descriptor, events: Int16(POLLIN), revents: 0),
                 pollfd(fd: device.queuesChanged, events: Int16(POLLIN), revents: 0),
                 // Negative: not looked at.
@@ -231,7 +232,7 @@ public final class Server {
             }
             if polled[0].revents != 0, let name = takeSignal(), attempt == nil {
                 log.info("\(name): stopping \(device.blockDevicePath)")
-                attempt = stop(device, force: forcesNextSignal, request: nil)
+                attempt = stop(device, force: forcesNextSignal, asksMachine: true, request: nil)
             }
             if polled[1].revents != 0 {
                 for arrival in socket.acceptRequests() {
@@ -295,9 +296,9 @@ public final class Server {
 
     private func stop(
         _ device: ServedDevice, force: Bool, timeoutSeconds: Int = ControlRequest.defaultStopTimeoutSeconds,
-        afterMilliseconds: UInt32 = 0, request: ControlSocketServer.ConnectionID?
+        afterMilliseconds: UInt32 = 0, asksMachine: Bool = false, request: ControlSocketServer.ConnectionID?
     ) -> StopAttempt? {
-        StopAttempt(request: request) { () throws(ServerError) in
+        StopAttempt(request: request, asksMachine: asksMachine) { () throws(ServerError) in
             cs_sleep_milliseconds(afterMilliseconds)
             return try device.stop(force: force, timeoutSeconds: timeoutSeconds)
         }

@@ -22,12 +22,17 @@ final class StopAttempt: @unchecked Sendable {
     private let goesDown = Lock(false)
     private var thread: BackgroundThread?
 
-    /// After `finished` was signalled: the disk is in use, a signal asked for its end, and the machine is going down.
+    /// After `finished` was signalled: the disk is in use, and the machine is going down.
     var machineGoesDown: Bool { goesDown.withLock { $0 } }
 
     /// Nil where there is no thread or descriptor for it.
-    /// - Parameter stop: takes the disk away, or tells who uses it.
-    init?(request: ControlSocketServer.ConnectionID?, _ stop: @escaping () throws(ServerError) -> DiskUse?) {
+    /// - Parameters:
+    ///   - asksMachine: where the disk is in use, it is asked whether the machine is going down.
+    ///   - stop: takes the disk away, or tells who uses it.
+    init?(
+        request: ControlSocketServer.ConnectionID?, asksMachine: Bool = false,
+        _ stop: @escaping () throws(ServerError) -> DiskUse?
+    ) {
         self.request = request
         startedAt = Uptime.seconds
         finished = cs_eventfd()
@@ -40,7 +45,7 @@ final class StopAttempt: @unchecked Sendable {
                 } catch {
                     outcome = .failed(error)
                 }
-                if request == nil, case .used = outcome, MachineShutdown.isUnderWay { goesDown.withLock { $0 = true } }
+                if asksMachine, case .used = outcome, MachineShutdown.isUnderWay { goesDown.withLock { $0 = true } }
                 outcomeLock.withLock { $0 = outcome }
                 cs_eventfd_signal(finished)
             }
