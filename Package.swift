@@ -25,6 +25,7 @@ let package = Package(
         .library(name: "Simulation", targets: ["Simulation"]),
         .executable(name: "qed-ublk-sim", targets: ["qed-ublk-sim"]),
         .executable(name: "qed-ublk-linearize", targets: ["qed-ublk-linearize"]),
+        .executable(name: "qed-ublk-lifecycle", targets: ["qed-ublk-lifecycle"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -99,11 +100,21 @@ let package = Package(
             name: "qed-ublk-sim",
             dependencies: ["Simulation", "QEDEngine", .product(name: "ArgumentParser", package: "swift-argument-parser")],
             swiftSettings: swiftSettings),
+        // Disks of a kernel, as programs use them that test some.
+        .target(name: "RealDisk", dependencies: ["CSupport"], swiftSettings: swiftSettings),
         // The same judge over what threads ask of a real disk and get.
         .executableTarget(
             name: "qed-ublk-linearize",
             dependencies: [
-                "Simulation", "CSupport", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "Simulation", "RealDisk", "CSupport", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: swiftSettings),
+        // A model of devices, servers and files, and the proof that the program keeps to it whatever is done to them.
+        .executableTarget(
+            name: "qed-ublk-lifecycle",
+            dependencies: [
+                "Simulation", "RealDisk", "DeviceServer", "Ublk", "CSupport",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: swiftSettings),
 
@@ -124,6 +135,8 @@ let package = Package(
         .testTarget(
             name: "SimulationTests",
             dependencies: ["Simulation", "QEDEngine", "TestSupport"], swiftSettings: swiftSettings),
+        .testTarget(
+            name: "LifeCycleTests", dependencies: ["qed-ublk-lifecycle", "Simulation"], swiftSettings: swiftSettings),
         .testTarget(name: "QEDFormatTests", dependencies: ["QEDFormat", "TestSupport"], swiftSettings: swiftSettings),
         .testTarget(
             name: "DeviceServerTests",

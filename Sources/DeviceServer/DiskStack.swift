@@ -40,11 +40,6 @@ struct DiskStack {
         return Set(holders).sorted()
     }
 
-    /// For a loop device without a node to ask. The way to a file elsewhere may lead over a disk that does not answer.
-    private static func number(ofNode file: String, _ tree: KernelTree) -> String? {
-        file.hasPrefix("/dev/") ? tree.deviceNumber(file) : nil
-    }
-
     /// The loop devices on each block device, which the kernel does not count as its holders: it only has the device open.
     private static func loopsByBacking(_ tree: KernelTree) -> [String: [String]] {
         var loops: [String: [String]] = [:]
@@ -54,7 +49,8 @@ struct DiskStack {
         let mounts = files.isEmpty ? MountTable("") : MountTable.current
         for (name, file) in files {
             // What a file on a network is, is not asked: its server may not answer.
-            guard !mounts.isRemote(file), let beneath = tree.loopBacking(KernelTree.node(name)) ?? number(ofNode: file, tree)
+            guard !mounts.isRemote(file),
+                let beneath = tree.loopBacking(KernelTree.node(name)) ?? tree.deviceNumber(file)
             else { continue }
             loops[beneath, default: []].append(name)
         }

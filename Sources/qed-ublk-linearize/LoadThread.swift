@@ -1,5 +1,6 @@
 import CSupport
 import Glibc
+import RealDisk
 import Simulation
 
 /// A fault that the test itself commits, to show that it would notice one of the disk's.

@@ -1,6 +1,7 @@
 import ArgumentParser
 import CSupport
 import Glibc
+import RealDisk
 import Simulation
 import Synchronization
 

@@ -56,7 +56,7 @@ for filesystem in ext4 xfs; do
 done
 
 # What each of the following has written and nobody has synced.
-head -c 8M /dev/urandom >random
+head -c 24M /dev/urandom >random
 
 # expect_random NODE: the image has it, in the file system that is on that node once it is device 0 again.
 expect_random() {

@@ -2,18 +2,18 @@ import CSupport
 import Glibc
 
 /// A disk, open past the page cache. Any thread; nothing is ordered but by the disk.
-final class BlockDevice: Sendable {
-    let sizeBytes: Int
+package final class BlockDevice: Sendable {
+    package let sizeBytes: Int
     /// What every offset and length is a multiple of.
-    let blockSectors: Int
+    package let blockSectors: Int
     private let descriptor: Int32
 
     /// - Throws: `BlockDeviceError`.
-    init(path: String) throws {
+    package init(path: String, isReadOnly: Bool = false) throws {
         let found = cs_find(path, 0)
         guard found >= 0 else { throw BlockDeviceError(path: path, errno: -found) }
         defer { close(found) }
-        descriptor = cs_open_found(found, path, CS_OPEN_WRITE | CS_OPEN_DIRECT)
+        descriptor = cs_open_found(found, path, (isReadOnly ? 0 : CS_OPEN_WRITE) | CS_OPEN_DIRECT)
         guard descriptor >= 0 else { throw BlockDeviceError(path: path, errno: -descriptor) }
         var size: UInt64 = 0
         var block: Int32 = 0
@@ -23,6 +23,8 @@ final class BlockDevice: Sendable {
         blockSectors = max(Int(block) / 512, 1)
     }
 
+    deinit { close(descriptor) }
+
     // Requests of linux/fs.h, which the importer does not see: BLKGETSIZE64, BLKSSZGET, BLKDISCARD, BLKZEROOUT.
     private static let getSize: UInt = 0x8008_1272
     private static let getBlockSize: UInt = 0x1268
@@ -30,23 +32,23 @@ final class BlockDevice: Sendable {
     private static let zeroRange: UInt = 0x127f
 
     /// - Returns: 0 or a positive errno. A short transfer is EIO.
-    func read(_ buffer: UnsafeMutableRawPointer, offset: Int, byteCount: Int) -> Int32 {
+    package func read(_ buffer: UnsafeMutableRawPointer, offset: Int, byteCount: Int) -> Int32 {
         transfer(byteCount) { pread(descriptor, buffer, byteCount, off_t(offset)) }
     }
 
-    func write(_ buffer: UnsafeMutableRawPointer, offset: Int, byteCount: Int) -> Int32 {
+    package func write(_ buffer: UnsafeMutableRawPointer, offset: Int, byteCount: Int) -> Int32 {
         transfer(byteCount) { pwrite(descriptor, buffer, byteCount, off_t(offset)) }
     }
 
-    func flush() -> Int32 { fdatasync(descriptor) == 0 ? 0 : errno }
+    package func flush() -> Int32 { fdatasync(descriptor) == 0 ? 0 : errno }
 
-    func discard(offset: Int, byteCount: Int) -> Int32 { request(BlockDevice.discardRange, offset, byteCount) }
+    package func discard(offset: Int, byteCount: Int) -> Int32 { request(BlockDevice.discardRange, offset, byteCount) }
 
     /// Keeps the space (NOUNMAP).
-    func zero(offset: Int, byteCount: Int) -> Int32 { request(BlockDevice.zeroRange, offset, byteCount) }
+    package func zero(offset: Int, byteCount: Int) -> Int32 { request(BlockDevice.zeroRange, offset, byteCount) }
 
     /// Gives the space back.
-    func punch(offset: Int, byteCount: Int) -> Int32 {
+    package func punch(offset: Int, byteCount: Int) -> Int32 {
         -cs_fallocate(descriptor, CS_FALLOCATE_PUNCH_HOLE, UInt64(offset), UInt64(byteCount))
     }
 
@@ -66,19 +68,19 @@ final class BlockDevice: Sendable {
     }
 }
 
-struct BlockDeviceError: Error, CustomStringConvertible {
-    let path: String
-    let errno: Int32
+package struct BlockDeviceError: Error, CustomStringConvertible {
+    package let path: String
+    package let errno: Int32
 
-    var description: String { "\(path): \(String(cString: strerror(errno))); name a block device that nobody uses" }
+    package var description: String { "\(path): \(String(cString: strerror(errno))); name a block device that nobody uses" }
 }
 
 /// Page-aligned memory.
-final class AlignedBuffer {
+package final class AlignedBuffer {
     // SAFETY: allocated here, freed in deinit; one thread's.
-    let address: UnsafeMutableRawPointer
+    package let address: UnsafeMutableRawPointer
 
-    init(byteCount: Int) { address = .allocate(byteCount: byteCount, alignment: 4096) }
+    package init(byteCount: Int) { address = .allocate(byteCount: byteCount, alignment: 4096) }
 
     deinit { address.deallocate() }
 }

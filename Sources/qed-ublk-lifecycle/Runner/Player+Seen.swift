@@ -1,0 +1,94 @@
+import CSupport
+import DeviceServer
+import Glibc
+
+/// What there is after a step, and that list shows it.
+extension Player {
+    mutating func seen() -> Seen {
+        var seen = Seen()
+        let servers = Kernel.servers()
+        for id in Kernel.devices() {
+            seen.devices[id] = Seen.Device(
+                hasServer: servers.contains { $0.devices.contains(id) }, hasDisk: Kernel.hasDisk(id))
+        }
+        for name in Generator.names + Generator.names.map({ "\($0).aside" }) {
+            guard let stored = StoredImage(Store.path(name)) else { continue }
+            seen.names[name] = inodes[stored.inode] ?? world.nextFile
+            seen.sizesMiB[name] = stored.sizeMiB
+        }
+        return seen
+    }
+
+    func server(_ id: Int) -> Kernel.Process? {
+        Kernel.servers().first { $0.devices.contains(id) && $0.role == "serve" }
+    }
+
+    /// Waits until what is seen is one of the worlds that there may be, and takes that one.
+    mutating func settle(after step: Step, _ ending: Ending = .exit(0)) throws(Breach) {
+        let end = ContinuousClock.now + .seconds(Deadline.seconds)
+        // What was interrupted may look like an end before it has come to one.
+        let calmSeconds = ending.isCut ? 1.2 : 0
+        var calm: (world: World, since: ContinuousClock.Instant)?
+        var differences: [String] = []
+        while true {
+            let now = seen()
+            var ending = ending
+            if ending.isCut, ending.device == nil, let new = now.devices.keys.first(where: { world.devices[$0] == nil }) {
+                ending = .cut(status: ending.status, device: new)
+            }
+            let worlds = world.outcomes(of: step, ending)
+            if worlds.isEmpty { throw Breach("it serves another image's device") }
+            differences = []
+            var found: World?
+            for possible in worlds {
+                guard let difference = possible.difference(from: now) else {
+                    found = possible
+                    break
+                }
+                differences.append(difference)
+            }
+            if let found {
+                if calm?.world != found { calm = (found, ContinuousClock.now) }
+                if let calm, ContinuousClock.now - calm.since >= .seconds(calmSeconds) {
+                    try take(found)
+                    return
+                }
+            } else {
+                calm = nil
+            }
+            guard ContinuousClock.now < end else {
+                throw Breach("nothing that may be has come about: \(Set(differences).sorted().joined(separator: "; or "))")
+            }
+            cs_sleep_milliseconds(20)
+        }
+    }
+
+    mutating func take(_ found: World) throws(Breach) {
+        for (name, file) in found.names where world.names[name] != file {
+            if let stored = StoredImage(Store.path(name)) { inodes[stored.inode] = file }
+        }
+        world = found
+        for id in world.devices.keys {
+            // Those whose server did not come to it have none; one that leaves writes it again.
+            world.devices[id]?.hasRecord = access("\(runtime)/ublk\(id).json", F_OK) == 0
+        }
+        try compareList()
+    }
+
+    /// What `list` says is what there is.
+    mutating func compareList() throws(Breach) {
+        let (end, said) = try run(["list", "--json"], directory: "/", .none)
+        guard end == .exit(0) else { throw Breach("list --json: \(end): \(said.errors)") }
+        guard case .array(let entries)? = JSONValue(parsing: said.output) else { throw Breach("list --json says \(said.output)") }
+        var listed: [Int: Listed] = [:]
+        for entry in entries {
+            guard let id = entry["id"]?.integer(as: Int.self) else { throw Breach("list --json without an id: \(said.output)") }
+            listed[id] = Listed(
+                state: entry["state"]?.text ?? "", isReadOnly: entry["read-only"]?.truth,
+                process: entry["pid"]?.integer(as: Int.self), image: entry["image"]?.text)
+        }
+        var processes: [Int: Int] = [:]
+        for process in Kernel.servers() { for id in process.devices { processes[id] = process.id } }
+        if let difference = world.difference(from: listed, seen: processes) { throw Breach("\(difference): \(said.output)") }
+    }
+}
