@@ -1,7 +1,7 @@
 import Glibc
 
-/// The file system in which the images lie, on a loop device over memory; and another one, whose mount takes the numbers
-/// that the first one had.
+/// The file system in which the images lie, on a disk in memory; and another one, whose mount takes the number that the
+/// kernel made up for the first one, where it does that (btrfs).
 struct Store {
     static let directory = "/images"
     let kind: String
@@ -17,12 +17,12 @@ struct Store {
         try mount()
     }
 
-    private func mount() throws(Breach) { try Store.run(["mount", "-o", "loop", "/dev/ram0", Store.directory]) }
+    private func mount() throws(Breach) { try Store.run(["mount", "/dev/ram0", Store.directory]) }
 
     /// Servers that live have files of it open; those that are dead have nothing.
     mutating func remount(otherFirst: Bool) throws(Breach) {
         try unmount()
-        if otherIsMounted != otherFirst { try Store.run(otherFirst ? ["mount", "-o", "loop", "/dev/ram1", "/other"] : ["umount", "/other"]) }
+        if otherIsMounted != otherFirst { try Store.run(otherFirst ? ["mount", "/dev/ram1", "/other"] : ["umount", "/other"]) }
         otherIsMounted = otherFirst
         try mount()
     }
