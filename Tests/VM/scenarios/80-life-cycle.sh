@@ -6,6 +6,11 @@ source devices.bash
 cd /data
 qed-ublk create image.qed 64M
 
+step "nothing is looked for in the directory in which a command is started: that can be on a disk that waits for its server"
+strace -f -o trace -e trace=%file qed-ublk list >/dev/null
+expect_output '"/sys/class/ublk-char"|"/run/qed-ublk"' cat trace
+if grep -E '\((AT_FDCWD, )?"(\./)?[A-Za-z0-9_-]' trace; then fail "the paths above start there"; fi
+
 step "SIGTERM to the server of an unused device removes it"
 device=$(qed-ublk add image.qed)
 server=$(server_of 0)

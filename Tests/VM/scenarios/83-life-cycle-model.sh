@@ -5,8 +5,7 @@
 # vm: --file .build/qed-ublk-lifecycle
 source lib.sh
 cd /
-# Its rules are stricter than what is known to hold: a command that is started in a directory on a disk that waits for its
-# server may hang, before its first line. So it runs when somebody asks for it.
+# Its rules are stricter than what is known to hold. So it runs when somebody asks for it.
 [[ -n ${COUNT:-} ]] || skip "only by Tests/VM/prove life-cycle"
 modprobe brd rd_nr=2 rd_size=$((400 << 10))
 
