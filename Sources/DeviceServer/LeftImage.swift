@@ -8,13 +8,18 @@ public enum LeftImage {
     /// - Parameters:
     ///   - record: of its device.
     ///   - backing: for the files that the image names.
+    ///   - tell: is called with a sentence where a failed sync has lost what was answered.
     /// - Returns: how it is left.
-    public static func complete(_ record: DeviceRecord, backing: BackingPolicy) throws(ServerError) -> ImageMark? {
+    public static func complete(
+        _ record: DeviceRecord, backing: BackingPolicy, tell: (String) -> Void
+    ) throws(ServerError) -> ImageMark? {
         var configuration = ServerConfiguration(imagePath: record.imagePath)
         configuration.backing = backing
         // Nobody goes on using the device: who has written to an image that was left well may have done so.
         var record = record
         record.leftImage = nil
-        return try ImageSession(configuration, continuing: record).close()
+        let session = try ImageSession(configuration, continuing: record)
+        if let loss = session.loss { tell(loss) }
+        return try session.close()
     }
 }

@@ -93,12 +93,20 @@ extension ImageSession {
         parameters.basic.deviceSectors == image.sizeBytes / QEDLimits.sectorSizeBytes
     }
 
+    /// What is to be said of answered writes that are gone: a sync had failed under the last server.
+    var loss: String? {
+        guard image.leftOutChanges > 0 else { return nil }
+        return "a sync of the image had failed: \(image.leftOutChanges) changes of the tables, whose data it may have lost, were "
+            + "left out, so those clusters read as before; check what is on the disk"
+    }
+
     /// Tells what was found of the last server's work.
     func reportReplay(to log: Logger) {
         if image.replayedChanges > 0 {
             log.notice(
                 "the last server died; its \(image.replayedChanges) unwritten changes of the tables are in the image now")
         }
+        if let loss { log.warning("\(loss)") }
         if image.droppedEntries > 0 {
             log.notice(
                 "the image was not closed cleanly; \(image.droppedEntries) table entries that named no cluster were dropped")

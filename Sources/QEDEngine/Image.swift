@@ -38,11 +38,8 @@ public final class Image: @unchecked Sendable {
     let backingEnd: UInt64
     let state: Lock<ImageState>
 
-    /// NEED_CHECK stands in the header on disk, durably. Changed by whoever holds the cursor's busy flag, as is the next.
-    let needCheckIsSet: Atomic<Bool>
-    /// NEED_CHECK may stand there: from before it is written until it has been cleared durably. A write of the header that
-    /// failed may have happened.
-    let needCheckMayBeSet: Atomic<Bool>
+    /// The cursor's `needCheck`, for those who want to know without the lock and decide nothing by it.
+    let needCheckHint: Atomic<NeedCheckState>
 
     /// Space, the cache or the log want attention: see `EngineQueue.endOfBatch`. Set under the lock, wherever a change may
     /// have caused it.
@@ -54,8 +51,8 @@ public final class Image: @unchecked Sendable {
     /// The errno of a failed sync, which nothing can mend: the kernel may have dropped what it could not write. 0: none.
     let latchedFailure = Atomic<Int32>(0)
 
-    // SAFETY: page-aligned, allocated here and freed in deinit. The header page is touched by whoever holds the cursor's
-    // busy flag, or before the image is shared; the staging by the leader of the running commit.
+    // SAFETY: page-aligned, allocated here and freed in deinit. The header page is touched by whoever extends or
+    // trims the image, or before the image is shared; the staging by the leader of the running commit.
     let headerPage: UnsafeMutableRawPointer
     let commitStaging: UnsafeMutableRawPointer
     /// Goes into the header with NEED_CHECK, where there is room for one; nil: without a log.
@@ -71,7 +68,10 @@ public final class Image: @unchecked Sendable {
     private let replay: MappingReplay.Outcome
 
     /// Changes that were acknowledged, and would have died with the process that served the image before.
-    public var replayedChanges: Int { if case .replayed(let records) = replay { records } else { 0 } }
+    public var replayedChanges: Int { if case .replayed(let records, _) = replay { records } else { 0 } }
+
+    /// Changes that were acknowledged and are gone: a sync had failed, and may have lost their data.
+    public var leftOutChanges: Int { if case .replayed(_, let leftOut) = replay { leftOut } else { 0 } }
 
     /// Why an earlier process's log was not replayed; nil when there was none, or it was.
     public var replayRefusal: String? { if case .rejected(let reason) = replay { reason } else { nil } }
@@ -81,11 +81,10 @@ public final class Image: @unchecked Sendable {
 
     init(
         layers: [Layer], top: ImageLayer, isReadOnly: Bool, state: consuming ImageState,
-        needCheckIsSet: Bool, needCheckMayBeSet: Bool, headerPage: UnsafeMutableRawPointer,
+        headerPage: UnsafeMutableRawPointer,
         hasRoomForNote: Bool, note: SessionNote?, replay: MappingReplay.Outcome, droppedEntries: UInt64
     ) {
-        self.needCheckIsSet = Atomic(needCheckIsSet)
-        self.needCheckMayBeSet = Atomic(needCheckMayBeSet)
+        needCheckHint = Atomic(state.cursor.needCheck)
         self.replay = replay
         self.droppedEntries = droppedEntries
         self.layers = layers
@@ -109,6 +108,14 @@ public final class Image: @unchecked Sendable {
     deinit {
         headerPage.deallocate()
         commitStaging.deallocate()
+    }
+
+    /// Begins or ends an extension or a trim: the only way in which `needCheck` changes.
+    func withCursor<Result>(_ body: (inout ImageState) -> Result) -> Result {
+        state.withLock { state in
+            defer { needCheckHint.store(state.cursor.needCheck, ordering: .releasing) }
+            return body(&state)
+        }
     }
 
     /// Under the lock, after a change that may have used up space, pages or records.
@@ -145,9 +152,9 @@ struct ImageState: ~Copyable {
     var slotWaiters: [CompletionContinuation] = []
     /// Tasks that wait for the file to be extended: resumed with 0 or a negative errno.
     var spaceWaiters: [CompletionContinuation] = []
-    /// Whether clusters were allocated since `tick` was last called, and when it last saw that they were. Milliseconds.
-    var hasAllocatedSinceTick = false
-    var lastAllocationTick: UInt64 = 0
+    /// Whether entries were changed since `tick` was last called, and when it last saw that they were. Milliseconds.
+    var hasChangedSinceTick = false
+    var lastChangeTick: UInt64 = 0
 
     init(cache: consuming PageCache, cursor: AllocationCursor) {
         self.cache = cache
@@ -159,10 +166,14 @@ struct ImageState: ~Copyable {
     mutating func setEntry(
         ofCluster cluster: UInt64, _ pageSlot: Int, to value: UInt64, in layer: ImageLayer, sealedBySync: UInt64?
     ) {
+        precondition(
+            cursor.needCheck.allowsChanges || isSabotaged(.changeBesideTrim), "an entry is changed in an image that counts as clean")
+        hasChangedSinceTick = true
         let index = Int(truncatingIfNeeded: cluster) & (QEDGeometry.entriesPerL2Page - 1)
         let oldValue = UInt64(littleEndian: cache.values(ofSlot: pageSlot)[index])
         if !(isSabotaged(.forgetLogRecord) && index % 8 == 3) {
-            log?.append(.entry, index: cluster, value: value, oldValue: oldValue)
+            let waitsForData = sealedBySync != nil && !isSabotaged(.recordFillAsFresh)
+            log?.append(waitsForData ? .filledEntry : .entry, index: cluster, value: value, oldValue: oldValue)
         }
         cache.setEntry(pageSlot, index: index, to: value, in: layer, sealedBySync: sealedBySync)
     }

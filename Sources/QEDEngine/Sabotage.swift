@@ -46,6 +46,8 @@ public enum Sabotage: String, CaseIterable, Sendable {
     case fillIsFresh
     /// The file is cut below clusters that are being filled.
     case trimTooShort
+    /// Entries are changed while a trim marks the image as clean.
+    case changeBesideTrim
     /// Zeroing a cluster over backing data leaves its entry 0.
     case skipZeroOverBacking
     /// The mark that says that a sync is needed is not set by writes in place.
@@ -88,6 +90,18 @@ public enum Sabotage: String, CaseIterable, Sendable {
     case replayWithoutDataSync
     /// A log that has survived a power cut is replayed.
     case believeEveryBoot
+    /// A failed sync is not noted in the mapping log.
+    case forgetLoss
+    /// Nor is one that fails while a log is replayed.
+    case forgetLossInReplay
+    /// A replay publishes filled clusters whose data a failed sync may have lost.
+    case publishLostFills
+    /// Entries of filled clusters are recorded as if they were fresh.
+    case recordFillAsFresh
+    /// The next process goes on with the note that a sync has failed.
+    case keepLoss
+    /// A replay does not write tables again that read as they should.
+    case trustReadableTables
     /// What an earlier process has written counts as durable.
     case trustEarlierWrites
     /// A FUA write is written again before it is committed.

@@ -164,6 +164,10 @@ struct QedUblkSim: ParsableCommand {
                 print("more pages wanted than the cache holds, \(operation), base \(base)")
             }
         }
+        for base in Scene.Base.allCases {
+            CurrentSeed.startTimer()
+            print("requests at \(try Scenarios.requestsBesideATrim(seed: seed, base: base)) steps of trims, base \(base)")
+        }
         CurrentSeed.stopTimer()
         let report = try RepairProof().run(seeds: seed...(seed &+ 199))
         print("\(report.images) damaged images, \(report.states) crash states while they were repaired")

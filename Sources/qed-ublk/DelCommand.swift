@@ -203,7 +203,7 @@ struct DelCommand: ParsableCommand {
 
     private func complete(_ record: DeviceRecord) throws -> ImageMark? {
         let backing = try BackingOptions.parse(record.backingArguments).policy()
-        return try LeftImage.complete(record, backing: backing)
+        return try LeftImage.complete(record, backing: backing) { printError("\(record.imagePath): \($0)") }
     }
 
     /// A device that nobody knows, if nobody serves it either.

@@ -96,7 +96,8 @@ import Testing
         #expect(cursor.beginTrim() == 7 * clusterBytes)
         #expect(cursor.reserve(1) == nil)
         #expect(cursor.beginExtension(atLeast: 1) == .wait)
-        cursor.trimEnded()
+        cursor.trimEnded(succeeded: true)
+        #expect(cursor.beginTrim() == nil, "the image is clean")
         // The space behind may be there or not: it must be extended again before it is used.
         #expect(cursor.reserve(1) == nil)
         guard case .extend(let from, _, _) = cursor.beginExtension(atLeast: 1) else {

@@ -62,6 +62,49 @@ import Testing
         }
     }
 
+    @Test("a failed sync is noted for whoever goes on, and what an earlier one has covered stays certain")
+    func failedSync() throws {
+        try withMemory(capacity: 8) { memory, size in
+            var log = MappingLog(formatting: memory, capacity: 8, for: owner, session: 5)
+            func adopted() throws -> MappingLog {
+                try #require(MappingLog(adopting: memory, sizeBytes: size, for: owner))
+            }
+            log.append(.filledEntry, index: 1, value: 0x70000, oldValue: 0)
+            log.syncBegan()
+            // Too late for the sync that runs.
+            log.append(.filledEntry, index: 2, value: 0x80000, oldValue: 0)
+            log.syncSucceeded()
+            #expect(try adopted().lossAfter == nil)
+            log.syncBegan()
+            log.syncFailed()
+            #expect(try adopted().lossAfter == 1)
+            // The kernel tells of a loss once: a sync that succeeds afterwards makes nothing certain.
+            var next = try adopted()
+            next.syncBegan()
+            next.syncSucceeded()
+            next.syncBegan()
+            next.syncFailed()
+            #expect(try adopted().lossAfter == 1)
+            next.commit(through: next.lastSequence)
+            next.forgetLoss()
+            #expect(try adopted().lossAfter == nil)
+        }
+    }
+
+    @Test("a sync that fails before any other has succeeded covers nothing, in a log that another process has left too")
+    func firstSyncFails() throws {
+        try withMemory(capacity: 8) { memory, size in
+            var log = MappingLog(formatting: memory, capacity: 8, for: owner, session: 5)
+            for index in 1...3 as ClosedRange<UInt64> { log.append(.filledEntry, index: index, value: index << 16, oldValue: 0) }
+            log.commit(through: 1)
+            var next = try #require(MappingLog(adopting: memory, sizeBytes: size, for: owner))
+            next.syncBegan()
+            next.syncFailed()
+            #expect(next.lossAfter == 1)
+            #expect(next.uncommitted()?.map(\.kind) == [.filledEntry, .filledEntry])
+        }
+    }
+
     @Test func fillsKeepTheirRoom() {
         withMemory(capacity: 4) { memory, _ in
             var log = MappingLog(formatting: memory, capacity: 4, for: owner, session: 5)

@@ -20,4 +20,9 @@ import Testing
     func commitThatFailsWithTheLogFull(_ seed: UInt64) throws {
         try Scenarios.commitThatFailsWithTheLogFull(seed: seed)
     }
+
+    @Test("a request beside a trim keeps its promise when the process is killed", arguments: [Scene.Base.none, .raw])
+    func requestsBesideATrim(_ base: Scene.Base) throws {
+        #expect(try Scenarios.requestsBesideATrim(seed: 1, base: base) > 8 * 4)
+    }
 }

@@ -22,13 +22,16 @@ struct AllocationCursor {
     private(set) var nextFileOffset: UInt64
     /// The file is at least this long, durably; what lies between `nextFileOffset` and here has never been written.
     private(set) var durableEnd: UInt64
-    private(set) var isBusy = false
+    /// Whether what is handed out may be published, and whether the file's length is about to change.
+    private(set) var needCheck: NeedCheckState
+    var isBusy: Bool { needCheck.isBusy }
     private var chunkBytes = AllocationCursor.smallestChunkBytes
 
     /// - Parameter endOfClusters: end of the last cluster in use, a multiple of the cluster size: the file's length.
-    init(clusterSizeBytes: UInt64, endOfClusters: UInt64) {
+    init(clusterSizeBytes: UInt64, endOfClusters: UInt64, needCheck: NeedCheckState = .clear) {
         precondition(endOfClusters % clusterSizeBytes == 0, "the image does not end with a cluster")
         self.clusterSizeBytes = clusterSizeBytes
+        self.needCheck = needCheck
         nextFileOffset = endOfClusters
         durableEnd = endOfClusters
     }
@@ -53,43 +56,42 @@ struct AllocationCursor {
         !isBusy && durableEnd > 0 && durableEnd - nextFileOffset < chunkBytes / 2
     }
 
-    /// Begins an extension unless `clusters` are there already. One runs at a time.
+    /// Begins an extension unless `clusters` are there already and entries may be changed. One runs at a time.
     mutating func beginExtension(atLeast clusters: Int) -> ExtensionStep {
         if isBusy { return .wait }
-        if clusters <= availableClusters && !wantsExtension { return .enough }
+        if needCheck.allowsChanges && clusters <= availableClusters && !wantsExtension { return .enough }
         let needed = UInt64(max(clusters, 1)) * clusterSizeBytes
         let missing = needed > durableEnd - nextFileOffset ? needed - (durableEnd - nextFileOffset) : clusterSizeBytes
         let (leastEnd, overflow) = durableEnd.addingReportingOverflow(missing)
         precondition(!overflow, "an image beyond 2^64 bytes")
         let wanted = max(missing, chunkBytes)
-        isBusy = true
+        needCheck.extensionBegins()
         return .extend(from: durableEnd, end: durableEnd + roundedUp(wanted), leastEnd: leastEnd)
     }
 
     /// The extension is durable up to `end`, or has failed (nil).
     mutating func extensionEnded(at end: UInt64?) {
-        precondition(isBusy, "no extension was under way")
-        isBusy = false
+        needCheck.extensionEnded(succeeded: end != nil)
         guard let end else { return }
         precondition(end % clusterSizeBytes == 0 && end >= durableEnd, "an extension that shortens the file")
         durableEnd = end
         chunkBytes = min(chunkBytes * 2, AllocationCursor.largestChunkBytes)
     }
 
-    /// Gives back what was extended ahead. Nothing is handed out until `trimEnded`.
-    /// - Returns: the length that the file should have, or nil while an extension is under way.
+    /// Gives back what was extended ahead. Nothing is handed out, and no entry changed, until `trimEnded`.
+    /// - Returns: the length that the file should have, or nil while an extension is under way, or when the image is clean.
     mutating func beginTrim() -> UInt64? {
-        guard !isBusy else { return nil }
-        isBusy = true
+        guard needCheck.canBeCleared else { return nil }
+        needCheck.trimBegins()
         durableEnd = nextFileOffset
         return nextFileOffset
     }
 
     /// Ends what `beginTrim` began, whether the file could be shortened or not: space past `durableEnd` is not used
     /// before it has been extended again.
-    mutating func trimEnded() {
-        precondition(isBusy, "no trim was under way")
-        isBusy = false
+    /// - Parameter succeeded: the image is marked as clean, durably.
+    mutating func trimEnded(succeeded: Bool) {
+        needCheck.trimEnded(succeeded: succeeded)
         chunkBytes = AllocationCursor.smallestChunkBytes
     }
 

@@ -66,7 +66,6 @@ extension Image {
                             preconditionFailure("the extent list is smaller than a request")
                         }
                         state.setEntry(ofCluster: cluster, pageSlot, to: fileOffset, in: top, sealedBySync: nil)
-                        state.hasAllocatedSinceTick = true
                         position = pieceEnd
                         continue
                     } else {
@@ -144,7 +143,10 @@ extension Image {
     /// What has to happen before an entry, and perhaps its table, can be changed.
     private func obstacleToChange(in state: borrowing ImageState) -> EntryForChange? {
         // NEED_CHECK is set together with an extension.
-        guard needCheckIsSet.load(ordering: .acquiring) else { return .needsSpace }
+        let isAllowed =
+            state.cursor.needCheck.allowsChanges
+            || (isSabotaged(.changeBesideTrim) && state.cursor.needCheck == .beingCleared)
+        guard isAllowed else { return .needsSpace }
         if let log = state.log, !log.hasRoom(2) { return .commitFirst }
         return nil
     }
@@ -175,7 +177,7 @@ extension Image {
         state.fills.begin(firstCluster: firstCluster, count: count)
         state.log?.reserve(count)
         state.cache[pageSlot].pinCount += 1
-        state.hasAllocatedSinceTick = true
+        state.hasChangedSinceTick = true
         let fillEnd = min(end, (firstCluster + count) << geometry.clusterShift)
         func isZeros(_ cluster: UInt64) -> Bool {
             UInt64(littleEndian: values[firstIndex + Int(cluster)]) == L2Entry.zeroValue

@@ -228,7 +228,10 @@ extension EngineQueue {
         if answer == CommitAnswer.lead {
             // The latch first: whoever waits is told by it.
             let failure = await syncFile()
-            let outcome = image.state.withLock { $0.syncs.ended(succeeded: failure == nil) }
+            let outcome = image.state.withLock { state in
+                if failure == nil { state.log?.syncSucceeded() }
+                return state.syncs.ended(succeeded: failure == nil)
+            }
             for waiter in outcome.finished { waiter.resume(returning: CommitAnswer.done) }
             outcome.nextLeader?.resume(returning: CommitAnswer.lead)
             if let failure { throw failure }
@@ -239,13 +242,18 @@ extension EngineQueue {
     /// The leader's part of a sync.
     private func syncFile() async -> RequestError? {
         // Counted first, then the mark: see `nothingToFlush`.
-        _ = image.state.withLock { $0.syncs.begin() }
+        image.state.withLock { state in
+            _ = state.syncs.begin()
+            state.log?.syncBegan()
+        }
         if let failure = image.failure { return failure }
         statistics.syncs &+= 1
         if !isSabotaged(.clearMarkAfterSync) { image.isUnsynced.store(false, ordering: .sequentiallyConsistent) }
         do throws(StorageError) {
             try await top.sync()
         } catch {
+            // In the log before the latch: once somebody can know of the failure, nobody may trust what it has lost.
+            if !isSabotaged(.forgetLoss) { image.state.withLock { $0.log?.syncFailed() } }
             if !isSabotaged(.noLatchAfterFailedSync) {
                 image.latchedFailure.store(error.errno.rawValue, ordering: .sequentiallyConsistent)
             }

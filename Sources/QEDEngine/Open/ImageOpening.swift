@@ -150,7 +150,10 @@ extension Image {
         guard case .qed(let top) = layers[0] else { preconditionFailure("the image must be QED") }
         let cursor = AllocationCursor(
             clusterSizeBytes: header.geometry.clusterSizeBytes,
-            endOfClusters: prepared.endOfClusters)
+            endOfClusters: prepared.endOfClusters,
+            // What an earlier process has left need not be durable, and without a log its bit is not there: the first
+            // extension writes both again.
+            needCheck: header.needsCheck ? .unknown : .clear)
         owned = true
         let hasRoomForNote = SessionNote.hasRoom(
             in: UnsafeRawBufferPointer(start: headerPage, count: headerPageBytes), of: header)
@@ -161,18 +164,19 @@ extension Image {
             let capacity = MappingLog.capacity(ofSizeBytes: session.sizeBytes)
             // What the header says of the last one stays true.
             let number = lastLog?.session ?? session.newSession
-            state.log =
-                lastLog.flatMap { $0.canGoOn(capacity: capacity) ? $0 : nil }
-                ?? MappingLog(
+            if let lastLog, lastLog.canGoOn(capacity: capacity) {
+                lastLog.forgetLoss()
+                state.log = lastLog
+            } else {
+                state.log = MappingLog(
                     formatting: session.address, capacity: capacity, for: session.owner, session: number,
                     trace: session.trace)
+            }
             note = SessionNote(boot: session.owner.boot, session: number)
         }
         return Image(
             layers: layers, top: top, isReadOnly: options.isReadOnly, state: state,
-            // With a log the bit alone does not do: the log's goes with it.
-            needCheckIsSet: header.needsCheck && (header.hasMappingLog || options.session == nil),
-            needCheckMayBeSet: header.needsCheck, headerPage: headerPage, hasRoomForNote: hasRoomForNote,
+            headerPage: headerPage, hasRoomForNote: hasRoomForNote,
             note: note, replay: replay, droppedEntries: prepared.droppedEntries)
     }
 

@@ -18,7 +18,7 @@ struct Housekeeping {
 extension EngineQueue {
     /// How long acknowledged writes may stay volatile when nobody flushes.
     static var commitDelayMilliseconds: UInt64 { 5_000 }
-    /// How long after the last allocation the image is trimmed and marked as clean.
+    /// How long after the last change of an entry the image is trimmed and marked as clean.
     static var trimDelayMilliseconds: UInt64 { 5_000 }
     /// How often `tick` wants to be called while anything is pending.
     public static var tickMilliseconds: UInt64 { 1_000 }
@@ -30,11 +30,10 @@ extension EngineQueue {
         let isClean = nothingToFlush
         let (idleFor, canTrim) = image.state.withLock { state in
             // The time of an earlier call would not do: between them may be hours in which there was nothing to wait for.
-            if state.hasAllocatedSinceTick { state.lastAllocationTick = now }
-            state.hasAllocatedSinceTick = false
-            let idleFor = now - min(now, state.lastAllocationTick)
-            let mayTrim = image.needCheckMayBeSet.load(ordering: .acquiring) && state.fills.isEmpty
-            return (idleFor, mayTrim && !state.cursor.isBusy)
+            if state.hasChangedSinceTick { state.lastChangeTick = now }
+            state.hasChangedSinceTick = false
+            let idleFor = now - min(now, state.lastChangeTick)
+            return (idleFor, state.cursor.needCheck.canBeCleared && state.fills.isEmpty)
         }
         if isClean {
             housekeeping.dirtySince = 0
@@ -52,7 +51,7 @@ extension EngineQueue {
     public var needsTick: Bool {
         if image.isReadOnly || image.failure != nil { return false }
         // Metadata is changed only under NEED_CHECK.
-        return image.isUnsynced.load(ordering: .acquiring) || image.needCheckMayBeSet.load(ordering: .acquiring)
+        return image.isUnsynced.load(ordering: .acquiring) || image.needCheckHint.load(ordering: .acquiring) != .clear
     }
 
     /// Called between batches, and before the queue waits: starts the fills that the batch has planned; extends the file, or
@@ -64,7 +63,8 @@ extension EngineQueue {
     }
 
     private func lookAround() {
-        guard !housekeeping.isRunning, !image.isReadOnly, image.needCheckIsSet.load(ordering: .acquiring) else { return }
+        guard !housekeeping.isRunning, !image.isReadOnly, image.needCheckHint.load(ordering: .acquiring).allowsChanges
+        else { return }
         let (extends, commits) = image.state.withLock { state in
             let wanted = (state.wantsExtension, state.wantsCommit)
             if !wanted.0 && !wanted.1 { image.wantsHousekeeping.store(false, ordering: .relaxed) }
@@ -100,19 +100,18 @@ extension EngineQueue {
         housekeeping.isRunning = false
     }
 
-    /// Gives back what was extended ahead and marks the image as clean, when nothing is being allocated.
+    /// Gives back what was extended ahead and marks the image as clean, when nothing is being allocated. Who wants to change
+    /// an entry meanwhile waits for the end, and for the next extension, which marks the image again.
     func trim() async throws(RequestError) {
-        let length = image.state.withLock { state -> UInt64? in
+        let length = image.withCursor { state -> UInt64? in
             // Pages that a commit is writing are dirty no more, but they are not durable either.
-            guard image.needCheckMayBeSet.load(ordering: .acquiring), state.fills.isEmpty, state.commit.isIdle,
-                !state.hasDirtyMetadata
-            else { return nil }
+            guard state.fills.isEmpty, state.commit.isIdle, !state.hasDirtyMetadata else { return nil }
             return state.cursor.beginTrim()
         }
         guard let length else { return }
         let failure = await shorten(to: isSabotaged(.trimTooShort) ? length - image.geometry.clusterSizeBytes : length)
-        let waiters = image.state.withLock { state in
-            state.cursor.trimEnded()
+        let waiters = image.withCursor { state in
+            state.cursor.trimEnded(succeeded: failure == nil)
             let waiters = state.spaceWaiters
             state.spaceWaiters = []
             return waiters
@@ -125,10 +124,8 @@ extension EngineQueue {
         do throws(RequestError) {
             try await sync()
             do throws(StorageError) { try await top.setLength(length) } catch { throw .storage(error.errno) }
-            image.needCheckIsSet.store(false, ordering: .releasing)
             if !isSabotaged(.keepNeedCheck) { try await writeNeedCheck(false) }
             try await sync()
-            image.needCheckMayBeSet.store(false, ordering: .releasing)
             return nil
         } catch {
             return error

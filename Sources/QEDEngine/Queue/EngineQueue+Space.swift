@@ -10,7 +10,7 @@ extension EngineQueue {
     /// Returns when there was room for `clusters` more clusters at some moment; the caller tries again.
     /// - Throws: the errno of the extension, `noSpace` above all, to everybody who waits for it.
     func extend(atLeast clusters: Int) async throws(RequestError) {
-        switch image.state.withLock({ $0.cursor.beginExtension(atLeast: clusters) }) {
+        switch image.withCursor({ $0.cursor.beginExtension(atLeast: clusters) }) {
         case .enough:
             return
         case .wait:
@@ -40,7 +40,7 @@ extension EngineQueue {
     }
 
     private func endExtension(at end: UInt64?, result: Int32) {
-        let waiters = image.state.withLock { state in
+        let waiters = image.withCursor { state in
             state.cursor.extensionEnded(at: end)
             if end != nil { image.noteWants(of: state) }
             let waiters = state.spaceWaiters
@@ -57,11 +57,8 @@ extension EngineQueue {
     private func extendFile(
         from start: UInt64, to end: UInt64, atLeast leastEnd: UInt64
     ) async throws(RequestError) -> UInt64 {
-        let setsNeedCheck = !image.needCheckIsSet.load(ordering: .acquiring)
-        if setsNeedCheck {
-            image.needCheckMayBeSet.store(true, ordering: .releasing)
-            try await writeNeedCheck(true)
-        }
+        let setsNeedCheck = image.state.withLock { $0.cursor.needCheck == .beingSet }
+        if setsNeedCheck { try await writeNeedCheck(true) }
         statistics.extensions &+= 1
         var reached = end
         // Nothing behind the cursor's durable end is anybody's, so it may be zeroed.
@@ -95,7 +92,6 @@ extension EngineQueue {
             }
         }
         if !isSabotaged(.skipSyncAfterExtension) { try await sync() }
-        if setsNeedCheck { image.needCheckIsSet.store(true, ordering: .releasing) }
         return reached
     }
 
@@ -104,7 +100,7 @@ extension EngineQueue {
     }
 
     /// Writes the header with or without NEED_CHECK, and the sign that goes with it that there is a mapping log; the caller
-    /// syncs. Everything else of the header's page stays as it is. One at a time: the caller holds the cursor's busy flag.
+    /// syncs. Everything else of the header's page stays as it is. One at a time: the caller extends or trims the image.
     func writeNeedCheck(_ isSet: Bool) async throws(RequestError) {
         statistics.headerWrites &+= 1
         let features = image.headerPage.loadUnaligned(

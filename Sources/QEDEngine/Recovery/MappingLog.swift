@@ -13,11 +13,15 @@ import Synchronization
 /// commit is one store of a number. A power cut takes the log away with the memory, as it should; where the memory is a file
 /// on a disk after all, it is another boot's log from then on, which is none.
 ///
+/// A sync that fails may have lost what the records trust in. So that is noted here too, in one store, before anybody can
+/// know of it: see `Record.Kind.filledEntry`.
+///
 ///     0     magic, version and capacity
 ///     16    identity of the image's file
 ///     32    boot
 ///     48    session
 ///     64    sequence number of the last record that a commit has covered
+///     72    0; once a sync has failed: 1 + the sequence number of the last record whose data an earlier sync had covered
 ///     4096  the records, a ring: sequence number, key, value, value before
 ///
 /// Guarded by the image's lock.
@@ -29,6 +33,9 @@ public struct MappingLog: @unchecked Sendable {
             case entry = 0
             /// `index` is the L1 index, `value` the new table's file offset.
             case table = 1
+            /// As `entry`, of a cluster that was filled over data of the backing file. It hides that data, so it must not
+            /// be published where its own may be lost; any other entry then shows the zeros that were there before.
+            case filledEntry = 2
         }
 
         var sequence: UInt64
@@ -54,6 +61,7 @@ public struct MappingLog: @unchecked Sendable {
     private static let recordBytes = 32
     private static let recordsOffset = 4096
     private static let committedOffset = 64
+    private static let lossOffset = 72
 
     /// As many changes as one commit can be behind; at half of it a commit is started.
     public static let standardCapacity = 65536
@@ -76,6 +84,10 @@ public struct MappingLog: @unchecked Sendable {
     private let trace: Unmanaged<StoreTrace>?
     /// Records that fills under way will need.
     private var reservedCount: UInt64 = 0
+    /// The last record when the running sync began, and of those that a completed one covers. The data of a record is in the
+    /// file before it is made.
+    private var syncingSequence: UInt64 = 0
+    private var coveredSequence: UInt64 = 0
 
     /// An empty log in `memory`, whatever was there before.
     /// - Parameter trace: is told of every store; it must outlive the log.
@@ -92,6 +104,7 @@ public struct MappingLog: @unchecked Sendable {
         store(0, at: 0)
         for index in 0..<capacity { store(0, at: sequenceOffset(UInt64(index))) }
         store(0, at: MappingLog.committedOffset)
+        store(0, at: MappingLog.lossOffset)
         store(MappingLog.version << 32 | UInt64(capacity), at: 8)
         for (index, word) in MappingLog.words(of: owner).enumerated() { store(word, at: 16 + index * 8) }
         store(session, at: 48)
@@ -118,6 +131,7 @@ public struct MappingLog: @unchecked Sendable {
         else { return nil }
         let committed = committedSequence
         lastSequence = committed
+        coveredSequence = committed
         for index in 0..<capacity {
             lastSequence = max(lastSequence, word(sequenceOffset(index)).load())
         }
@@ -180,6 +194,32 @@ public struct MappingLog: @unchecked Sendable {
     func commit(through sequence: UInt64) {
         precondition(sequence >= committedSequence && sequence <= lastSequence, "a commit of what was not recorded")
         store(sequence, at: MappingLog.committedOffset)
+    }
+
+    // MARK: - Syncs of the data
+
+    /// A sync of the image's file begins. One runs at a time.
+    mutating func syncBegan() { syncingSequence = lastSequence }
+
+    /// It has succeeded: what was recorded before it began has its data on the disk.
+    mutating func syncSucceeded() { coveredSequence = max(coveredSequence, syncingSequence) }
+
+    /// It has failed, and may have lost the data of every record that none before it had covered. A later one that succeeds
+    /// tells nothing: the kernel reports a loss once. So the first note stays.
+    func syncFailed() {
+        if lossAfter == nil { store(coveredSequence + 1, at: MappingLog.lossOffset) }
+    }
+
+    /// The image has all that the log says, and the log goes on for what comes.
+    func forgetLoss() {
+        precondition(committedSequence == lastSequence, "a loss is forgotten that concerns records")
+        if lossAfter != nil && !isSabotaged(.keepLoss) { store(0, at: MappingLog.lossOffset) }
+    }
+
+    /// The data of records after this one may be lost; nil: no sync has failed.
+    var lossAfter: UInt64? {
+        let note = word(MappingLog.lossOffset).load()
+        return note == 0 ? nil : note - 1
     }
 
     @inline(__always)

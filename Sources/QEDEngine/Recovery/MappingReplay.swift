@@ -5,15 +5,22 @@ import QEDFormat
 ///
 /// Either every record is applied or none: a log that does not fit the image to the last record is another time's, and
 /// the image is opened as after a power cut.
+///
+/// But for one kind: where a sync has failed, entries of filled clusters whose data no sync had covered are left out, with
+/// whatever changed them later. Their data may be lost although it can still be read, and then the entry would put
+/// zeros in place of what the backing file has, for sectors that nobody has written.
 struct MappingReplay {
     enum Outcome: Equatable, Sendable {
         case nothingToReplay
-        case replayed(records: Int)
+        /// - Parameter leftOut: changes whose data a failed sync may have lost.
+        case replayed(records: Int, leftOut: Int)
         case rejected(reason: String)
     }
 
     private let header: QEDHeader
     private let bounds: TableEntryBounds
+    /// The data of filled clusters that were recorded after this may be lost; nil: no sync has failed.
+    private let lossAfter: UInt64?
     /// Entries of pages that change, by page; and tables to be linked, by L1 index. Sorted, so that a replay is the same
     /// whenever it is repeated.
     private var pages: [(page: Int, changes: [MappingLog.Record])] = []
@@ -31,34 +38,48 @@ struct MappingReplay {
             return .rejected(reason: "another program has opened the image since")
         }
         let replay = MappingReplay(
-            header: header, fileSizeBytes: fileSizeBytes,
+            header: header, fileSizeBytes: fileSizeBytes, lossAfter: isSabotaged(.publishLostFills) ? nil : log.lossAfter,
             records: isSabotaged(.replayNewestFirst) ? records.reversed() : records)
         if let reason = try await replay.reasonToRefuse(storage, fileSizeBytes: fileSizeBytes) {
             return .rejected(reason: reason)
         }
         if isSabotaged(.commitReplayFirst) { log.commit(through: log.lastSequence) }
+        var log = log
+        var leftOut = 0
         do throws(StorageError) {
             // The data first: it is in the file, but only a sync makes it stay.
-            if !isSabotaged(.replayWithoutDataSync) { try await storage.sync() }
-            for (page, changes) in replay.pages { try await replay.write(page, changes, to: storage) }
-            try await storage.sync()
+            if !isSabotaged(.replayWithoutDataSync) { try await sync(storage, noting: &log) }
+            // Every page that the log names, changed or not: what can be read of it may be what a failed sync has lost.
+            for (page, changes) in replay.pages { leftOut += try await replay.write(page, changes, to: storage) }
+            try await sync(storage, noting: &log)
             try await replay.linkTables(in: storage)
-            try await storage.sync()
+            try await sync(storage, noting: &log)
         } catch {
             throw .storage(error)
         }
         log.commit(through: log.lastSequence)
-        return .replayed(records: records.count)
+        return .replayed(records: records.count - leftOut, leftOut: leftOut)
     }
 
-    private init(header: QEDHeader, fileSizeBytes: UInt64, records: [MappingLog.Record]) {
+    /// A sync that fails here loses as much as any other, and the next attempt's would succeed.
+    private static func sync<S: Storage>(_ storage: S, noting log: inout MappingLog) async throws(StorageError) {
+        log.syncBegan()
+        do throws(StorageError) { try await storage.sync() } catch {
+            if !isSabotaged(.forgetLossInReplay) { log.syncFailed() }
+            throw error
+        }
+        log.syncSucceeded()
+    }
+
+    private init(header: QEDHeader, fileSizeBytes: UInt64, lossAfter: UInt64?, records: [MappingLog.Record]) {
         self.header = header
+        self.lossAfter = lossAfter
         bounds = TableEntryBounds(header: header, fileSizeBytes: fileSizeBytes)
         var byPage: [Int: [MappingLog.Record]] = [:]
         for record in records {
             switch record.kind {
             case .table: tables.append(record)
-            case .entry:
+            case .entry, .filledEntry:
                 let entriesShift = UInt64(QEDGeometry.entriesPerL2Page.trailingZeroBitCount)
                 byPage[Int(record.index >> entriesShift), default: []].append(record)
             }
@@ -98,7 +119,8 @@ struct MappingReplay {
                 guard current == records[0].oldValue || records.contains(where: { $0.value == current }) else {
                     return "an entry of the image has been changed since"
                 }
-                guard let value = records.last?.value, value != current else { continue }
+                let value = outcome(of: records, current: current).value
+                if value == current { continue }
                 switch bounds.l2Entry(value) {
                 case .zero: continue
                 case .allocated(let offset):
@@ -110,6 +132,24 @@ struct MappingReplay {
             }
         }
         return nil
+    }
+
+    /// What an entry is to be, and how many of its changes are left out for that.
+    ///
+    /// - Parameters:
+    ///   - records: its changes, oldest first.
+    ///   - current: what the image's table says. A table gets an entry of a filled cluster only after a sync of its data,
+    ///     so one that is there already may stay.
+    private func outcome(of records: [MappingLog.Record], current: UInt64) -> (value: UInt64, leftOut: Int) {
+        var value = current
+        for (index, record) in records.enumerated() {
+            if let lossAfter, record.kind == .filledEntry, record.sequence > lossAfter {
+                if records[index...].contains(where: { $0.value == current }) { return (current, 0) }
+                return (index == 0 ? record.oldValue : value, records.count - index)
+            }
+            value = record.value
+        }
+        return (value, 0)
     }
 
     /// The changes of a page by entry, in the order in which the entries were first changed.
@@ -163,19 +203,28 @@ struct MappingReplay {
         return (0..<QEDGeometry.entriesPerL2Page).map { UInt64(littleEndian: values[$0]) }
     }
 
+    /// - Returns: how many of the changes were left out.
     private func write<S: Storage>(
         _ page: Int, _ changes: [MappingLog.Record], to storage: S
-    ) async throws(StorageError) {
+    ) async throws(StorageError) -> Int {
         let fileOffset: UInt64?
         do throws(ImageOpenError) { fileOffset = try await self.fileOffset(ofPage: page, in: storage) } catch {
             throw error.storageError
         }
         guard let fileOffset else { preconditionFailure("a page that was found before has no table now") }
+        var leftOut = 0
         try await change(fileOffset, in: storage) { entries in
-            for change in changes {
-                entries[Int(change.index) & (QEDGeometry.entriesPerL2Page - 1)] = change.value.littleEndian
+            var isChanged = false
+            for (entry, records) in grouped(changes) {
+                let current = UInt64(littleEndian: entries[entry])
+                let change = outcome(of: records, current: current)
+                entries[entry] = change.value.littleEndian
+                leftOut += change.leftOut
+                isChanged = isChanged || change.value != current
             }
+            return isChanged || !isSabotaged(.trustReadableTables)
         }
+        return leftOut
     }
 
     private func linkTables<S: Storage>(in storage: S) async throws(StorageError) {
@@ -183,19 +232,20 @@ struct MappingReplay {
             let piece = Int(table.index) / QEDGeometry.entriesPerL2Page
             try await change(l1FileOffset(ofPiece: piece), in: storage) { entries in
                 entries[Int(table.index) % QEDGeometry.entriesPerL2Page] = table.value.littleEndian
+                return true
             }
         }
     }
 
-    /// Reads 4 KiB of a table, changes entries, and writes them back.
+    /// Reads 4 KiB of a table, changes entries, and writes them back where `body` says so.
     private func change<S: Storage>(
-        _ fileOffset: UInt64, in storage: S, _ body: (UnsafeMutablePointer<UInt64>) -> Void
+        _ fileOffset: UInt64, in storage: S, _ body: (UnsafeMutablePointer<UInt64>) -> Bool
     ) async throws(StorageError) {
         let buffer = UnsafeMutableRawPointer.allocate(byteCount: QEDGeometry.l2PageSizeBytes, alignment: 4096)
         defer { buffer.deallocate() }
         try await StructureScan.readTable(
             storage, into: buffer, byteCount: QEDGeometry.l2PageSizeBytes, at: fileOffset)
-        body(buffer.assumingMemoryBound(to: UInt64.self))
+        guard body(buffer.assumingMemoryBound(to: UInt64.self)) else { return }
         try await storage.writeFully(from: buffer, byteCount: QEDGeometry.l2PageSizeBytes, fileOffset: fileOffset)
     }
 }

@@ -17,6 +17,8 @@ public struct Fault: Sendable, CustomStringConvertible {
     public var operation: Int
     /// Every later one fails as well.
     public var isPersistent: Bool
+    /// Only syncs fail: the first from `operation` on.
+    var isOfSyncs = false
 
     public init(_ effect: Effect, operation: Int, isPersistent: Bool) {
         self.effect = effect
@@ -24,7 +26,10 @@ public struct Fault: Sendable, CustomStringConvertible {
         self.isPersistent = isPersistent
     }
 
-    func strikes(_ number: Int) -> Bool { number == operation || (isPersistent && number > operation) }
+    func strikes(_ number: Int, isSync: Bool) -> Bool {
+        if isOfSyncs { return isSync && number >= operation }
+        return number == operation || (isPersistent && number > operation)
+    }
 
     public var description: String {
         let name =

@@ -11,7 +11,8 @@ import Glibc
 ///   the last durable one, or one in between. Sectors past the surviving length are gone.
 /// - *Holes.* Punching, zeroing and shortening are writes of zeros to each sector of their range, one by one; space that a
 ///   file gains reads as zeros.
-/// - *Failed sync.* Any subset of what it should have made durable never will be, though it still reads back.
+/// - *Failed sync.* Any subset of what it should have made durable never will be, though it still reads back, and though
+///   later syncs succeed. Not the zeros of a file that was cut: they come with its length.
 /// - *Errors.* A failed write may have written any part of its range. See `Fault` for which operations fail.
 ///
 /// Not modelled, because the format cannot protect from it: sectors that decay, writes that go elsewhere, disks that
@@ -26,6 +27,8 @@ public final class SimulatedDisk: @unchecked Sendable {
         var sectorCount: Int
         /// What was written; nil: zeros.
         var content: UnsafeMutableRawPointer?
+        /// The file was cut.
+        var isCut = false
         /// The content is another disk's.
         var isBorrowed = false
 
@@ -82,11 +85,11 @@ public final class SimulatedDisk: @unchecked Sendable {
         append(offset, byteCount, content)
     }
 
-    func zero(byteCount: UInt64, at offset: UInt64) {
+    func zero(byteCount: UInt64, at offset: UInt64, isCut: Bool = false) {
         let end = min(offset + byteCount, length)
         guard end > offset else { return }
         current.zero(byteCount: Int(end - offset), at: Int(offset), pool: pool)
-        append(offset, Int(end - offset), nil)
+        append(offset, Int(end - offset), nil, isCut: isCut)
     }
 
     /// What reads see of the range, as far as the file reaches.
@@ -110,19 +113,19 @@ public final class SimulatedDisk: @unchecked Sendable {
 
     public func setLength(_ newLength: UInt64) {
         guard newLength != length else { return }
-        if newLength < length { zero(byteCount: length - newLength, at: newLength) }
+        if newLength < length { zero(byteCount: length - newLength, at: newLength, isCut: true) }
         length = newLength
         sequence += 1
         lengthChanges.append((sequence, newLength))
     }
 
-    private func append(_ offset: UInt64, _ byteCount: Int, _ content: UnsafeMutableRawPointer?) {
+    private func append(_ offset: UInt64, _ byteCount: Int, _ content: UnsafeMutableRawPointer?, isCut: Bool = false) {
         sequence += 1
         let sectorBytes = SparsePages.sectorBytes
         changes.append(
             Change(
                 sequence: sequence, firstSector: Int(offset) / sectorBytes,
-                sectorCount: (byteCount + sectorBytes - 1) / sectorBytes, content: content))
+                sectorCount: (byteCount + sectorBytes - 1) / sectorBytes, content: content, isCut: isCut))
     }
 
     /// Makes durable what had completed when the sync was submitted.
@@ -152,7 +155,7 @@ public final class SimulatedDisk: @unchecked Sendable {
     /// A failed sync: some of what is volatile will never be durable.
     func loseSome(_ random: inout SeededRandom) {
         changes.removeAll { change in
-            guard random.chance(1, in: 2) else { return false }
+            guard !change.isCut, random.chance(1, in: 2) else { return false }
             change.deallocate()
             return true
         }

@@ -78,8 +78,9 @@ final class SimulatedIO: @unchecked Sendable {
         let number = completedCount
         completedCount += 1
         if isDead { return (operation, -EIO) }
-        if let fault, fault.strikes(number) {
+        if let fault, fault.strikes(number, isSync: operation.isSync) {
             faultCount += 1
+            if fault.isOfSyncs && !fault.isPersistent { self.fault = nil }
             return (operation, fail(operation, fault.effect, &random))
         }
         return (operation, operation.perform(on: operation.disk, limit: Int.max))
@@ -151,6 +152,11 @@ extension SimulatedIO.Operation {
             disk.zero(byteCount: byteCount, at: fileOffset)
         }
         return 0
+    }
+
+    var isSync: Bool {
+        if case .storage(.sync) = kind { return true }
+        return false
     }
 
     var transferBytes: Int {

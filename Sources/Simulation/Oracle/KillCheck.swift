@@ -6,6 +6,10 @@ import QEDEngine
 /// The model: the machine runs on. What has completed is in the file, whether it was synced or not; of operations in
 /// flight any part may have happened (`Leftovers`); the log's memory holds every store that was made, up to any one of
 /// them; everything else is gone. A power cut may follow at any moment, and takes the log with it.
+///
+/// Once a sync has failed, what it should have made durable may be gone as well: then no more is asked for than after a
+/// power cut, and that holds for the power cut that follows. One moment is left out: between the kernel's answer and the
+/// note of it in the log nobody else can know that anything is lost.
 final class KillCheck {
     /// A disk and a log for a kill; a kill while the image is opened after a kill needs another.
     private struct Level {
@@ -39,15 +43,39 @@ final class KillCheck {
 
     // MARK: - When
 
+    /// What a machine's failed syncs mean for who is killed on it.
+    private struct Loss {
+        /// Acknowledged writes may be lost.
+        var isPossible: Bool
+        /// And the log does not say so yet.
+        var isUnnoted: Bool
+    }
+
+    private func loss(on machine: Machine, betweenStores: Bool) -> Loss {
+        let isPossible = machine.io.failedSyncs > 0
+        return Loss(isPossible: isPossible, isUnnoted: isPossible && (betweenStores || machine.image?.failedSync == nil))
+    }
+
+    /// Whether a kill now leaves a log that says what is lost.
+    func mayKill(_ machine: Machine) -> Bool { !loss(on: machine, betweenStores: false).isUnnoted }
+
     /// Kills the process between the stores to the log that the last step has made.
-    func killBetweenStores(_ machine: Machine, _ history: SectorHistory, _ ranges: [Range<Int>]) throws {
-        try killBetweenStores(machine, history, ranges, level: 0)
+    /// - Parameter afterFailedSync: of an earlier process: `history` knows that something may be lost.
+    func killBetweenStores(
+        _ machine: Machine, _ history: SectorHistory, _ ranges: [Range<Int>], afterFailedSync: Bool = false
+    ) throws {
+        try killBetweenStores(machine, history, ranges, level: 0, Loss(isPossible: afterFailedSync, isUnnoted: false))
     }
 
     /// Kills the process now.
-    /// - Parameter samples: of what operations in flight have left.
-    func kill(_ machine: Machine, _ history: SectorHistory, _ ranges: [Range<Int>], samples: Int) throws {
-        try kill(machine, history, ranges, samples: samples, level: 0)
+    /// - Parameters:
+    ///   - samples: of what operations in flight have left.
+    ///   - afterFailedSync: of an earlier process: `history` knows that something may be lost.
+    func kill(
+        _ machine: Machine, _ history: SectorHistory, _ ranges: [Range<Int>], samples: Int, afterFailedSync: Bool = false
+    ) throws {
+        try kill(
+            machine, history, ranges, samples: samples, level: 0, Loss(isPossible: afterFailedSync, isUnnoted: false))
     }
 
     /// Kills the process for good.
@@ -65,32 +93,34 @@ final class KillCheck {
     private static let fewStores = 16
 
     private func killBetweenStores(
-        _ machine: Machine, _ history: SectorHistory, _ ranges: [Range<Int>], level: Int
+        _ machine: Machine, _ history: SectorHistory, _ ranges: [Range<Int>], level: Int, _ earlier: Loss
     ) throws {
         guard let session = machine.session else { return }
         try session.catchUp { count in
             if count > KillCheck.fewStores && !random.chance(KillCheck.fewStores / 2, in: count) { return }
-            try kill(machine, history, ranges, samples: 0, level: level)
+            try kill(machine, history, ranges, samples: 0, level: level, earlier, betweenStores: true)
         }
     }
 
     private func kill(
-        _ machine: Machine, _ history: SectorHistory, _ ranges: [Range<Int>], samples: Int, level: Int
+        _ machine: Machine, _ history: SectorHistory, _ ranges: [Range<Int>], samples: Int, level: Int,
+        _ earlier: Loss, betweenStores: Bool = false
     ) throws {
         guard let session = machine.session else { return }
         let leftovers = Leftovers(of: machine.disk, inFlight: machine.io.inFlight)
         var choices = SeededRandom(seed: random.next())
-        // After a failed sync nobody knows what would survive a power cut.
-        let powerMayFail = machine.io.failedSyncs == 0
+        var loss = loss(on: machine, betweenStores: betweenStores)
+        loss.isPossible = loss.isPossible || earlier.isPossible
+        loss.isUnnoted = loss.isUnnoted || earlier.isUnnoted
         try leftovers.forEach(on: levels[level].disk, samples: samples, random: &choices) {
-            try check(session, history, ranges, level: level, powerMayFail: powerMayFail)
+            try check(session, history, ranges, level: level, loss)
         }
     }
 
     // MARK: - What is left
 
     private func check(
-        _ left: SimulatedSession, _ history: SectorHistory, _ ranges: [Range<Int>], level: Int, powerMayFail: Bool
+        _ left: SimulatedSession, _ history: SectorHistory, _ ranges: [Range<Int>], level: Int, _ loss: Loss
     ) throws {
         states += 1
         let number = states
@@ -104,15 +134,18 @@ final class KillCheck {
                 session.catchUp()
                 return
             }
-            try killBetweenStores(machine, history, ranges, level: level + 1)
-            try kill(machine, history, ranges, samples: 1, level: level + 1)
-            if completed && powerMayFail { try powerCut.cutPower(machine, history, ranges, limit: 4, samples: 3) }
+            try killBetweenStores(machine, history, ranges, level: level + 1, loss)
+            try kill(machine, history, ranges, samples: 1, level: level + 1, loss)
+            if completed && !loss.isUnnoted { try powerCut.cutPower(machine, history, ranges, limit: 4, samples: 3) }
         }
         // A replay leaves nothing in memory: the file must say it all.
-        let mayRead = { (sector: Int, value: UInt64) in history.mayRead(sector, value, start: history.now + 1) }
+        let mayRead = { (sector: Int, value: UInt64) in
+            loss.isPossible ? history.maySurvive(sector, value) : history.mayRead(sector, value, start: history.now + 1)
+        }
         try powerCut.checkBytes(
             disk, "the image that a replay has left", allows: mayRead, explain: { history.explain($0) }, ranges: ranges)
-        let isDeep = level == 0 && powerMayFail && number % deepInterval == 0
+        if loss.isPossible && !loss.isUnnoted { try powerCut.cutPower(machine, history, ranges, limit: 4, samples: 3) }
+        let isDeep = level == 0 && !loss.isPossible && !history.hasLosses && number % deepInterval == 0
         guard isDeep || number % readInterval == 0 else {
             try machine.takeDown()
             return

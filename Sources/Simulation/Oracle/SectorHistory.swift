@@ -28,6 +28,8 @@ package struct SectorHistory {
         /// The disk failed an operation while the request was under way: what it wrote may be written again until it is
         /// answered, so seeing it says nothing.
         var mayRepeat = false
+        /// A sync that failed may have lost it: it reads, and no flush makes it durable.
+        var mayBeLost = false
 
         /// It was current at some moment up to this one.
         @inline(__always) var happenedBy: Int { min(end, firstSeenBy) }
@@ -47,6 +49,8 @@ package struct SectorHistory {
     /// The start of the latest flush that has been answered with success: what ended before is durable.
     private(set) var flushedStart = -1
     private(set) var now = 0
+    /// Some of what reads may never be durable: a sync had failed, and the image was opened again.
+    private(set) var hasLosses = false
 
     package init(sizeBytes: UInt64, initialValue: @escaping (Int) -> UInt64) {
         self.sizeBytes = sizeBytes
@@ -118,6 +122,18 @@ package struct SectorHistory {
         versions[sector] = [Version(value: value, start: now, end: now, replaces: true, request: -1)]
     }
 
+    /// A sync had failed, the image was opened again, and the sector reads as `value` since. What is durable may be
+    /// anything that might have survived, until something newer is.
+    mutating func settleAfterFailedSync(_ sector: Int, value: UInt64) {
+        hasLosses = true
+        let others = Set(versions[sector].map(\.value)).filter { $0 != value && maySurvive(sector, $0) }
+        versions[sector] = others.sorted().map {
+            Version(value: $0, start: now - 1, end: now - 1, replaces: true, request: -2, mayBeLost: true)
+        }
+        versions[sector].append(
+            Version(value: value, start: now, end: now, replaces: true, request: -1, mayBeLost: !others.isEmpty))
+    }
+
     /// The process was killed: what was under way has happened by now, or never will.
     mutating func processKilled() {
         for sector in versions.indices {
@@ -140,7 +156,7 @@ package struct SectorHistory {
 
     @inline(__always)
     private func isDurable(_ version: Version) -> Bool {
-        version.replaces && (version.forcesUnitAccess || version.end < flushedStart)
+        version.replaces && !version.mayBeLost && (version.forcesUnitAccess || version.end < flushedStart)
     }
 
     /// Whether the sector may hold `value` after a power cut.

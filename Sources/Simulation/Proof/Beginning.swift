@@ -56,13 +56,10 @@ struct Beginning {
         history = player.history
     }
 
-    /// A machine on copies of what was found.
+    /// A machine on copies of what was found, with a log of its own.
     func machine(backing: [Machine.BackingFile], options: Machine.Options, seed: UInt64) -> Machine {
-        let copy = session.map { original in
-            let copy = SimulatedSession(capacity: Beginning.logCapacity)
-            copy.inherit(from: original)
-            return copy
-        }
+        let copy = SimulatedSession(capacity: Beginning.logCapacity)
+        if let session { copy.inherit(from: session) }
         return Machine(disk: disk.clone(), backing: backing, options: options, seed: seed, session: copy)
     }
 

@@ -128,7 +128,7 @@ public struct FaultLoop {
         if let refusal = try machine.open() {
             guard machine.faultCount > 0, case .error = fault.effect else { throw Violation("refused: \(refusal)") }
             try machine.settle()
-            try openAgain(machine.disk, machine.session, beginning.history, check, backing)
+            try openAgain(machine, beginning, check, backing)
             return true
         }
         if let reason = machine.image?.replayRefusal { throw Violation("the log is refused: \(reason)") }
@@ -195,17 +195,23 @@ public struct FaultLoop {
         }
     }
 
-    /// The image was refused because of the fault, which is gone now: everything is there, and the log still good.
+    /// The image was refused because of the fault, which is gone now: everything is there, and the log still good, except
+    /// for what a failed sync may have lost.
     private func openAgain(
-        _ disk: SimulatedDisk, _ session: SimulatedSession?, _ history: SectorHistory, _ check: CrashCheck,
-        _ backing: [Machine.BackingFile]
+        _ machine: Machine, _ beginning: Beginning, _ check: CrashCheck, _ backing: [Machine.BackingFile]
     ) throws {
-        let machine = Machine(disk: disk, backing: backing, options: Machine.Options(), seed: seed, session: session)
-        try check.open(machine, "after the fault the image")
+        machine.session?.catchUp()
+        let next = Machine(
+            disk: machine.disk, backing: backing, options: Machine.Options(), seed: seed, session: machine.session)
+        let history = beginning.history
+        guard beginning.kind == .damaged else {
+            return try liveOn(next, history, check, afterFailedSync: machine.io.failedSyncs > 0)
+        }
+        try check.open(next, "after the fault the damaged image")
         let allows = { (sector: Int, value: UInt64) in history.mayRead(sector, value, start: history.now + 1) }
-        try check.readBack(machine, window, "after the fault", allows: allows, explain: { history.explain($0) })
-        if let error = try machine.close() { throw Violation("closing fails: \(error)") }
-        try check.checkClosed(machine.disk, window, allows: allows, explain: { history.explain($0) })
+        try check.readBack(next, window, "after the fault", allows: allows, explain: { history.explain($0) })
+        if let error = try next.close() { throw Violation("closing fails: \(error)") }
+        try check.checkClosed(next.disk, window, allows: allows, explain: { history.explain($0) })
     }
 
     private func verifyClosed(_ machine: Machine, _ player: Player, _ check: CrashCheck) throws {
@@ -215,17 +221,59 @@ public struct FaultLoop {
             explain: { history.explain($0) })
     }
 
-    /// The process ends; another one opens the image. Mappings that were only in memory are lost, as in a power cut.
+    /// The process ends; another one opens the image: with the log, and without it, as when there is none, or the machine
+    /// was started again. Then mappings that were only in memory are lost, as in a power cut.
     private func reopen(
         _ machine: Machine, _ player: Player, _ check: CrashCheck, _ backing: [Machine.BackingFile]
     ) throws {
         let history = player.history
         try check.cutPower(machine, history, window, limit: 8, samples: 6)
+        machine.session?.catchUp()
+        let recovered = Machine(
+            disk: machine.disk.clone(), backing: backing, options: Machine.Options(), seed: seed, session: machine.session)
+        try liveOn(recovered, history, check, afterFailedSync: machine.io.failedSyncs > 0)
+
         let next = Machine(disk: machine.disk, backing: backing, options: Machine.Options(), seed: seed)
         try check.open(next, "after the fault")
         try check.readBack(
             next, window, "after the fault", allows: { history.maySurvive($0, $1) },
             explain: { history.explain($0) })
         if let error = try next.close() { throw Violation("closing fails after the fault: \(error)") }
+    }
+
+    /// Opens the image with its log, writes into it and flushes; the power may fail at any time.
+    private func liveOn(
+        _ machine: Machine, _ before: SectorHistory, _ check: CrashCheck, afterFailedSync: Bool
+    ) throws {
+        func cutPower(_ history: SectorHistory) throws {
+            try check.cutPower(machine, history, window, limit: 4, samples: 3)
+        }
+        try check.open(machine, "after the fault the image") { if $0 { try cutPower(before) } }
+        try cutPower(before)
+        var history = before
+        let start = history.advance()
+        history.processKilled()
+        _ = history.advance()
+        try check.readBack(machine, window, "after the fault") { sector, value in
+            guard afterFailedSync else { return history.read(sector, value, start: start) }
+            guard history.maySurvive(sector, value) else { return false }
+            if history.isTouched(sector) { history.settleAfterFailedSync(sector, value: value) }
+            return true
+        } explain: {
+            before.explain($0)
+        }
+        let player = Player(
+            machine: machine, history: history, depth: 8, largestSectors: 4 * clusterSectors, firstNumber: 2_000)
+        // In place, where clusters were allocated before.
+        for request in [
+            PlayedRequest(.write, 1..<2), PlayedRequest(.write, (clusterSectors - 1)..<(clusterSectors + 1)),
+            PlayedRequest(.write, (2 * clusterSectors + 4)..<(2 * clusterSectors + 5)), PlayedRequest(.flush),
+        ] {
+            player.start(request)
+            try player.drain { _ in }
+        }
+        try cutPower(player.history)
+        if let error = try machine.close() { throw Violation("closing fails after the fault: \(error)") }
+        try verifyClosed(machine, player, check)
     }
 }

@@ -138,12 +138,13 @@ public struct RandomHistory {
                     try check.open(machine, "the closed image")
                     machine.session?.catchUp()
                     player.goOn(with: machine)
-                } else if let kills, machine.io.failedSyncs == 0, random.chance(3, in: 4) {
+                } else if let kills, kills.mayKill(machine), random.chance(3, in: 4) {
+                    let syncHasFailed = machine.io.failedSyncs > 0
                     let left = kills.leftover(of: machine)
                     try machine.takeDown()
                     if isLast { break }
                     machine = self.machine(on: left.disk, backing, left.session)
-                    try recover(machine, player, check, kills)
+                    try recover(machine, player, check, kills, afterFailedSync: syncHasFailed)
                 } else {
                     let left = check.survivor(of: machine)
                     // With its memory a file on a disk a log outlives the power cut, and must not be believed.
@@ -214,9 +215,9 @@ public struct RandomHistory {
     }
 
     /// Opens what a kill has left, with more kills and power cuts meanwhile. What it reads is the truth, but durable only
-    /// as far as it was.
+    /// as far as it was: after a failed sync no flush makes it so.
     private mutating func recover(
-        _ machine: Machine, _ player: Player, _ check: CrashCheck, _ kills: KillCheck
+        _ machine: Machine, _ player: Player, _ check: CrashCheck, _ kills: KillCheck, afterFailedSync: Bool
     ) throws {
         var history = player.history
         _ = history.advance()
@@ -229,13 +230,18 @@ public struct RandomHistory {
         try check.open(machine, "what a kill has left") { completed in
             step += 1
             guard step % interval == 0 else { return }
-            try kills.killBetweenStores(machine, before, windows)
-            try kills.kill(machine, before, windows, samples: 1)
+            try kills.killBetweenStores(machine, before, windows, afterFailedSync: afterFailedSync)
+            try kills.kill(machine, before, windows, samples: 1, afterFailedSync: afterFailedSync)
             if completed { try check.cutPower(machine, before, windows, limit: 16, samples: 3) }
         }
         let start = history.advance()
         _ = history.advance()
-        try check.readBack(machine, windows, "after a kill") { history.read($0, $1, start: start) } explain: {
+        try check.readBack(machine, windows, afterFailedSync ? "after a failed sync" : "after a kill") { sector, value in
+            guard afterFailedSync else { return history.read(sector, value, start: start) }
+            guard history.maySurvive(sector, value) else { return false }
+            if history.isTouched(sector) { history.settleAfterFailedSync(sector, value: value) }
+            return true
+        } explain: {
             before.explain($0)
         }
         player.history = history
@@ -255,6 +261,7 @@ public struct RandomHistory {
         // Kernels have two ways to say that an operation has done nothing yet.
         if effect == .error(.interrupted) && operation % 2 == 0 { effect = .error(.resourceTemporarilyUnavailable) }
         machine.fault = Fault(effect, operation: operation, isPersistent: isPersistent)
+        if effect == .error(.ioError) { machine.fault?.isOfSyncs = random.chance(2, in: 3) }
         player.allowedErrors = [Errno.ioError.rawValue, Errno.noSpace.rawValue]
     }
 
@@ -299,9 +306,11 @@ public struct RandomHistory {
                 try drain(player, kills)
                 machine.fault = nil
                 if random.chance(1, in: 2) {
-                    // Idle for long: commit, then trim.
-                    for _ in 0..<4 {
+                    // Idle for long: commit, then trim. At any of these times requests may come again, and meet it.
+                    let idleTicks = random.below(5)
+                    for number in 0..<4 {
                         machine.tick(milliseconds: 6_000)
+                        if number >= idleTicks { break }
                         try machine.settle { completed in
                             try kills?.killBetweenStores(machine, player.history, windows)
                             if completed {

@@ -47,6 +47,7 @@ public enum SabotageProof {
                 ?? finding("a commit that fails with the log full") {
                     for seed in 1...4 as ClosedRange<UInt64> { try Scenarios.commitThatFailsWithTheLogFull(seed: seed) }
                 }
+                ?? finding("requests beside a trim") { _ = try Scenarios.requestsBesideATrim(seed: 1, base: .raw) }
             if let staged { return staged }
             for scene in ExhaustiveSequences.scenes where scene.clusterSizeBytes == 4096 {
                 let found =
