@@ -58,13 +58,17 @@ void cs_reserve_standard_descriptors(void) {
 
 void cs_name_process(const char *name) { (void)prctl(PR_SET_NAME, name, 0, 0, 0); }
 
-int32_t cs_block_signals(void) {
+int32_t cs_open_signals(void) {
     sigset_t set = handled_signals();
     signal(SIGPIPE, SIG_IGN);
-    int error = pthread_sigmask(SIG_BLOCK, &set, 0);
-    if (error != 0) return -error;
+    signal(SIGXFSZ, SIG_IGN);
     int descriptor = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     return descriptor < 0 ? -errno : descriptor;
+}
+
+int32_t cs_block_signals(void) {
+    sigset_t set = handled_signals();
+    return -pthread_sigmask(SIG_BLOCK, &set, 0);
 }
 
 int32_t cs_take_signal(int32_t descriptor) {

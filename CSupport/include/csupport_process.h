@@ -17,8 +17,11 @@ void cs_reserve_standard_descriptors(void);
 /* The name of this process in ps and top. */
 void cs_name_process(const char *name);
 
-/* Blocks SIGTERM, SIGINT and SIGHUP for this thread and those it makes, ignores SIGPIPE, and returns a signalfd for the
- * three; negative: -errno. */
+/* Ignores SIGPIPE, and SIGXFSZ, which goes with an error anyway, and returns a signalfd for SIGTERM, SIGINT and SIGHUP; negative:
+ * -errno. It has them once they are blocked; until then they end the process. */
+int32_t cs_open_signals(void);
+
+/* Blocks the three for this thread and those it makes. */
 int32_t cs_block_signals(void);
 
 /* The next signal of a signalfd, or 0 when there is none. */

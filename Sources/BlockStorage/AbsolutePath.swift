@@ -20,6 +20,17 @@ public enum AbsolutePath {
     /// - Throws: why it cannot be found.
     public static func ofDirectory(_ path: String) throws(ImageFileError) -> String { try real(path, shownAs: path) }
 
+    /// The place of a file that another one is to take: where a symbolic link leads, so that the link stays.
+    /// - Parameter file: what `path` has been opened as.
+    /// - Throws: `changedWhileOpening` where it leads elsewhere by now.
+    public static func ofReplaced(_ path: String, openedAs file: ImageFile) throws(ImageFileError) -> String {
+        var status = stat()
+        guard lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFLNK else { return path }
+        let place = try real(path, shownAs: path)
+        guard FileIdentity(ofFileAt: place) == file.identity else { throw .changedWhileOpening(path: path) }
+        return place
+    }
+
     private static func real(_ path: String, shownAs shown: String) throws(ImageFileError) -> String {
         guard let found = realpath(path, nil) else { throw ImageFileError(path: shown, opening: Errno(rawValue: errno)) }
         defer { free(found) }

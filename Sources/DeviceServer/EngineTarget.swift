@@ -65,7 +65,16 @@ final class EngineTarget<S: Storage>: BlockTarget {
             if image.failedSync != nil { tellOfFailure() }
             return nil
         }
-        return (slot, result)
+        return (slot, result < 0 ? EngineTarget.blockLayerError(result) : result)
+    }
+
+    /// The block layer knows one error of space; every other is EIO to whoever wrote. A file that may not grow, by a limit
+    /// (`ulimit -f`), a quota or its file system (4 GiB on FAT), has no space either.
+    static func blockLayerError(_ result: Int32) -> Int32 {
+        switch -result {
+        case EFBIG, EDQUOT: -ENOSPC
+        default: result
+        }
     }
 
     private func tellOfFailure() {

@@ -8,6 +8,8 @@ public struct RegistryError: Error, Equatable, CustomStringConvertible {
     public var attempt: String
     public var path: String
     public var errno: Errno
+    /// It is a directory of somebody who is neither root nor us.
+    public var isAnotherUsers = false
 
     public init(attempt: String, path: String, errno: Errno) {
         self.attempt = attempt
@@ -21,8 +23,13 @@ public struct RegistryError: Error, Equatable, CustomStringConvertible {
             case .permissionDenied, .notPermitted, .readOnlyFileSystem: "; run this as root"
             case .noSuchFileOrDirectory: "; its parent directory does not exist"
             case .notDirectory: "; something else has that name, so remove it"
+            case .fileTooLarge: "; give fewer options for backing files"
             default: ""
             }
+        if isAnotherUsers {
+            return "cannot \(attempt) \(path): it belongs to another user, who could change what is recorded there; remove it, or "
+                + "choose another QED_UBLK_RUNTIME_DIR"
+        }
         return "cannot \(attempt) \(path): \(errno)\(advice)"
     }
 }
@@ -34,7 +41,8 @@ public struct RegistryError: Error, Equatable, CustomStringConvertible {
 public struct DeviceRegistry: Sendable {
     public let directory: String
 
-    private static let recordLimitBytes = 16 * 1024
+    /// Enough for every option that fits into a command line; a larger one is not written.
+    static let recordLimitBytes = 512 * 1024
 
     /// `QED_UBLK_RUNTIME_DIR`, or /run/qed-ublk. Records and control sockets are there.
     public static var standardDirectory: String {
@@ -61,8 +69,12 @@ public struct DeviceRegistry: Sendable {
         let temporary = "\(directory)/.ublk\(record.deviceID).json.\(getpid())"
         // A left-over of a dead process that had our id.
         unlink(temporary)
-        do {
-            try write(record.json.description + "\n", to: temporary)
+        do throws(RegistryError) {
+            let text = record.json.description + "\n"
+            guard text.utf8.count <= Self.recordLimitBytes else {
+                throw RegistryError(attempt: "write", path: path(record.deviceID), errno: .fileTooLarge)
+            }
+            try write(text, to: temporary)
         } catch {
             unlink(temporary)
             throw error
@@ -170,6 +182,20 @@ struct PreparedRecord {
 
 // Writing.
 extension DeviceRegistry {
+    /// Whoever owns the directory decides what is served with the rights of whoever believes its records. One that is missing
+    /// is nobody's.
+    public func checkOwner() throws(RegistryError) {
+        var status = stat()
+        if stat(directory, &status) == 0 { try checkOwner(status) }
+    }
+
+    private func checkOwner(_ status: stat) throws(RegistryError) {
+        guard status.st_uid != 0, status.st_uid != geteuid() else { return }
+        var error = RegistryError(attempt: "use the directory", path: directory, errno: .notPermitted)
+        error.isAnotherUsers = true
+        throw error
+    }
+
     /// Makes the directory where it is missing.
     public func makeDirectory() throws(RegistryError) {
         if mkdir(directory, 0o755) == 0 {
@@ -183,6 +209,7 @@ extension DeviceRegistry {
             guard status.st_mode & S_IFMT == S_IFDIR else {
                 throw RegistryError(attempt: "make the directory", path: directory, errno: .notDirectory)
             }
+            try checkOwner(status)
             return
         }
         throw RegistryError(attempt: "make the directory", path: directory, errno: Errno(rawValue: code))

@@ -8,13 +8,16 @@ import Ublk
 
 extension ServedDevice {
     /// Makes a device of an image: either the disk is usable, or every step that was taken is undone.
-    static func add(_ configuration: ServerConfiguration, log: Logger) throws(ServerError) -> ServedDevice {
+    static func add(
+        _ configuration: ServerConfiguration, process: ServerProcess, log: Logger
+    ) throws(ServerError) -> ServedDevice {
         let undo = UndoList()
         defer { undo.run() }
         // Before the image is opened, which writes to it.
         if configuration.zeroCopy == .on { _ = try features(for: configuration, openControl(), takesPages: true) }
         let session = try ImageSession(configuration)
         undo.append { _ = try? session.close() }
+        try process.takeSignals()
         session.reportReplay(to: log)
         let blocks = try session.chooseBlocks(wantedBytes: configuration.blockSizeBytes)
         let queuesChanged = try openEvents(undo)
@@ -69,6 +72,9 @@ extension ServedDevice {
         return try configuration.features(offered: offered, takesPages: takesPages)
     }
 
+    /// The kernel reads twice as much ahead of a reader, whose memory that is: not whole clusters where they are large.
+    static func optimalIOShift(clusterShift: Int) -> UInt8 { UInt8(min(clusterShift, 20)) }
+
     private static func parameters(
         of session: ImageSession, _ configuration: ServerConfiguration, _ info: UblkDeviceInfo, _ blockSizeBytes: Int
     ) -> UblkParameters {
@@ -78,7 +84,7 @@ extension ServedDevice {
         if configuration.isReadOnly { attributes.insert(.readOnly) }
         let basic = UblkParameters.Basic(
             attributes: attributes, logicalBlockShift: blockShift, physicalBlockShift: max(blockShift, 12),
-            optimalIOShift: UInt8(geometry.clusterShift), minimumIOShift: max(blockShift, 12),
+            optimalIOShift: optimalIOShift(clusterShift: Int(geometry.clusterShift)), minimumIOShift: max(blockShift, 12),
             maxSectors: UInt32(info.maxIOSizeBytes / 512),
             deviceSectors: session.image.sizeBytes / QEDLimits.sectorSizeBytes)
         guard !configuration.isReadOnly else { return UblkParameters(basic: basic) }

@@ -17,7 +17,7 @@ extension ServedDevice {
     ///   - record: what it is to know from now on, of a device with that image's file.
     /// - Returns: with the record as it is now.
     static func recover(
-        _ configuration: ServerConfiguration, registry: DeviceRegistry, log: Logger,
+        _ configuration: ServerConfiguration, registry: DeviceRegistry, process: ServerProcess, log: Logger,
         record: (UblkDeviceInfo, ImageFile) throws(ServerError) -> DeviceRecord
     ) throws(ServerError) -> (ServedDevice, DeviceRecord) {
         guard let id = configuration.deviceID else { preconditionFailure("recovery of no device") }
@@ -46,6 +46,7 @@ extension ServedDevice {
         let session = try ImageSession(
             configuration, continuing: old,
             willChange: { file throws(ServerError) in
+                try process.takeSignals()
                 var new = try record(info, file)
                 new.backingFiles = old.backingFiles
                 try takeover.open(new)

@@ -90,9 +90,9 @@ public final class Server {
 
     /// - Parameter record: that of a device that is taken over; one that is new has none yet.
     private func makeDevice(_ record: inout DeviceRecord?) throws(ServerError) -> ServedDevice {
-        guard configuration.recovers else { return try ServedDevice.add(configuration, log: log) }
+        guard configuration.recovers else { return try ServedDevice.add(configuration, process: process, log: log) }
         let (device, newRecord) = try ServedDevice.recover(
-            configuration, registry: registry, log: log,
+            configuration, registry: registry, process: process, log: log,
             record: { info, file throws(ServerError) in try self.record(of: info, file) })
         record = newRecord
         if let isDirect = device.session.blocks?.isDirect, newRecord.isDirect != isDirect {

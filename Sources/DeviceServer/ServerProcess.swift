@@ -16,7 +16,7 @@ public struct ServerProcess: Sendable {
     /// Relative paths name other files afterwards: it is in the root directory.
     public init() throws(ServerError) {
         Detachment.leaveCaller()
-        signals = cs_block_signals()
+        signals = cs_open_signals()
         guard signals >= 0 else { throw .ring(Errno(rawValue: -signals)) }
         var warnings = ReclaimSafety.apply()
         var hasOwnMounts = false
@@ -27,5 +27,12 @@ public struct ServerProcess: Sendable {
         }
         self.hasOwnMounts = hasOwnMounts
         self.warnings = warnings
+    }
+
+    /// From now on signals are requests to the server. Until the image is open they end the process, as they should: nothing
+    /// has been made yet, and opening can take long. Before there is a second thread.
+    func takeSignals() throws(ServerError) {
+        let result = cs_block_signals()
+        guard result == 0 else { throw .ring(Errno(rawValue: -result)) }
     }
 }

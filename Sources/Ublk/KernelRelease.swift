@@ -41,6 +41,9 @@ public struct KernelRelease: Equatable, Sendable {
         return KernelRelease(release)
     }
 
+    /// The oldest kernel that devices work with: it numbers the driver's commands as ioctls (UBLK_F_CMD_IOCTL_ENCODE).
+    public static let oldest = "Linux 6.4"
+
     /// A sentence about a defect of this kernel's ublk driver; nil where none is known.
     ///
     /// A change in 6.18.4, carried into some of Ubuntu's 6.17 kernels, makes ADD_DEV hang or oops; 6.18.6 has the

@@ -35,7 +35,7 @@ extension UblkControlError: CustomStringConvertible {
     public var description: String {
         switch self {
         case .noDriver:
-            "this kernel has no ublk: run 'modprobe ublk_drv'; kernels need CONFIG_BLK_DEV_UBLK (6.0 or later)"
+            "this kernel has no ublk: run 'modprobe ublk_drv'; it needs CONFIG_BLK_DEV_UBLK and \(KernelRelease.oldest) or later"
         case .notPermitted(let path):
             "cannot open \(path): ublk devices need root (CAP_SYS_ADMIN), so run this as root"
         case .cannotOpen(let path, let errno):
@@ -66,7 +66,7 @@ extension UblkControlError: CustomStringConvertible {
         case .noFunction: "this kernel has no io_uring, which ublk needs: it was built without CONFIG_IO_URING"
         case .notPermitted, .permissionDenied:
             "io_uring is forbidden here: see /proc/sys/kernel/io_uring_disabled and the container's seccomp profile"
-        case .invalidArgument: "this kernel's io_uring has no 128-byte submissions: ublk needs Linux 6.0 or later"
+        case .invalidArgument: "this kernel's io_uring has no 128-byte submissions: ublk devices need \(KernelRelease.oldest) or later"
         case .noMemory: "no memory for an io_uring: raise the limit of locked memory (ulimit -l) or free some memory"
         default: "cannot create an io_uring: \(errno)"
         }

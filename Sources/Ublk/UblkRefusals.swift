@@ -32,7 +32,7 @@ private func commandReason(_ command: UblkCommand, id: UInt32?, _ errno: Errno) 
     case (.addDevice, .noSpace):
         "every device id is in use; delete a device"
     case (.addDevice, .noSuchDevice), (.addDevice, .unknownCommand):
-        "this kernel's ublk driver knows only the command numbers of before Linux 6.4; use a newer kernel"
+        "this kernel's ublk driver knows only the command numbers of before \(KernelRelease.oldest); use a newer kernel"
 
     case (.setParameters, .permissionDenied):
         "it has been started already, and parameters can only be set before"

@@ -12,7 +12,7 @@ struct AddCommand: ParsableCommand {
         discussion: """
             Prints the device's path, and nothing else, once the device is usable. A server process for it stays in the \
             background until 'qed-ublk del'. Where anything fails nothing is left behind. Needs root, and a kernel with \
-            ublk (Linux 6.4 or later; modprobe ublk_drv).
+            ublk (\(KernelRelease.oldest) or later; modprobe ublk_drv).
 
             When a server dies, or gets SIGTERM while its device is in use, the device waits for the next server: adding \
             the image again, or 'qed-ublk recover', goes on where it was. The device is as it was made then: an option that asks \
@@ -44,13 +44,15 @@ struct AddCommand: ParsableCommand {
     func run() throws {
         // In the background the server is another process, that gets nothing.
         if foreground { Detachment.closeGivenDescriptors() }
-        try ProcRequirement.check()
+        try DeviceRequirements.check()
         let waiting = try WaitingDevice.ofImage(device.image)
         if let waiting { try waiting.refuse(whatDiffersIn: device) }
         if waiting == nil {
             try WaitingImages.refuseReplaced(device.image)
             if !device.readOnly { try WaitingImages.refuseChange(of: device.image) }
         }
+        // It may take the whole machine along: said before, not after.
+        if let defect = KernelRelease.running?.ublkDefect { printError("warning: \(defect)") }
         if foreground {
             try serve(waiting)
             return

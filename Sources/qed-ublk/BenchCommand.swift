@@ -2,7 +2,9 @@ import ArgumentParser
 import BlockStorage
 import DeviceServer
 import Glibc
+import ImageTools
 import QEDEngine
+import SystemPackage
 
 /// Drives the engine in this process the way `qemu-img bench` drives QEMU's block layer, with the same options.
 struct BenchCommand: ParsableCommand {
@@ -90,11 +92,16 @@ struct BenchCommand: ParsableCommand {
     func run() throws {
         let offset = self.offset ?? 0
         if write { try WaitingImages.refuseChange(of: image) }
-        let engine = try LocalEngine(
-            path: image, options: ImageOptions(isReadOnly: !write), depth: depth + 1,
-            largestRequestBytes: Int(bufferSize), caching: cache.fileCaching,
-            backingCaching: backingCache.fileCaching, locking: sharing.forceShare ? .none : .all,
-            policy: try backing.policy())
+        let engine: LocalEngine
+        do {
+            engine = try LocalEngine(
+                path: image, options: ImageOptions(isReadOnly: !write), depth: depth + 1,
+                largestRequestBytes: Int(bufferSize), caching: cache.fileCaching,
+                backingCaching: backingCache.fileCaching, locking: sharing.forceShare ? .none : .all,
+                policy: try backing.policy())
+        } catch let error as Errno {
+            throw ImageToolError.noRing(error)
+        }
         let work = BenchWork(
             count: count, depth: depth, sizeBytes: bufferSize, stepBytes: stepSize ?? bufferSize, deviceOffset: offset,
             isWrite: write, flushInterval: flushInterval, drains: !noDrain, pattern: pattern ?? 0, isRandom: random,

@@ -1,5 +1,6 @@
 import ArgumentParser
 import DeviceServer
+import Glibc
 import ImageTools
 import QEDEngine
 import QEDFormat
@@ -14,10 +15,11 @@ struct ConvertCommand: ParsableCommand {
             was. Formats are never guessed: say -f raw for a raw source.
 
             With - as the source a raw disk comes through standard input, into a new image. So does whatever another \
-            program can read.
+            program can read. With - as the copy a raw disk goes through standard output, zeros included; a FIFO takes it too.
 
             Example: qed-ublk convert -p -f raw -O qed disk.raw disk.qed
                      zstd -dc disk.raw.zst | qed-ublk convert -f raw -O qed - disk.qed
+                     qed-ublk convert disk.qed - | zstd -o disk.raw.zst
                      nbdcopy -- [ qemu-nbd -r -f qcow2 disk.qcow2 ] - | qed-ublk convert -f raw -O qed - disk.qed
 
             Exit status:
@@ -33,7 +35,7 @@ struct ConvertCommand: ParsableCommand {
     @Argument(help: "What to copy; - is standard input.", transform: PathArgument.parse)
     var source: String
 
-    @Argument(help: "The copy.", transform: PathArgument.parse)
+    @Argument(help: "The copy; - is standard output.", transform: PathArgument.parse)
     var target: String
 
     @Option(
@@ -83,7 +85,11 @@ struct ConvertCommand: ParsableCommand {
                 "standard input is read once, as a raw disk, into a new image: use it with -f raw -O qed, without -n, "
                     + "--verify and --force-share")
         }
-        guard target != Conversion.standardStream || (outputFormat == .raw && !noCreate && !verify && !force) else {
+        let isStandardOutput = StreamTarget(target)?.isStandardOutput == true
+        guard !isStandardOutput || output.format == .human else {
+            throw ValidationError("standard output takes the disk and nothing else: leave --json out")
+        }
+        guard !isStandardOutput || (outputFormat == .raw && !noCreate && !verify && !force) else {
             throw ValidationError(
                 "standard output takes a raw disk, once: use it with -O raw, without -n, --verify and --force")
         }
@@ -91,6 +97,8 @@ struct ConvertCommand: ParsableCommand {
 
     func run() throws {
         try WaitingImages.refuseChange(of: target)
+        // A reader that has gone is an error with a status of its own.
+        if StreamTarget(target) != nil { signal(SIGPIPE, SIG_IGN) }
         var conversion = Conversion(
             source: source, sourceFormat: format, target: target, targetFormat: outputFormat)
         do { conversion.geometry = try geometryOptions.geometry() } catch { throw GeometryError(error: error) }

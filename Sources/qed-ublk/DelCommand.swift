@@ -45,7 +45,7 @@ struct DelCommand: ParsableCommand {
     }
 
     func run() throws {
-        try ProcRequirement.check()
+        try DeviceRequirements.check()
         let registry = DeviceRegistry()
         guard let device else {
             try removeAll(registry)

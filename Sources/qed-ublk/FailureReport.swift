@@ -26,6 +26,11 @@ extension QedUblk {
             printError("\(message); see 'qed-ublk --help'")
             exit(withError: ExitCode(ExitStatus.usage.rawValue))
         }
+        // Whatever else went wrong is told in one sentence too, and not in the parser's way.
+        if exitCode(for: error) == .failure, !(error is ExitCode) {
+            printError("\(error)")
+            exit(withError: ExitCode(ExitStatus.failure.rawValue))
+        }
         exit(withError: error)
     }
 }

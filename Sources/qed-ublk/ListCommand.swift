@@ -30,7 +30,7 @@ struct ListCommand: ParsableCommand {
     @OptionGroup var output: OutputOption
 
     func run() throws {
-        try ProcRequirement.check()
+        try DeviceRequirements.check()
         let devices = try KnownDevices.all()
         switch output.format {
         case .human: try printOutput(ListCommand.table(devices, isVerbose: verbose))

@@ -32,7 +32,7 @@ struct RecoverCommand: ParsableCommand {
     }
 
     func run() throws {
-        try ProcRequirement.check()
+        try DeviceRequirements.check()
         let control = try UblkControlDevice()
         guard let device else {
             try recoverAll(control)

@@ -23,8 +23,9 @@ enum SupervisingProcess {
         cs_name_process("qed-ublk")
         Detachment.leaveCaller()
         Detachment.leaveControlGroup()
-        let signals = cs_block_signals()
-        guard signals >= 0 else { throw ServerStartError.cannotStart(Errno(rawValue: -signals)) }
+        let signals = cs_open_signals()
+        let blocked = signals < 0 ? signals : cs_block_signals()
+        guard blocked >= 0 else { throw ServerStartError.cannotStart(Errno(rawValue: -blocked)) }
         var child: Int32 = 0
         let result = BackgroundServer.withArguments(["qed-ublk", "serve"] + arguments) {
             cs_spawn_self($0, STDERR_FILENO, 3, &child)

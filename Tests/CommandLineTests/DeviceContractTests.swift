@@ -124,6 +124,30 @@ import Testing
         expectOneSentence(try ours(asNobody: true, "del", "4000"), [5, 6], naming: "ublk")
     }
 
+    @Test(.enabled(if: getuid() == 0), arguments: [["list"], ["del", "0"], ["recover", "--all"], ["add", "image.qed"]])
+    func recordsOfSomebodyElse(words: [String]) throws {
+        try require(["chown", "65534", runtime])
+        let result = try run(
+            ["env", "QED_UBLK_RUNTIME_DIR=\(runtime)", try QedUblkProgram.path()] + words, in: directory.path)
+        expectOneSentence(result, [5], naming: "it belongs to another user")
+    }
+
+    /// An image that another program has is waited for, for a second: long enough to be told to stop.
+    @Test func interruptedWhileOpening() throws {
+        let holder = try ImageHolder(directory.path("image.qed"))
+        defer { holder.release() }
+        var statuses: [Int32] = []
+        while !statuses.contains(130), statuses.count < 5 {
+            let result = try run(
+                [
+                    "env", "--default-signal=INT", "QED_UBLK_RUNTIME_DIR=\(runtime)", "timeout", "--preserve-status",
+                    "--signal=INT", "0.5", try QedUblkProgram.path(), "add", "--foreground", "image.qed",
+                ], in: directory.path)
+            statuses.append(result.status)
+        }
+        #expect(statuses.contains(130), "\(statuses)")
+    }
+
     @Test func fullStandardOutput() throws {
         let program = try QedUblkProgram.path()
         let result = try run(

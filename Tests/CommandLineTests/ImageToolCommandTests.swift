@@ -36,6 +36,27 @@ import Testing
         #expect(result.output.hasPrefix("Run completed in "))
     }
 
+    @Test("a part of the map", arguments: ["18446744073709551615", "18446744073709551104", "20M", "21M"])
+    func mapToTheEnd(length: String) throws {
+        let rest = try ours("map", "--json", "-s", "1M", "image.qed")
+        let result = try ours("map", "--json", "-s", "1M", "-l", length, "image.qed")
+        #expect(result.status == 0 && result.output == rest.output && result.output.contains("\"start\": 1048576"), "\(result.errors)")
+    }
+
+    @Test func optionsOfQEMU() throws {
+        let io = try ours("io", "-c", "read -P 3 1M 200k", "-c", "length", "image.qed")
+        #expect(io.status == 0 && io.output.hasSuffix("\n") && io.output.contains("20971520"), "\(io.output)\(io.errors)")
+        #expect(try ours("io", "image.qed", "flush -v").status == 64)
+        let created = try ours("create", "-q", "-f", "qed", "-b", "base.raw", "-F", "raw", "-o", "cluster_size=4k", "-o", "table_size=2", "top.qed", "30M")
+        #expect(created.status == 0 && created.output == "", "\(created.errors)")
+        let other = try ours("create", "-o", "cluster_size=4k,table_size=2,backing_file=base.raw,backing_fmt=raw", "other.qed", "30M")
+        #expect(other.status == 0, "\(other.errors)")
+        #expect(try readFile(directory.path("top.qed")) == readFile(directory.path("other.qed")))
+        #expect(try ours("create", "-f", "raw", "x", "1M").status == 64)
+        let theirs = try theirs("info", "-f", "qed", "top.qed")
+        #expect(theirs.output.contains("cluster_size: 4096") && theirs.output.contains("backing file: base.raw"))
+    }
+
     /// Runs a line of the shell with the program as $0.
     private func shell(_ line: String) throws -> CommandResult {
         try run(["bash", "-c", "set -o pipefail; " + line, try QedUblkProgram.path()], in: directory.path)

@@ -1,4 +1,5 @@
 import BlockStorage
+import Foundation
 import Glibc
 import SystemPackage
 import Testing
@@ -118,7 +119,7 @@ struct RegistryTests {
         try putFile("ublk6.json", "")
         try putFile("ublk7.json", "garbage \u{0} \u{ff}")
         try putFile("ublk8.json", record(9).json.description)
-        try putFile("ublk10.json", String(repeating: " ", count: 100_000) + record(10).json.description)
+        try putFile("ublk10.json", String(repeating: " ", count: DeviceRegistry.recordLimitBytes) + record(10).json.description)
         for name in [
             "ublk.json", "ublk05.json", "ublk-1.json", "ublk+5.json", "ublk4294967296.json", "ublkx.json",
             "ublk5.json.bak",
@@ -215,6 +216,32 @@ struct RegistryTests {
         #expect(DeviceRegistry.directory(chosen: "/tmp/x") == "/tmp/x")
         #expect(DeviceRegistry.directory(chosen: "x").hasSuffix("/x"))
         #expect(DeviceRegistry.directory(chosen: "x").hasPrefix("/"))
+    }
+
+    @Test func whatIsRecordedCanBeRead() throws {
+        var large = record(3)
+        large.backingArguments = (0..<2000).flatMap { ["--backing-dir", "/\(String(repeating: "d", count: 200))/\($0)"] }
+        try registry.record(large)
+        #expect(registry.record(of: 3) == large)
+        large.backingArguments += (0..<2000).flatMap { ["--backing-dir", "/\(String(repeating: "d", count: 200))/\($0)"] }
+        let before = try FileManager.default.contentsOfDirectory(atPath: registry.directory)
+        #expect(throws: RegistryError.self) { try registry.record(large) }
+        #expect(try FileManager.default.contentsOfDirectory(atPath: registry.directory) == before)
+        #expect(registry.record(of: 3) != nil)
+    }
+
+    @Test(.enabled(if: getuid() == 0)) func aDirectoryOfSomebodyElseIsRefused() throws {
+        try registry.record(record(3))
+        try registry.checkOwner()
+        try #require(chown(registry.directory, 65534, 65534) == 0)
+        #expect {
+            try registry.checkOwner()
+        } throws: {
+            "\($0)".contains("belongs to another user")
+        }
+        #expect(throws: RegistryError.self) { try registry.record(record(4)) }
+        #expect(registry.record(of: 4) == nil)
+        try DeviceRegistry(directory: directory.file("none")).checkOwner()
     }
 
     @Test func errorsAreOneSentence() {

@@ -136,6 +136,52 @@ import Testing
         }
     }
 
+    /// Over a backing file zeros must stay zeros, at every moment.
+    @Test("compaction of zeros", arguments: [false, true])
+    func compactZeros(hasBackingFile: Bool) async throws {
+        try makeImage()
+        try qemuIO(image, "write -P 0 4M 20k", "write -P 0 8M 8k", "write -P 0 60k 8k", "write -P 7 10M 4k", "write -P 0 11M 80k")
+        if hasBackingFile { try require(["qemu-img", "rebase", "-u", "-f", "qed", "-b", "x", "-F", "raw", image]) }
+        let bytes = try readFile(image)
+        let before = try await content(try structure(MemoryFile(bytes)))
+        let entries = try await entries(try structure(MemoryFile(bytes)))
+        try await cut(bytes) { structure in
+            _ = try await ImageCompaction.compact(structure)
+        } verify: { structure, isFinished in
+            try await expectSound(structure)
+            #expect(try await content(structure) == before)
+            let now = try await self.entries(structure)
+            for (place, value) in entries where value != 0 && before[place] == nil {
+                let replaced: UInt64 = hasBackingFile ? 1 : 0
+                let entry = now[place] ?? 0
+                #expect(isFinished ? entry == replaced : entry == replaced || entry > 1, "\(place)")
+            }
+            if isFinished {
+                let pass = try CheckPass(structure, mode: .fast)
+                try await pass.run()
+                #expect(pass.report.leakedClusters == 0)
+            }
+        }
+    }
+
+    /// The L2 entries that are not 0, by what part of the disk they are about.
+    private func entries(_ structure: Structure) async throws -> [UInt64: UInt64] {
+        var found: [UInt64: UInt64] = [:]
+        let buffer = PageBuffer(byteCount: structure.tablePieceBytes)
+        var holes = TableHoles()
+        for (index, value) in try await structure.readL1().enumerated() where value != 0 {
+            try await structure.visitTable(
+                index, at: value, through: buffer.address, pieceBytes: buffer.byteCount, holes: &holes
+            ) {
+                (entries, _, deviceOffset) async throws(StorageError) in
+                for (position, entry) in entries.enumerated() where entry != 0 {
+                    found[deviceOffset + UInt64(position) * 4096] = UInt64(littleEndian: entry)
+                }
+            }
+        }
+        return found
+    }
+
     @Test("repairs", arguments: [false, true])
     func repair(separates: Bool) async throws {
         try makeImage()

@@ -57,7 +57,7 @@ struct UblkControlErrorTests {
     @Test func missingDriverIsExplained() {
         #expect(
             UblkControlError.noDriver.description
-                == "this kernel has no ublk: run 'modprobe ublk_drv'; kernels need CONFIG_BLK_DEV_UBLK (6.0 or later)")
+                == "this kernel has no ublk: run 'modprobe ublk_drv'; it needs CONFIG_BLK_DEV_UBLK and Linux 6.4 or later")
         #expect(UblkControlError.notPermitted(path: "/dev/ublk-control").description.contains("root"))
         #expect(UblkControlError.ringUnavailable(.notPermitted).description.contains("io_uring_disabled"))
         #expect(UblkControlError.ringUnavailable(.noFunction).description.contains("CONFIG_IO_URING"))

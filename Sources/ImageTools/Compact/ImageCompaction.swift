@@ -10,6 +10,8 @@ import QEDFormat
 public struct ImageCompaction: Sendable {
     public struct Outcome: Sendable, Equatable {
         public var movedClusters: UInt64 = 0
+        /// Those that held nothing but zeros.
+        public var freedClusters: UInt64 = 0
         public var fileSizeBytesBefore: UInt64 = 0
         public var fileSizeBytes: UInt64 = 0
     }
@@ -30,6 +32,7 @@ public struct ImageCompaction: Sendable {
     ) async throws -> Outcome {
         var structure = structure
         var outcome = Outcome(fileSizeBytesBefore: structure.fileSizeBytes)
+        outcome.freedClusters = try await ZeroClusters(structure, progress: progress).free()
         let pass = try await survey(structure)
         if pass.report.leakedClusters > 0 || pass.report.imageEndFileOffset != structure.fileSizeBytes {
             let inUse = pass.owners.ownedCount(in: 0..<pass.owners.clusterCount)

@@ -42,6 +42,7 @@ public struct Conversion: Sendable {
     /// - Returns: the size of the disk that was copied, in bytes.
     @discardableResult
     public func run(progress: (@Sendable (Double) -> Void)? = nil) throws(ImageToolError) -> UInt64 {
+        if let stream = StreamTarget(target), !keepsTarget { return try send(to: stream, progress) }
         if source == Conversion.standardStream { return try copyStream() }
         let source = try Disk(
             path: source, format: sourceFormat, isReadOnly: true, sharing: sharing, depth: depth, policy: policy)
@@ -84,6 +85,26 @@ public struct Conversion: Sendable {
         try disk.close()
         if verifies { try verify(source, file.workingPath, shownAs: target) }
         try file.publish()
+    }
+
+    private func send(
+        to target: StreamTarget, _ progress: (@Sendable (Double) -> Void)?
+    ) throws(ImageToolError) -> UInt64 {
+        guard targetFormat == .raw, self.source != Conversion.standardStream, !replaces, !verifies else {
+            throw .refused(
+                path: target.name, reason: "takes a raw disk, once and in order; use it with -O raw and a file as the source, "
+                    + "without --force and --verify")
+        }
+        let source = try Disk(
+            path: source, format: sourceFormat, isReadOnly: true, sharing: sharing, depth: depth, policy: policy)
+        let stream = try target.open()
+        defer { try? stream.close() }
+        if let identity = try? FileIdentity(descriptor: stream.rawValue), source.identities.contains(identity) {
+            throw .refused(path: target.name, reason: "is the source or one of its backing files; choose another target")
+        }
+        try DiskStream(from: source, to: stream, of: target).run(progress: progress)
+        try source.close()
+        return source.sizeBytes
     }
 
     /// The image is made for the longest disk that its tables can map, and gets its size when the stream has ended.

@@ -22,19 +22,24 @@ final class OutputFile {
     /// - Parameter replaces: whether an existing file may be replaced; it is there until `publish`.
     init(path: String, replaces: Bool) throws(ImageToolError) {
         self.path = path
-        let filePath = FilePath(path)
-        guard let component = filePath.lastComponent, component.kind == .regular else {
+        guard let component = FilePath(path).lastComponent, component.kind == .regular else {
             throw .read(.file(.notARegularFile(path: path)))
         }
-        name = component.string
         var status = stat()
         let exists = lstat(path, &status) == 0
         guard replaces || !exists else { throw .exists(path: path) }
         replaced =
             exists
             ? try ImageFile.openedForTool(path, .readWrite, sharing: false, allowBlockDevice: false) : nil
+        let place: FilePath
+        do throws(ImageFileError) {
+            place = FilePath(try replaced.map { file throws(ImageFileError) in try AbsolutePath.ofReplaced(path, openedAs: file) } ?? path)
+        } catch {
+            throw .read(.file(error))
+        }
+        name = place.lastComponent?.string ?? component.string
 
-        let parent = filePath.removingLastComponent()
+        let parent = place.removingLastComponent()
         directory = open(parent.isEmpty ? "." : parent.string, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard directory >= 0 else { throw OutputFile.creationError(path, errno, isDirectory: true) }
         parentPath = parent.isEmpty ? "." : parent.string
@@ -43,7 +48,7 @@ final class OutputFile {
         if descriptor < 0 {
             let temporary = ".qed-ublk-\(String(UInt64.random(in: 0 ... .max), radix: 16))"
             let unnamedError = -descriptor
-            descriptor = cs_create_exclusive(directory, temporary, OutputFile.permissions)
+            descriptor = cs_create_exclusive(directory, temporary, replaced == nil ? OutputFile.permissions : 0o600)
             if descriptor < 0 {
                 cs_close(directory)
                 throw OutputFile.creationError(path, descriptor < 0 ? -descriptor : unnamedError, isDirectory: false)
@@ -79,6 +84,12 @@ final class OutputFile {
 
     /// Makes the file durable and gives it its name.
     func publish() throws(ImageToolError) {
+        if let replaced {
+            do throws(Errno) { try FileOwnership(of: replaced.descriptor).give(to: file) } catch {
+                throw .cannotCreate(
+                    .failed(path: path, step: "cannot keep the owner and mode of the file that is replaced", errno: error))
+            }
+        }
         try check(cs_fdatasync(file), "cannot make the file durable")
         if temporaryName == nil {
             if replaced == nil {

@@ -71,13 +71,13 @@ final class StreamCopy {
         while byteCount < Disk.largestRequestBytes {
             let rest = UnsafeMutableRawBufferPointer(
                 start: address(slot) + byteCount, count: Disk.largestRequestBytes - byteCount)
-            do {
-                let count = try stream.read(into: rest)
+            do throws(Errno) {
+                let count = try stream.readWaiting(into: rest)
                 if count == 0 { break }
                 byteCount += count
             } catch {
                 failure = .request(
-                    path: name, "read", deviceOffset: starts[slot] + UInt64(byteCount), error as? Errno ?? .ioError)
+                    path: name, "read", deviceOffset: starts[slot] + UInt64(byteCount), error)
                 break
             }
         }

@@ -63,9 +63,12 @@ public struct ImageCreation: Sendable {
         }
 
         var file = NewFile(
-            path: FilePath(path), firstBytes: header.encoded() + (base?.name.bytes ?? []),
+            path: FilePath(try place(of: replaced)), firstBytes: header.encoded() + (base?.name.bytes ?? []),
             sizeBytes: Int64(header.l1TableFileOffset + geometry.tableSizeBytes))
         file.replacesExisting = replaced != nil
+        do throws(Errno) { file.ownership = try replaced.map { file throws(Errno) in try FileOwnership(of: file.descriptor) } } catch {
+            throw .cannotReplace(.cannotRead(path: path, errno: error))
+        }
         do throws(NewFile.Failure) {
             try file.create()
         } catch {
@@ -96,6 +99,14 @@ public struct ImageCreation: Sendable {
         }
         guard !isUnfinished else { throw .unfinishedSession(path: path) }
         return file
+    }
+
+    /// Where a file that is replaced really is: a symbolic link stays, and leads to the new one.
+    private func place(of replaced: ImageFile?) throws(ImageCreationError) -> String {
+        guard let replaced else { return path }
+        do throws(ImageFileError) { return try AbsolutePath.ofReplaced(path, openedAs: replaced) } catch {
+            throw .cannotReplace(error)
+        }
     }
 
     private func roundedUp(_ bytes: UInt64) throws(QEDFormatError) -> UInt64 {

@@ -25,6 +25,7 @@ public enum ImageCreationError: Error, Sendable, Equatable {
 
     init(path: String, _ failure: NewFile.Failure) {
         switch (failure.step, failure.errno) {
+        case (.own, _): self = .failed(path: path, step: failure.step.rawValue, errno: failure.errno)
         case (_, .fileExists): self = .alreadyExists(path: path)
         case (.openDirectory, .noSuchFileOrDirectory), (.openDirectory, .notDirectory):
             self = .directoryNotFound(path: path)

@@ -1,3 +1,4 @@
+import BlockStorage
 import CSupport
 import SystemPackage
 
@@ -18,6 +19,7 @@ struct NewFile {
         enum Step: String {
             case openDirectory = "cannot open the directory"
             case create = "cannot create the file"
+            case own = "cannot keep the owner and mode of the file that is replaced"
             case write = "cannot write the file"
             case sync = "cannot make the file durable"
             case name = "cannot name the file"
@@ -35,6 +37,8 @@ struct NewFile {
     let sizeBytes: Int64
     /// Whether it takes the place of a file of that name, which is there until the new one is complete.
     var replacesExisting = false
+    /// Of the file that is replaced.
+    var ownership: FileOwnership?
 
     /// Blocks until the file and its name are durable.
     /// - Throws: a failure with `fileExists` if something of that name exists, unless it is to be replaced. Nothing is
@@ -71,7 +75,8 @@ struct NewFile {
             let temporaryName = ".qed-ublk-\(String(UInt64.random(in: 0 ... .max), radix: 16))"
             let file = FileDescriptor(
                 rawValue: try NewFile.check(
-                    .create, cs_create_exclusive(directory.rawValue, temporaryName, NewFile.permissions)))
+                    .create, cs_create_exclusive(
+                        directory.rawValue, temporaryName, ownership == nil ? NewFile.permissions : 0o600)))
             defer { cs_close(file.rawValue) }
             do throws(Failure) {
                 try fill(file)
@@ -108,6 +113,7 @@ struct NewFile {
     }
 
     private func fill(_ file: FileDescriptor) throws(Failure) {
+        do throws(Errno) { try ownership?.give(to: file.rawValue) } catch { throw Failure(step: .own, errno: error) }
         do {
             try file.resize(to: sizeBytes)
             try file.writeAll(toAbsoluteOffset: 0, firstBytes)
