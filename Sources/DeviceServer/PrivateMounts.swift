@@ -54,10 +54,14 @@ struct OwnDiskMounts {
     func end() { cs_eventfd_signal(ending) }
 
     private static func watch(_ table: Int32, ofDisk path: String, until ending: Int32) {
-        let devices = DiskDevices(ofDiskAt: path).numbers
         var hasEnded = false
         while !hasEnded {
-            for mountPoint in MountTable.current.mountPoints(ofDisk: path, diskDevices: devices) {
+            // What is mounted from a device on top of the disk keeps it in use as well.
+            let stack = DiskStack(ofDiskAt: path)
+            let mounts = MountTable.current
+            for mountPoint in mounts.mountPoints(
+                ofDevices: stack.numbers, named: stack.names, KernelTree.machine.deviceNumber)
+            {
                 cs_detach_mount(mountPoint)
             }
             // A change from now on ends the next wait.
