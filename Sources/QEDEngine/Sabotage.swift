@@ -62,7 +62,7 @@ public enum Sabotage: String, CaseIterable, Sendable {
     case clearMarkAfterSync
     /// Those who wait for a page are not resumed.
     case dropPageWaiters
-    /// Tables whose L1 entries could not be written are no reason to commit.
+    /// Tables whose L1 entries could not be written are no reason to commit, and a commit wakes nobody who waits for room.
     case overlookUnwrittenTables
     /// FUA is ignored.
     case ignoreFUA

@@ -74,8 +74,13 @@ public enum Scenarios {
             machine.fault = Fault(
                 .error(.ioError), operation: machine.completedOperations + operation, isPersistent: true)
             player.start(PlayedRequest(.flush))
-            for window in windows.dropFirst(12) { player.start(PlayedRequest(.read, window)) }
-            try player.drain { _ in }
+            // One after the other, so that at every step of the commit somebody looks for a page.
+            var next = 12
+            try player.drain { _ in
+                guard next < 120, player.hasFreeSlot else { return }
+                player.start(PlayedRequest(.read, windows[12 + next % (pageCount - 12)]))
+                next += 1
+            }
             // Nothing is flushed any more after a sync that failed.
             if machine.io.failedSyncs > 0 {
                 try machine.takeDown()
@@ -103,7 +108,8 @@ public enum Scenarios {
         let tableSectors = (4 << 20) / 512
         let windows = (0..<6).map { $0 * tableSectors..<($0 * tableSectors + 8) }
         let scene = Scene(clusterSizeBytes: 4096, imageSizeBytes: 24 << 20, base: .none)
-        for operation in 0..<24 {
+        for number in 0..<48 {
+            let (operation, flushes) = (number / 2, number % 2 == 0)
             let check = CrashCheck(scene: scene, backing: [], seed: seed)
             let machine = Machine(
                 disk: try scene.makeDisk(), backing: [], options: Machine.Options(), seed: seed &+ UInt64(operation),
@@ -120,8 +126,13 @@ public enum Scenarios {
                 .error(.ioError), operation: machine.completedOperations + operation, isPersistent: false)
             for window in windows[1..<4] { player.start(PlayedRequest(.write, window)) }
             try player.drain { _ in }
-            player.start(PlayedRequest(.flush))
-            try player.drain { _ in }
+            if flushes {
+                player.start(PlayedRequest(.flush))
+                try player.drain { _ in }
+            } else {
+                // The commit that half a log asks for.
+                try machine.settle()
+            }
             player.start(PlayedRequest(.write, windows[4]))
             player.start(PlayedRequest(.write, windows[5]))
             try player.drain { _ in }
