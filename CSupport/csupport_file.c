@@ -230,11 +230,7 @@ int64_t cs_pread_fully(int32_t descriptor, void *buffer, uint64_t byte_count, ui
 }
 
 int32_t cs_ftruncate(int32_t descriptor, uint64_t size_bytes) {
-    int result;
-    do {
-        result = ftruncate(descriptor, (off_t)size_bytes);
-    } while (result != 0 && errno == EINTR);
-    return result == 0 ? 0 : -errno;
+    return ftruncate(descriptor, (off_t)size_bytes) == 0 ? 0 : -errno;
 }
 
 int64_t cs_file_length(int32_t descriptor) {

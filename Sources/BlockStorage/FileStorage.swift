@@ -53,8 +53,7 @@ public struct FileStorage: Storage {
 
     /// A plain system call: io_uring has this operation only from Linux 6.9, and it is rare (idle and close).
     public func setLength(_ sizeBytes: UInt64) async throws(StorageError) {
-        var result: Int32
-        repeat { result = cs_ftruncate(descriptor, sizeBytes) } while result == -Errno.interrupted.rawValue
+        let result = await patiently { cs_ftruncate(descriptor, sizeBytes) }
         guard result == 0 else { throw StorageError(.setLength, errno: Errno(rawValue: -result)) }
     }
 

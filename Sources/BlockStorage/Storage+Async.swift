@@ -12,6 +12,27 @@ extension Storage {
         }
     }
 
+    /// The same, and submits the operation again as long as the kernel says that it has done nothing yet.
+    /// - Returns: the result; `EIO` where the kernel says nothing else for about two seconds.
+    func performPatiently(_ operation: StorageOperation) async -> Int32 {
+        await patiently { await perform(operation) }
+    }
+
+    /// Repeats what was interrupted or could not be begun: at once at first, then with pauses, and not for ever, because
+    /// somebody waits for the answer.
+    public func patiently(_ attempt: () async -> Int32) async -> Int32 {
+        for number in 0..<Patience.attemptLimit {
+            if number >= Patience.immediateAttempts {
+                let doublings = number - Patience.immediateAttempts
+                await pause(
+                    nanoseconds: min(Patience.firstPauseNanoseconds << UInt64(doublings), Patience.longestPauseNanoseconds))
+            }
+            let result = await attempt()
+            if result != interrupted && result != tryAgain { return result }
+        }
+        return -Errno.ioError.rawValue
+    }
+
     /// Reads up to `byteCount` bytes.
     /// - Returns: how many were there; fewer only where the file ends.
     public func read(
@@ -21,8 +42,7 @@ extension Storage {
         while done < byteCount {
             let position = fileOffset + UInt64(done)
             let piece = min(byteCount - done, transferLimitBytes)
-            let result = await perform(.read(buffer + done, byteCount: UInt32(piece), fileOffset: position))
-            if result == interrupted || result == tryAgain { continue }
+            let result = await performPatiently(.read(buffer + done, byteCount: UInt32(piece), fileOffset: position))
             guard result >= 0 else {
                 throw StorageError(
                     .read, fileOffset: position, byteCount: UInt64(piece), errno: Errno(rawValue: -result))
@@ -55,8 +75,7 @@ extension Storage {
         while done < byteCount {
             let position = fileOffset + UInt64(done)
             let piece = min(byteCount - done, transferLimitBytes)
-            let result = await perform(.write(buffer + done, byteCount: UInt32(piece), fileOffset: position))
-            if result == interrupted || result == tryAgain { continue }
+            let result = await performPatiently(.write(buffer + done, byteCount: UInt32(piece), fileOffset: position))
             guard result > 0 else {
                 throw StorageError(
                     .write, fileOffset: position, byteCount: UInt64(piece),
@@ -75,8 +94,7 @@ extension Storage {
 
     /// Makes durable what was completed before. A failure is final: what was lost is unknown, so it is never retried.
     public func sync() async throws(StorageError) {
-        var result: Int32
-        repeat { result = await perform(.sync) } while result == interrupted || result == tryAgain
+        let result = await performPatiently(.sync)
         guard result >= 0 else { throw StorageError(.sync, errno: Errno(rawValue: -result)) }
     }
 
@@ -98,8 +116,7 @@ extension Storage {
     private func performRange(
         _ name: StorageError.Operation, _ operation: StorageOperation, _ fileOffset: UInt64, _ byteCount: UInt64
     ) async throws(StorageError) {
-        var result: Int32
-        repeat { result = await perform(operation) } while result == interrupted || result == tryAgain
+        let result = await performPatiently(operation)
         guard result >= 0 else {
             throw StorageError(name, fileOffset: fileOffset, byteCount: byteCount, errno: Errno(rawValue: -result))
         }
@@ -108,6 +125,13 @@ extension Storage {
 
 /// The most that one operation transfers: well inside what the kernel moves in one call.
 private let transferLimitBytes = 1 << 26
+
+private enum Patience {
+    static let attemptLimit = 32
+    static let immediateAttempts = 8
+    static let firstPauseNanoseconds: UInt64 = 1_000_000
+    static let longestPauseNanoseconds: UInt64 = 100_000_000
+}
 
 /// How often a block is written before it counts as one that cannot be.
 private let writeAttemptLimit = 16

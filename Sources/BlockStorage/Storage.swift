@@ -100,7 +100,7 @@ public protocol Storage: Sendable {
     func submit(_ transfer: RegisteredTransfer, token: CompletionToken)
 
     /// Makes the file exactly this long. What it gains reads as zeros.
-    /// - Throws: the errno of `ftruncate`; interruptions are retried here, as the waiting forms of the operations do.
+    /// - Throws: the errno of `ftruncate`; interruptions are retried here, as the waiting forms of the operations do (`patiently`).
     func setLength(_ sizeBytes: UInt64) async throws(StorageError)
 
     /// The next range that may hold something else than zeros, from `fileOffset` on, as the file system says; empty, and at

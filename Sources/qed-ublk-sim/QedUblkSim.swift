@@ -168,6 +168,14 @@ struct QedUblkSim: ParsableCommand {
             CurrentSeed.startTimer()
             print("requests at \(try Scenarios.requestsBesideATrim(seed: seed, base: base)) steps of trims, base \(base)")
         }
+        for base in [Scene.Base.none, .qed] {
+            CurrentSeed.startTimer()
+            try Scenarios.pagesThatCannotBeWritten(seed: seed, base: base)
+            print("pages that cannot be written, base \(base)")
+        }
+        CurrentSeed.startTimer()
+        try Scenarios.commitThatFailsWithTheLogFull(seed: seed)
+        print("a commit that fails with the log full")
         CurrentSeed.stopTimer()
         let report = try RepairProof().run(seeds: seed...(seed &+ 199))
         print("\(report.images) damaged images, \(report.states) crash states while they were repaired")

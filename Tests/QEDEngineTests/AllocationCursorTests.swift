@@ -106,4 +106,30 @@ import Testing
         }
         #expect(from == 7 * clusterBytes)
     }
+
+    @Test func whatIsGivenBackIsHandedOutAgainFirst() {
+        var cursor = AllocationCursor(clusterSizeBytes: 65536, endOfClusters: 65536)
+        guard case .extend(_, let end, _) = cursor.beginExtension(atLeast: 8) else {
+            Issue.record("nothing was to be extended")
+            return
+        }
+        cursor.extensionEnded(at: end)
+        let first = cursor.reserve(3)
+        let second = cursor.reserve(1)
+        #expect(first == 65536 && second == 4 * 65536)
+        cursor.giveBack(at: 65536, clusters: 3)
+        let larger = cursor.reserve(4)
+        #expect(larger == 5 * 65536, "it does not fit")
+        let one = cursor.reserve(1)
+        let rest = cursor.reserve(2)
+        let new = cursor.reserve(1)
+        #expect(one == 65536 && rest == 2 * 65536 && new == 9 * 65536)
+        cursor.giveBack(at: 65536, clusters: 1)
+        _ = cursor.beginTrim()
+        let whileTrimming = cursor.reserve(1)
+        #expect(whileTrimming == nil)
+        cursor.trimEnded()
+        let after = cursor.reserve(1)
+        #expect(after == 65536)
+    }
 }

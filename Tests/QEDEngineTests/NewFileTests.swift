@@ -55,6 +55,24 @@ import Testing
         }
     }
 
+    /// What it took the place of is gone: the new one must not go too.
+    @Test func aReplacementStaysWhenItsDirectoryCannotBeSynced() throws {
+        try writeFile(directory.path("new"), [9])
+        var replacement = file
+        replacement.replacesExisting = true
+        replacement.syncDirectory = { _ in -Errno.ioError.rawValue }
+        #expect(throws: NewFile.Failure(step: .replace, errno: .ioError)) { try replacement.create() }
+        #expect(try directory.contents() == ["new": [1, 2, 3, 0, 0, 0, 0, 0, 0, 0]])
+    }
+
+    @Test(arguments: methods)
+    func aNewNameGoesWhenItsDirectoryCannotBeSynced(method: NewFile.Method) throws {
+        var unsynced = file
+        unsynced.syncDirectory = { _ in -Errno.ioError.rawValue }
+        #expect(throws: NewFile.Failure(step: .sync, errno: .ioError)) { try unsynced.create(by: method) }
+        #expect(try directory.contents() == [:])
+    }
+
     /// Many at once for one name: one wins, whole, and the others leave nothing.
     @Test(arguments: methods)
     func oneOfManyWins(method: NewFile.Method) async throws {

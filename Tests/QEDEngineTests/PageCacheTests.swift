@@ -6,11 +6,11 @@ import Testing
 /// What goes to disk of a page is its sealed snapshot; what stays in memory is what cannot be lost.
 @Suite struct PageCacheTests {
     /// An image layer of one L2 table, all of whose pages are empty.
-    private func makeLayer(_ cache: borrowing PageCache) throws -> ImageLayer {
+    private func makeLayer(_ cache: inout PageCache) throws -> ImageLayer {
         let geometry = try QEDGeometry(clusterSizeBytes: 65536, tableSizeClusters: 4)
         let header = try QEDHeader(newImageOfSizeBytes: 2 << 30, geometry: geometry)
         let layer = ImageLayer(index: 0, header: header, fileSizeBytes: 10 << 20, l1: [0], cache: cache)
-        layer.addTable(0, fileOffset: 5 << 16)
+        cache.addTable(0, fileOffset: 5 << 16, to: layer)
         return layer
     }
 
@@ -32,7 +32,7 @@ import Testing
 
     @Test func anUnsealedEntryGoesOutWithItsOldValue() throws {
         var cache = PageCache(budgetBytes: 64 << 10)
-        let layer = try makeLayer(cache)
+        let layer = try makeLayer(&cache)
         let slot = try takeSlot(&cache, layer)
         cache.addEmptyPage(slot, page: 0, in: layer)
         let snapshot = UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 4096)
@@ -59,7 +59,7 @@ import Testing
 
     @Test func anEntryThatChangedTwiceGoesOutAsItWasFirst() throws {
         var cache = PageCache(budgetBytes: 64 << 10)
-        let layer = try makeLayer(cache)
+        let layer = try makeLayer(&cache)
         let slot = try takeSlot(&cache, layer)
         cache.addEmptyPage(slot, page: 0, in: layer)
         let snapshot = UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 4096)
@@ -77,7 +77,7 @@ import Testing
 
     @Test func dirtyPinnedAndWrittenPagesAreNotEvicted() throws {
         var cache = PageCache(budgetBytes: 64 << 10)
-        let layer = try makeLayer(cache)
+        let layer = try makeLayer(&cache)
         let slotCount = cache.slotCount
         #expect(slotCount == 16)
         var slots: [Int] = []
@@ -97,9 +97,32 @@ import Testing
         #expect(layer.lookup.entry(at: layer.geometry.deviceOffset(ofL2Page: 2)) == 1)
     }
 
+    /// Its pages are in memory all the same, for those who hold the lock.
+    @Test func aTableThatGetsNoPageWordsIsMissedByLookups() throws {
+        var cache = PageCache(budgetBytes: 64 << 10, pageWordLimit: 63)
+        let layer = try makeLayer(&cache)
+        #expect(layer.geometry.pagesPerTable == 64)
+        let slot = try takeSlot(&cache, layer)
+        cache.beginLoading(slot, page: 5, in: layer)
+        cache.values(ofSlot: slot)[2] = (7 << 16 as UInt64).littleEndian
+        _ = cache.endLoading(slot, in: layer, succeeded: true, isCareful: false)
+        #expect(layer.lookup.entry(at: layer.geometry.deviceOffset(ofL2Page: 5)) == PageLookup.miss)
+        let found = cache.slot(ofPage: 5, in: layer)
+        #expect(found == slot)
+        let absent = cache.word(ofPage: 6, in: layer)
+        #expect(absent == .absent)
+        for page in 6..<(6 + cache.slotCount) {
+            let next = try takeSlot(&cache, layer)
+            cache.beginLoading(next, page: page, in: layer)
+            _ = cache.endLoading(next, in: layer, succeeded: true, isCareful: false)
+        }
+        let evicted = cache.word(ofPage: 5, in: layer)
+        #expect(evicted == .absent)
+    }
+
     @Test func aPageThatCouldNotBeWrittenStaysDirty() throws {
         var cache = PageCache(budgetBytes: 64 << 10)
-        let layer = try makeLayer(cache)
+        let layer = try makeLayer(&cache)
         let slot = try takeSlot(&cache, layer)
         cache.addEmptyPage(slot, page: 0, in: layer)
         let snapshot = UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 4096)

@@ -18,6 +18,8 @@ final class OutputFile {
     private var temporaryName: String?
     /// What is to be replaced: locked, so that nobody has it open meanwhile.
     private let replaced: ImageFile?
+    /// Makes a directory durable: 0 or a negative errno.
+    var syncDirectory: (Int32) -> Int32 = cs_fsync
 
     /// - Parameter replaces: whether an existing file may be replaced; it is there until `publish`.
     init(path: String, replaces: Bool) throws(ImageToolError) {
@@ -112,7 +114,16 @@ final class OutputFile {
             try check(renamed, "cannot name the file")
             temporaryName = nil
         }
-        _ = cs_fsync(directory)
+        // Some network file systems cannot sync a directory and say so. The file stays: it is complete, and what it has
+        // replaced is gone.
+        let synced = syncDirectory(directory)
+        if synced < 0 && -synced != EINVAL {
+            try check(
+                synced,
+                replaced == nil
+                    ? "is complete, but its directory cannot be made durable: after a power cut it may have no name"
+                    : "is the new file now, but its directory cannot be made durable: after a power cut the old one may be back")
+        }
     }
 
     private func check(_ result: Int32, _ step: String) throws(ImageToolError) {

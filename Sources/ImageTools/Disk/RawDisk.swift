@@ -1,4 +1,5 @@
 import BlockStorage
+import Glibc
 import IOURing
 import QEDEngine
 import QEDFormat
@@ -23,9 +24,14 @@ final class RawDisk: @unchecked Sendable {
         var doneBytes: UInt64 = 0
         /// The file system cannot punch or zero: zeros are written.
         var writesZeros = false
+        /// How often in a row the kernel has done nothing.
+        var attemptsInVain = 0
     }
 
     private static let zeroBytes = 1 << 20
+    private static let attemptLimit = 64
+    private static let immediateAttempts = 8
+    private static let pauseMicroseconds: UInt32 = 30_000
     private let zeros = PageBuffer(byteCount: RawDisk.zeroBytes)
 
     init(
@@ -112,8 +118,15 @@ final class RawDisk: @unchecked Sendable {
     private func completed(_ slot: Int, _ result: Int32) {
         let request = slots[slot].request
         if result == -Errno.interrupted.rawValue || result == -Errno.resourceTemporarilyUnavailable.rawValue {
+            slots[slot].attemptsInVain += 1
+            guard slots[slot].attemptsInVain < RawDisk.attemptLimit else {
+                return finished.append((slot, -Errno.ioError.rawValue))
+            }
+            // Memory may be short: nothing is gained by asking again at once.
+            if slots[slot].attemptsInVain > RawDisk.immediateAttempts { usleep(RawDisk.pauseMicroseconds) }
             return submit(slot)
         }
+        slots[slot].attemptsInVain = 0
         let moves = request.operation == .read || request.operation == .write || slots[slot].writesZeros
         if result < 0 {
             let cannot = result == -Errno.notSupported.rawValue || result == -Errno.noFunction.rawValue

@@ -2,7 +2,8 @@
 ///
 /// The file is extended ahead, in chunks, and the new length is made durable before any cluster of it is handed out. So
 /// no table entry can ever point past the end of the file, whatever a crash leaves behind, and every fresh cluster reads
-/// as zeros until it is written. A pure value: it does no I/O; whoever gets an `ExtensionStep.extend` performs it.
+/// as zeros until it is written. Clusters that were given back unwritten are handed out again before others. A pure value:
+/// it does no I/O; whoever gets an `ExtensionStep.extend` performs it.
 struct AllocationCursor {
     /// What a caller has to do to get more clusters.
     enum ExtensionStep: Equatable {
@@ -18,13 +19,15 @@ struct AllocationCursor {
     static let largestChunkBytes: UInt64 = 256 << 20
 
     let clusterSizeBytes: UInt64
-    /// File offset of the next cluster to be handed out. Only ever grows.
+    /// File offset of the next cluster to be handed out, where none were given back.
     private(set) var nextFileOffset: UInt64
     /// The file is at least this long, durably; what lies between `nextFileOffset` and here has never been written.
     private(set) var durableEnd: UInt64
     /// Whether what is handed out may be published, and whether the file's length is about to change.
     private(set) var needCheck: NeedCheckState
     var isBusy: Bool { needCheck.isBusy }
+    /// Below `nextFileOffset`: taken, and given back as fresh as they were.
+    private var givenBack: [Range<UInt64>] = []
     private var chunkBytes = AllocationCursor.smallestChunkBytes
 
     /// - Parameter endOfClusters: end of the last cluster in use, a multiple of the cluster size: the file's length.
@@ -45,10 +48,25 @@ struct AllocationCursor {
         if isSabotaged(.reservePastDurableEnd) && nextFileOffset % (16 * clusterSizeBytes) == 0 {
             durableEnd = max(durableEnd, nextFileOffset + UInt64(clusters) * clusterSizeBytes)
         }
+        // Not beside a trim, which waits for nothing to be allocated.
+        let bytes = UInt64(clusters) * clusterSizeBytes
+        if !isBusy, let index = givenBack.firstIndex(where: { UInt64($0.count) >= bytes }) {
+            let run = givenBack.remove(at: index)
+            if UInt64(run.count) > bytes { givenBack.append((run.lowerBound + bytes)..<run.upperBound) }
+            return run.lowerBound
+        }
         guard clusters <= availableClusters else { return nil }
         let fileOffset = nextFileOffset
         nextFileOffset += UInt64(clusters) * clusterSizeBytes
         return fileOffset
+    }
+
+    /// Takes back clusters that `reserve` has handed out and nobody has written to.
+    mutating func giveBack(at fileOffset: UInt64, clusters: Int) {
+        let end = fileOffset + UInt64(clusters) * clusterSizeBytes
+        precondition(clusters > 0 && end <= nextFileOffset, "clusters that were never handed out")
+        precondition(!givenBack.contains { $0.overlaps(fileOffset..<end) }, "clusters that are given back twice")
+        givenBack.append(fileOffset..<end)
     }
 
     /// Whether it is time to extend before somebody has to wait for it: less than half a chunk is left.

@@ -18,6 +18,8 @@ struct Fill {
     /// The first and the last cluster hide the backing file already: their old content is zeros.
     var headIsZeros: Bool
     var tailIsZeros: Bool
+    /// Something may have been written to its new clusters.
+    var isBegun = false
 }
 
 /// Allocation: transitions under the image's lock, called from the write path with what it found without the lock.
@@ -108,13 +110,12 @@ extension Image {
             if !isSabotaged(.forgetTableRecord) {
                 state.log?.append(.table, index: UInt64(l1Index), value: fileOffset, oldValue: 0)
             }
-            top.addTable(l1Index, fileOffset: fileOffset)
+            state.cache.addTable(l1Index, fileOffset: fileOffset, to: top)
             if !isSabotaged(.forgetL1Entry) { state.unwrittenL1Indexes.append(l1Index) }
         default: break
         }
         let page = geometry.l2PageNumber(ofDeviceOffset: deviceOffset)
-        guard let words = top.pageWords(ofTable: l1Index) else { return .invalid }
-        let word = PageWord(rawValue: words[page & (geometry.pagesPerTable - 1)].load(ordering: .acquiring))
+        let word = state.cache.word(ofPage: page, in: top)
         let pageSlot: Int
         if let slot = word.slot {
             pageSlot = slot
@@ -205,10 +206,14 @@ extension Image {
         }
     }
 
-    /// The fill failed. Its clusters are not fresh any more, so nobody gets them: they are leaked until the next check.
+    /// The fill failed. Clusters that it has written to are not fresh any more, so nobody gets them: they are leaked until the
+    /// next check. Those of a fill that could not even read what lies beneath are the next one's.
     /// - Returns: the tasks that waited for the fill.
     func abandon(_ fill: Fill) -> [CompletionContinuation] {
-        state.withLock { endFill(fill, in: &$0) }
+        state.withLock { state in
+            if !fill.isBegun { state.cursor.giveBack(at: fill.fileOffset, clusters: Int(fill.count)) }
+            return endFill(fill, in: &state)
+        }
     }
 
     private func endFill(_ fill: Fill, in state: inout ImageState) -> [CompletionContinuation] {

@@ -7,9 +7,11 @@ import SystemPackage
 /// Commits: what makes completed writes survive a power cut.
 ///
 /// 1. Where entries wait for their data (filled clusters), a sync.
-/// 2. The dirty L2 pages, as far as their entries are sealed, all at once.
-/// 3. For new tables: a sync, then their L1 entries. No L1 entry is ever durable before its table.
-/// 4. A sync.
+/// 2. The dirty L2 pages, as far as their entries are sealed, all at once, and the L1 entries of new tables.
+/// 3. A sync.
+///
+/// An L1 entry may be durable before its table: new tables lie in space that was made part of the file, durably, before it
+/// was handed out, and reads as a table of zeros until something is written to it.
 ///
 /// Entries of fresh clusters need no sync in front of them: until the data is there they read as the zeros that were there
 /// before. So an image without a backing file pays one sync for a flush, however many clusters it covers.
@@ -177,7 +179,7 @@ extension EngineQueue {
         image.commitStaging + position * QEDGeometry.l2PageSizeBytes
     }
 
-    /// Writes the L1 entries of tables made since the last commit, after a sync that covers the tables.
+    /// Writes the L1 entries of tables made since the last commit.
     private func writeL1Entries() async throws(RequestError) {
         let indexes = image.state.withLock { state in
             let indexes = state.unwrittenL1Indexes
@@ -186,7 +188,6 @@ extension EngineQueue {
         }
         guard !indexes.isEmpty else { return }
         do throws(RequestError) {
-            try await sync()
             var written: Set<Int> = []
             for index in indexes {
                 let piece = index / QEDGeometry.entriesPerL2Page

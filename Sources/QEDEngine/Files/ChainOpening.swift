@@ -10,6 +10,12 @@ public struct ChainFile: Sendable {
         self.file = file
         self.member = member
     }
+
+    /// Entries of its L1 table, as far as its size needs them.
+    var l1EntryCount: Int {
+        guard case .qed(let header, _) = member else { return 0 }
+        return header.geometry.requiredL1Entries(imageSizeBytes: header.imageSizeBytes)
+    }
 }
 
 /// Which locks are taken on the files of a chain.
@@ -30,6 +36,9 @@ public enum ImageChain {
     /// No sensible chain is longer; a longer one costs descriptors and time at every read.
     public static let longestChain = 200
 
+    /// Of the L1 tables of all files, which are held in memory (16 bytes an entry): two of the largest that there can be.
+    public static let largestL1EntryCount = 1 << 22
+
     /// - Parameters:
     ///   - path: of the image.
     ///   - backingCaching: of every file behind it. Through the page cache one copy of a base serves all its overlays.
@@ -49,6 +58,7 @@ public enum ImageChain {
             lock: locking != .all ? nil : isReadOnly ? .readOnly : .writable, backingOf: nil,
             policy: isNamedByImage ? policy : nil)
         var files = [last]
+        var l1EntryCount = last.l1EntryCount
         guard opensBackingFiles else { return files }
         while case .qed(let header, _) = last.member, let backingName = name {
             let overlay = last.file.path
@@ -74,6 +84,8 @@ public enum ImageChain {
                     path: backingPath, access: .readOnly, caching: backingCaching, lock: readLock, backingOf: overlay,
                     policy: policy)
             }
+            l1EntryCount += last.l1EntryCount
+            guard l1EntryCount <= largestL1EntryCount else { throw .tablesTooLarge(path: path) }
             files.append(last)
         }
         return files
@@ -125,6 +137,7 @@ public enum ChainError: Error, Equatable, CustomStringConvertible {
     case backingRefused(path: String, name: BackingFileName)
     case loop(path: String, repeated: String)
     case tooLong(path: String)
+    case tablesTooLarge(path: String)
 
     public var description: String {
         switch self {
@@ -138,6 +151,9 @@ public enum ChainError: Error, Equatable, CustomStringConvertible {
             "\(path): needs its backing file \(name.text), and --no-backing allows none"
         case .loop(let path, let repeated): "\(path): its backing files form a loop: \(repeated) comes up twice"
         case .tooLong(let path): "\(path): a chain of more than \(ImageChain.longestChain) files, each the backing file of the one before"
+        case .tablesTooLarge(let path):
+            "\(path): the L1 tables of its chain have more than \(ImageChain.largestL1EntryCount) entries, which is more than any "
+                + "sensible chain needs"
         }
     }
 }

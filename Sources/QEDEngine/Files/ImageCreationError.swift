@@ -29,6 +29,7 @@ public enum ImageCreationError: Error, Sendable, Equatable {
         case (_, .fileExists): self = .alreadyExists(path: path)
         case (.openDirectory, .noSuchFileOrDirectory), (.openDirectory, .notDirectory):
             self = .directoryNotFound(path: path)
+        case (.replace, let errno): self = .failed(path: path, step: failure.step.rawValue, errno: errno)
         case (_, .permissionDenied), (_, .notPermitted), (_, .readOnlyFileSystem): self = .noPermission(path: path)
         default: self = .failed(path: path, step: failure.step.rawValue, errno: failure.errno)
         }

@@ -23,6 +23,7 @@ struct NewFile {
             case write = "cannot write the file"
             case sync = "cannot make the file durable"
             case name = "cannot name the file"
+            case replace = "is the new file now, but its directory cannot be made durable: after a power cut the old one may be back"
         }
 
         let step: Step
@@ -39,10 +40,12 @@ struct NewFile {
     var replacesExisting = false
     /// Of the file that is replaced.
     var ownership: FileOwnership?
+    /// Makes a directory durable: 0 or a negative errno.
+    var syncDirectory: (Int32) -> Int32 = cs_fsync
 
     /// Blocks until the file and its name are durable.
     /// - Throws: a failure with `fileExists` if something of that name exists, unless it is to be replaced. Nothing is
-    ///   left then or at any other error.
+    ///   left then or at any other error but one: a file that has taken another's place stays (`Failure.Step.replace`).
     func create() throws(Failure) {
         // Only a file with a name can be renamed over another.
         if replacesExisting { return try create(by: .temporaryName) }
@@ -92,8 +95,10 @@ struct NewFile {
         }
 
         // The name is durable with its directory. Some network file systems cannot sync one and say so.
-        let synced = cs_fsync(directory.rawValue)
+        let synced = syncDirectory(directory.rawValue)
         if synced < 0, Errno(rawValue: -synced) != .invalidArgument {
+            // What was replaced is gone: without the new file there would be neither.
+            if replacesExisting { try NewFile.check(.replace, synced) }
             _ = cs_remove(directory.rawValue, name.string)
             try NewFile.check(.sync, synced)
         }

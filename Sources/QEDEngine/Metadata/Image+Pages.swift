@@ -20,16 +20,11 @@ extension Image {
         guard case .qed(let layer) = layers[layerIndex] else { preconditionFailure("a raw file has no tables") }
         let page = layer.geometry.l2PageNumber(ofDeviceOffset: deviceOffset)
         return state.withLock { state in
-            let l1Index = layer.geometry.l1Index(ofL2Page: page)
-            guard let words = layer.pageWords(ofTable: l1Index), let fileOffset = layer.fileOffset(ofPage: page) else {
-                return .ready
-            }
+            guard let fileOffset = layer.fileOffset(ofPage: page) else { return .ready }
             if let slot = state.cache.slot(ofPage: page, in: layer) {
                 return state.cache[slot].phase == .loading ? .wait(slot: slot) : .ready
             }
-            let word = PageWord(
-                rawValue: words[page & (layer.geometry.pagesPerTable - 1)].load(ordering: .acquiring))
-            if word == .allUnallocated { return .ready }
+            if state.cache.word(ofPage: page, in: layer) == .allUnallocated { return .ready }
             guard let slot = state.cache.takeSlot(layers: qedLayers) else { return .commitFirst }
             state.cache.beginLoading(slot, page: page, in: layer)
             return .read(slot: slot, fileOffset: fileOffset)

@@ -1,9 +1,10 @@
+import Glibc
 import QEDFormat
 import Synchronization
 
 /// One QED file of a chain as the engine knows it: its header, its L1 table and the directory of its L2 pages.
 ///
-/// The L1 table is held only as far as the image's size needs it. `l1Values` is touched under the image's lock; `lookup`
+/// Whose page words are made, and when, is the cache's affair. The L1 table is held only as far as the image's size needs it. `l1Values` is touched under the image's lock; `lookup`
 /// may be used by any thread at any time.
 final class ImageLayer: @unchecked Sendable {
     /// Position in the chain: 0 is the image itself, 1 its backing file, and so on.
@@ -16,7 +17,8 @@ final class ImageLayer: @unchecked Sendable {
     let lookup: PageLookup
 
     // SAFETY: allocated here, freed in deinit; guarded by the image's lock.
-    private let l1Values: UnsafeMutableBufferPointer<UInt64>
+    private let l1Values: UnsafeMutablePointer<UInt64>
+    let l1EntryCount: Int
 
     /// - Parameter l1: the raw values of the first entries of the L1 table, host byte order, as many as the size needs.
     init(index: Int, header: QEDHeader, fileSizeBytes: UInt64, l1: [UInt64], cache: borrowing PageCache) {
@@ -25,10 +27,12 @@ final class ImageLayer: @unchecked Sendable {
         geometry = header.geometry
         self.fileSizeBytes = fileSizeBytes
         bounds = TableEntryBounds(header: header, fileSizeBytes: fileSizeBytes)
-        l1Values = .allocate(capacity: l1.count)
-        _ = l1Values.initialize(from: l1)
-        let tables = UnsafeMutablePointer<Atomic<UInt>>.allocate(capacity: max(l1.count, 1))
-        for (position, value) in l1.enumerated() {
+        l1EntryCount = l1.count
+        // SAFETY: memory of zeros holds entries of 0, and words of no table: their pages are not even touched.
+        l1Values = ImageLayer.zeroed(l1.count).assumingMemoryBound(to: UInt64.self)
+        let tables = ImageLayer.zeroed(l1.count).assumingMemoryBound(to: Atomic<UInt>.self)
+        for (position, value) in l1.enumerated() where value != L2Entry.unallocatedValue {
+            l1Values[position] = value
             let word: TableWord =
                 switch bounds.l1Entry(value) {
                 case .unallocated: .unallocated
@@ -42,14 +46,19 @@ final class ImageLayer: @unchecked Sendable {
     }
 
     deinit {
-        for position in 0..<l1Values.count {
+        for position in 0..<l1EntryCount {
             if let words = tableWord(position).pageWords { words.deallocate() }
         }
-        lookup.tables.deallocate()
-        l1Values.deallocate()
+        free(lookup.tables)
+        free(l1Values)
     }
 
-    var l1EntryCount: Int { l1Values.count }
+    private static func zeroed(_ wordCount: Int) -> UnsafeMutableRawPointer {
+        guard let memory = calloc(max(wordCount, 1), MemoryLayout<UInt64>.size) else {
+            preconditionFailure("no memory for an L1 table of \(wordCount) entries")
+        }
+        return memory
+    }
 
     func tableWord(_ l1Index: Int) -> TableWord {
         TableWord(rawValue: lookup.tables[l1Index].load(ordering: .acquiring))
@@ -66,24 +75,24 @@ final class ImageLayer: @unchecked Sendable {
     /// The raw L1 entries from `first`, for writing them to the file. Under the image's lock.
     func l1Value(_ l1Index: Int) -> UInt64 { l1Values[l1Index] }
 
-    /// The words of a table's pages, made at the first touch. Under the image's lock.
-    func pageWords(ofTable l1Index: Int) -> UnsafeMutablePointer<Atomic<UInt64>>? {
-        let word = tableWord(l1Index)
-        guard word == .untouched else { return word.pageWords }
-        return publishPageWords(ofTable: l1Index, initially: .absent)
-    }
-
-    /// Links a new, empty L2 table. Under the image's lock.
-    func addTable(_ l1Index: Int, fileOffset: UInt64) {
+    /// The raw entry of a new, empty L2 table. Under the image's lock; the caller publishes the table.
+    func setTable(_ l1Index: Int, fileOffset: UInt64) {
         precondition(tableWord(l1Index) == .unallocated, "a second L2 table for one L1 entry")
         precondition(fileOffset & geometry.clusterMask == 0, "an L2 table that is not aligned")
         l1Values[l1Index] = fileOffset
-        _ = publishPageWords(ofTable: l1Index, initially: .allUnallocated)
     }
 
-    private func publishPageWords(
+    /// From now on lookups know that there is a table, but nothing of its pages. Under the image's lock.
+    func publishWithoutPageWords(_ l1Index: Int) {
+        lookup.tables[l1Index].store(TableWord.untouched.rawValue, ordering: .releasing)
+    }
+
+    /// Makes the words of a table's pages, for lookups to find. Under the image's lock.
+    @discardableResult
+    func publishPageWords(
         ofTable l1Index: Int, initially word: PageWord
     ) -> UnsafeMutablePointer<Atomic<UInt64>> {
+        precondition(tableWord(l1Index).pageWords == nil, "a second block of page words for one table")
         let words = UnsafeMutablePointer<Atomic<UInt64>>.allocate(capacity: geometry.pagesPerTable)
         for page in 0..<geometry.pagesPerTable { (words + page).initialize(to: Atomic(word.rawValue)) }
         lookup.tables[l1Index].store(UInt(bitPattern: words), ordering: .releasing)

@@ -46,12 +46,30 @@ struct PageCache: ~Copyable {
     let slotCount: Int
     private var slots: [Slot]
     private var clockHand = 0
+
+    /// Page words that may still be made for the tables of all layers.
+    private var pageWordsLeft: Int
+    /// The words of pages that are in memory, and whose tables got no page words. Lookups without a lock miss these.
+    private var wordsOfOthers: [OtherPage: PageWord] = [:]
+
+    private struct OtherPage: Hashable {
+        var layer: Int
+        var page: Int
+    }
+
+    /// 32 MiB of page words: those of 16 GiB of tables, which map 128 TiB in the usual geometry. They are never freed while
+    /// the image is open, so that lookups need no lock; and an image may name more tables than there is memory, above all one
+    /// that is only read, where many L1 entries may name one hole.
+    static let standardPageWordLimit = 4 << 20
     private(set) var dirtySlots: [Int] = []
     /// What the running commit has taken and has not written yet: still dirty, or a snapshot of it is on its way.
     private var committing: [Int] = []
 
-    /// - Parameter budgetBytes: of pages; at least 16 of them.
-    init(budgetBytes: Int) {
+    /// - Parameters:
+    ///   - budgetBytes: of pages; at least 16 of them.
+    ///   - pageWordLimit: how many page words may be made.
+    init(budgetBytes: Int, pageWordLimit: Int = PageCache.standardPageWordLimit) {
+        pageWordsLeft = pageWordLimit
         slotCount = max(budgetBytes / QEDGeometry.l2PageSizeBytes, 16)
         let sizeBytes = slotCount * QEDGeometry.l2PageSizeBytes
         let mapped = mmap(nil, sizeBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
@@ -83,13 +101,36 @@ struct PageCache: ~Copyable {
 
     /// The slot of a page that is resident or loading.
     func slot(ofPage page: Int, in layer: ImageLayer) -> Int? {
-        guard let words = layer.tableWord(layer.geometry.l1Index(ofL2Page: page)).pageWords else { return nil }
-        let word = PageWord(rawValue: words[page & (layer.geometry.pagesPerTable - 1)].load(ordering: .acquiring))
-        if let slot = word.slot { return slot }
+        if let slot = word(ofPage: page, in: layer).slot { return slot }
         return loadingSlots.first { slots[$0].page == page && slots[$0].layer == layer.index }
     }
 
     private var loadingSlots: [Int] = []
+
+    /// What is known of a page.
+    func word(ofPage page: Int, in layer: ImageLayer) -> PageWord {
+        guard let words = layer.tableWord(layer.geometry.l1Index(ofL2Page: page)).pageWords else {
+            return wordsOfOthers[OtherPage(layer: layer.index, page: page)] ?? .absent
+        }
+        return PageWord(rawValue: words[page & (layer.geometry.pagesPerTable - 1)].load(ordering: .acquiring))
+    }
+
+    /// Links a new, empty L2 table into the image.
+    mutating func addTable(_ l1Index: Int, fileOffset: UInt64, to layer: ImageLayer) {
+        layer.setTable(l1Index, fileOffset: fileOffset)
+        if takesPageWords(layer) {
+            layer.publishPageWords(ofTable: l1Index, initially: .allUnallocated)
+        } else {
+            // Its pages are read like any other's: in fresh space they are zeros.
+            layer.publishWithoutPageWords(l1Index)
+        }
+    }
+
+    private mutating func takesPageWords(_ layer: ImageLayer) -> Bool {
+        guard layer.geometry.pagesPerTable <= pageWordsLeft else { return false }
+        pageWordsLeft -= layer.geometry.pagesPerTable
+        return true
+    }
 
     /// A free slot for a page, the clock's next victim if need be.
     /// - Returns: nil when every page is dirty or in use: a commit must come first.
@@ -108,6 +149,11 @@ struct PageCache: ~Copyable {
                 }
                 if referenced[candidate].exchange(0, ordering: .relaxed) != 0 { continue }
                 if let layer = layers[slot.layer] { setWord(.absent, ofPage: slot.page, in: layer) }
+                // A lookup that sees what is next stored in the slot must see that the word has changed. The store of the word
+                // releases what came before it and holds nothing back that comes after: that is this fence's part, with the
+                // load of the entry in `PageLookup`, which acquires and so comes before the second load of the word. Without
+                // it ARM64 may show the next page's entry first.
+                atomicMemoryFence(ordering: .releasing)
                 slots[candidate].phase = .free
                 slots[candidate].unsealed = []
                 return candidate
@@ -168,14 +214,21 @@ struct PageCache: ~Copyable {
         publish(slot, in: layer)
     }
 
-    private func publish(_ slot: Int, in layer: ImageLayer) {
+    private mutating func publish(_ slot: Int, in layer: ImageLayer) {
         let word = PageWord(slot: slot, generation: slots[slot].generation, isCareful: slots[slot].isCareful)
         setWord(word, ofPage: slots[slot].page, in: layer)
     }
 
-    private func setWord(_ word: PageWord, ofPage page: Int, in layer: ImageLayer) {
-        guard let words = layer.pageWords(ofTable: layer.geometry.l1Index(ofL2Page: page)) else {
-            preconditionFailure("a page of a table that does not exist")
+    private mutating func setWord(_ word: PageWord, ofPage page: Int, in layer: ImageLayer) {
+        let l1Index = layer.geometry.l1Index(ofL2Page: page)
+        let table = layer.tableWord(l1Index)
+        precondition(table != .unallocated && table != .invalid, "a page of a table that does not exist")
+        let words =
+            table.pageWords
+            ?? (word != .absent && takesPageWords(layer) ? layer.publishPageWords(ofTable: l1Index, initially: .absent) : nil)
+        guard let words else {
+            wordsOfOthers[OtherPage(layer: layer.index, page: page)] = word == .absent ? nil : word
+            return
         }
         words[page & (layer.geometry.pagesPerTable - 1)].store(word.rawValue, ordering: .releasing)
     }

@@ -30,8 +30,8 @@ struct PageWord: RawRepresentable, Equatable {
     @inline(__always) var isCareful: Bool { rawValue & PageWord.carefulBit != 0 }
 }
 
-/// The state of one L1 entry as lookups see it: no table, a bad entry, a table that nobody has touched yet, or the address
-/// of the table's page words.
+/// The state of one L1 entry as lookups see it: no table, a bad entry, a table without page words (that nobody has touched
+/// yet, or that has come too late to get some), or the address of the table's page words.
 struct TableWord: RawRepresentable, Equatable {
     let rawValue: UInt
 
@@ -48,7 +48,8 @@ struct TableWord: RawRepresentable, Equatable {
 /// Finds L2 entries in memory, on any thread, without locks: two loads to the page, one to the entry.
 ///
 /// A page may be evicted, and its slot given to another page, while somebody reads an entry. So the page's word is read
-/// again after the entry: if it changed, the entry counts as not found. Slots are never unmapped while the image is open,
+/// again after the entry: if it changed, the entry counts as not found. (The order: an eviction stores the word, then a fence,
+/// then other entries; a lookup loads an entry, acquiring, then the word.) Slots are never unmapped while the image is open,
 /// and data clusters never move, so nothing worse than a miss can happen.
 struct PageLookup: @unchecked Sendable {
     // SAFETY: all three point to memory that lives as long as the image and is only accessed through atomics.

@@ -15,6 +15,9 @@ public struct ImageOptions: Sendable {
     /// For L2 pages in memory, those of backing files included.
     public var cacheBytes: Int
 
+    /// Of the words by which lookups find L2 pages without a lock; see `PageCache.standardPageWordLimit`.
+    package var pageWordLimit = PageCache.standardPageWordLimit
+
     /// Memory that outlives this process, for the image's mapping log; what an earlier process left there is replayed.
     public var session: SessionMemory?
     /// The disk is in use and somebody trusts what an earlier process has acknowledged: where that is lost, the image is not
@@ -131,7 +134,7 @@ extension Image {
                 fileSizeBytes: &fileSizeBytes, headerPage: headerPage)
         }
 
-        let cache = PageCache(budgetBytes: options.cacheBytes)
+        let cache = PageCache(budgetBytes: options.cacheBytes, pageWordLimit: options.pageWordLimit)
         var layers: [Layer] = []
         for (index, member) in chain.enumerated() {
             switch member {

@@ -39,8 +39,9 @@ extension EngineQueue {
     func perform(_ fill: Fill, slot: Int, data: UnsafeMutableRawPointer) async throws(RequestError) {
         statistics.fills &+= 1
         statistics.filledClusters &+= fill.count
+        var fill = fill
         do {
-            try await fillClusters(fill, slot: slot, data: data)
+            try await fillClusters(&fill, slot: slot, data: data)
         } catch {
             if isSabotaged(.publishFailedFill) {
                 for waiter in image.publish(fill) { waiter.resume(returning: 0) }
@@ -52,7 +53,9 @@ extension EngineQueue {
         for waiter in image.publish(fill) { waiter.resume(returning: 0) }
     }
 
-    private func fillClusters(_ fill: Fill, slot: Int, data: UnsafeMutableRawPointer) async throws(RequestError) {
+    private func fillClusters(
+        _ fill: inout Fill, slot: Int, data: UnsafeMutableRawPointer
+    ) async throws(RequestError) {
         let clustersStart = fill.firstCluster << image.geometry.clusterShift
         let clustersEnd = (fill.firstCluster + fill.count) << image.geometry.clusterShift
         // What the new clusters hold is zeros until it is written, so where nothing lay beneath nothing is copied.
@@ -63,12 +66,14 @@ extension EngineQueue {
         let dataFileOffset = fill.fileOffset + (fill.start - clustersStart)
 
         guard head.count + tail.count > 0 else {
+            fill.isBegun = true
             try await storageWrite(data, byteCount: dataBytes, fileOffset: dataFileOffset)
             return
         }
         let buffer = await staging.take()
         defer { staging.giveBack(buffer) }
         guard head.count + tail.count <= staging.bufferBytes else {
+            fill.isBegun = true
             try await copyInPieces(head, slot: slot, through: buffer, fill: fill, clustersStart: clustersStart)
             try await storageWrite(data, byteCount: dataBytes, fileOffset: dataFileOffset)
             try await copyInPieces(tail, slot: slot, through: buffer, fill: fill, clustersStart: clustersStart)
@@ -76,6 +81,7 @@ extension EngineQueue {
         }
         if !head.isEmpty { try await readSlowly(slot, head, into: buffer, fromLayer: 1) }
         if !tail.isEmpty { try await readSlowly(slot, tail, into: buffer + head.count, fromLayer: 1) }
+        fill.isBegun = true
         try await writeGathered(
             slot: slot, fileOffset: fill.fileOffset + (head.lowerBound - clustersStart),
             IOVector(base: buffer, byteCount: head.count), IOVector(base: data, byteCount: dataBytes),

@@ -101,9 +101,9 @@ extension EngineQueue {
     func jobProgressed(_ slot: Int) {
         let job = slot - slotOfJob(0)
         if slots[slot].firstError != 0 {
-            endJob(job, succeeded: false)
+            handOver(job)
         } else if jobs[job].isWriting {
-            endJob(job, succeeded: true)
+            endJob(job)
         } else {
             writeJob(job)
         }
@@ -130,26 +130,40 @@ extension EngineQueue {
             token: dataToken(slot, byteCount: byteCount))
     }
 
-    /// Publishes the members and answers their requests; or gives the clusters up, and leaves the requests to their tasks,
-    /// which find out what went wrong.
-    private func endJob(_ job: Int, succeeded: Bool) {
+    /// Publishes the members and answers their requests.
+    private func endJob(_ job: Int) {
         markUnsynced()
-        for member in jobs[job].members { endFill(member, succeeded: succeeded) }
+        for member in jobs[job].members { endFill(member) }
         jobs[job].reset()
         freeJobs.append(job)
     }
 
-    /// The same for one fill.
-    func endFill(_ planned: PlannedFill, succeeded: Bool) {
-        let publishes = succeeded || isSabotaged(.publishFailedFill)
-        if succeeded { statistics.filledClusters &+= planned.fill.count }
-        let waiters = publishes ? image.publish(planned.fill) : image.abandon(planned.fill)
-        for waiter in waiters { waiter.resume(returning: 0) }
+    /// A job could not read or write something. Each of its fills is performed by its request's task, on the clusters that it
+    /// has, so that only those fail that meet the error, and the clusters of the others are not leaked.
+    private func handOver(_ job: Int) {
+        markUnsynced()
+        for member in jobs[job].members { handOver(member, isBegun: jobs[job].isWriting) }
+        jobs[job].reset()
+        freeJobs.append(job)
+    }
+
+    /// The same for one fill. What a write that failed has left in its clusters is what is written there once more, or zeros.
+    func handOver(_ planned: PlannedFill, isBegun: Bool) {
+        var fill = planned.fill
+        fill.isBegun = isBegun
+        slots[planned.slot].fill = fill
+        wakeTask(planned.slot)
+    }
+
+    /// A fill's data is in its clusters: publishes them, and answers the request.
+    func endFill(_ planned: PlannedFill) {
+        statistics.filledClusters &+= planned.fill.count
+        for waiter in image.publish(planned.fill) { waiter.resume(returning: 0) }
         let slot = planned.slot
-        if succeeded && (!slots[slot].request.forcesUnitAccess || isSabotaged(.ignoreFUA)) {
+        if !slots[slot].request.forcesUnitAccess || isSabotaged(.ignoreFUA) {
             finish(slot, 0)
         } else {
-            slots[slot].needsOnlyCommit = succeeded && !isSabotaged(.writeForcedUnitsTwice)
+            slots[slot].needsOnlyCommit = !isSabotaged(.writeForcedUnitsTwice)
             wakeTask(slot)
         }
     }

@@ -230,7 +230,8 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     private func inlineFillDone(_ slot: Int) {
         guard let fill = slots[slot].fill else { preconditionFailure("not a fill") }
         slots[slot].fill = nil
-        endFill(PlannedFill(slot: slot, fill: fill), succeeded: slots[slot].firstError == 0)
+        let planned = PlannedFill(slot: slot, fill: fill)
+        if slots[slot].firstError == 0 { endFill(planned) } else { handOver(planned, isBegun: true) }
     }
 
     /// The file holds something that no sync covers. Called after it was written, in part at least, before it is acknowledged.

@@ -29,6 +29,8 @@ public final class Machine: @unchecked Sendable {
         /// Of file offsets, lengths and buffers of the image.
         public var alignmentBytes = 1
         public var slowPercent = 10
+        /// How many L2 pages can be found without a lock; nil: as many as usual.
+        public var pageWordLimit: Int?
 
         public init() {}
     }
@@ -163,12 +165,14 @@ public final class Machine: @unchecked Sendable {
             [storage(disk, queue: queue, alignmentBytes: options.alignmentBytes, tellsHolesTruly: false)]
                 + backing.map { storage($0.disk, queue: queue, alignmentBytes: 1, tellsHolesTruly: true) }
         }
-        let imageOptions = ImageOptions(
+        var imageOptions = ImageOptions(
             isReadOnly: isReadOnly, cacheBytes: options.cacheBytes, session: session?.engineMemory)
+        if let limit = options.pageWordLimit { imageOptions.pageWordLimit = limit }
         let members = chain
+        let openOptions = imageOptions
         let first = storages[0]
         let opened = try run("opening", afterStep: afterStep) { () async throws(ImageOpenError) -> Image in
-            try await Image.open(chain: members, storages: first, options: imageOptions)
+            try await Image.open(chain: members, storages: first, options: openOptions)
         }
         switch opened {
         case .failure(let error):

@@ -16,14 +16,13 @@ struct SimulatedStorage: Storage {
     }
 
     func setLength(_ sizeBytes: UInt64) async throws(StorageError) {
-        var result: Int32
-        repeat {
-            result = await withUnsafeContinuation { (continuation: CompletionContinuation) in
+        let result = await patiently {
+            await withUnsafeContinuation { (continuation: CompletionContinuation) in
                 io.submit(
                     .setLength(sizeBytes), disk: disk, queue: queue, token: CompletionToken(continuation),
                     alignment: alignment)
             }
-        } while result == -Errno.interrupted.rawValue || result == -Errno.resourceTemporarilyUnavailable.rawValue
+        }
         guard result >= 0 else { throw StorageError(.setLength, errno: Errno(rawValue: -result)) }
     }
 

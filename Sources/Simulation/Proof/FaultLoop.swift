@@ -86,8 +86,7 @@ public struct FaultLoop {
         _ beginning: Beginning, _ backing: [Machine.BackingFile], _ script: [PlayedRequest], _ pace: Pace,
         _ effect: Fault.Effect, _ report: inout Report
     ) throws {
-        // An operation that is interrupted for ever never ends, and no kernel does that.
-        for isPersistent in effect.doesNothing ? [false] : [false, true] {
+        for isPersistent in [false, true] {
             var operation = 0
             while true {
                 let fault = Fault(effect, operation: operation, isPersistent: isPersistent)
@@ -107,7 +106,8 @@ public struct FaultLoop {
     private func allowedErrors(_ fault: Fault) -> Set<Int32> {
         switch fault.effect {
         case .short: []
-        case .error where fault.effect.doesNothing: []
+        // What is interrupted for ever is given up.
+        case .error where fault.effect.doesNothing: fault.isPersistent ? [Errno.ioError.rawValue] : []
         // After a failed sync every later request is answered with EIO.
         case .error(let errno): [errno.rawValue, Errno.ioError.rawValue]
         }
@@ -153,7 +153,7 @@ public struct FaultLoop {
             if error == nil {
                 try verifyClosed(machine, player, check)
             } else {
-                guard case .error = fault.effect, !fault.effect.doesNothing else {
+                guard case .error = fault.effect, !fault.effect.doesNothing || fault.isPersistent else {
                     throw Violation("closing fails with \(String(describing: error)) for \(fault)")
                 }
                 try reopen(machine, player, check, backing)
@@ -162,7 +162,8 @@ public struct FaultLoop {
         }
         try check.cutPower(machine, player.history, window, limit: 8, samples: 6)
         machine.fault = nil
-        if machine.io.failedSyncs > 0 {
+        // A sync that was interrupted for ever counts as failed.
+        if machine.io.failedSyncs > 0 || machine.image?.failedSync != nil {
             // O7: whatever is asked for now, nothing is promised.
             player.allowedErrors = [Errno.ioError.rawValue]
             player.start(PlayedRequest(.write, 0..<1, fua: true))

@@ -74,6 +74,8 @@ public struct RandomHistory {
             windows = [0..<min(sectors, 1024)]
         }
         largestSectors = random.pick([8, 2 * clusterSectors, 4 * clusterSectors]).clamped(to: blockSectors...512)
+        // One table of 4 KiB clusters has two pages.
+        if seed % 5 == 4 { options.pageWordLimit = isWide ? 20 : 0 }
         logCapacity = model == .kill ? random.pick([6, 16, 64, 256]) : 0
     }
 

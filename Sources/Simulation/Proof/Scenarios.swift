@@ -108,8 +108,8 @@ public enum Scenarios {
         let tableSectors = (4 << 20) / 512
         let windows = (0..<6).map { $0 * tableSectors..<($0 * tableSectors + 8) }
         let scene = Scene(clusterSizeBytes: 4096, imageSizeBytes: 24 << 20, base: .none)
-        for number in 0..<48 {
-            let (operation, flushes) = (number / 2, number % 2 == 0)
+        for number in 0..<96 {
+            let (operation, flushes, isPersistent) = (number / 4, number % 2 == 0, number % 4 < 2)
             let check = CrashCheck(scene: scene, backing: [], seed: seed)
             let machine = Machine(
                 disk: try scene.makeDisk(), backing: [], options: Machine.Options(), seed: seed &+ UInt64(operation),
@@ -123,7 +123,7 @@ public enum Scenarios {
             try player.drain { _ in }
             player.allowedErrors = [Errno.ioError.rawValue]
             machine.fault = Fault(
-                .error(.ioError), operation: machine.completedOperations + operation, isPersistent: false)
+                .error(.ioError), operation: machine.completedOperations + operation, isPersistent: isPersistent)
             for window in windows[1..<4] { player.start(PlayedRequest(.write, window)) }
             try player.drain { _ in }
             if flushes {
@@ -133,11 +133,11 @@ public enum Scenarios {
                 // The commit that half a log asks for.
                 try machine.settle()
             }
+            machine.fault = nil
             player.start(PlayedRequest(.write, windows[4]))
             player.start(PlayedRequest(.write, windows[5]))
             try player.drain { _ in }
             if machine.io.failedSyncs == 0 {
-                machine.fault = nil
                 player.allowedErrors = []
                 for window in windows { player.start(PlayedRequest(.write, window)) }
                 player.start(PlayedRequest(.flush))
