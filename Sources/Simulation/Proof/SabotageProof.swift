@@ -43,7 +43,9 @@ public enum SabotageProof {
                         try Scenarios.commitThatFailsWithTheLogFull(seed: seed)
                     }
                     ?? finding("pages that cannot be written") {
-                        try Scenarios.pagesThatCannotBeWritten(seed: seed, base: .none)
+                        for seed in 1...8 as ClosedRange<UInt64> {
+                            try Scenarios.pagesThatCannotBeWritten(seed: seed, base: .none)
+                        }
                     }
                     ?? finding("requests beside a trim") { _ = try Scenarios.requestsBesideATrim(seed: 1, base: .raw) }
                 if let staged { return staged }
