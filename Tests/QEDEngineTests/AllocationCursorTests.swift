@@ -128,7 +128,7 @@ import Testing
         _ = cursor.beginTrim()
         let whileTrimming = cursor.reserve(1)
         #expect(whileTrimming == nil)
-        cursor.trimEnded()
+        cursor.trimEnded(succeeded: true)
         let after = cursor.reserve(1)
         #expect(after == 65536)
     }
