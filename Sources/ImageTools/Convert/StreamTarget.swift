@@ -1,3 +1,4 @@
+import CSupport
 import BlockStorage
 import Glibc
 import SystemPackage
