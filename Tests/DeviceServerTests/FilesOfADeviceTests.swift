@@ -27,7 +27,7 @@ struct FilesOfADeviceTests {
 
     private func expectAnotherFile(_ record: DeviceRecord, _ path: String) {
         do throws(ServerError) {
-            _ = try LeftImage.complete(record, backing: .plainFiles)
+            _ = try LeftImage.complete(record, backing: .plainFiles) { _ in }
             Issue.record("the image was opened")
         } catch {
             guard case .anotherFile(path, id: 3) = error else {
