@@ -128,7 +128,7 @@ public struct FaultLoop {
         if let refusal = try machine.open() {
             guard machine.faultCount > 0, case .error = fault.effect else { throw Violation("refused: \(refusal)") }
             try machine.settle()
-            try openAgain(machine, beginning, check, backing)
+            try openAgain(machine, beginning, check, backing, after: fault)
             return true
         }
         if let reason = machine.image?.replayRefusal { throw Violation("the log is refused: \(reason)") }
@@ -162,8 +162,7 @@ public struct FaultLoop {
         }
         try check.cutPower(machine, player.history, window, limit: 8, samples: 6)
         machine.fault = nil
-        // A sync that was interrupted for ever counts as failed.
-        if machine.io.failedSyncs > 0 || machine.image?.failedSync != nil {
+        if hasFailedSync(machine) {
             // O7: whatever is asked for now, nothing is promised.
             player.allowedErrors = [Errno.ioError.rawValue]
             player.start(PlayedRequest(.write, 0..<1, fua: true))
@@ -188,6 +187,11 @@ public struct FaultLoop {
         return true
     }
 
+    /// A sync that was interrupted for ever counts as failed: nobody knows what it would have said.
+    private func hasFailedSync(_ machine: Machine) -> Bool {
+        machine.io.failedSyncs > 0 || machine.image?.failedSync != nil
+    }
+
     /// Long enough for a commit, and for a trim after it.
     private func idle(_ machine: Machine) throws {
         for _ in 0..<4 {
@@ -199,14 +203,17 @@ public struct FaultLoop {
     /// The image was refused because of the fault, which is gone now: everything is there, and the log still good, except
     /// for what a failed sync may have lost.
     private func openAgain(
-        _ machine: Machine, _ beginning: Beginning, _ check: CrashCheck, _ backing: [Machine.BackingFile]
+        _ machine: Machine, _ beginning: Beginning, _ check: CrashCheck, _ backing: [Machine.BackingFile],
+        after fault: Fault
     ) throws {
         machine.session?.catchUp()
         let next = Machine(
             disk: machine.disk, backing: backing, options: Machine.Options(), seed: seed, session: machine.session)
         let history = beginning.history
         guard beginning.kind == .damaged else {
-            return try liveOn(next, history, check, afterFailedSync: machine.io.failedSyncs > 0)
+            // A sync that was given up may have been the replay's: the log has its note, and there is no image to ask.
+            let wasGivenUp = fault.effect.doesNothing && fault.isPersistent
+            return try liveOn(next, history, check, afterFailedSync: machine.io.failedSyncs > 0 || wasGivenUp)
         }
         try check.open(next, "after the fault the damaged image")
         let allows = { (sector: Int, value: UInt64) in history.mayRead(sector, value, start: history.now + 1) }
@@ -232,7 +239,7 @@ public struct FaultLoop {
         machine.session?.catchUp()
         let recovered = Machine(
             disk: machine.disk.clone(), backing: backing, options: Machine.Options(), seed: seed, session: machine.session)
-        try liveOn(recovered, history, check, afterFailedSync: machine.io.failedSyncs > 0)
+        try liveOn(recovered, history, check, afterFailedSync: hasFailedSync(machine))
 
         let next = Machine(disk: machine.disk, backing: backing, options: Machine.Options(), seed: seed)
         try check.open(next, "after the fault")

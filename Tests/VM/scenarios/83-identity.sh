@@ -5,12 +5,13 @@
 # kernels: 7
 source lib.sh
 source devices.bash
+modprobe -a loop btrfs
 cd /data
 
 # Bytes of the value 7 in the first 4 MiB of the device.
 count_sevens() { dd if="$1" bs=1M count=4 iflag=direct status=none | tr -dc '\007' | wc -c; }
 
-if ((VM_BOOT == 0)); then
+if ((VM_BOOT == 1)); then
     step "an image on btrfs, a kill, and a remount that gives the file system another device number"
     mkdir /one /two
     for name in one two; do
