@@ -39,6 +39,8 @@ let package = Package(
         .target(
             name: "CSupport", path: "CSupport", publicHeadersPath: "include",
             linkerSettings: [.linkedLibrary(":liburing.a")]),
+        // The same, for what comes before the first line of Swift in `qed-ublk`, and in no other program.
+        .target(name: "CProgramStart", path: "CProgramStart", publicHeadersPath: "include"),
 
         .target(
             name: "IOURing",
@@ -80,7 +82,7 @@ let package = Package(
             name: "qed-ublk",
             dependencies: [
                 "DeviceServer", "Ublk", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing",
-                "CSupport",
+                "CSupport", "CProgramStart",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
                 .product(name: "Logging", package: "swift-log"),

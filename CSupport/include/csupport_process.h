@@ -6,10 +6,6 @@
 
 #include <stdint.h>
 
-/* What this process was started with, its name first. */
-int32_t cs_argument_count(void);
-const char *cs_argument(int32_t index);
-
 /* Takes up those of the descriptors 0, 1 and 2 that a careless parent has closed, so that nothing that is opened later gets
  * their numbers: text for standard output would go into an image. Using one fails as if it were still closed. */
 void cs_reserve_standard_descriptors(void);

@@ -1,4 +1,4 @@
-import CSupport
+import CProgramStart
 
 /// What this process was started with. Swift's `CommandLine` has it from /proc, and nothing where that is not mounted.
 enum ProcessArguments {

@@ -156,13 +156,14 @@ public struct FaultLoop {
                 guard case .error = fault.effect, !fault.effect.doesNothing || fault.isPersistent else {
                     throw Violation("closing fails with \(String(describing: error)) for \(fault)")
                 }
-                try reopen(machine, player, check, backing)
+                try reopen(machine, player, check, backing, mayHaveLost: gaveUp(fault) || machine.io.failedSyncs > 0)
             }
             return true
         }
         try check.cutPower(machine, player.history, window, limit: 8, samples: 6)
         machine.fault = nil
-        if hasFailedSync(machine) {
+        // A sync that was interrupted for ever counts as failed.
+        if machine.io.failedSyncs > 0 || machine.image?.failedSync != nil {
             // O7: whatever is asked for now, nothing is promised.
             player.allowedErrors = [Errno.ioError.rawValue]
             player.start(PlayedRequest(.write, 0..<1, fua: true))
@@ -171,7 +172,7 @@ public struct FaultLoop {
             try player.drain { _ in }
             if player.errorCount != before + 2 { throw Violation("a request succeeds that must not after a failed sync") }
             if try machine.close() == nil { throw Violation("closing succeeds after a failed sync") }
-            try reopen(machine, player, check, backing)
+            try reopen(machine, player, check, backing, mayHaveLost: true)
             return true
         }
         player.allowedErrors = []
@@ -187,10 +188,9 @@ public struct FaultLoop {
         return true
     }
 
-    /// A sync that was interrupted for ever counts as failed: nobody knows what it would have said.
-    private func hasFailedSync(_ machine: Machine) -> Bool {
-        machine.io.failedSyncs > 0 || machine.image?.failedSync != nil
-    }
+    /// A sync that is interrupted for ever is given up, and counts as failed: nobody knows what it would have said. When the
+    /// image is closed, or was refused, there is nothing to ask whether one was.
+    private func gaveUp(_ fault: Fault) -> Bool { fault.effect.doesNothing && fault.isPersistent }
 
     /// Long enough for a commit, and for a trim after it.
     private func idle(_ machine: Machine) throws {
@@ -211,9 +211,7 @@ public struct FaultLoop {
             disk: machine.disk, backing: backing, options: Machine.Options(), seed: seed, session: machine.session)
         let history = beginning.history
         guard beginning.kind == .damaged else {
-            // A sync that was given up may have been the replay's: the log has its note, and there is no image to ask.
-            let wasGivenUp = fault.effect.doesNothing && fault.isPersistent
-            return try liveOn(next, history, check, afterFailedSync: machine.io.failedSyncs > 0 || wasGivenUp)
+            return try liveOn(next, history, check, afterFailedSync: gaveUp(fault) || machine.io.failedSyncs > 0)
         }
         try check.open(next, "after the fault the damaged image")
         let allows = { (sector: Int, value: UInt64) in history.mayRead(sector, value, start: history.now + 1) }
@@ -232,14 +230,14 @@ public struct FaultLoop {
     /// The process ends; another one opens the image: with the log, and without it, as when there is none, or the machine
     /// was started again. Then mappings that were only in memory are lost, as in a power cut.
     private func reopen(
-        _ machine: Machine, _ player: Player, _ check: CrashCheck, _ backing: [Machine.BackingFile]
+        _ machine: Machine, _ player: Player, _ check: CrashCheck, _ backing: [Machine.BackingFile], mayHaveLost: Bool
     ) throws {
         let history = player.history
         try check.cutPower(machine, history, window, limit: 8, samples: 6)
         machine.session?.catchUp()
         let recovered = Machine(
             disk: machine.disk.clone(), backing: backing, options: Machine.Options(), seed: seed, session: machine.session)
-        try liveOn(recovered, history, check, afterFailedSync: hasFailedSync(machine))
+        try liveOn(recovered, history, check, afterFailedSync: mayHaveLost)
 
         let next = Machine(disk: machine.disk, backing: backing, options: Machine.Options(), seed: seed)
         try check.open(next, "after the fault")
