@@ -115,7 +115,7 @@ let package = Package(
         .executableTarget(
             name: "qed-ublk-lifecycle",
             dependencies: [
-                "Simulation", "RealDisk", "DeviceServer", "Ublk", "CSupport",
+                "Simulation", "RealDisk", "DeviceServer", "Ublk", "BlockStorage", "CSupport",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: swiftSettings),

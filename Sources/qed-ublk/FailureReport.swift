@@ -116,6 +116,7 @@ extension ChainError: ReportableError {
     var exitStatus: ExitStatus {
         switch self {
         case .image(let error, _): error.exitStatus
+        case .unfinishedSession: .busy
         case .backingFormatUnknown, .backingName, .backingRefused, .loop, .tooLong, .tablesTooLarge: .unusableImage
         }
     }

@@ -45,6 +45,8 @@ public enum ImageChain {
     ///   - opensBackingFiles: otherwise the chain ends with the image, and what lies beneath reads as zeros.
     ///   - policy: for the files that images name.
     ///   - isNamedByImage: the image itself is such a file.
+    /// - Throws: also where a file that is only read belongs to a session that has not ended, unless it is read without
+    ///   locks: what a dead server had acknowledged would be missing, and nobody would be told.
     /// - Returns: the image first. The image is locked for writing or reading, the others for reading.
     public static func open(
         path: String, isReadOnly: Bool, caching: ImageFile.Caching = .directWherePossible,
@@ -57,6 +59,7 @@ public enum ImageChain {
             path: path, access: isReadOnly ? .readOnly : .readWrite, caching: caching,
             lock: locking != .all ? nil : isReadOnly ? .readOnly : .writable, backingOf: nil,
             policy: isNamedByImage ? policy : nil)
+        if isReadOnly && locking == .all { try refuseUnfinished(last, backingOf: nil) }
         var files = [last]
         var l1EntryCount = last.l1EntryCount
         guard opensBackingFiles else { return files }
@@ -83,12 +86,22 @@ public enum ImageChain {
                 (last, name) = try openQED(
                     path: backingPath, access: .readOnly, caching: backingCaching, lock: readLock, backingOf: overlay,
                     policy: policy)
+                if locking != .none { try refuseUnfinished(last, backingOf: overlay) }
             }
             l1EntryCount += last.l1EntryCount
             guard l1EntryCount <= largestL1EntryCount else { throw .tablesTooLarge(path: path) }
             files.append(last)
         }
         return files
+    }
+
+    private static func refuseUnfinished(_ opened: ChainFile, backingOf overlay: String?) throws(ChainError) {
+        guard case .qed(let header, _) = opened.member else { return }
+        let isUnfinished: Bool
+        do throws(ImageFileError) { isUnfinished = try opened.file.hasUnfinishedSession(header) } catch {
+            throw .image(.file(error), backingOf: overlay)
+        }
+        guard !isUnfinished else { throw .unfinishedSession(path: opened.file.path, backingOf: overlay) }
     }
 
     private static func openQED(
@@ -138,6 +151,8 @@ public enum ChainError: Error, Equatable, CustomStringConvertible {
     case loop(path: String, repeated: String)
     case tooLong(path: String)
     case tablesTooLarge(path: String)
+    /// A file that would be read without what its dead server had acknowledged.
+    case unfinishedSession(path: String, backingOf: String?)
 
     public var description: String {
         switch self {
@@ -154,6 +169,9 @@ public enum ChainError: Error, Equatable, CustomStringConvertible {
         case .tablesTooLarge(let path):
             "\(path): the L1 tables of its chain have more than \(ImageChain.largestL1EntryCount) entries, which is more than any "
                 + "sensible chain needs"
+        case .unfinishedSession(let path, let overlay):
+            "\(path): \(ImageOpenError.unfinishedSession); --force-share reads what is there without them"
+                + (overlay.map { " (it is the backing file of \($0))" } ?? "")
         }
     }
 }

@@ -1,3 +1,4 @@
+import BlockStorage
 import CSupport
 import Glibc
 
@@ -86,7 +87,7 @@ extension Player {
         if case .tool(_, let name, _) = step, ending.status == 0 || ending.isCut { try examine(name) }
     }
 
-    func fileID(_ path: String) -> FileID? { StoredImage(path).flatMap { inodes[$0.inode] } }
+    func fileID(_ path: String) -> FileID? { StoredImage(path).flatMap { fileIDs[$0.identity] } }
 
     func run(
         _ words: [String], directory: String, _ interruption: Interruption

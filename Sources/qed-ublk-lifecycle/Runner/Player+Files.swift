@@ -1,3 +1,4 @@
+import BlockStorage
 import Glibc
 
 /// What is done to images and the runtime directory.
@@ -25,7 +26,7 @@ extension Player {
         world.names["\(name).aside"] = id
         world.names[name] = world.nextFile
         world.files[world.nextFile] = file
-        inodes[stored.inode] = world.nextFile
+        fileIDs[stored.identity] = world.nextFile
         world.nextFile += 1
         world.aside[name] = ""
     }

@@ -1,3 +1,4 @@
+import BlockStorage
 import CSupport
 import DeviceServer
 import Glibc
@@ -13,7 +14,7 @@ extension Player {
         }
         for name in Generator.names + Generator.names.map({ "\($0).aside" }) {
             guard let stored = StoredImage(Store.path(name)) else { continue }
-            seen.names[name] = inodes[stored.inode] ?? world.nextFile
+            seen.names[name] = fileIDs[stored.identity] ?? world.nextFile
             seen.sizesMiB[name] = stored.sizeMiB
         }
         return seen
@@ -65,7 +66,7 @@ extension Player {
 
     mutating func take(_ found: World) throws(Breach) {
         for (name, file) in found.names where world.names[name] != file {
-            if let stored = StoredImage(Store.path(name)) { inodes[stored.inode] = file }
+            if let stored = StoredImage(Store.path(name)) { fileIDs[stored.identity] = file }
         }
         world = found
         for id in world.devices.keys {

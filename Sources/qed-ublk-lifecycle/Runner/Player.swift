@@ -1,3 +1,4 @@
+import BlockStorage
 import CSupport
 import DeviceServer
 import Glibc
@@ -22,7 +23,7 @@ struct Player {
     var writers: [Int: Writer] = [:]
     /// The images of devices that are gone, while a write to one of them may be under way.
     var struckFiles: [Int: FileID] = [:]
-    var inodes: [UInt64: FileID] = [:]
+    var fileIDs: [FileIdentity: FileID] = [:]
     /// What the files on the devices' file systems hold is told by their name.
     var nextFileName = 1
     let runtime = "/run/qed-ublk"
@@ -55,7 +56,7 @@ struct Player {
             image.isOverlay = name == "c"
             world.files[world.nextFile] = image
             world.names[name] = world.nextFile
-            if let stored = StoredImage(file) { inodes[stored.inode] = world.nextFile }
+            if let stored = StoredImage(file) { fileIDs[stored.identity] = world.nextFile }
             world.nextFile += 1
         }
     }

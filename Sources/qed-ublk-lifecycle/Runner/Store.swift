@@ -1,3 +1,4 @@
+import BlockStorage
 import Glibc
 
 /// The file system in which the images lie, on a disk in memory; and another one, whose mount takes the number that the
@@ -48,7 +49,8 @@ struct Store {
 
 /// A file on the store.
 struct StoredImage {
-    var inode: UInt64
+    /// An inode number alone is used again by the next file.
+    var identity: FileIdentity
     /// What the header says.
     var sizeMiB: Int
     /// That a server keeps a log, and that the image needs a check.
@@ -56,9 +58,8 @@ struct StoredImage {
 
     /// nil where there is none.
     init?(_ path: String) {
-        var status = stat()
-        guard stat(path, &status) == 0 else { return nil }
-        inode = UInt64(status.st_ino)
+        guard let identity = FileIdentity(ofFileAt: path) else { return nil }
+        self.identity = identity
         guard let header = SmallFile.bytes(path, limit: 64)?.prefix(64), header.count == 64 else { return nil }
         func word(_ offset: Int) -> UInt64 { (0..<8).reduce(0) { $0 | UInt64(header[offset + $1]) << (8 * UInt64($1)) } }
         sizeMiB = Int(word(48) >> 20)

@@ -60,6 +60,8 @@ step "SIGTERM from somebody else, while it is mounted: leaving the device is no 
 server=$(server_of 0)
 kill -TERM "$server"
 wait_until 120 has_another_server "$server"
+# Its server is in the record before it serves, and stopped by then it would have left nothing.
+wait_until 120 is_in_state "active running"
 
 step "stopped while it is mounted, and started: the device waits meanwhile, and the unit says so"
 systemctl --user stop "$unit"
