@@ -13,7 +13,7 @@ import QEDFormat
 /// Valid as long as NEED_CHECK and the log's autoclear bit are set: programs that do not know it clear that one.
 struct SessionNote: Equatable {
     var boot: BootIdentity
-    /// As in the log: of two logs of one file that of this session.
+    /// As in the log: which of two logs of one file the header means.
     var session: UInt64
 
     static let fileOffset = 448
