@@ -92,10 +92,8 @@ struct HeldLock: Equatable {
 
     /// The number as the kernel prints it.
     static func device(_ number: dev_t) -> String {
-        let number = UInt64(number)
-        let major = (number >> 8) & 0xfff | (number >> 32) & ~0xfff
-        let minor = number & 0xff | (number >> 12) & ~0xff
-        return [major, minor & 0xffff_ffff].map {
+        let number = DeviceNumber(number)
+        return [number.major, number.minor].map {
             let digits = String($0, radix: 16)
             return digits.utf8.count < 2 ? "0\(digits)" : digits
         }.joined(separator: ":")

@@ -105,14 +105,6 @@ struct MountTable {
         return mounts.allSatisfy { $0.fileSystem == "nsfs" || !notShared.contains($0.parentID) }
     }
 
-    /// Where the disk, or a partition of it, is mounted and nothing else is mounted over that.
-    /// - Parameter diskDevices: "major:minor" of each.
-    func mountPoints(ofDisk path: String, diskDevices: [String]) -> [String] {
-        visible { mount in
-            diskDevices.contains(mount.device) || mount.source == path || isPartition(mount.source, of: path)
-        }.map(\.mountPoint)
-    }
-
     /// The mounts of file systems on any of the devices over which nothing else is mounted.
     /// - Parameters:
     ///   - numbers: "major:minor" of each; a file system of several devices has a number of its own instead.
@@ -148,11 +140,5 @@ struct MountTable {
     /// Whether a file lies where another machine or a process answers for it, as far as its path tells.
     func isRemote(_ path: String) -> Bool {
         mounts.contains { $0.isRemote && Mount.isPath(path, below: $0.mountPoint) }
-    }
-
-    /// "/dev/ublkb0p1" is one of "/dev/ublkb0".
-    private func isPartition(_ source: String, of disk: String) -> Bool {
-        guard source.hasPrefix(disk + "p") else { return false }
-        return !source.dropFirst(disk.count + 1).isEmpty && source.dropFirst(disk.count + 1).allSatisfy(\.isNumber)
     }
 }

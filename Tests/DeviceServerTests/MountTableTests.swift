@@ -23,7 +23,7 @@ import Testing
 
     /// By its number, its partition's name, and not one that is another disk's or lies beneath another mount.
     @Test func mountsOfADisk() {
-        let points = MountTable(shared).mountPoints(ofDisk: "/dev/ublkb0", diskDevices: ["259:3"])
+        let points = MountTable(shared).mountPoints(ofDevices: ["259:3"], named: ["ublkb0", "ublkb0p1"]) { _ in nil }
         #expect(points == ["/mnt/a b\\c", "/srv"])
     }
 

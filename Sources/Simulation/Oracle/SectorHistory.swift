@@ -134,6 +134,16 @@ package struct SectorHistory {
             Version(value: value, start: now, end: now, replaces: true, request: -1, mayBeLost: !others.isEmpty))
     }
 
+    /// A sector is read for the first time since a process was killed and the image opened again with its log.
+    /// - Parameter afterFailedSync: a sync of that process had failed, so acknowledged writes may be lost.
+    /// - Returns: whether it may read so.
+    mutating func readAfterKill(_ sector: Int, _ value: UInt64, start: Int, afterFailedSync: Bool) -> Bool {
+        guard afterFailedSync else { return read(sector, value, start: start) }
+        guard maySurvive(sector, value) else { return false }
+        if isTouched(sector) { settleAfterFailedSync(sector, value: value) }
+        return true
+    }
+
     /// The process was killed: what was under way has happened by now, or never will.
     mutating func processKilled() {
         for sector in versions.indices {

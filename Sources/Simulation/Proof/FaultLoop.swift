@@ -261,10 +261,7 @@ public struct FaultLoop {
         history.processKilled()
         _ = history.advance()
         try check.readBack(machine, window, "after the fault") { sector, value in
-            guard afterFailedSync else { return history.read(sector, value, start: start) }
-            guard history.maySurvive(sector, value) else { return false }
-            if history.isTouched(sector) { history.settleAfterFailedSync(sector, value: value) }
-            return true
+            history.readAfterKill(sector, value, start: start, afterFailedSync: afterFailedSync)
         } explain: {
             before.explain($0)
         }

@@ -239,10 +239,7 @@ public struct RandomHistory {
         let start = history.advance()
         _ = history.advance()
         try check.readBack(machine, windows, afterFailedSync ? "after a failed sync" : "after a kill") { sector, value in
-            guard afterFailedSync else { return history.read(sector, value, start: start) }
-            guard history.maySurvive(sector, value) else { return false }
-            if history.isTouched(sector) { history.settleAfterFailedSync(sector, value: value) }
-            return true
+            history.readAfterKill(sector, value, start: start, afterFailedSync: afterFailedSync)
         } explain: {
             before.explain($0)
         }

@@ -1,3 +1,4 @@
+import BlockStorage
 import CSupport
 import Glibc
 
@@ -81,15 +82,5 @@ enum SmallFile {
 
 /// Names in a directory, sorted; none where there is no such directory.
 func names(in directory: String) -> [String] {
-    guard let stream = opendir(directory) else { return [] }
-    defer { closedir(stream) }
-    var names: [String] = []
-    while let entry = readdir(stream) {
-        // SAFETY: the kernel's name, which ends in a zero.
-        let name = withUnsafePointer(to: &entry.pointee.d_name) {
-            $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-        }
-        if name != "." && name != ".." { names.append(name) }
-    }
-    return names.sorted()
+    ProcessFiles.names(in: directory).filter { $0 != "." && $0 != ".." }.sorted()
 }
