@@ -24,7 +24,7 @@ public struct DiskUse: Error, CustomStringConvertible {
     }
 
     /// Who uses a disk that is known to be used: by the kernel's word, which does not say by whom.
-    public static func known(ofDiskAt path: String) -> DiskUse { found(ofDiskAt: path) ?? DiskUse(path: path, user: .processes([])) }
+    static func known(ofDiskAt path: String) -> DiskUse { found(ofDiskAt: path) ?? DiskUse(path: path, user: .processes([])) }
 
     /// Who uses a disk, as far as can be found without the kernel's word; nil: nobody.
     static func found(ofDiskAt path: String) -> DiskUse? {

@@ -12,9 +12,6 @@ struct KernelTree: Sendable {
 
     static let machine = KernelTree()
 
-    /// /sys/class/block/NAME.
-    func blockDirectory(_ name: String) -> String { "\(root)/sys/class/block/\(name)" }
-
     var blockDevices: [String] { names("/sys/class/block") }
 
     /// The names in a directory, without those that begin with a dot.

@@ -25,7 +25,7 @@ final class ServedDevice {
 
     /// How long the slow steps may take: START reads the partition table through us, STOP waits for requests in flight.
     static let startTimeout = Duration.seconds(60)
-    static let stopTimeout = Duration.seconds(60)
+    static let stopTimeout = UblkControlDevice.stopTimeout
 
     var blockDevicePath: String { UblkPaths.blockDevice(info.id) }
 
@@ -159,21 +159,7 @@ final class ServedDevice {
         // What is dirty in the page cache of the disk: STOP itself may or may not write it back.
         _ = fsync(disk)
         if disk >= 0 { close(disk) }
-        do throws(UblkControlError) {
-            if info.features.contains(.safeStop) {
-                // The kernel counts who has it open.
-                try control.tryStopDevice(info.id, timeout: ServedDevice.stopTimeout)
-                return nil
-            }
-            let hold: DiskHold
-            do throws(DiskUse) { hold = try DiskHold(ofDiskAt: path) } catch { return error }
-            defer { hold.release() }
-            try control.stopDevice(info.id, timeout: ServedDevice.stopTimeout)
-            return nil
-        } catch {
-            guard error.errno == .resourceBusy else { throw .control(error) }
-            return .known(ofDiskAt: path)
-        }
+        do { return try control.stopUnused(info) } catch { throw .control(error) }
     }
 
     /// Whether the device waits for another server when this one goes.

@@ -181,24 +181,16 @@ struct DelCommand: ParsableCommand {
             isBusy: true, "\(sentence), or give it a server again (qed-ublk recover \(device.record.deviceID)), or use --force")
     }
 
-    /// The disk goes, unless it is in use: by the kernel's word where it gives that, else while it is had exclusively, so that
-    /// nobody can mount it any more.
+    /// The disk goes, unless it is in use; without a hold it goes in use.
     private func stop(_ info: UblkDeviceInfo, _ control: UblkControlDevice, _ hold: DiskHold?) throws {
-        defer { hold?.release() }
-        guard let hold, info.features.contains(.safeStop) else {
-            try control.stopDevice(info.id, timeout: .seconds(60))
-            return
-        }
-        // Otherwise it would count.
-        hold.release()
-        do throws(UblkControlError) { try control.tryStopDevice(info.id, timeout: .seconds(60)) } catch {
-            if error.errno == .resourceBusy {
-                throw DelError.refused(isBusy: true, "\(DiskUse.known(ofDiskAt: UblkPaths.blockDevice(info.id)))")
-            }
+        guard let hold else { return try control.stopDevice(info.id, timeout: UblkControlDevice.stopTimeout) }
+        let use: DiskUse?
+        do throws(UblkControlError) { use = try control.stopUnused(info, hold) } catch {
             // ENODEV: it has no disk any more.
             guard error.errno == .operationNotSupportedByDevice else { throw error }
-            try control.stopDevice(info.id, timeout: .seconds(60))
+            return try control.stopDevice(info.id, timeout: UblkControlDevice.stopTimeout)
         }
+        if let use { throw DelError.refused(isBusy: true, "\(use)") }
     }
 
     private func complete(_ record: DeviceRecord) throws -> ImageMark? {

@@ -1,5 +1,5 @@
-import CSupport
 import BlockStorage
+import CSupport
 import Glibc
 import SystemPackage
 

@@ -4,8 +4,8 @@ import Synchronization
 
 /// One QED file of a chain as the engine knows it: its header, its L1 table and the directory of its L2 pages.
 ///
-/// Whose page words are made, and when, is the cache's affair. The L1 table is held only as far as the image's size needs it. `l1Values` is touched under the image's lock; `lookup`
-/// may be used by any thread at any time.
+/// Whose page words are made, and when, is the cache's affair. The L1 table is held only as far as the image's size needs
+/// it. `l1Values` is touched under the image's lock; `lookup` may be used by any thread at any time.
 final class ImageLayer: @unchecked Sendable {
     /// Position in the chain: 0 is the image itself, 1 its backing file, and so on.
     let index: Int

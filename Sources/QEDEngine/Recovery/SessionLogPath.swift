@@ -1,16 +1,9 @@
 import BlockStorage
-import Glibc
 import QEDFormat
 
 /// Where a server keeps the mapping log of its image: a file on a tmpfs, named for the file's identity, so that whoever
 /// serves the image next finds it.
 public enum SessionLogPath {
-    /// `QED_UBLK_RUNTIME_DIR`, or /run/qed-ublk.
-    public static var standardDirectory: String {
-        guard let chosen = getenv("QED_UBLK_RUNTIME_DIR"), chosen.pointee != 0 else { return "/run/qed-ublk" }
-        return String(cString: chosen)
-    }
-
     public static func path(inDirectory directory: String, image: FileIdentity) -> String {
         "\(directory)/image-\(image).log"
     }

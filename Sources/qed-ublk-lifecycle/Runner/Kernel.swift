@@ -1,3 +1,4 @@
+import BlockStorage
 import Glibc
 
 /// What the kernel and /proc say of devices and their servers.
@@ -31,16 +32,10 @@ enum Kernel {
         // After the name, which may hold blanks and brackets: state, parent.
         let state = SmallFile.text("/proc/\(id)/stat")?.split(separator: ")").last?.split(separator: " ") ?? []
         guard state.count > 1, state[0] != "Z" else { return nil }
-        let devices = names(in: "/proc/\(id)/fd").compactMap { link("/proc/\(id)/fd/\($0)") }.compactMap {
+        let devices = names(in: "/proc/\(id)/fd").compactMap { ProcessFiles.target(ofLink: "/proc/\(id)/fd/\($0)") }.compactMap {
             $0.hasPrefix("/dev/ublkc") ? Int($0.dropFirst(10)) : nil
         }
         return Process(id: id, parent: Int(state[1]) ?? 0, role: words[1], devices: devices)
-    }
-
-    private static func link(_ path: String) -> String? {
-        var buffer = [UInt8](repeating: 0, count: 4096)
-        let count = buffer.withUnsafeMutableBytes { readlink(path, $0.baseAddress.unsafelyUnwrapped, $0.count) }
-        return count > 0 ? String(decoding: buffer.prefix(count), as: UTF8.self) : nil
     }
 
     static func devices() -> [Int] {
