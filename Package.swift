@@ -7,15 +7,16 @@ import PackageDescription
 /// With QED_SABOTAGE in the environment the engine is built with the faults that its simulation must find; with QED_FUZZ
 /// everything is built for libFuzzer, with the address sanitizer and every check of the language.
 let fuzzes = Context.environment["QED_FUZZ"] != nil
-let swiftSettings: [SwiftSetting] = [
-    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
-    .enableUpcomingFeature("ExistentialAny"),
-    .enableUpcomingFeature("MemberImportVisibility"),
-    .treatAllWarnings(as: .error),
-    .unsafeFlags(
-        ["-cross-module-optimization", "-enforce-exclusivity=\(fuzzes ? "checked" : "unchecked")"],
-        .when(configuration: .release)),
-] + (Context.environment["QED_SABOTAGE"] == nil ? [] : [.define("QED_SABOTAGE")])
+let swiftSettings: [SwiftSetting] =
+    [
+        .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+        .enableUpcomingFeature("ExistentialAny"),
+        .enableUpcomingFeature("MemberImportVisibility"),
+        .treatAllWarnings(as: .error),
+        .unsafeFlags(
+            ["-cross-module-optimization", "-enforce-exclusivity=\(fuzzes ? "checked" : "unchecked")"],
+            .when(configuration: .release)),
+    ] + (Context.environment["QED_SABOTAGE"] == nil ? [] : [.define("QED_SABOTAGE")])
     + (fuzzes ? [.unsafeFlags(["-sanitize=fuzzer,address", "-enable-testing"])] : [])
 
 let package = Package(

@@ -14,7 +14,8 @@ package struct MemberBuilder {
     package init(header recipe: HeaderRecipe) {
         self.recipe = recipe
         // The layout of a header that cannot be right is that of one that can.
-        let isUsable = recipe.clusterSize.nonzeroBitCount == 1 && (4096...(1 << 26)).contains(recipe.clusterSize)
+        let isUsable =
+            recipe.clusterSize.nonzeroBitCount == 1 && (4096...(1 << 26)).contains(recipe.clusterSize)
             && recipe.tableSize.nonzeroBitCount == 1 && recipe.tableSize <= 16
         clusterSize = isUsable ? recipe.clusterSize : 4096
         let tableSize = isUsable ? recipe.tableSize : 1

@@ -161,9 +161,11 @@ struct GuestWork {
         for sector in tail { set(sector) }
         for sector in Array(expected.keys) where sector >= head.endIndex && sector < tail.startIndex { set(sector) }
         // What lies between and was not touched before is not looked at again.
-        touched = touched.filter { $0.upperBound <= head.endIndex * 512 || $0.lowerBound >= tail.startIndex * 512 
-            || sectors.lowerBound * 512 > $0.lowerBound || sectors.upperBound * 512 < $0.upperBound
-            || ($0.lowerBound / 512..<$0.upperBound / 512).allSatisfy { expected[$0] != nil } }
+        touched = touched.filter {
+            $0.upperBound <= head.endIndex * 512 || $0.lowerBound >= tail.startIndex * 512
+                || sectors.lowerBound * 512 > $0.lowerBound || sectors.upperBound * 512 < $0.upperBound
+                || ($0.lowerBound / 512..<$0.upperBound / 512).allSatisfy { expected[$0] != nil }
+        }
         zeroedMiddles.append(head.endIndex..<tail.startIndex)
         touched.append(head.startIndex * 512..<head.endIndex * 512)
         touched.append(tail.startIndex * 512..<tail.endIndex * 512)

@@ -100,7 +100,7 @@ public protocol Storage: Sendable {
     func submit(_ transfer: RegisteredTransfer, token: CompletionToken)
 
     /// Makes the file exactly this long. What it gains reads as zeros.
-    /// - Throws: the errno of `ftruncate`; interruptions are retried here, as the waiting forms of the operations do (`patiently`).
+    /// - Throws: the errno of `ftruncate`; interruptions are retried here, as the operations' waiting forms do (`patiently`).
     func setLength(_ sizeBytes: UInt64) async throws(StorageError)
 
     /// The next range that may hold something else than zeros, from `fileOffset` on, as the file system says; empty, and at
@@ -148,7 +148,11 @@ public struct StorageAlignment: Equatable, Sendable {
 /// A storage operation that failed: which one, where, and why.
 public struct StorageError: Error, Equatable, Sendable, CustomStringConvertible {
     public enum Operation: String, Sendable {
-        case read, write, sync, allocate, punchHole = "punch hole", zeroRange = "zero range", setLength = "set length", length
+        case read, write, sync, allocate
+        case punchHole = "punch hole"
+        case zeroRange = "zero range"
+        case setLength = "set length"
+        case length
     }
 
     public var operation: Operation

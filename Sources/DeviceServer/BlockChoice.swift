@@ -57,7 +57,8 @@ public struct BlockChoice: Equatable, Sendable, CustomStringConvertible {
 
     /// "blocks of 512 bytes (the usual size), the file direct (past the page cache)"
     public var description: String {
-        "blocks of \(blockSizeBytes) bytes (\(blockReason)), the image's file \(isDirect ? "direct" : "buffered") (\(accessReason))"
+        "blocks of \(blockSizeBytes) bytes (\(blockReason)), "
+            + "the image's file \(isDirect ? "direct" : "buffered") (\(accessReason))"
     }
 
     private init(_ blockSizeBytes: Int, _ blockReason: String, directBytes: Int?, _ imageSizeBytes: UInt64) {
@@ -86,6 +87,7 @@ public struct BlockSizeError: Error, Equatable, CustomStringConvertible {
     public let imageSizeBytes: UInt64
 
     public var description: String {
-        "its size, \(imageSizeBytes) bytes, is no multiple of the block size \(blockSizeBytes); resize it, or leave --block-size out"
+        "its size, \(imageSizeBytes) bytes, is no multiple of the block size \(blockSizeBytes); "
+            + "resize it, or leave --block-size out"
     }
 }

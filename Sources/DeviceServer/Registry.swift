@@ -27,7 +27,8 @@ public struct RegistryError: Error, Equatable, CustomStringConvertible {
             default: ""
             }
         if isAnotherUsers {
-            return "cannot \(attempt) \(path): it belongs to another user, who could change what is recorded there; remove it, or "
+            return
+                "cannot \(attempt) \(path): it belongs to another user, who could change what is recorded there; remove it, or "
                 + "choose another QED_UBLK_RUNTIME_DIR"
         }
         return "cannot \(attempt) \(path): \(errno)\(advice)"

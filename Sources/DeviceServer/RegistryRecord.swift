@@ -51,7 +51,8 @@ public struct DeviceRecord: Equatable, Sendable {
     public init(
         deviceID: UInt32, server: ProcessIdentity, imagePath: String, image: FileIdentity,
         backingFiles: [FileIdentity] = [], deviceNonce: UInt64,
-        isReadOnly: Bool, startedAt: Int64, backingArguments: [String] = [], leftImage: ImageMark? = nil, isBeingTakenOver: Bool = false
+        isReadOnly: Bool, startedAt: Int64, backingArguments: [String] = [], leftImage: ImageMark? = nil,
+        isBeingTakenOver: Bool = false
     ) {
         self.deviceID = deviceID
         self.server = server

@@ -167,7 +167,8 @@ struct ImageState: ~Copyable {
         ofCluster cluster: UInt64, _ pageSlot: Int, to value: UInt64, in layer: ImageLayer, sealedBySync: UInt64?
     ) {
         precondition(
-            cursor.needCheck.allowsChanges || isSabotaged(.changeBesideTrim), "an entry is changed in an image that counts as clean")
+            cursor.needCheck.allowsChanges || isSabotaged(.changeBesideTrim),
+            "an entry is changed in an image that counts as clean")
         hasChangedSinceTick = true
         let index = Int(truncatingIfNeeded: cluster) & (QEDGeometry.entriesPerL2Page - 1)
         let oldValue = UInt64(littleEndian: cache.values(ofSlot: pageSlot)[index])

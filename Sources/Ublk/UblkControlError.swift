@@ -66,7 +66,8 @@ extension UblkControlError: CustomStringConvertible {
         case .noFunction: "this kernel has no io_uring, which ublk needs: it was built without CONFIG_IO_URING"
         case .notPermitted, .permissionDenied:
             "io_uring is forbidden here: see /proc/sys/kernel/io_uring_disabled and the container's seccomp profile"
-        case .invalidArgument: "this kernel's io_uring has no 128-byte submissions: ublk devices need \(KernelRelease.oldest) or later"
+        case .invalidArgument:
+            "this kernel's io_uring has no 128-byte submissions: ublk devices need \(KernelRelease.oldest) or later"
         case .noMemory: "no memory for an io_uring: raise the limit of locked memory (ulimit -l) or free some memory"
         default: "cannot create an io_uring: \(errno)"
         }

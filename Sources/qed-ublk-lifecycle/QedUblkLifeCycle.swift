@@ -7,17 +7,19 @@ import Glibc
 struct QedUblkLifeCycle: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "qed-ublk-lifecycle",
-        abstract: "Test what becomes of devices, images and servers. For a virtual machine: kills servers, and uses /dev/ram0 and /dev/ram1.",
+        abstract: "Test what becomes of devices, images and servers. Kills servers, and uses /dev/ram0 and /dev/ram1.",
         discussion: """
-            Each round is chosen by its own seed, beginning with --seed. After each step what there is, in the kernel and in the images, must \
-            be what a model says. A failure prints the steps of its round, and the seed that repeats it.
+            For a virtual machine. Each round is chosen by its own seed, beginning with --seed. After each step what there is, \
+            in the kernel and in the images, must be what a model says. A failure prints the steps of its round, \
+            and the seed that repeats it.
             """)
 
     @Option(help: "Of the first round.") var seed: UInt64 = 1
     @Option(help: "How many rounds.") var rounds = 1
     @Option(help: "Steps of each.") var steps = 40
     @Option(help: "Begin no other round after so many seconds; 0 for no limit.") var seconds = 0
-    @Option(help: "The file system of the images: ext4 or btrfs. (default: by the seed, btrfs where it is installed)") var store: String?
+    @Option(help: "The file system of the images: ext4 or btrfs. (default: by the seed, btrfs where it is installed)")
+    var store: String?
     @Option(help: "Leave out steps whose descriptions contain this; can be given several times.") var without: [String] = []
     @Option(help: "The program.") var program = "qed-ublk"
     @Flag(help: "Print each step, and what it said.") var log = false
@@ -57,7 +59,8 @@ struct QedUblkLifeCycle: ParsableCommand {
             if !log { for line in player.history { print(line) } }
             print(Kernel.explanation(), terminator: "")
             print("seed \(seed), step \(number), images on \(kind): \(error)")
-            print("again with: qed-ublk-lifecycle --seed \(seed) --steps \(steps) --store \(kind)\(without.map { " --without '\($0)'" }.joined())")
+            let leftOut = without.map { " --without '\($0)'" }.joined()
+            print("again with: qed-ublk-lifecycle --seed \(seed) --steps \(steps) --store \(kind)\(leftOut)")
             guard keepGoing, player.cleanUp() else { throw ExitCode(1) }
             return false
         }

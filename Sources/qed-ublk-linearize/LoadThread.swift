@@ -42,11 +42,13 @@ final class LoadThread: @unchecked Sendable {
         self.firstRequest = firstRequest
         self.processor = processor
         self.random = random
-        let result = pthread_create(&thread, nil, { argument in
-            guard let argument else { return nil }
-            Unmanaged<LoadThread>.fromOpaque(argument).takeRetainedValue().run()
-            return nil
-        }, Unmanaged.passRetained(self).toOpaque())
+        let result = pthread_create(
+            &thread, nil,
+            { argument in
+                guard let argument else { return nil }
+                Unmanaged<LoadThread>.fromOpaque(argument).takeRetainedValue().run()
+                return nil
+            }, Unmanaged.passRetained(self).toOpaque())
         precondition(result == 0, "no thread: errno \(result)")
     }
 

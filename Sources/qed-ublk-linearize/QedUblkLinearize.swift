@@ -14,8 +14,8 @@ struct QedUblkLinearize: ParsableCommand {
         abstract: "Test that the reads and writes of a disk are linearizable. Overwrites the disk.",
         discussion: """
             Round after round the threads work on one small range, chosen anew, and meet at its end; then the reads are \
-            judged. In the end, or after SIGTERM, all ranges are read once more. While the disk's server may be killed the program has to know: \
-            SIGUSR1 before, SIGUSR2 after the next one serves.
+            judged. In the end, or after SIGTERM, all ranges are read once more. While the disk's server may be \
+            killed the program has to know: SIGUSR1 before, SIGUSR2 after the next one serves.
             """)
 
     @Argument(help: "The disk.") var device: String

@@ -40,7 +40,8 @@ struct BenchCommand: ParsableCommand {
     @Option(name: [.customShort("s"), .long], help: "Size of a request.", transform: SizeArgument.parse)
     var bufferSize: UInt64 = 4096
 
-    @Option(name: [.customShort("S"), .long], help: "Distance of the next request; the request's size if not given.",
+    @Option(
+        name: [.customShort("S"), .long], help: "Distance of the next request; the request's size if not given.",
         transform: SizeArgument.parse)
     var stepSize: UInt64?
 
@@ -135,8 +136,9 @@ struct BenchCommand: ParsableCommand {
         switch output.format {
         case .human: try printOutput("Run completed in \(BenchRun.fixed(seconds, digits: 3)) seconds.")
         case .json:
-            try printOutput(run.report(
-                seconds: seconds, processorSeconds: processorSeconds, statistics: statistics, turns: turns).indented())
+            let report = run.report(
+                seconds: seconds, processorSeconds: processorSeconds, statistics: statistics, turns: turns)
+            try printOutput(report.indented())
         }
     }
 }

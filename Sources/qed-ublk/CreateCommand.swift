@@ -11,8 +11,9 @@ struct CreateCommand: ParsableCommand {
         commandName: "create",
         abstract: "Create an empty image, or an overlay over another one.",
         discussion: """
-            Takes the options of 'qemu-img create' too. Overwrites nothing without --force, and an image in use never. Sizes are in bytes, or have one of the \
-            suffixes K, M, G, T, P and E for powers of 1024, and are rounded up to a multiple of 512.
+            Takes the options of 'qemu-img create' too. Overwrites nothing without --force, and an image in use never. \
+            Sizes are in bytes, or have one of the suffixes K, M, G, T, P and E for powers of 1024, and are \
+            rounded up to a multiple of 512.
 
             Example: qed-ublk create --backing base.raw --backing-format raw overlay.qed
 

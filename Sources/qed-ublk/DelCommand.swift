@@ -26,7 +26,8 @@ struct DelCommand: ParsableCommand {
     @Flag(help: "All devices; one that cannot be removed does not keep the others from it.")
     var all = false
 
-    @Flag(help: "Remove it even though it is in use: what its users have not written yet is written, and then they get I/O errors.")
+    @Flag(
+        help: "Remove it even though it is in use: what its users have not written yet is written, and then they get I/O errors.")
     var force = false
 
     @Option(
@@ -208,7 +209,9 @@ struct DelCommand: ParsableCommand {
         guard let info = OrphanedDevices.info(of: id, control) else { throw DelError.notFound(name) }
         let lock = try DeviceLock(ofDevice: id)
         defer { lock.release() }
-        guard registry.record(of: id) == nil else { throw DelError.refused(isBusy: true, "\(path) has just been added; try again") }
+        guard registry.record(of: id) == nil else {
+            throw DelError.refused(isBusy: true, "\(path) has just been added; try again")
+        }
         var hold: DiskHold?
         do throws(DiskUse) { hold = try DiskHold(ofDiskAt: path) } catch {
             guard force else { throw DelError.refused(isBusy: true, "\(error), or use --force") }
@@ -251,8 +254,8 @@ enum DelError: ReportableError {
             "\(image) is served by \(ids.map(UblkPaths.blockDevice).joined(separator: " and ")); name the device"
         case .refused(_, let sentence): sentence
         case .served(let device, let process):
-            "\(device) is served by \(ProcessFiles.name(ofProcess: process)) (process \(process)), of which there is no record: if "
-                + "it is qed-ublk, 'kill \(process)' removes the device once nobody uses it"
+            "\(device) is served by \(ProcessFiles.name(ofProcess: process)) (process \(process)), of which there is no record: "
+                + "if it is qed-ublk, 'kill \(process)' removes the device once nobody uses it"
         }
     }
 }

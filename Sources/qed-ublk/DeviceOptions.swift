@@ -58,7 +58,9 @@ struct DeviceOptions: ParsableArguments {
     @OptionGroup var backing: BackingOptions
 
     func validate() throws {
-        guard !force || !readOnly else { throw ValidationError("--force goes with an image that is written: leave out --read-only") }
+        guard !force || !readOnly else {
+            throw ValidationError("--force goes with an image that is written: leave out --read-only")
+        }
         let limits = ServerConfiguration.countLimits
         guard limits.contains(queues ?? 1) else { throw ValidationError("--queues must be between 1 and 4096") }
         guard limits.contains(depth ?? 1) else { throw ValidationError("--depth must be between 1 and 4096") }

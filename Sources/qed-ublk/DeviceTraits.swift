@@ -52,7 +52,8 @@ struct DeviceTraits {
 
     private func backingDifference(from options: BackingOptions) throws -> Difference? {
         let own = try BackingOptions.parse(backingArguments)
-        let has = backingArguments.isEmpty ? "may open any backing file" : "was added with \(backingArguments.joined(separator: " "))"
+        let has =
+            backingArguments.isEmpty ? "may open any backing file" : "was added with \(backingArguments.joined(separator: " "))"
         if options.noBacking, !own.noBacking { return Difference(has: has, option: "--no-backing") }
         if options.backingDevices, !own.backingDevices { return Difference(has: has, option: "--backing-devices") }
         let directories = Set(try options.absoluteDirectories())

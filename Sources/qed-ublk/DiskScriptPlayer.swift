@@ -157,8 +157,8 @@ struct DiskScriptPlayer {
         try disk.map().forEachExtent { extent throws(ImageToolError) in
             let kind =
                 switch extent.kind {
-                case .data: "data";
-                case .zero: "zero";
+                case .data: "data"
+                case .zero: "zero"
                 case .unallocated: "unallocated"
                 }
             lines.append("\(extent.length) bytes \(kind) at offset \(extent.start), depth \(extent.depth)")

@@ -31,7 +31,8 @@ struct MeasureCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Measure an empty disk of this size.", valueName: "size"), transform: SizeArgument.parse)
     var size: UInt64?
 
-    @Option(name: [.customShort("f"), .long], help: ArgumentHelp("What the file is: raw or qed. (default: qed)", valueName: "format"))
+    @Option(
+        name: [.customShort("f"), .long], help: ArgumentHelp("What the file is: raw or qed. (default: qed)", valueName: "format"))
     var format: DiskFormat?
 
     @Option(

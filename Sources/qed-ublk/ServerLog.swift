@@ -47,7 +47,8 @@ enum ServerLog {
             _ = try? FileDescriptor(rawValue: descriptor).writeAll(line.utf8)
             close(descriptor)
         }
-        withVaList([]) { vsyslog(LOG_DAEMON | LOG_WARNING, line.split(separator: "%", omittingEmptySubsequences: false).joined(separator: "%%"), $0) }
+        let format = line.split(separator: "%", omittingEmptySubsequences: false).joined(separator: "%%")
+        withVaList([]) { vsyslog(LOG_DAEMON | LOG_WARNING, format, $0) }
     }
 
     /// In the server: removes the name again, and the earlier log, unless it is a later server's by now.

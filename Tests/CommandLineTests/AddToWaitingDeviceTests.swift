@@ -2,8 +2,8 @@ import ArgumentParser
 import BlockStorage
 import DeviceServer
 import Foundation
-import Testing
 import TestSupport
+import Testing
 
 @testable import qed_ublk
 
@@ -29,7 +29,8 @@ import TestSupport
             option: "--zero-copy", same: [["--zero-copy", "auto"], ["--zero-copy", "off"]], other: [["--zero-copy", "on"]]),
         Row(option: "--no-backing", same: [], other: [["--no-backing"]]),
         Row(
-            option: "--backing-dir", same: [["--backing-dir", "/usr", "--backing-dir", "/"], ["--backing-dir", "/usr/../usr/", "--backing-dir", "/"]],
+            option: "--backing-dir",
+            same: [["--backing-dir", "/usr", "--backing-dir", "/"], ["--backing-dir", "/usr/../usr/", "--backing-dir", "/"]],
             other: [["--backing-dir", "/usr"], ["--backing-dir", "/"], ["--backing-dir", "."]]),
         Row(option: "--backing-devices", same: [["--backing-devices"]], other: []),
     ]

@@ -53,7 +53,8 @@ import Testing
     /// `add` gives its options to the process that serves the device.
     @Test(
         arguments: [
-            ["x.qed"], ["--no-backing", "-r", "-n", "1", "x.qed"], ["--no-recovery", "--zero-copy", "off", "-b", "4096", "-n", "0", "--", "--id"],
+            ["x.qed"], ["--no-backing", "-r", "-n", "1", "x.qed"],
+            ["--no-recovery", "--zero-copy", "off", "-b", "4096", "-n", "0", "--", "--id"],
             ["-q", "2", "-d", "7", "-n", "3", "--backing-devices", "--backing-dir", "/", "--backing-dir", "/dev", "a b"],
         ])
     func optionsReachTheServer(given: [String]) throws {

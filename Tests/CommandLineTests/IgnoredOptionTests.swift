@@ -17,7 +17,9 @@ import Testing
     private static let showing = ["--output"]
     private static let json = ["--json": [["--json", "--output", "human", "x"]]]
     private static let backing = ["--backing-dir", "--backing-devices"]
-    private static let noBacking = ["--no-backing": [["--no-backing", "--backing-dir", "/", "x"], ["--no-backing", "--backing-devices", "x"]]]
+    private static let noBacking = [
+        "--no-backing": [["--no-backing", "--backing-dir", "/", "x"], ["--no-backing", "--backing-devices", "x"]]
+    ]
 
     /// What options of several commands are, in front of the arguments of one.
     private static func common(_ refused: [String: [[String]]], then words: [String] = []) -> [String: [[String]]] {
@@ -30,7 +32,9 @@ import Testing
             refused: json.merging([
                 "--cluster-size": [["--cluster-size", "4k", "-o", "cluster_size=8k", "x", "1M"]],
                 "--table-size": [["--table-size", "2", "-o", "table_size=4", "x", "1M"]],
-                "--options": [["-o", "cluster_size=4k", "-o", "cluster_size=8k", "x", "1M"], ["-o", "backing_fmt=raw", "x", "1M"]],
+                "--options": [
+                    ["-o", "cluster_size=4k", "-o", "cluster_size=8k", "x", "1M"], ["-o", "backing_fmt=raw", "x", "1M"],
+                ],
                 "--backing": [["-b", "y", "x"], ["-b", "y", "-F", "raw", "-o", "backing_file=z", "x"]],
                 "--backing-format": [["-F", "raw", "x", "1M"], ["-b", "y", "-F", "raw", "-o", "backing_fmt=qed", "x"]],
             ]) { $1 }),
@@ -54,7 +58,8 @@ import Testing
             refused: json.merging([
                 "--size": [["--size", "1M", "x"]], "--format": [["--size", "1M", "-f", "raw"]],
                 "--force-share": [["--size", "1M", "-U"]], "--no-backing": [["--size", "1M", "--no-backing"]],
-                "--backing-dir": [["--size", "1M", "--backing-dir", "/"]], "--backing-devices": [["--size", "1M", "--backing-devices"]],
+                "--backing-dir": [["--size", "1M", "--backing-dir", "/"]],
+                "--backing-devices": [["--size", "1M", "--backing-devices"]],
                 "--cluster-size": [["-O", "raw", "--cluster-size", "4k", "x"]],
                 "--table-size": [["-O", "raw", "--table-size", "2", "x"]],
                 "--options": [["-O", "raw", "-o", "cluster_size=4k", "x"], ["-o", "backing_file=y", "x"]],
@@ -91,7 +96,7 @@ import Testing
             // With --unsafe no file is opened, so whatever keeps files from being opened is honoured.
             name: "rebase", honoured: ["--backing", "--unsafe", "--progress", "--quiet"] + showing + backing,
             refused: common(json.merging(noBacking) { $1 }, then: ["-b", ""]).merging([
-                "--backing-format": [["-b", "", "-F", "raw", "x"]],
+                "--backing-format": [["-b", "", "-F", "raw", "x"]]
             ]) { $1 }),
         Row(
             name: "flatten", honoured: ["--progress", "--quiet"] + showing + backing, refused: json.merging(noBacking) { $1 }),
@@ -103,7 +108,8 @@ import Testing
                 "--queues", "--depth", "--block-size", "--id", "--read-only", "--zero-copy", "--foreground",
             ] + backing,
             refused: noBacking.merging([
-                "--force": [["--force", "-r", "x"]], "--supervise": [["--supervise", "-f", "x"]], "--no-recovery": [["--supervise", "--no-recovery", "x"]],
+                "--force": [["--force", "-r", "x"]], "--supervise": [["--supervise", "-f", "x"]],
+                "--no-recovery": [["--supervise", "--no-recovery", "x"]],
             ]) { $1 }),
         Row(name: "list", honoured: ["--verbose"] + showing, refused: ["--json": [["--json", "--output", "human"]]]),
         Row(
@@ -112,7 +118,8 @@ import Testing
         Row(name: "recover", honoured: ["--supervise"], refused: ["--all": [["--all", "0"]]]),
         Row(
             name: "bench",
-            honoured: ["--count", "--depth", "--buffer-size", "--write", "--cache", "--backing-cache", "--random"] + showing + backing,
+            honoured: ["--count", "--depth", "--buffer-size", "--write", "--cache", "--backing-cache", "--random"] + showing
+                + backing,
             refused: json.merging(noBacking) { $1 }.merging([
                 "--step-size": [["--random", "-S", "64k", "x"]], "--offset": [["--random", "-o", "64k", "x"]],
                 "--flush-interval": [["--flush-interval", "3", "x"]],

@@ -40,16 +40,21 @@ import Testing
     func mapToTheEnd(length: String) throws {
         let rest = try ours("map", "--json", "-s", "1M", "image.qed")
         let result = try ours("map", "--json", "-s", "1M", "-l", length, "image.qed")
-        #expect(result.status == 0 && result.output == rest.output && result.output.contains("\"start\": 1048576"), "\(result.errors)")
+        #expect(
+            result.status == 0 && result.output == rest.output && result.output.contains("\"start\": 1048576"), "\(result.errors)"
+        )
     }
 
     @Test func optionsOfQEMU() throws {
         let io = try ours("io", "-c", "read -P 3 1M 200k", "-c", "length", "image.qed")
         #expect(io.status == 0 && io.output.hasSuffix("\n") && io.output.contains("20971520"), "\(io.output)\(io.errors)")
         #expect(try ours("io", "image.qed", "flush -v").status == 64)
-        let created = try ours("create", "-q", "-f", "qed", "-b", "base.raw", "-F", "raw", "-o", "cluster_size=4k", "-o", "table_size=2", "top.qed", "30M")
+        let created = try ours(
+            "create", "-q", "-f", "qed", "-b", "base.raw", "-F", "raw", "-o", "cluster_size=4k", "-o", "table_size=2", "top.qed",
+            "30M")
         #expect(created.status == 0 && created.output == "", "\(created.errors)")
-        let other = try ours("create", "-o", "cluster_size=4k,table_size=2,backing_file=base.raw,backing_fmt=raw", "other.qed", "30M")
+        let other = try ours(
+            "create", "-o", "cluster_size=4k,table_size=2,backing_file=base.raw,backing_fmt=raw", "other.qed", "30M")
         #expect(other.status == 0, "\(other.errors)")
         #expect(try readFile(directory.path("top.qed")) == readFile(directory.path("other.qed")))
         #expect(try ours("create", "-f", "raw", "x", "1M").status == 64)
@@ -68,7 +73,8 @@ import Testing
         try require(["qemu-io", "-f", "raw", "a.raw", "-c", "write -P 7 0 3M", "-c", "write -P 8 20M 70k"], in: directory.path)
         let result = try shell("truncate -s \(size) a.raw && cat a.raw | \"$0\" convert -f raw -O qed - copy.qed")
         #expect(result.status == 0, "\(result.errors)")
-        let rounded = try shell("truncate -s %512 a.raw && stat -c %s a.raw && \"$0\" info --json copy.qed | jq '.\"virtual-size\"'")
+        let rounded = try shell(
+            "truncate -s %512 a.raw && stat -c %s a.raw && \"$0\" info --json copy.qed | jq '.\"virtual-size\"'")
         let sizes = rounded.output.split(separator: "\n")
         #expect(sizes.count == 2 && sizes[0] == sizes[1], "\(rounded.output)")
         #expect(try theirs("check", "-f", "qed", "copy.qed").status == 0)
@@ -94,7 +100,8 @@ import Testing
         // Tables of two clusters of 4 KiB map 4 GiB.
         let long = try shell(
             "head -c 4294967297 /dev/zero | \"$0\" convert -f raw -O qed --cluster-size 4k --table-size 2 - copy.qed")
-        #expect(long.errors.hasPrefix("qed-ublk: copy.qed: standard input does not end within 4294967296 bytes"), "\(long.errors)")
+        #expect(
+            long.errors.hasPrefix("qed-ublk: copy.qed: standard input does not end within 4294967296 bytes"), "\(long.errors)")
         let failing = try shell("\"$0\" convert -f raw -O qed - copy.qed <.")
         #expect(failing.status == 1)
         #expect(failing.errors.hasPrefix("qed-ublk: standard input: read at offset 0 failed: "), "\(failing.errors)")

@@ -9,10 +9,15 @@ import Testing
     init() throws {
         directory = try TemporaryDirectory()
         try require(["qemu-img", "create", "-q", "-f", "raw", "base.raw", "5M"], in: directory.path)
-        try require(["qemu-io", "-f", "raw", "base.raw", "-c", "write -P 1 0 100k", "-c", "write -P 2 3M 70000"], in: directory.path)
-        try require(["qemu-img", "create", "-q", "-f", "qed", "-b", "base.raw", "-F", "raw", "image.qed", "9437696"], in: directory.path)
         try require(
-            ["qemu-io", "-f", "qed", "image.qed", "-c", "write -P 3 1M 200k", "-c", "write -z 3M 64k", "-c", "write -P 4 9M 512"],
+            ["qemu-io", "-f", "raw", "base.raw", "-c", "write -P 1 0 100k", "-c", "write -P 2 3M 70000"], in: directory.path)
+        try require(
+            ["qemu-img", "create", "-q", "-f", "qed", "-b", "base.raw", "-F", "raw", "image.qed", "9437696"], in: directory.path)
+        try require(
+            [
+                "qemu-io", "-f", "qed", "image.qed", "-c", "write -P 3 1M 200k", "-c", "write -z 3M 64k", "-c",
+                "write -P 4 9M 512",
+            ],
             in: directory.path)
         try require(["qemu-img", "convert", "-f", "qed", "-O", "raw", "image.qed", "expected"], in: directory.path)
     }
@@ -29,15 +34,20 @@ import Testing
             "\"$0\" convert -m 1 image.qed /dev/stdout | cat > copy", "\"$0\" convert image.qed /dev/stdout > copy",
             "\"$0\" convert image.qed /dev/fd/7 7> copy",
             "mkfifo fifo; cat fifo > copy & \"$0\" convert image.qed fifo && wait $! && rm fifo",
-            "\"$0\" convert -f raw expected - | \"$0\" convert -f raw -O qed - back.qed && \"$0\" convert back.qed copy && rm back.qed",
+            "\"$0\" convert -f raw expected - | \"$0\" convert -f raw -O qed - back.qed && \"$0\" convert back.qed copy "
+                + "&& rm back.qed",
             // A pipe that does not wait.
-            "perl -e 'use Fcntl; fcntl(STDOUT, F_SETFL, O_WRONLY | O_NONBLOCK); exec @ARGV' \"$0\" convert image.qed - | (sleep 1; cat) > copy",
+            "perl -e 'use Fcntl; fcntl(STDOUT, F_SETFL, O_WRONLY | O_NONBLOCK); exec @ARGV' \"$0\" convert image.qed - "
+                + "| (sleep 1; cat) > copy",
         ])
     func arrives(line: String) throws {
         let result = try shell(line)
         #expect(result.status == 0 && result.output == "" && result.errors == "", "\(result.errors)")
         #expect(try run(["cmp", "copy", "expected"], in: directory.path).status == 0)
-        #expect(try FileManager.default.contentsOfDirectory(atPath: directory.path).sorted() == ["base.raw", "copy", "expected", "image.qed"])
+        #expect(
+            try FileManager.default.contentsOfDirectory(atPath: directory.path).sorted() == [
+                "base.raw", "copy", "expected", "image.qed",
+            ])
     }
 
     @Test(
@@ -72,7 +82,10 @@ import Testing
 
     @Test(
         "a replaced file",
-        arguments: [["create", "--force", "link", "2M"], ["convert", "--force", "-O", "qed", "source.qed", "link"], ["convert", "--force", "source.qed", "link"]],
+        arguments: [
+            ["create", "--force", "link", "2M"], ["convert", "--force", "-O", "qed", "source.qed", "link"],
+            ["convert", "--force", "source.qed", "link"],
+        ],
         ["600", "640", "2664"])
     func keeps(words: [String], mode: String) throws {
         let file = directory.path("real/file")
@@ -89,7 +102,9 @@ import Testing
         #expect(try FileManager.default.contentsOfDirectory(atPath: directory.path("real")) == ["file"])
     }
 
-    @Test(.enabled(if: getuid() == 0), arguments: [["create", "--force", "file", "2M"], ["convert", "--force", "source.qed", "file"]])
+    @Test(
+        .enabled(if: getuid() == 0),
+        arguments: [["create", "--force", "file", "2M"], ["convert", "--force", "source.qed", "file"]])
     func ownerThatCannotBeKept(words: [String]) throws {
         try writeFile(directory.path("file"), Array("before".utf8))
         try require(["chmod", "666", directory.path("file")])

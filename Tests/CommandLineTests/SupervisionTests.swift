@@ -25,9 +25,13 @@ import Testing
 
     /// What the unit does not try again is what does not mend itself; that a device was left is not among it.
     @Test func unitKnowsTheStatuses() throws {
-        let unit = try String(contentsOfFile: #filePath.split(separator: "/").dropLast(3).reduce("") { $0 + "/" + $1 } + "/packaging/qed-ublk@.service", encoding: .utf8)
+        let unit = try String(
+            contentsOfFile: #filePath.split(separator: "/").dropLast(3).reduce("") { $0 + "/" + $1 }
+                + "/packaging/qed-ublk@.service", encoding: .utf8)
         let line = unit.split(separator: "\n").first { $0.hasPrefix("RestartPreventExitStatus=") }
-        let statuses = try #require(line).dropFirst("RestartPreventExitStatus=".count).split(separator: " ").compactMap { Int32($0) }
+        let statuses = try #require(line).dropFirst("RestartPreventExitStatus=".count).split(separator: " ").compactMap {
+            Int32($0)
+        }
         #expect(statuses.compactMap(ExitStatus.init) == [.unusableImage, .notFound, .noPermission, .noUblk, .usage])
         #expect(ExitStatus.left.rawValue == 7)
     }

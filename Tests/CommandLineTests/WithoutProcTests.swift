@@ -34,7 +34,9 @@ struct WithoutProcTests {
             if command.name == "commit" {
                 try require(["qemu-img", "rebase", "-u", "-b", "other.qed", "-F", "qed", "file.qed"], in: directory.path)
             }
-            let words = command.arguments.map { $0 == "FILE" ? "file.qed" : $0 == "OTHER" ? "other.qed" : $0 == "NEW" ? "new" : $0 }
+            let words = command.arguments.map {
+                $0 == "FILE" ? "file.qed" : $0 == "OTHER" ? "other.qed" : $0 == "NEW" ? "new" : $0
+            }
             results.append(try ours([command.name] + words, hidesProc: hidesProc))
             var files: [String: [UInt8]] = [:]
             for name in try FileManager.default.contentsOfDirectory(atPath: directory.path) {
@@ -50,7 +52,9 @@ struct WithoutProcTests {
     }
 
     @Test func newFiles() throws {
-        for words in [["create", "a.qed", "1M"], ["create", "--force", "a.qed", "2M"], ["convert", "--force", "other.qed", "a.qed"]] {
+        for words in [
+            ["create", "a.qed", "1M"], ["create", "--force", "a.qed", "2M"], ["convert", "--force", "other.qed", "a.qed"],
+        ] {
             let result = try ours(words)
             #expect(result.status == 0 && result.output == "" && result.errors == "", "\(words): \(result.errors)")
         }
@@ -58,7 +62,9 @@ struct WithoutProcTests {
         #expect(try FileManager.default.contentsOfDirectory(atPath: directory.path).sorted() == ["a.qed", "other.qed"])
     }
 
-    @Test("what needs it says so", arguments: [["add", "other.qed"], ["add", "-f", "other.qed"], ["list"], ["del", "0"], ["recover", "--all"]])
+    @Test(
+        "what needs it says so",
+        arguments: [["add", "other.qed"], ["add", "-f", "other.qed"], ["list"], ["del", "0"], ["recover", "--all"]])
     func devices(words: [String]) throws {
         let result = try ours(words)
         #expect(result.status == 1 && result.output == "")

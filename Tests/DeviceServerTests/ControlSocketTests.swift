@@ -341,10 +341,12 @@ final class ThreadOf: @unchecked Sendable {
 
     init(_ body: @escaping () -> Void) {
         self.body = body
-        pthread_create(&thread, nil, { argument in
-            if let argument { Unmanaged<ThreadOf>.fromOpaque(argument).takeRetainedValue().body() }
-            return nil
-        }, Unmanaged.passRetained(self).toOpaque())
+        pthread_create(
+            &thread, nil,
+            { argument in
+                if let argument { Unmanaged<ThreadOf>.fromOpaque(argument).takeRetainedValue().body() }
+                return nil
+            }, Unmanaged.passRetained(self).toOpaque())
     }
 
     func join() { pthread_join(thread, nil) }

@@ -7,7 +7,9 @@ import Testing
 
 /// What the block layer is told about the disk and its errors.
 @Suite struct DeviceAnswerTests {
-    @Test("a file that may not grow has no space", arguments: [(EFBIG, ENOSPC), (EDQUOT, ENOSPC), (ENOSPC, ENOSPC), (EIO, EIO), (EROFS, EROFS)])
+    @Test(
+        "a file that may not grow has no space",
+        arguments: [(EFBIG, ENOSPC), (EDQUOT, ENOSPC), (ENOSPC, ENOSPC), (EIO, EIO), (EROFS, EROFS)])
     func errors(below: Int32, told: Int32) {
         #expect(EngineTarget<FileStorage>.blockLayerError(-below) == -told)
     }

@@ -7,7 +7,8 @@ import Testing
     @Test("a sentence says by what a disk is had, and what to do")
     func sentences() {
         #expect(DiskClaim(mountPoints: ["/mnt"]).description == ", mounted at /mnt; unmount it first")
-        #expect(DiskClaim(mountPoints: ["/mnt", "/srv"], isSwap: true).description == ", mounted at /mnt, /srv; unmount it first")
+        #expect(
+            DiskClaim(mountPoints: ["/mnt", "/srv"], isSwap: true).description == ", mounted at /mnt, /srv; unmount it first")
         #expect(
             DiskClaim(mountPoints: ["/1", "/2", "/3", "/4", "/5"]).description
                 == ", mounted at /1, /2, /3 and 2 more places; unmount it first")
@@ -29,7 +30,9 @@ import Testing
         let disk = ["ublkb1"]
         #expect(DiskClaim.isSwap(disk, swaps: head + "/dev/ublkb1 \tpartition\t1048572\n"))
         #expect(DiskClaim.isSwap(disk, swaps: head + "/swap file\n/dev/ublkb1\tpartition\t1048572\n"))
-        #expect(!DiskClaim.isSwap(disk, swaps: head + "/dev/ublkb12 partition 8\n/dev/ublkb partition 8\n/dev/ublkb1p1 partition 8\n"))
+        #expect(
+            !DiskClaim.isSwap(disk, swaps: head + "/dev/ublkb12 partition 8\n/dev/ublkb partition 8\n/dev/ublkb1p1 partition 8\n")
+        )
         #expect(!DiskClaim.isSwap(disk, swaps: ""))
     }
 

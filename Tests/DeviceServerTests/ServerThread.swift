@@ -24,10 +24,12 @@ final class ServerThread: Sendable {
         self.handler = handler
         let argument = Unmanaged.passUnretained(self).toOpaque()
         var created = pthread_t()
-        pthread_create(&created, nil, { argument in
-            if let argument { Unmanaged<ServerThread>.fromOpaque(argument).takeUnretainedValue().run() }
-            return nil
-        }, argument)
+        pthread_create(
+            &created, nil,
+            { argument in
+                if let argument { Unmanaged<ServerThread>.fromOpaque(argument).takeUnretainedValue().run() }
+                return nil
+            }, argument)
         thread.withLock { $0 = created }
     }
 

@@ -21,7 +21,8 @@ import Testing
             41 40 0:50 / /mnt/deeper rw shared:91 - btrfs /dev/loop0 rw
             """)
         let files: [UInt32: [String]] = [
-            0: ["/srv/a.qed"], 1: ["/mnt/deeper/b.qed"], 2: ["/mnt/c.qed"], 3: ["/srv/d.qed", "/dev/ublkb1"], 9: ["/mntother/e.qed"],
+            0: ["/srv/a.qed"], 1: ["/mnt/deeper/b.qed"], 2: ["/mnt/c.qed"], 3: ["/srv/d.qed", "/dev/ublkb1"],
+            9: ["/mntother/e.qed"],
         ]
         let tree = kernel.tree
         var stacks: [UInt32: DiskStack] = [:]

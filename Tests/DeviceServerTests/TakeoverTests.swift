@@ -112,7 +112,8 @@ import Ublk
     /// Taken for a success it would have the server wait for queues that go on.
     @Test("an attempt that the driver refuses, or does not answer, is not a success")
     func failure() throws {
-        guard case .failed(.notRecoverable(id: 3)) = try outcome({ () throws(ServerError) in throw .notRecoverable(id: 3) }) else {
+        guard case .failed(.notRecoverable(id: 3)) = try outcome({ () throws(ServerError) in throw .notRecoverable(id: 3) })
+        else {
             Issue.record("not failed")
             return
         }

@@ -14,8 +14,7 @@ enum BackingRows {
             }
         }
         + [4096, 5000].map { size in
-            HostileImage(60, "a name of \(size) bytes", .refused("has \(size) bytes, but must not have more than 4095"))
-            {
+            HostileImage(60, "a name of \(size) bytes", .refused("has \(size) bytes, but must not have more than 4095")) {
                 $0.setBackingFile(Array(repeating: 0x61, count: size), isRaw: true)
             }
         } + [

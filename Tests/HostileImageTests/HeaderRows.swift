@@ -20,8 +20,7 @@ enum HeaderRows {
             },
         ]
         + ([0, 0x5145_4400, 0x0144_4551, 0x0044_4552, 0xfb49_4651] as [UInt32]).map { magic in
-            HostileImage(3, "magic 0x\(String(magic, radix: 16))", .refused("does not start with the QED magic bytes"))
-            {
+            HostileImage(3, "magic 0x\(String(magic, radix: 16))", .refused("does not start with the QED magic bytes")) {
                 $0.header.magic = magic
             }
         }
@@ -130,8 +129,7 @@ enum HeaderRows {
 
     static let imageSize: [HostileImage] =
         ([1, 511, 513, .max] as [UInt64]).map { bytes in
-            HostileImage(19, "an image of \(bytes) bytes", .refused("is \(bytes) bytes, but must be a multiple of 512"))
-            {
+            HostileImage(19, "an image of \(bytes) bytes", .refused("is \(bytes) bytes, but must be a multiple of 512")) {
                 $0.header.imageSize = bytes
             }
         }

@@ -9,8 +9,7 @@ struct HostileImage: Sendable, CustomTestStringConvertible {
     let expected: Expectation
     let build: @Sendable (inout ImageBuilder) -> Void
 
-    init(_ row: Int, _ what: String, _ expected: Expectation, _ build: @escaping @Sendable (inout ImageBuilder) -> Void)
-    {
+    init(_ row: Int, _ what: String, _ expected: Expectation, _ build: @escaping @Sendable (inout ImageBuilder) -> Void) {
         self.row = row
         self.what = what
         self.expected = expected

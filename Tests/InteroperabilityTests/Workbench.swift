@@ -74,8 +74,7 @@ struct Workbench {
     // MARK: Reading and writing
 
     /// Performs commands on a disk, each after the other: those of qemu-io, which `qed-ublk io` has too.
-    func attempt(_ commands: [String], on name: String, format: String = "qed", by party: Party) throws -> CommandResult
-    {
+    func attempt(_ commands: [String], on name: String, format: String = "qed", by party: Party) throws -> CommandResult {
         switch party {
         case .ours: try ours(["io", "-f", format, name] + commands)
         // No sync after each write: nothing here loses power.

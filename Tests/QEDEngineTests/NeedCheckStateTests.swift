@@ -12,7 +12,8 @@ import Testing
         #expect(Self.all.filter(\.canBeCleared) == [.unknown, .set])
     }
 
-    @Test("an extension sets the bits, and whether it succeeds or not an image that had them keeps them", arguments: [true, false])
+    @Test(
+        "an extension sets the bits, and whether it succeeds or not an image that had them keeps them", arguments: [true, false])
     func extensions(_ succeeds: Bool) {
         for before in [NeedCheckState.clear, .unknown, .set] {
             var state = before

@@ -88,9 +88,9 @@ struct OracleCase: CustomStringConvertible, Sendable {
         let image = scratch.path("image.qed")
         let baseContent = try makeImage(image, geometry, in: scratch)
         try require([
-                "qemu-io", "-f", "qed", image, "-c", "write -P 17 0 64k", "-c", "write -P 18 1000k 3M", "-c", "write -z 8M 4M",
+            "qemu-io", "-f", "qed", image, "-c", "write -P 17 0 64k", "-c", "write -P 18 1000k 3M", "-c", "write -z 8M 4M",
             "-c", "write -P 19 41943552 512", "-c", "write -P 20 100662784 512",
-            ])
+        ])
         let engine = try LocalEngine(path: image, options: ImageOptions(isReadOnly: true))
         let model = DeviceModel(origins: [0], windowBytes: Self.virtualBytes) { origin, count in
             var bytes = baseContent(origin, count)
@@ -111,7 +111,9 @@ struct OracleCase: CustomStringConvertible, Sendable {
     }
 
     /// - Returns: what the device reads as before anything is written to it.
-    private func makeImage(_ image: String, _ geometry: OracleCase, in scratch: TemporaryDirectory) throws -> (UInt64, Int) -> [UInt8] {
+    private func makeImage(
+        _ image: String, _ geometry: OracleCase, in scratch: TemporaryDirectory
+    ) throws -> (UInt64, Int) -> [UInt8] {
         let options = "cluster_size=\(geometry.clusterSizeBytes),table_size=\(geometry.tableSizeClusters)"
         let base = scratch.path("base")
         func pattern(_ origin: UInt64, _ count: Int) -> [UInt8] {
@@ -145,8 +147,8 @@ struct OracleCase: CustomStringConvertible, Sendable {
             format = "qed"
         }
         try require([
-                "qemu-img", "create", "-q", "-f", "qed", "-o", options, "-b", base, "-F", format, image, "\(Self.virtualBytes)",
-            ])
+            "qemu-img", "create", "-q", "-f", "qed", "-o", options, "-b", base, "-F", format, image, "\(Self.virtualBytes)",
+        ])
         return { origin, count in
             let covered = origin >= baseBytes ? 0 : min(count, Int(baseBytes - origin))
             return pattern(origin, covered) + [UInt8](repeating: 0, count: count - covered)

@@ -120,7 +120,8 @@ import Testing
         }
         let name = base == .qed ? "base.qed" : "base"
         try require([
-            "qemu-img", "create", "-q", "-f", "qed", "-o", Self.geometry, "-b", scratch.path(name), "-F", base == .qed ? "qed" : "raw", image,
+            "qemu-img", "create", "-q", "-f", "qed", "-o", Self.geometry, "-b", scratch.path(name), "-F",
+            base == .qed ? "qed" : "raw", image,
             "\(sizeBytes)",
         ])
         return { origin, count in

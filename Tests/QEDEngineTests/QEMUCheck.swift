@@ -11,6 +11,8 @@ func expectCheckClean(_ image: String, clusterSizeBytes: UInt64, sourceLocation:
         #expect(result.status == 0, "\(result.output)\(result.errors)", sourceLocation: sourceLocation)
     } else {
         #expect(result.status == 3, "\(result.output)\(result.errors)", sourceLocation: sourceLocation)
-        #expect(result.output.contains("\(falseLeaks) leaked clusters"), "\(result.output)\(result.errors)", sourceLocation: sourceLocation)
+        #expect(
+            result.output.contains("\(falseLeaks) leaked clusters"), "\(result.output)\(result.errors)",
+            sourceLocation: sourceLocation)
     }
 }

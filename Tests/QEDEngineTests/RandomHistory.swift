@@ -76,7 +76,8 @@ final class RandomHistory {
             let window = Int.random(in: 0..<model.origins.count, using: &random)
             let blocks = model.windowBytes / blockBytes
             let largest = min(largestBytes / blockBytes, blocks)
-            let count = Bool.random(using: &random) ? Int.random(in: 1...8, using: &random) : Int.random(in: 1...largest, using: &random)
+            let count =
+                Bool.random(using: &random) ? Int.random(in: 1...8, using: &random) : Int.random(in: 1...largest, using: &random)
             let first = Int.random(in: 0...(blocks - min(count, blocks)), using: &random)
             let range = (first * blockBytes)..<(min(first + count, blocks) * blockBytes)
             if taken.contains(where: { $0.0 == window && $0.1.overlaps(range) }) { continue }
@@ -133,8 +134,9 @@ final class RandomHistory {
         if isEqual { return }
         let bytes = UnsafeRawBufferPointer(start: memory, count: expected.count)
         let first = zip(bytes, expected).enumerated().first { $0.element.0 != $0.element.1 }
+        let offset = deviceOffset + UInt64(first?.offset ?? 0)
         mismatches.append(
-            "round \(round): device offset \(deviceOffset + UInt64(first?.offset ?? 0)) reads \(first?.element.0 ?? 0), not \(first?.element.1 ?? 0)")
+            "round \(round): device offset \(offset) reads \(first?.element.0 ?? 0), not \(first?.element.1 ?? 0)")
     }
 
     /// Reads every window whole and compares.
@@ -147,7 +149,8 @@ final class RandomHistory {
                     BlockRequest(.read, deviceOffset: origin + UInt64(position), byteCount: UInt64(count), buffer: buffer)
                 ])
                 if result != [0] { mismatches.append("read at \(origin + UInt64(position)) answered \(result)") }
-                compare(buffer, with: model.windows[index][position..<(position + count)], at: origin + UInt64(position), round: -1)
+                compare(
+                    buffer, with: model.windows[index][position..<(position + count)], at: origin + UInt64(position), round: -1)
                 position += count
             }
         }

@@ -173,7 +173,10 @@ private final class QueueWorker: @unchecked Sendable {
                 switch operation {
                 case .write: written[block] = byte
                 case .writeZeroes: written[block] = 0
-                default: check(block, UnsafeRawBufferPointer(start: memory + slot * QueueWorker.blockBytes, count: QueueWorker.blockBytes))
+                default:
+                    check(
+                        block,
+                        UnsafeRawBufferPointer(start: memory + slot * QueueWorker.blockBytes, count: QueueWorker.blockBytes))
                 }
             }
             if !underWay.isEmpty { turn(loop, queue) }

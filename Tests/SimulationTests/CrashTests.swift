@@ -33,7 +33,8 @@ import Testing
     /// 51: a block was written for ever to a disk that never took all of it.
     /// 67, 112, 140: a FUA write was written twice, the second time over a newer one that had been read.
     /// 4687: writes that failed, in part, were left volatile by a close.
-    @Test("histories that once broke a promise",
+    @Test(
+        "histories that once broke a promise",
         arguments: [900_034, 1_000_001_081, 1_000_000_901, 51, 67, 112, 140, 4687] as [UInt64])
     func regressions(_ seed: UInt64) throws {
         var history = RandomHistory(seed: seed)
@@ -54,7 +55,8 @@ import Testing
 }
 
 @Suite struct FaultTests {
-    @Test("any operation may fail, once or for good",
+    @Test(
+        "any operation may fail, once or for good",
         arguments: ExhaustiveSequences.scenes.filter { CrashTests.isThorough || $0.clusterSizeBytes == 4096 })
     func faultLoop(_ scene: Scene) throws {
         let report = try FaultLoop(scene: scene, seed: 1).run()

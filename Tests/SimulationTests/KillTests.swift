@@ -3,7 +3,8 @@ import Testing
 
 /// The second crash model: the process dies, its mapping log does not.
 @Suite struct KillTests {
-    @Test("no kill in a short sequence breaks a promise",
+    @Test(
+        "no kill in a short sequence breaks a promise",
         arguments: ExhaustiveSequences.scenes.filter { CrashTests.isThorough || $0.clusterSizeBytes == 4096 })
     func sequences(_ scene: Scene) throws {
         let states = try KillSequences(scene: scene).run(length: 1).states

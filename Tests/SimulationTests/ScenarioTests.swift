@@ -3,19 +3,22 @@ import Simulation
 import Testing
 
 @Suite struct ScenarioTests {
-    @Test("more requests at once than the cache has pages are all answered", .timeLimit(.minutes(5)),
+    @Test(
+        "more requests at once than the cache has pages are all answered", .timeLimit(.minutes(5)),
         arguments: [BlockOperation.read, .write, .writeZeroes], [Scene.Base.none, .raw])
     func morePagesWantedThanTheCacheHolds(_ operation: BlockOperation, _ base: Scene.Base) throws {
         try Scenarios.morePagesWantedThanTheCacheHolds(seed: 1, operation: operation, base: base)
     }
 
-    @Test("pages that cannot be written are not lost to the pages of another queue", .timeLimit(.minutes(5)),
+    @Test(
+        "pages that cannot be written are not lost to the pages of another queue", .timeLimit(.minutes(5)),
         arguments: [Scene.Base.none, .qed])
     func pagesThatCannotBeWritten(_ base: Scene.Base) throws {
         try Scenarios.pagesThatCannotBeWritten(seed: 1, base: base)
     }
 
-    @Test("writes that need records of a full log are answered when a commit fails", .timeLimit(.minutes(5)),
+    @Test(
+        "writes that need records of a full log are answered when a commit fails", .timeLimit(.minutes(5)),
         arguments: 1...4 as ClosedRange<UInt64>)
     func commitThatFailsWithTheLogFull(_ seed: UInt64) throws {
         try Scenarios.commitThatFailsWithTheLogFull(seed: seed)

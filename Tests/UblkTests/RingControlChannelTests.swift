@@ -97,10 +97,12 @@ final class ThreadWork {
 
     func start() {
         let argument = Unmanaged.passRetained(self).toOpaque()
-        pthread_create(&thread, nil, { argument in
-            if let argument { Unmanaged<ThreadWork>.fromOpaque(argument).takeRetainedValue().body() }
-            return nil
-        }, argument)
+        pthread_create(
+            &thread, nil,
+            { argument in
+                if let argument { Unmanaged<ThreadWork>.fromOpaque(argument).takeRetainedValue().body() }
+                return nil
+            }, argument)
     }
 
     func join() { pthread_join(thread, nil) }

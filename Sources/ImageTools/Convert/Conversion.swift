@@ -92,7 +92,8 @@ public struct Conversion: Sendable {
     ) throws(ImageToolError) -> UInt64 {
         guard targetFormat == .raw, self.source != Conversion.standardStream, !replaces, !verifies else {
             throw .refused(
-                path: target.name, reason: "takes a raw disk, once and in order; use it with -O raw and a file as the source, "
+                path: target.name,
+                reason: "takes a raw disk, once and in order; use it with -O raw and a file as the source, "
                     + "without --force and --verify")
         }
         let source = try Disk(

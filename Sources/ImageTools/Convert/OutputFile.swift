@@ -35,7 +35,8 @@ final class OutputFile {
             ? try ImageFile.openedForTool(path, .readWrite, sharing: false, allowBlockDevice: false) : nil
         let place: FilePath
         do throws(ImageFileError) {
-            place = FilePath(try replaced.map { file throws(ImageFileError) in try AbsolutePath.ofReplaced(path, openedAs: file) } ?? path)
+            place = FilePath(
+                try replaced.map { file throws(ImageFileError) in try AbsolutePath.ofReplaced(path, openedAs: file) } ?? path)
         } catch {
             throw .read(.file(error))
         }

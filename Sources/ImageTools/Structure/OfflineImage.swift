@@ -26,7 +26,8 @@ final class OfflineImage: @unchecked Sendable {
     ) throws(ImageToolError) {
         self.path = path
         let image: ImageHeader
-        file = try ImageFile.openedForTool(path, access, sharing: sharing, allowBlockDevice: false,
+        file = try ImageFile.openedForTool(
+            path, access, sharing: sharing, allowBlockDevice: false,
             discardsLostSession: discardsLostSession, policy: policy)
         do throws(ImageReadError) { image = try ImageHeader(reading: file) } catch { throw .read(error) }
         do throws(Errno) { loop = try RingLoop(entries: 256, completionEntries: 1024) } catch { throw .noRing(error) }

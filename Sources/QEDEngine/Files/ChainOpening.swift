@@ -165,10 +165,11 @@ public enum ChainError: Error, Equatable, CustomStringConvertible {
         case .backingRefused(let path, let name):
             "\(path): needs its backing file \(name.text), and --no-backing allows none"
         case .loop(let path, let repeated): "\(path): its backing files form a loop: \(repeated) comes up twice"
-        case .tooLong(let path): "\(path): a chain of more than \(ImageChain.longestChain) files, each the backing file of the one before"
+        case .tooLong(let path):
+            "\(path): a chain of more than \(ImageChain.longestChain) files, each the backing file of the one before"
         case .tablesTooLarge(let path):
-            "\(path): the L1 tables of its chain have more than \(ImageChain.largestL1EntryCount) entries, which is more than any "
-                + "sensible chain needs"
+            "\(path): the L1 tables of its chain have more than \(ImageChain.largestL1EntryCount) entries, which is more than "
+                + "any sensible chain needs"
         case .unfinishedSession(let path, let overlay):
             "\(path): \(ImageOpenError.unfinishedSession); --force-share reads what is there without them"
                 + (overlay.map { " (it is the backing file of \($0))" } ?? "")

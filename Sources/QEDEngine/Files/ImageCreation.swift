@@ -66,7 +66,9 @@ public struct ImageCreation: Sendable {
             path: FilePath(try place(of: replaced)), firstBytes: header.encoded() + (base?.name.bytes ?? []),
             sizeBytes: Int64(header.l1TableFileOffset + geometry.tableSizeBytes))
         file.replacesExisting = replaced != nil
-        do throws(Errno) { file.ownership = try replaced.map { file throws(Errno) in try FileOwnership(of: file.descriptor) } } catch {
+        do throws(Errno) {
+            file.ownership = try replaced.map { file throws(Errno) in try FileOwnership(of: file.descriptor) }
+        } catch {
             throw .cannotReplace(.cannotRead(path: path, errno: error))
         }
         do throws(NewFile.Failure) {

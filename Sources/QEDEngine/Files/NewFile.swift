@@ -23,7 +23,8 @@ struct NewFile {
             case write = "cannot write the file"
             case sync = "cannot make the file durable"
             case name = "cannot name the file"
-            case replace = "is the new file now, but its directory cannot be made durable: after a power cut the old one may be back"
+            case replace =
+                "is the new file now, but its directory cannot be made durable: after a power cut the old one may be back"
         }
 
         let step: Step
@@ -78,7 +79,8 @@ struct NewFile {
             let temporaryName = ".qed-ublk-\(String(UInt64.random(in: 0 ... .max), radix: 16))"
             let file = FileDescriptor(
                 rawValue: try NewFile.check(
-                    .create, cs_create_exclusive(
+                    .create,
+                    cs_create_exclusive(
                         directory.rawValue, temporaryName, ownership == nil ? NewFile.permissions : 0o600)))
             defer { cs_close(file.rawValue) }
             do throws(Failure) {

@@ -60,7 +60,9 @@ extension EngineQueue {
         let clustersEnd = (fill.firstCluster + fill.count) << image.geometry.clusterShift
         // What the new clusters hold is zeros until it is written, so where nothing lay beneath nothing is copied.
         let head = fill.headIsZeros || isSabotaged(.fillWithoutHead) ? fill.start..<fill.start : clustersStart..<fill.start
-        let tailEnd = fill.tailIsZeros || isSabotaged(.fillWithoutTail) ? fill.end : max(fill.end, min(clustersEnd, roundedUpToBlock(image.backingEnd)))
+        let tailEnd =
+            fill.tailIsZeros || isSabotaged(.fillWithoutTail)
+            ? fill.end : max(fill.end, min(clustersEnd, roundedUpToBlock(image.backingEnd)))
         let tail = fill.end..<tailEnd
         let dataBytes = Int(fill.end - fill.start)
         let dataFileOffset = fill.fileOffset + (fill.start - clustersStart)

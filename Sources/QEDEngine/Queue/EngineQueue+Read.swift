@@ -85,7 +85,9 @@ extension EngineQueue {
     }
 
     /// A read that has to wait: loads the pages that are missing, then transfers; once more, carefully, what failed.
-    func readSlowly(_ slot: Int, _ range: Range<UInt64>, into buffer: UnsafeMutableRawPointer, fromLayer: Int) async throws(RequestError) {
+    func readSlowly(_ slot: Int, _ range: Range<UInt64>, into buffer: UnsafeMutableRawPointer, fromLayer: Int)
+        async throws(RequestError)
+    {
         var list = ExtentList(capacity: extentCapacity)
         defer { list.deallocate() }
         var position = range.lowerBound

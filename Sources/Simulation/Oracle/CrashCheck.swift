@@ -71,7 +71,9 @@ final class CrashCheck {
         try readBack(machine, ranges, "after recovery") { sector, value in
             if isDeep { values.append(value) }
             return history.maySurvive(sector, value)
-        } explain: { history.explain($0) }
+        } explain: {
+            history.explain($0)
+        }
         if isDeep {
             try liveOn(machine, ranges, values)
         } else {
@@ -154,8 +156,8 @@ final class CrashCheck {
                 for position in 0..<count {
                     let value = SectorValue.read(buffer + position * 512)
                     guard allows(sector + position, value) else {
-                        throw Violation(
-                            "\(when): sector \(sector + position) reads \(String(value, radix: 16)); \(explain(sector + position))")
+                        let read = "sector \(sector + position) reads \(String(value, radix: 16))"
+                        throw Violation("\(when): \(read); \(explain(sector + position))")
                     }
                 }
                 sector += count

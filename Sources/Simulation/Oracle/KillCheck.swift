@@ -154,7 +154,9 @@ final class KillCheck {
         try powerCut.readBack(machine, ranges, "after a kill") { sector, value in
             if isDeep { values.append(value) }
             return mayRead(sector, value)
-        } explain: { history.explain($0) }
+        } explain: {
+            history.explain($0)
+        }
         if isDeep {
             try liveOn(machine, DeviceContent(ranges, values))
         } else {

@@ -42,7 +42,8 @@ public struct FaultLoop {
             [PlayedRequest(.write, 1..<3), PlayedRequest(.flush), PlayedRequest(.read, 0..<cluster)],
             [PlayedRequest(.write, 0..<(2 * cluster)), PlayedRequest(.write, 4..<7, fua: true)],
             [
-                PlayedRequest(.write, (cluster - 2)..<(cluster + 2)), PlayedRequest(.write, (2 * cluster + 1)..<(2 * cluster + 2)),
+                PlayedRequest(.write, (cluster - 2)..<(cluster + 2)),
+                PlayedRequest(.write, (2 * cluster + 1)..<(2 * cluster + 2)),
                 PlayedRequest(.write, (2 * cluster + 3)..<(2 * cluster + 5)), PlayedRequest(.flush),
             ],
             [

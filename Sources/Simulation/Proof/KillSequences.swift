@@ -54,7 +54,11 @@ public struct KillSequences {
                 player.start(request)
                 try kill(betweenStores: false)
             }
-            try player.drain { try kill(betweenStores: true) } afterStep: { _ in try kill(betweenStores: false) }
+            try player.drain {
+                try kill(betweenStores: true)
+            } afterStep: { _ in
+                try kill(betweenStores: false)
+            }
         }
         try check.kill(machine, player.history, windows, samples: samples)
         let error = try machine.close { _ in

@@ -19,7 +19,8 @@ public struct PlayedRequest: Sendable, CustomStringConvertible {
     public var description: String {
         operation == .flush
             ? "flush"
-            : "\(operation)\(forcesUnitAccess ? " (FUA)" : "")\(keepsSpace ? " (NOUNMAP)" : "") \(sectors.lowerBound)+\(sectors.count)"
+            : "\(operation)\(forcesUnitAccess ? " (FUA)" : "")\(keepsSpace ? " (NOUNMAP)" : "") "
+                + "\(sectors.lowerBound)+\(sectors.count)"
     }
 }
 

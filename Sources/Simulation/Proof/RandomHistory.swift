@@ -175,7 +175,10 @@ public struct RandomHistory {
 
     private func drain(_ player: Player, _ kills: KillCheck?) throws {
         let windows = self.windows
-        try player.drain { try kills?.killBetweenStores(player.machine, player.history, windows) } afterStep: { _ in }
+        try player.drain {
+            try kills?.killBetweenStores(player.machine, player.history, windows)
+        } afterStep: { _ in
+        }
     }
 
     private mutating func close(
@@ -189,7 +192,8 @@ public struct RandomHistory {
             try kills?.kill(machine, last, windows, samples: 1)
         }
         if let error { throw Violation("closing fails: \(error)") }
-        try check.checkClosed(machine.disk, windows, allows: { last.mayRead($0, $1, start: last.now) },
+        try check.checkClosed(
+            machine.disk, windows, allows: { last.mayRead($0, $1, start: last.now) },
             explain: { last.explain($0) })
     }
 
@@ -208,7 +212,9 @@ public struct RandomHistory {
             let isAllowed = before.maySurvive(sector, value)
             if before.isTouched(sector) { after.settle(sector, value: value) }
             return isAllowed
-        } explain: { before.explain($0) }
+        } explain: {
+            before.explain($0)
+        }
         after.flushed(start: time + 1)
         _ = after.advance()
         _ = after.advance()

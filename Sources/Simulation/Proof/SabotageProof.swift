@@ -27,10 +27,11 @@ public enum SabotageProof {
         var seed: UInt64 = 0
         while ContinuousClock.now - start < limit {
             seed += 1
-            let found = finding("random history, seed \(seed)") {
-                var history = RandomHistory(seed: seed)
-                _ = try history.run()
-            }
+            let found =
+                finding("random history, seed \(seed)") {
+                    var history = RandomHistory(seed: seed)
+                    _ = try history.run()
+                }
                 ?? finding("random history with kills, seed \(seed)") {
                     var history = RandomHistory(seed: seed, model: .kill)
                     _ = try history.run()

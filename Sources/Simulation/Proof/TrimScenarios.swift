@@ -45,7 +45,11 @@ extension Scenarios {
         }
         machine.session?.catchUp()
         player.start(request)
-        try player.drain { try kill() } afterStep: { _ in try kill() }
+        try player.drain {
+            try kill()
+        } afterStep: { _ in
+            try kill()
+        }
         try kill()
         try machine.settle { _ in try kill() }
         try check.cutPower(machine, player.history, windows, limit: 8, samples: 8)

@@ -138,7 +138,9 @@ struct Generator {
         offer(1, .wipe(.everything))
         offer(1, .wipe(.logs))
         if world.runtimeIsFull { offer(10, .freeRuntime) } else { offer(1, .fillRuntime) }
-        if world.liveDevices.isEmpty { offer(world.waitingDevices.isEmpty ? 2 : 8, .remount(otherFirst: random.chance(2, in: 3))) }
+        if world.liveDevices.isEmpty {
+            offer(world.waitingDevices.isEmpty ? 2 : 8, .remount(otherFirst: random.chance(2, in: 3)))
+        }
         offer(1, .recoverAll)
         offer(1, .recover(7, inside: false, .none))
         offer(1, .del(7, force: false, .none))

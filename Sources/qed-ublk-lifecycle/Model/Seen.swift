@@ -58,7 +58,9 @@ extension World {
                 // Of one whose removal has begun it depends on when.
                 case .dead: ["dead", "waiting"]
                 }
-            guard right.contains(entry.state) else { return "list says that device \(id) is \(entry.state), and it is \(device.life)" }
+            guard right.contains(entry.state) else {
+                return "list says that device \(id) is \(entry.state), and it is \(device.life)"
+            }
             if entry.isReadOnly != device.options.isReadOnly { return "list has read-only wrong for device \(id)" }
             if device.life == .live, entry.process != seen[id] {
                 return "list names process \(entry.process ?? 0) for device \(id), whose server is \(seen[id] ?? 0)"

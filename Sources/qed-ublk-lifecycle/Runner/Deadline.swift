@@ -12,11 +12,13 @@ final class Work<Value: Sendable>: @unchecked Sendable {
     init(_ body: @escaping @Sendable () -> Value) {
         self.body = body
         var thread = pthread_t()
-        let result = pthread_create(&thread, nil, { argument in
-            guard let argument else { return nil }
-            Unmanaged<AnyWork>.fromOpaque(argument).takeRetainedValue().run()
-            return nil
-        }, Unmanaged.passRetained(AnyWork { self.run() }).toOpaque())
+        let result = pthread_create(
+            &thread, nil,
+            { argument in
+                guard let argument else { return nil }
+                Unmanaged<AnyWork>.fromOpaque(argument).takeRetainedValue().run()
+                return nil
+            }, Unmanaged.passRetained(AnyWork { self.run() }).toOpaque())
         precondition(result == 0, "no thread: errno \(result)")
         pthread_detach(thread)
     }

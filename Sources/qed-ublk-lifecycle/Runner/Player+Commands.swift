@@ -42,8 +42,9 @@ extension Player {
         if case .recover(let id, true, _) = step, let file = world.devices[id]?.file { directory = mountPoint(file) }
         let words = arguments(of: step)
         let (end, said) = try run(words, directory: directory, interruption)
-        note("   \(end)\(said.output.isEmpty ? "" : ": \(said.output.split(separator: "\n").joined(separator: " "))")"
-            + "\(said.errors.isEmpty ? "" : ": \(said.errors.split(separator: "\n").joined(separator: " | "))")")
+        note(
+            "   \(end)\(said.output.isEmpty ? "" : ": \(said.output.split(separator: "\n").joined(separator: " "))")"
+                + "\(said.errors.isEmpty ? "" : ": \(said.errors.split(separator: "\n").joined(separator: " | "))")")
         let device = said.output.hasPrefix("/dev/ublkb") ? Int(said.output.dropFirst(10).prefix { $0.isNumber }) : nil
         let ending: Ending
         switch end {
@@ -59,7 +60,9 @@ extension Player {
                 ending = .exit(status, device: device)
             } else {
                 // A server that is killed is no reason to do what must be refused.
-                if case .refuses = verdict, status == 0 { throw Breach("\(words.joined(separator: " ")) should have been refused") }
+                if case .refuses = verdict, status == 0 {
+                    throw Breach("\(words.joined(separator: " ")) should have been refused")
+                }
                 ending = .cut(status: status, device: device)
             }
             if status != 0 {

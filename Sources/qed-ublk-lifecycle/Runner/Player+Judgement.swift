@@ -32,7 +32,9 @@ extension Player {
             let check = try Subprocess(["qemu-img", "check", "-f", "qed", Store.path(name)])
             let end = check.wait(seconds: Deadline.seconds)
             let said = check.takeOutput()
-            guard end == .exit(0) || end == .exit(3) else { throw Breach("qemu-img check \(name): \(end): \(said.output)\(said.errors)") }
+            guard end == .exit(0) || end == .exit(3) else {
+                throw Breach("qemu-img check \(name): \(end): \(said.output)\(said.errors)")
+            }
             if random.chance(1, in: 2) {
                 try Store.run(["qemu-img", "convert", "-f", "qed", "-O", "raw", Store.path(name), raw])
                 try read(try DeviceAccess.readRaw(raw), id, from: "\(name), for QEMU")

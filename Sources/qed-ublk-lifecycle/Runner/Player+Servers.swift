@@ -29,7 +29,11 @@ extension Player {
         Glibc.kill(Int32(process.id), SIGTERM)
         let old = world
         // One that may stay need not end.
-        if world.devices[id]?.options.isRecoverable == true { try waitForEnd(of: process.id) } else { cs_sleep_milliseconds(1000) }
+        if world.devices[id]?.options.isRecoverable == true {
+            try waitForEnd(of: process.id)
+        } else {
+            cs_sleep_milliseconds(1000)
+        }
         try settle(after: step)
         try takeLeaveOfUsers(old)
         if world.devices[id] == nil, let file = old.devices[id]?.file,

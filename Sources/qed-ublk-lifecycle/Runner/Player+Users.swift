@@ -149,7 +149,9 @@ extension Player {
         for (id, device) in old.devices where world.devices[id] == nil {
             if let writer = writers[id] {
                 struckFiles[id] = device.file
-                guard writer.hasEnded(within: Deadline.seconds) else { throw Breach("a write to device \(id), which is gone, is not answered") }
+                guard writer.hasEnded(within: Deadline.seconds) else {
+                    throw Breach("a write to device \(id), which is gone, is not answered")
+                }
                 try endWriter(id)
                 struckFiles[id] = nil
             }

@@ -64,13 +64,17 @@ struct Player {
     func makeBase(_ values: [UInt64]) throws(Breach) {
         let path = "\(Store.directory)/base.raw"
         let descriptor = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0o644)
-        guard descriptor >= 0, ftruncate(descriptor, off_t(Layout.sizeMiB << 20)) == 0 else { throw Breach("cannot make \(path)") }
+        guard descriptor >= 0, ftruncate(descriptor, off_t(Layout.sizeMiB << 20)) == 0 else {
+            throw Breach("cannot make \(path)")
+        }
         defer { close(descriptor) }
         let buffer = AlignedBuffer(byteCount: 512)
         for (sector, value) in values.enumerated() {
             SectorValue.fill(buffer.address, value)
             let write = SectorWrite(first: sector, values: [value])
-            guard pwrite(descriptor, buffer.address, 512, off_t(write.offset)) == 512 else { throw Breach("cannot write \(path)") }
+            guard pwrite(descriptor, buffer.address, 512, off_t(write.offset)) == 512 else {
+                throw Breach("cannot write \(path)")
+            }
         }
     }
 

@@ -13,7 +13,10 @@ struct Store {
     static func path(_ name: String) -> String { "\(directory)/\(name).qed" }
 
     mutating func make() throws(Breach) {
-        for disk in 0..<2 { try Store.run(kind == "btrfs" ? ["mkfs.btrfs", "-q", "-f", "/dev/ram\(disk)"] : ["mkfs.ext4", "-q", "-F", "/dev/ram\(disk)"]) }
+        for disk in 0..<2 {
+            try Store.run(
+                kind == "btrfs" ? ["mkfs.btrfs", "-q", "-f", "/dev/ram\(disk)"] : ["mkfs.ext4", "-q", "-F", "/dev/ram\(disk)"])
+        }
         for directory in [Store.directory, "/other"] { mkdir(directory, 0o755) }
         try mount()
     }
