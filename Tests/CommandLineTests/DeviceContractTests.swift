@@ -18,14 +18,16 @@ import Testing
         try require(["chmod", "777", directory.path, runtime])
     }
 
-    private func ours(asNobody: Bool = false, _ arguments: String...) throws -> CommandResult {
+    private func ours(
+        asNobody: Bool = false, variables: [String] = [], _ arguments: String...
+    ) throws -> CommandResult {
         // The build directory may lie where another user cannot go.
         let program = directory.path("program")
         try require(["install", "-m", "755", try QedUblkProgram.path(), program])
         let sandbox =
             asNobody && getuid() == 0 ? ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"] : []
         let result = try run(
-            ["env", "QED_UBLK_RUNTIME_DIR=\(runtime)"] + sandbox + [program] + arguments, in: directory.path)
+            ["env", "QED_UBLK_RUNTIME_DIR=\(runtime)"] + variables + sandbox + [program] + arguments, in: directory.path)
         try FileManager.default.removeItem(atPath: program)
         return result
     }
@@ -50,6 +52,36 @@ import Testing
         } else {
             expectOneSentence(result, [6], naming: "this kernel has no ublk")
         }
+        let after = try directory.contents()
+        #expect(after == before)
+    }
+
+    /// Said before anything is done that may hang: nobody reads it after that. Without the driver, or the right to use it, the
+    /// first look for it ends the command.
+    @Test("add on a kernel that is known to hang", arguments: [[], ["--foreground"], ["--supervise"]])
+    func knownDefect(options: [String]) throws {
+        try writeFile(
+            directory.path("uname.c"),
+            Array(
+                """
+                #include <string.h>
+                #include <sys/utsname.h>
+                int uname(struct utsname *name) {
+                    memset(name, 0, sizeof *name);
+                    strcpy(name->release, "6.18.4-test");
+                    return 0;
+                }
+                """.utf8))
+        try require(["gcc", "-shared", "-fPIC", "-o", "uname.so", "uname.c"], in: directory.path)
+        try require(["chmod", "666", directory.path("image.qed")])
+        let before = try directory.contents()
+        let result = try ours(
+            asNobody: true, variables: ["LD_PRELOAD=\(directory.path("uname.so"))"], "add", options.first ?? "--depth=128",
+            "image.qed")
+        let lines = result.errors.split(separator: "\n")
+        #expect(lines.count == 2 && lines[0].hasPrefix("qed-ublk: warning: Linux 6.18.4-test is known to hang"), "\(lines)")
+        #expect(lines.last?.contains("ublk") == true && [5, 6].contains(result.status), "\(lines)")
+        #expect(result.output == "")
         let after = try directory.contents()
         #expect(after == before)
     }

@@ -114,5 +114,12 @@ struct KernelReleaseTests {
         #expect((try #require(KernelRelease(text)).ublkDefect != nil) == isBroken)
     }
 
+    @Test func defectsAreSaidInASentence() throws {
+        let sentence = try #require(KernelRelease("6.18.4-generic")?.ublkDefect)
+        #expect(
+            sentence == "Linux 6.18.4-generic is known to hang or crash when a ublk device is added, "
+                + "so use another kernel (6.18.6 or later of its series) and reboot")
+    }
+
     @Test func thisKernelHasARelease() { #expect(KernelRelease.running != nil) }
 }

@@ -1,0 +1,69 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// The unit of packaging/ and the line of fstab in docs/recovery.md, as systemd reads them on a machine that boots.
+@Suite struct ServiceUnitTests {
+    private static let unitName = "qed-ublk@srv-disk.qed.service"
+    private static let repository = "/" + #filePath.split(separator: "/").dropLast(3).joined(separator: "/")
+
+    let directory: TemporaryDirectory
+    /// The documented line of fstab.
+    let line: String
+    let unit: String
+
+    init() throws {
+        directory = try TemporaryDirectory()
+        let page = String(decoding: try readFile("\(Self.repository)/docs/recovery.md"), as: UTF8.self)
+        let lines = page.split(separator: "\n").filter { $0.contains("x-systemd.requires=\(Self.unitName)") }
+        try #require(lines.count == 1, "docs/recovery.md has no line for fstab, or several")
+        line = String(lines[0])
+        unit = String(decoding: try readFile("\(Self.repository)/packaging/qed-ublk@.service"), as: UTF8.self)
+    }
+
+    /// What systemd says of a start of everything, with this unit enabled and this line in fstab.
+    private func complaints(unit: String, line: String) throws -> [Substring] {
+        let (units, generated, fstab) = (directory.path("units"), directory.path("generated"), directory.path("fstab"))
+        try require(["rm", "-rf", units, generated])
+        try require(["mkdir", "-p", "\(units)/multi-user.target.wants", generated])
+        // The program is not installed here.
+        let installed = unit.replacing("/usr/bin/qed-ublk", with: try QedUblkProgram.path())
+        try #require(installed != unit)
+        try writeFile("\(units)/qed-ublk@.service", Array(installed.utf8))
+        try require(["ln", "-s", "../qed-ublk@.service", "\(units)/multi-user.target.wants/\(Self.unitName)"])
+        try writeFile(fstab, Array("\(line)\n".utf8))
+        let system = "/usr/lib/systemd/system"
+        try require(
+            ["SYSTEMD_FSTAB=\(fstab)", "\(system)-generators/systemd-fstab-generator", generated, generated, generated])
+        let mount = String(decoding: try readFile("\(generated)/mnt.mount"), as: UTF8.self)
+        try #require(mount.contains("Requires=\(Self.unitName)"), "\(mount)")
+        let result = try run(
+            [
+                "SYSTEMD_UNIT_PATH=\(units):\(generated):\(system)", "systemd-analyze", "verify", "--man=no", "default.target",
+                "\(generated)/mnt.mount", "\(units)/\(Self.unitName)",
+            ])
+        // Other units of this machine may have their own defects.
+        return result.errors.split(separator: "\n").filter { $0.contains("cycle") || $0.contains("qed") || $0.contains("mnt.mount") }
+    }
+
+    @Test("as documented, and with other options that are used", arguments: ["nofail,", "", "_netdev,nofail,", "_netdev,", "noauto,"])
+    func ordered(options: String) throws {
+        try #require(line.contains(" nofail,x-systemd.requires="))
+        let changed = line.replacing(" nofail,", with: " \(options)")
+        #expect(try complaints(unit: unit, line: changed) == [])
+    }
+
+    /// With systemd's default dependencies the unit starts after what is mounted at boot, and cannot be before one of them.
+    @Test func cyclesAreFound() throws {
+        let late = unit.replacing("\nDefaultDependencies=no\n", with: "\n")
+        try #require(late != unit)
+        let found = try complaints(unit: late, line: line.replacing(" nofail,", with: " "))
+        #expect(found.contains { $0.contains("Found ordering cycle") }, "\(found)")
+        #expect(found.contains { $0.contains("Found dependency on \(Self.unitName)/start") }, "\(found)")
+    }
+
+    @Test func mistakesInTheUnitAreFound() throws {
+        let found = try complaints(unit: unit.replacing("Restart=", with: "Restrat="), line: line)
+        #expect(found.contains { $0.contains("Restrat") }, "\(found)")
+    }
+}
