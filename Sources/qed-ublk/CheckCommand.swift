@@ -21,11 +21,7 @@ struct CheckCommand: ParsableCommand {
             Example: qed-ublk check -r all disk.qed
 
             Exit status:
-               0  no errors
-               1  could not check, or not all tables could be read
-               2  corruption was found, or remains
-               3  leaked clusters, and nothing worse
-              64  wrong usage
+            \(CheckStatus.table)
             """)
 
     enum Repair: String, ExpressibleByArgument, CaseIterable {
@@ -81,9 +77,9 @@ struct CheckCommand: ParsableCommand {
             if !progress.quiet { try printOutput(text(result).map(\.printable).joined(separator: "\n")) }
         }
         let report = result.report
-        if report.unreadableTables > 0 { throw ExitCode(1) }
-        if report.corruptions > 0 { throw ExitCode(2) }
-        if report.leakedClusters > 0 { throw ExitCode(3) }
+        if report.unreadableTables > 0 { throw ExitCode(CheckStatus.unchecked.rawValue) }
+        if report.corruptions > 0 { throw ExitCode(CheckStatus.corrupt.rawValue) }
+        if report.leakedClusters > 0 { throw ExitCode(CheckStatus.leaks.rawValue) }
     }
 
     /// An image that cannot be checked has the status of qemu-img, whatever the reason.

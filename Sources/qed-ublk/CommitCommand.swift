@@ -3,6 +3,12 @@ import DeviceServer
 import ImageTools
 
 struct CommitCommand: ParsableCommand {
+    private static let statuses = ExitStatus.tableOfTool([
+        .failure: "an I/O error; run it again",
+        .busy: "the overlay or its backing file is in use by another program",
+        .usage: "wrong usage, or no backing file",
+    ])
+
     static let configuration = CommandConfiguration(
         commandName: "commit",
         abstract: "Write what an overlay has into its backing file.",
@@ -14,13 +20,7 @@ struct CommitCommand: ParsableCommand {
             Example: qed-ublk commit overlay.qed
 
             Exit status:
-               0  done
-               1  an I/O error; run it again
-               2  not a usable image, or a damaged one
-               3  the overlay or its backing file is in use by another program
-               4  file or backing file not found
-               5  no permission
-              64  wrong usage, or no backing file
+            \(statuses)
             """)
 
     @Argument(help: "The overlay.", transform: PathArgument.parse)

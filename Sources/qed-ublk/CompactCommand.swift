@@ -14,13 +14,7 @@ struct CompactCommand: ParsableCommand {
             Example: qed-ublk compact -p disk.qed
 
             Exit status:
-               0  done
-               1  an I/O error; run it again
-               2  not a usable image, or a damaged one
-               3  in use by another program
-               4  file not found
-               5  no permission
-              64  wrong usage
+            \(ExitStatus.tableOfTool([.failure: "an I/O error; run it again", .notFound: "file not found"]))
             """)
 
     @Argument(help: "The image.", transform: PathArgument.parse)

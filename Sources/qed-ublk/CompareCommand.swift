@@ -16,10 +16,7 @@ struct CompareCommand: ParsableCommand {
             Example: qed-ublk compare -f raw -F qed disk.raw disk.qed
 
             Exit status:
-               0  identical
-               1  different
-               2  could not be compared: a file is missing, in use, not usable, or cannot be read
-              64  wrong usage
+            \(ComparisonStatus.table)
             """)
 
     @Argument(help: "A disk.", transform: PathArgument.parse)
@@ -65,7 +62,7 @@ struct CompareCommand: ParsableCommand {
         case .json: try printOutput(outcome.json.indented())
         case .human: if !progress.quiet { try printOutput(outcome.text) }
         }
-        if !outcome.isIdentical { throw ExitCode(1) }
+        if !outcome.isIdentical { throw ExitCode(ComparisonStatus.different.rawValue) }
     }
 
     /// 1 means that the disks differ, so that errors, whatever they are, have another status.

@@ -6,6 +6,12 @@ import QEDEngine
 import QEDFormat
 
 struct ConvertCommand: ParsableCommand {
+    private static let statuses = ExitStatus.tableOfTool([
+        .failure: "an I/O error, or with --verify a difference",
+        .busy: "in use by another program, or the target exists",
+        .notFound: "file, backing file or directory not found",
+    ])
+
     static let configuration = CommandConfiguration(
         commandName: "convert",
         abstract: "Copy a disk into a new image or raw file.",
@@ -23,13 +29,7 @@ struct ConvertCommand: ParsableCommand {
                      nbdcopy -- [ qemu-nbd -r -f qcow2 disk.qcow2 ] - | qed-ublk convert -f raw -O qed - disk.qed
 
             Exit status:
-               0  done
-               1  an I/O error, or with --verify a difference
-               2  not a usable image, or a damaged one
-               3  in use by another program, or the target exists
-               4  file, backing file or directory not found
-               5  no permission
-              64  wrong usage
+            \(statuses)
             """)
 
     @Argument(help: "What to copy; - is standard input.", transform: PathArgument.parse)

@@ -7,6 +7,13 @@ import QEDFormat
 extension BackingFormat: ExpressibleByArgument {}
 
 struct CreateCommand: ParsableCommand {
+    private static let statuses = ExitStatus.tableOfTool([
+        .unusableImage: "the backing file is not what it is said to be",
+        .busy: "exists already, or is in use",
+        .notFound: "directory or backing file not found",
+        .usage: "wrong usage, or a geometry that cannot be",
+    ])
+
     static let configuration = CommandConfiguration(
         commandName: "create",
         abstract: "Create an empty image, or an overlay over another one.",
@@ -18,13 +25,7 @@ struct CreateCommand: ParsableCommand {
             Example: qed-ublk create --backing base.raw --backing-format raw overlay.qed
 
             Exit status:
-               0  done
-               1  an I/O error
-               2  the backing file is not what it is said to be
-               3  exists already, or is in use
-               4  directory or backing file not found
-               5  no permission
-              64  wrong usage, or a geometry that cannot be
+            \(statuses)
             """)
 
     @Argument(help: "The image to create.", transform: PathArgument.parse)

@@ -3,6 +3,12 @@ import DeviceServer
 import ImageTools
 
 struct IOCommand: ParsableCommand {
+    private static let statuses = ExitStatus.tableOfTool([
+        .success: "done, and every pattern matched",
+        .failure: "an I/O error, or a pattern that did not match",
+        .usage: "wrong usage; nothing was performed",
+    ])
+
     static let configuration = CommandConfiguration(
         commandName: "io",
         abstract: "Read, write and verify parts of a disk, by commands like those of qemu-io.",
@@ -15,13 +21,7 @@ struct IOCommand: ParsableCommand {
             Example: qed-ublk io disk.qed 'write -P 0xab 64k 4k' 'read -P 0xab 64k 4k'
 
             Exit status:
-               0  done, and every pattern matched
-               1  an I/O error, or a pattern that did not match
-               2  not a usable image, or a damaged one
-               3  in use by another program
-               4  file or backing file not found
-               5  no permission
-              64  wrong usage; nothing was performed
+            \(statuses)
             """)
 
     @Argument(help: "The disk.", transform: PathArgument.parse)

@@ -20,12 +20,7 @@ struct InfoCommand: ParsableCommand {
             Example: qed-ublk info --backing-chain overlay.qed
 
             Exit status:
-               0  done
-               1  an I/O error
-               2  not a usable image
-               4  file or backing file not found
-               5  no permission
-              64  wrong usage
+            \(ExitStatus.tableOfTool([.unusableImage: "not a usable image"], without: [.busy]))
             """)
 
     @Argument(help: "The image.", transform: PathArgument.parse)

@@ -15,8 +15,8 @@ struct ListCommand: ParsableCommand {
 
             With --verbose also the server's process, the device's block size, how the server accesses the image's file (ACCESS: \
             direct is past the page cache), whether data goes without copies (ZC), the largest request, and memory: the I/O \
-            buffers (queues x depth x the largest request), what the server has in memory with them (RESIDENT), and what of that cannot be \
-            swapped out (LOCKED; less where a limit forbids it, see the server's log).
+            buffers (queues x depth x the largest request), what the server has in memory with them (RESIDENT), and what of \
+            that cannot be swapped out (LOCKED; less where a limit forbids it, see the server's log).
 
             Example: qed-ublk list --json | jq -r '.[].device'
 

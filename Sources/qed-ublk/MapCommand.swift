@@ -14,13 +14,7 @@ struct MapCommand: ParsableCommand {
             Example: qed-ublk map --output json overlay.qed
 
             Exit status:
-               0  done
-               1  an I/O error
-               2  not a usable image, or a damaged one
-               3  in use by another program
-               4  file or backing file not found
-               5  no permission
-              64  wrong usage
+            \(ExitStatus.tableOfTool())
             """)
 
     @Argument(help: "The image.", transform: PathArgument.parse)

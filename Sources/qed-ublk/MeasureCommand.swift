@@ -16,13 +16,7 @@ struct MeasureCommand: ParsableCommand {
             Example: qed-ublk measure -f raw disk.raw -O qed
 
             Exit status:
-               0  done
-               1  an I/O error
-               2  not a usable image, or a damaged one
-               3  in use by another program
-               4  file or backing file not found
-               5  no permission
-              64  wrong usage
+            \(ExitStatus.tableOfTool())
             """)
 
     @Argument(help: "The file to measure, unless --size is given.", transform: PathArgument.parse)

@@ -16,13 +16,7 @@ struct RebaseCommand: ParsableCommand {
             Example: qed-ublk rebase -b new-base.qed -F qed overlay.qed
 
             Exit status:
-               0  done
-               1  an I/O error; run it again
-               2  not a usable image, or a damaged one
-               3  a file is in use by another program
-               4  file or backing file not found
-               5  no permission
-              64  wrong usage
+            \(ExitStatus.tableOfTool([.failure: "an I/O error; run it again", .busy: "a file is in use by another program"]))
             """)
 
     @Argument(help: "The overlay.", transform: PathArgument.parse)
@@ -66,6 +60,12 @@ struct RebaseCommand: ParsableCommand {
 }
 
 struct FlattenCommand: ParsableCommand {
+    private static let statuses = ExitStatus.tableOfTool([
+        .success: "done, or there was no backing file",
+        .failure: "an I/O error; run it again",
+        .busy: "a file is in use by another program",
+    ])
+
     static let configuration = CommandConfiguration(
         commandName: "flatten",
         abstract: "Make an overlay an image that needs no backing file.",
@@ -77,13 +77,7 @@ struct FlattenCommand: ParsableCommand {
             Example: qed-ublk flatten -p overlay.qed
 
             Exit status:
-               0  done, or there was no backing file
-               1  an I/O error; run it again
-               2  not a usable image, or a damaged one
-               3  a file is in use by another program
-               4  file or backing file not found
-               5  no permission
-              64  wrong usage
+            \(statuses)
             """)
 
     @Argument(help: "The overlay.", transform: PathArgument.parse)

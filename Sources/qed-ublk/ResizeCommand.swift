@@ -17,13 +17,7 @@ struct ResizeCommand: ParsableCommand {
             Example: qed-ublk resize disk.qed +10G
 
             Exit status:
-               0  done
-               1  an I/O error
-               2  not a usable image, or a damaged one
-               3  in use by another program
-               4  file or backing file not found
-               5  no permission
-              64  wrong usage, or a size that the image cannot have
+            \(ExitStatus.tableOfTool([.usage: "wrong usage, or a size that the image cannot have"]))
             """)
 
     @Argument(help: "The disk.", transform: PathArgument.parse)
