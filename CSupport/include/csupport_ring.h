@@ -108,11 +108,6 @@ CS_INLINE void cs_prep_writev(struct io_uring_sqe *sqe, int fd, const struct iov
     cs_prep(sqe, IORING_OP_WRITEV, fd, (uint64_t)(uintptr_t)vectors, vector_count, offset, user_data);
 }
 
-CS_INLINE void cs_prep_readv(struct io_uring_sqe *sqe, int fd, const struct iovec *vectors, uint32_t vector_count,
-                             uint64_t offset, uint64_t user_data) {
-    cs_prep(sqe, IORING_OP_READV, fd, (uint64_t)(uintptr_t)vectors, vector_count, offset, user_data);
-}
-
 CS_INLINE void cs_prep_fdatasync(struct io_uring_sqe *sqe, int fd, uint64_t user_data) {
     cs_prep(sqe, IORING_OP_FSYNC, fd, 0, 0, 0, user_data);
     sqe->fsync_flags = IORING_FSYNC_DATASYNC;

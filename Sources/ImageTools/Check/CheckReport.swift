@@ -85,6 +85,4 @@ public struct RepairReport: Sendable, Equatable {
         /// So much of the tables is holes of the file that not all of it was read: what looks leaked may be named there.
         case tablesInHoles
     }
-
-    public var changedSomething: Bool { self != RepairReport() }
 }

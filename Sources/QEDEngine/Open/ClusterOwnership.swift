@@ -91,19 +91,6 @@ package struct ClusterOwnership: ~Copyable {
         return first..<(firstCluster(from: first, owned: true) ?? clusterCount)
     }
 
-    /// The last cluster before `limit` that has an owner; nil where there is none.
-    package func lastOwned(before limit: UInt64) -> UInt64? {
-        precondition(limit <= clusterCount, "a cluster outside the file")
-        var cluster = limit
-        while cluster > 0 {
-            let last = cluster - 1
-            let word = bits[Int(last >> 6)] & (UInt64.max >> (63 - (last & 63)))
-            if word != 0 { return (last & ~63) + 63 - UInt64(word.leadingZeroBitCount) }
-            cluster = last & ~63
-        }
-        return nil
-    }
-
     private func firstCluster(from start: UInt64, owned: Bool) -> UInt64? {
         var cluster = start
         while cluster < clusterCount {

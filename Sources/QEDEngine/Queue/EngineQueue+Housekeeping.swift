@@ -20,8 +20,6 @@ extension EngineQueue {
     static var commitDelayMilliseconds: UInt64 { 5_000 }
     /// How long after the last change of an entry the image is trimmed and marked as clean.
     static var trimDelayMilliseconds: UInt64 { 5_000 }
-    /// How often `tick` wants to be called while anything is pending.
-    public static var tickMilliseconds: UInt64 { 1_000 }
 
     /// Looks at the time. Called about once a second by the owner of one queue of the image.
     /// - Parameter now: milliseconds of a clock that does not go back; more than 0.

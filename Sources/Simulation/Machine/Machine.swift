@@ -70,7 +70,6 @@ public final class Machine: @unchecked Sendable {
         set { io.fault = newValue }
     }
     public var completedOperations: Int { io.completedCount }
-    public var inFlightCount: Int { io.inFlight.count }
     public var faultCount: Int { io.faultCount }
 
     // MARK: - Steps

@@ -22,9 +22,6 @@ struct Survivors {
     private let disk: SimulatedDisk
     private var marks: [Int32] = []
 
-    /// Sectors that may survive or not.
-    var unitCount: Int { units.count }
-
     init(of disk: SimulatedDisk, inFlight: [SimulatedIO.Operation], tables: [Range<Int>]) {
         self.disk = disk
         lengths = [disk.durableLength]

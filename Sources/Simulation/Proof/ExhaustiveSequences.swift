@@ -48,8 +48,6 @@ public struct ExhaustiveSequences {
         ]
     }
 
-    public var stepCount: Int { steps.count }
-
     /// Plays all sequences of `length` steps, or those that begin with one step.
     /// - Parameters:
     ///   - limit: combinations of what survives that are all taken; of more, `samples`.
