@@ -26,7 +26,8 @@ modprobe sd_mod
 mkdir /mem
 # What the disk was told to write, in sectors, zeroed ones among them.
 written_sectors() { awk '{ print $7 }' /sys/block/sda/stat; }
-printf '%-10s %18s %22s %22s %26s\n' '' 'zeroed by the disk' 'overwriting, writes/s' 'allocating, to that' 'without the zeroing itself'
+printf '%-10s %18s %22s %22s %26s\n' \
+    '' 'zeroed by the disk' 'overwriting, writes/s' 'allocating, to that' 'without the zeroing itself'
 for can in 0 1; do
     modprobe scsi_debug dev_size_mb=1100 lbpu=1 lbpws="$can" lbpws10=0 lbprz=1 delay=0 ndelay=0
     wait_until 20 test -b /dev/sda

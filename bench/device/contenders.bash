@@ -6,6 +6,7 @@
 #   nbd-qed     qemu-nbd on a QED image, cache=none, aio=io_uring, and the kernel's client of it
 #   nbd-qcow2   the same on a qcow2 image
 # shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154  # Variables of guest.sh.
 
 contenders=(ours c-server loop nbd-qed nbd-qcow2)
 

@@ -13,8 +13,8 @@ make_file_system() {
     mount "$1" "$2"
 }
 
-# make_ram_disk [ext4|xfs]: mounts one on a RAM disk of 2.5 GiB as /mem. It takes the host's disk out, and is a file system as people have it: a tmpfs
-# fills every page that is reserved.
+# make_ram_disk [ext4|xfs]: mounts one on a RAM disk of 2.5 GiB as /mem. It takes the host's disk out, and
+# is a file system as people have it: a tmpfs fills every page that is reserved.
 make_ram_disk() {
     modprobe brd rd_nr=1 rd_size=$((2560 << 10)) max_part=0
     mkdir /mem

@@ -40,7 +40,7 @@ run_fio() {
 
 # The options of a work on a filled image; on an empty one for those that begin with "empty".
 options_of() {
-    local depth=${1##*-d} region=(--filename="$device" --size=$filled_bytes --time_based --runtime="${milliseconds}ms")
+    local depth=${1##*-d} region=(--filename="$device" --size="$filled_bytes" --time_based --runtime="${milliseconds}ms")
     case $1 in
         randread-*) options=("${region[@]}" --rw=randread --bs=4k --norandommap --iodepth="$depth") ;;
         overwrite-*) options=("${region[@]}" --rw=randwrite --bs=4k --norandommap --iodepth="$depth") ;;
@@ -54,7 +54,7 @@ options_of() {
                 --iodepth="$depth")
             ;;
         empty-fsync-*)
-            options=(--filename="$device" --size=$image_bytes --number_ios=32 --rw=randwrite
+            options=(--filename="$device" --size="$image_bytes" --number_ios=32 --rw=randwrite
                 --bs=4k --norandommap --randrepeat=0 --iodepth=1 --thread --numjobs=32 --fdatasync=1 --group_reporting)
             ;;
     esac
@@ -253,6 +253,7 @@ measure_standing() {
 
 # count_switches ARRAY: sets ARRAY[THREAD], how often each of the server's threads has slept. Without io_uring's workers
 # in it, whose timers are the kernel's.
+# shellcheck disable=SC2034  # What the name stands for is read by the caller.
 count_switches() {
     local -n counts=$1
     local key value name thread

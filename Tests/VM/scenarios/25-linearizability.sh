@@ -32,7 +32,7 @@ for kind in plain overlay; do
     # The program has to know before the first kill, and until the last server's successor serves.
     qed-ublk-linearize "$device" --seconds 600 --seed "${SEED:-2}" --operations 80 >killed.log 2>&1 &
     load=$!
-    for turn in 1 2 3; do
+    for _ in 1 2 3; do
         sleep 0.7
         kill -USR1 "$load"
         kill_server

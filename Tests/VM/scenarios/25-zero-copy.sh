@@ -86,8 +86,8 @@ expect_equal "the base" "$before" "$(fingerprint base.raw)"
 
 step "the server is killed under it, twice, and leaves once; the device keeps to zero copy"
 fio --name=verify --filename=/dev/ublkb0 --ioengine=io_uring --direct=1 --rw=randwrite --bsrange=4k-64k \
-    --blockalign=4k --iodepth=16 --size=128M --io_size=40M --rate_iops=400 --verify=crc32c --verify_fatal=1 --verify_state_save=0 \
-    --output=fio.log &
+    --blockalign=4k --iodepth=16 --size=128M --io_size=40M --rate_iops=400 --verify=crc32c --verify_fatal=1 \
+    --verify_state_save=0 --output=fio.log &
 writer=$!
 for turn in {1..3}; do
     sleep 0.4

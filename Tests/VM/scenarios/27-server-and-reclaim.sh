@@ -1,6 +1,7 @@
 # What keeps a server from waiting for its own disk: its threads run where their queue's requests come from, or where there
-# is a processor to spare, their buffers are in memory and locked, the kernel knows that it cleans memory through them, and no mount of its disk is in its hands. However it
-# was started; and where something of that is not permitted it says so and serves all the same.
+# is a processor to spare, their buffers are in memory and locked, the kernel knows that it cleans memory through them, and
+# no mount of its disk is in its hands. However it was started; and where something of that is not permitted it says so and
+# serves all the same.
 # vm: --cpus 4 --file Tests/VM/scenarios/devices.bash
 source lib.sh
 source devices.bash
@@ -45,7 +46,8 @@ mount --make-rshared /
 step "add: as many queues as processors, up to four"
 device=$(qed-ublk add image.qed)
 expect_equal "queues" 4 "$(qed-ublk list --json | jq '.[].queues')"
-expect_output '^/dev/ublkb0 +live +64 MiB +4 +64 +0 +[0-9]+ +512 +direct +[01] +128 KiB +32 MiB +[0-9.]+ MiB +[0-9.]+ MiB +/data/image.qed$' qed-ublk list -v
+columns='live +64 MiB +4 +64 +0 +[0-9]+ +512 +direct +[01] +128 KiB +32 MiB +[0-9.]+ MiB +[0-9.]+ MiB'
+expect_output "^/dev/ublkb0 +$columns +/data/image.qed\$" qed-ublk list -v
 expect_protected "add"
 
 step "mounted, killed, recovered, unmounted, removed: nothing hangs and nothing is busy"
@@ -114,7 +116,8 @@ device=$(qed-ublk add -q 2 image.qed)
 expect_equal "sets of processors" 3 "$(processors_of_threads | wc -w)"
 for queue in 0 1; do
     # As the kernel writes it, "0, 2", and as a status file does, "0,2".
-    expect_output "(^| )$(tr -d ' ' <"/sys/block/ublkb0/mq/$queue/cpu_list" | sed -E 's/^0,1$/0-1/; s/^2,3$/2-3/; s/^1,2$/1-2/')( |$)" processors_of_threads
+    processors=$(tr -d ' ' <"/sys/block/ublkb0/mq/$queue/cpu_list" | sed -E 's/^0,1$/0-1/; s/^2,3$/2-3/; s/^1,2$/1-2/')
+    expect_output "(^| )$processors( |\$)" processors_of_threads
 done
 qed-ublk del "$device"
 device=$(qed-ublk add -q 4 image.qed)
@@ -129,7 +132,8 @@ device=$(taskset -c 2 qed-ublk add -q 2 image.qed)
 expect_equal "queues" 2 "$(qed-ublk list --json | jq '.[].queues')"
 expect_equal "processors of its threads" 2 "$(processors_of_threads)"
 expect_output 'queue [0-9] may not run where its requests come from' cat /run/qed-ublk/ublk0.log
-expect_status 0 fio --name=verify --filename="$device" --rw=randwrite --bs=4k --size=4M --direct=1 --verify=crc32c --numjobs=4 --offset_increment=4M
+expect_status 0 fio --name=verify --filename="$device" --rw=randwrite --bs=4k --size=4M --direct=1 --verify=crc32c \
+    --numjobs=4 --offset_increment=4M
 qed-ublk del "$device"
 expect_no_devices
 expect_sound image.qed

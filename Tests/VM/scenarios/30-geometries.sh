@@ -25,8 +25,8 @@ change() {
 }
 
 step "base files, and what is to come out over each"
-xfs_io -f -c "truncate $size" -c 'pwrite -q -b 1m -S 101 0 3m' -c 'pwrite -q -S 102 3700k 700k' -c 'pwrite -q -b 1m -S 103 5m 2m' \
-    -c 'pwrite -q -b 1m -S 104 8m 900k' -c "pwrite -q -S 105 $((size - 2048)) 2048" raw
+xfs_io -f -c "truncate $size" -c 'pwrite -q -b 1m -S 101 0 3m' -c 'pwrite -q -S 102 3700k 700k' \
+    -c 'pwrite -q -b 1m -S 103 5m 2m' -c 'pwrite -q -b 1m -S 104 8m 900k' -c "pwrite -q -S 105 $((size - 2048)) 2048" raw
 head -c "$short" raw >raw-short
 for name in raw raw-short; do qemu-img convert -f raw -O qed "$name" "${name/raw/qed}"; done
 truncate -s "$size" golden-none

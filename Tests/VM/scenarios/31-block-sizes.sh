@@ -40,7 +40,8 @@ block_and_access() { qed-ublk list --json | jq -c '.[0] | [."block-size", ."dire
 
 # The first bytes of the sectors of 4096 bytes at 64 MiB.
 sectors_at() {
-    dd if=/dev/ublkb0 bs=512 skip=$((64 << 11)) count=8 iflag=direct status=none | od -An -v -tx1 -w512 | cut -c 2-3 | paste -sd ' '
+    dd if=/dev/ublkb0 bs=512 skip=$((64 << 11)) count=8 iflag=direct status=none |
+        od -An -v -tx1 -w512 | cut -c 2-3 | paste -sd ' '
 }
 
 for place in btrfs memory sectors; do
@@ -102,9 +103,10 @@ for place in btrfs memory sectors; do
     step "$place: blocks of 4096 past the page cache, asked for"
     device=$(qed-ublk add -b 4096 "$place/small.qed")
     expect_equal "blocks and access" '[4096,true]' "$(block_and_access)"
-    expect_equal "sectors" "00" "$(dd if="$device" bs=4096 skip=16384 count=1 iflag=direct status=none | od -An -v -tx1 -N1 | tr -d ' ')"
-    expect_status 0 fio --name=verify --filename="$device" --ioengine=io_uring --direct=1 --rw=randwrite --bs=4k --offset=64M --size=4M \
-        --iodepth=8 --verify=crc32c --verify_fatal=1 --verify_state_save=0 --output=fio.log
+    expect_equal "sectors" "00" \
+        "$(dd if="$device" bs=4096 skip=16384 count=1 iflag=direct status=none | od -An -v -tx1 -N1 | tr -d ' ')"
+    expect_status 0 fio --name=verify --filename="$device" --ioengine=io_uring --direct=1 --rw=randwrite --bs=4k \
+        --offset=64M --size=4M --iodepth=8 --verify=crc32c --verify_fatal=1 --verify_state_save=0 --output=fio.log
     kill_server
     expect_equal "what recover prints" "$device" "$(qed-ublk recover 0)"
     expect_equal "blocks and access" '[4096,true]' "$(block_and_access)"

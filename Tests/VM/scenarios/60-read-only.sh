@@ -34,7 +34,7 @@ try() {
     expect_equal "read-only, says list" true "$(qed-ublk list --json | jq '.[]."read-only"')"
     expect_output "^$device +live +64 MiB +2 +64 +1 " qed-ublk list
     # Making the device writable must not help.
-    for attempt in 1 2; do
+    for _ in 1 2; do
         if dd if=/dev/zero of="$device" bs=4k count=1 oflag=direct 2>/dev/null; then fail "a write succeeded"; fi
         if blkdiscard -f "$device" 2>/dev/null; then fail "a discard succeeded"; fi
         if blkdiscard -f -z -l 4096 "$device" 2>/dev/null; then fail "zeroing succeeded"; fi
@@ -72,6 +72,7 @@ expect_equal "the images" "$before" "$(fingerprint ./*.qed)"
 step "files without write permission, on a file system that is mounted read-only"
 chmod 444 ./*.qed
 try image.qed
+# shellcheck disable=SC2103  # Nothing can be inside while it is remounted.
 cd ..
 mount -o remount,ro images
 cd images

@@ -222,7 +222,8 @@ done
 wait
 expect_equal "adds of one image" '0 3 3 3' "$(sort -n status-image-* | paste -sd ' ')"
 expect_equal "adds of others" '0 0 0 0' "$(cat status-number* | paste -sd ' ')"
-expect_equal "their devices" '/dev/ublkb0 /dev/ublkb1 /dev/ublkb2 /dev/ublkb3 /dev/ublkb4' "$(cat output-* | sort | paste -sd ' ')"
+expect_equal "their devices" '/dev/ublkb0 /dev/ublkb1 /dev/ublkb2 /dev/ublkb3 /dev/ublkb4' \
+    "$(cat output-* | sort | paste -sd ' ')"
 for id in 0 1 2 3 4; do
     for attempt in 1 2; do
         (qed-ublk del "$id" 2>/dev/null && touch "deleted-$id") || true &

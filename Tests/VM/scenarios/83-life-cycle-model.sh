@@ -11,6 +11,7 @@ modprobe brd rd_nr=2 rd_size=$((400 << 10))
 
 step "${COUNT:-1} rounds of ${STEPS:-40} steps, from seed ${SEED:-1}"
 status=0
+options=()
 eval "options=(${OPTIONS:-})"
 qed-ublk-lifecycle --seed "${SEED:-1}" --rounds "${COUNT:-1}" --steps "${STEPS:-40}" "${options[@]}" || status=$?
 ((status == 0)) || fail "status $status; SEED, COUNT and STEPS repeat it"

@@ -17,7 +17,8 @@ expect_equal "the process of a server that is dead" null "$(server_of 0)"
 expect_equal "what recover prints" /dev/ublkb0 "$(qed-ublk recover 0)"
 expect_output '^/dev/ublkb0 +live ' qed-ublk list
 # Not one byte was flushed before the kill.
-expect_equal "bytes that were answered" $((4 << 20)) "$(dd if="$device" bs=1M count=4 iflag=direct status=none | tr -dc "\007" | wc -c)"
+expect_equal "bytes that were answered" $((4 << 20)) \
+    "$(dd if="$device" bs=1M count=4 iflag=direct status=none | tr -dc "\007" | wc -c)"
 expect_refusal 3 '/dev/ublkb0 has a server, and needs no other' qed-ublk recover 0
 qed-ublk del 0
 expect_no_devices
@@ -79,7 +80,7 @@ mv /dev/ublkc0 /dev/hidden
 expect_refusal 1 '/dev/ublkc0' qed-ublk recover 0
 mv /dev/hidden /dev/ublkc0
 if [[ $VM_KERNEL == 6.12 ]]; then
-    for attempt in 1 2; do expect_refusal 1 'may crash if another one tries.*qed-ublk del --force 0' qed-ublk recover 0; done
+    for _ in 1 2; do expect_refusal 1 'may crash if another one tries.*qed-ublk del --force 0' qed-ublk recover 0; done
     expect_refusal 1 'may crash if another one tries' qed-ublk recover --all
     qed-ublk del --force 0
     umount /mnt
@@ -300,7 +301,9 @@ mkdir -p usb images
 mount -t tmpfs usb usb
 qed-ublk create images/overlay.qed --backing /data/image.qed --backing-format qed
 device=$(cd usb && qed-ublk add --supervise --backing-dir ../ ../images/overlay.qed)
-for pid in $(traces_of_devices | sed -n 's/^process //p'); do expect_equal "directory of process $pid" / "$(readlink "/proc/$pid/cwd")"; done
+for pid in $(traces_of_devices | sed -n 's/^process //p'); do
+    expect_equal "directory of process $pid" / "$(readlink "/proc/$pid/cwd")"
+done
 umount usb
 expect_equal "descriptors beyond the image's directory" '' "$(find /proc/[0-9]*/fd -lname '/data/usb*')"
 kill_server
@@ -329,6 +332,7 @@ kill_server
 expect_equal "what recover prints" /dev/ublkb0 "$(cd /mnt && timeout 60 qed-ublk recover 0)"
 sync -f /mnt
 kill_server
+# shellcheck disable=SC2094  # Nothing but add reads or writes here: the files are only open.
 (cd /mnt && exec qed-ublk add --foreground /data/image.qed >/tmp/output 2>/tmp/errors 5<. 6<qed-ublk) &
 wait_until 40 grep -q . /tmp/output
 kill_server

@@ -1,6 +1,7 @@
 # The machine is rebooted by systemd, process 1 here, while disks are mounted and dirty: whoever unmounts them, and when, the
 # server is there until it has been done. What was written is there in the next boot, and the images are clean.
-# vm: --file Tests/VM/scenarios/devices.bash --file packaging/qed-ublk@.service --file packaging/61-qed-ublk.rules --init systemd --disk 6G
+# vm: --file Tests/VM/scenarios/devices.bash --file packaging/qed-ublk@.service --file packaging/61-qed-ublk.rules
+# vm: --init systemd --disk 6G
 # kernels: 7
 source lib.sh
 source devices.bash

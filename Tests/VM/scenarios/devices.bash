@@ -1,6 +1,7 @@
 # Sourced by the scenarios, after lib.sh: what several of them expect of devices, images and refusals. Written with few
 # programs: starting one takes long in an emulated machine.
 # shellcheck shell=bash
+# shellcheck disable=SC2034  # What functions leave in variables is for the scenarios.
 
 # Prints what there is of devices: their nodes, what the kernel knows, run-time files, and processes of the program.
 traces_of_devices() {
@@ -103,6 +104,7 @@ process_is_gone() {
 
 # hold_open DEVICE: from now on a process called sleep has it open, whose number is in $user.
 hold_open() {
+    # shellcheck disable=SC2217  # It only has to be open.
     sleep 1000 <"$1" &
     user=$!
     wait_until 20 eval '[[ $(<"/proc/$user/comm") == sleep ]]'

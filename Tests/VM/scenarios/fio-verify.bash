@@ -7,6 +7,7 @@
 run_fio() {
     local file=$1 smallest=$2
     shift 2
+    # shellcheck disable=SC2238  # The file is called like a command.
     cat >jobs <<END
 [global]
 filename=$file
