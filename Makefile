@@ -1,7 +1,7 @@
 # The verbs of the repository. Each installs the Debian packages it needs that are missing.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build bench bench-cost bench-device bench-tools test check damage fuzz sim vm vm-long vm-shell vm-self-test demo install-dependencies clean clean-vm
+.PHONY: help build bench bench-cost bench-device bench-tools test check lint format damage fuzz sim vm vm-long vm-shell vm-self-test demo install-dependencies clean clean-vm
 
 # The kernel of vm-shell, and what vm runs: make vm KERNEL=7 SCENARIO=name
 KERNEL ?=
@@ -18,6 +18,12 @@ test: ## all tests: unit tests, then real devices in virtual machines with two k
 
 check: ## compile and run the unit tests only
 	scripts/swift-test
+
+lint: ## the form of everything, in seconds: Swift, scripts, and the rules of Tests/Tidy
+	@scripts/lint
+
+format: ## write the Swift files in their form, then lint
+	@scripts/lint --format
 
 fuzz: ## fuzz what reads images, with the address sanitizer; SECONDS_EACH=60, TARGET=repair, CANARY=1 plants faults
 	scripts/fuzz $(if $(CANARY),--canary,--seconds $(or $(SECONDS_EACH),60) $(if $(TARGET),--target $(TARGET)))
@@ -70,7 +76,7 @@ bench-cost: build ## what a request costs the engine beside a C program: instruc
 	bench/cost.py
 
 install-dependencies: ## install the Debian packages to build and test with
-	scripts/install-dependencies build test
+	scripts/install-dependencies build test lint
 
 clean: ## remove what was built; the virtual machine's kernels stay
 	rm -rf .build .build-tests .build-tsan .build-fuzz .build-fuzz-canary .build-sabotage
