@@ -36,7 +36,11 @@ struct KnownDevice {
 
     var state: String {
         guard let record else { return "orphan" }
-        guard server == nil else { return record.hasFailed ? "failed" : info.map { "\($0.state)" } ?? "unknown" }
+        guard server == nil else {
+            // Its server is about to end, or about to serve: the driver knows of none.
+            if info?.state.isRecoverable == true { return "waiting" }
+            return record.hasFailed ? "failed" : info.map { "\($0.state)" } ?? "unknown"
+        }
         // Only root may ask the kernel; but without recovery the disk goes with its server.
         guard let info else { return access("/sys/class/block/ublkb\(id)", F_OK) == 0 ? "waiting" : "dead" }
         return info.features.contains(.userRecovery) && info.state != .dead ? "waiting" : "dead"
