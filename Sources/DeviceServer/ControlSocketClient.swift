@@ -50,7 +50,8 @@ private struct Conversation {
         while true {
             if try address.withAddress({ Glibc.connect(descriptor, $0, $1) }) == 0 { return }
             switch errno {
-            case ENOENT, ECONNREFUSED: throw .notServed(path: address.path)
+            case ENOENT: throw .noSocket(path: address.path)
+            case ECONNREFUSED: throw .notServed(path: address.path)
             case EACCES, EPERM: throw .notPermitted(path: address.path)
             // The server has not taken those who came before.
             case EAGAIN: try wait(for: [], atMostMilliseconds: 10)

@@ -8,6 +8,8 @@ public enum ControlSocketError: Error, Equatable, Sendable {
     case cannotListen(path: String, attempt: String, Errno)
     /// Nobody listens: the device is not served, or by another program.
     case notServed(path: String)
+    /// There is none: as for `notServed`, or somebody has removed it.
+    case noSocket(path: String)
     case notPermitted(path: String)
     case connectionFailed(path: String, Errno)
     /// The connection ended before the whole reply.
@@ -19,7 +21,7 @@ public enum ControlSocketError: Error, Equatable, Sendable {
     /// Whether there is no server, or it went before it answered.
     public var serverHasEnded: Bool {
         switch self {
-        case .notServed, .noReply: true
+        case .notServed, .noSocket, .noReply: true
         default: false
         }
     }
@@ -32,6 +34,8 @@ extension ControlSocketError: CustomStringConvertible {
             "the control socket's path \(path) is longer than 107 bytes; choose a shorter QED_UBLK_RUNTIME_DIR"
         case .cannotListen(let path, let attempt, let errno):
             "cannot \(attempt) the control socket \(path): \(errno)"
+        case .noSocket(let path):
+            "there is no control socket \(path): the server has ended, or the device is another program's"
         case .notServed(let path):
             "no server listens at \(path): it has ended, or the device is another program's"
         case .notPermitted(let path):

@@ -58,9 +58,13 @@ public final class ControlSocketServer {
 
     /// Removes the socket; who is connected stays. Later calls do nothing.
     public func stopListening() {
+        if isListening, let file, FileIdentity(ofFileAt: path) == file { unlink(path) }
+        endListening()
+    }
+
+    private func endListening() {
         guard isListening else { return }
         isListening = false
-        if let file, FileIdentity(ofFileAt: path) == file { unlink(path) }
         // This ends its being watched, too.
         Glibc.close(listener)
     }
@@ -68,6 +72,17 @@ public final class ControlSocketServer {
     /// Takes leave of all clients and removes the socket. Once; later calls do nothing.
     public func close() {
         stopListening()
+        takeLeave()
+    }
+
+    /// The same, but the socket's file stays, in which nobody listens: that tells a server in its last step from one whose file
+    /// somebody has removed. The next server replaces it.
+    public func leave() {
+        endListening()
+        takeLeave()
+    }
+
+    private func takeLeave() {
         guard isOpen else { return }
         isOpen = false
         for connection in connections.values { Glibc.close(connection.descriptor) }

@@ -124,7 +124,7 @@ public final class Server {
     private func leave(
         _ device: ServedDevice, _ socket: ControlSocketServer, _ record: DeviceRecord?
     ) throws(ServerError) {
-        socket.close()
+        socket.leave()
         // The last words: once the queues have ended, the file that the log goes to may lie on the waiting disk.
         log.notice(
             "\(device.blockDevicePath) is in use and waits for a server: qed-ublk recover \(device.info.id)")

@@ -114,7 +114,9 @@ struct DelCommand: ParsableCommand {
         } catch {
             guard error.serverHasEnded else { throw error }
             waitForEnd(of: record)
-            return false
+            // One that had just begun has its socket by now.
+            guard case .noSocket(let path) = error, record.server.isRunning, access(path, F_OK) != 0 else { return false }
+            throw DelError.unreachable(UblkPaths.blockDevice(record.deviceID), record.server.id)
         }
         if case .failure(let code, let sentence) = reply { throw DelError.refused(isBusy: code == .busy, sentence) }
         waitForEnd(of: record)
@@ -135,13 +137,12 @@ struct DelCommand: ParsableCommand {
             do { try stop(waiting.info, control, hold) } catch DelError.refused(_, let sentence) {
                 throw refusal(of: waiting, sentence)
             }
-        } else if !record.isReadOnly {
-            do { _ = try complete(record) } catch let error as ServerError {
-                // What was lost is lost, or another server has it by now.
-                var isElsewhere = false
-                if case .anotherFile = error { isElsewhere = true }
-                guard force || isElsewhere || [.busy, .notFound].contains(error.exitStatus) else { throw error }
-                if error.exitStatus != .busy { printError("\(error)") }
+        } else if !record.isReadOnly, !isServedAgain(record, registry) {
+            do { _ = try complete(record) } catch {
+                // Where there is no device any more, nothing is kept by refusing.
+                let isGone = try control.device(of: record, timeout: .seconds(5)) == nil
+                guard force || isGone else { throw error }
+                printError("\(error)")
             }
         }
         let info = try control.device(of: record, timeout: .seconds(5))
@@ -194,6 +195,13 @@ struct DelCommand: ParsableCommand {
         if let use { throw DelError.refused(isBusy: true, "\(use)") }
     }
 
+    /// Whether the image has another device by now, whose server has found what this one's had answered, wherever its file is.
+    private func isServedAgain(_ record: DeviceRecord, _ registry: DeviceRegistry) -> Bool {
+        registry.list().contains {
+            $0.deviceID != record.deviceID && $0.image == record.image && !$0.isReadOnly && $0.server.isRunning
+        }
+    }
+
     private func complete(_ record: DeviceRecord) throws -> ImageMark? {
         let backing = try BackingOptions.parse(record.backingArguments).policy()
         return try LeftImage.complete(record, backing: backing) { printError("\(record.imagePath): \($0)") }
@@ -235,6 +243,8 @@ enum DelError: ReportableError {
     case notFound(String)
     case ambiguous(String, [UInt32])
     case refused(isBusy: Bool, String)
+    /// Its server runs, and its control socket is gone.
+    case unreachable(String, Int32)
     /// By a process that this program has no record of.
     case served(String, by: Int32)
 
@@ -242,7 +252,7 @@ enum DelError: ReportableError {
         switch self {
         case .notFound: .notFound
         case .ambiguous: .usage
-        case .served: .busy
+        case .served, .unreachable: .busy
         case .refused(let isBusy, _): isBusy ? .busy : .failure
         }
     }
@@ -253,6 +263,9 @@ enum DelError: ReportableError {
         case .ambiguous(let image, let ids):
             "\(image) is served by \(ids.map(UblkPaths.blockDevice).joined(separator: " and ")); name the device"
         case .refused(_, let sentence): sentence
+        case .unreachable(let device, let process):
+            "the server of \(device) (process \(process)) cannot be asked, as it has no control socket: it is about to end, or "
+                + "somebody has removed the socket, and then 'kill \(process)' removes the device once nobody uses it"
         case .served(let device, let process):
             "\(device) is served by \(ProcessFiles.name(ofProcess: process)) (process \(process)), of which there is no record: "
                 + "if it is qed-ublk, 'kill \(process)' removes the device once nobody uses it"

@@ -191,7 +191,7 @@ extension ControlSocketError: ReportableError {
     var exitStatus: ExitStatus {
         switch self {
         case .notPermitted: .noPermission
-        case .notServed: .notFound
+        case .notServed, .noSocket: .notFound
         default: .failure
         }
     }

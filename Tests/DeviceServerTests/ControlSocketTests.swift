@@ -224,6 +224,18 @@ struct ControlSocketTests {
         #expect(directory.names.isEmpty)
     }
 
+    @Test func socketOfAServerThatLeavesStaysUntilTheNextOneComes() throws {
+        let server = try ControlSocketServer(directory: directory.path, deviceID: 0)
+        server.leave()
+        server.close()
+        #expect(directory.names == ["ublk0.sock"])
+        #expect(throws: ControlSocketError.notServed(path: socketPath)) { try send(.status) }
+        let next = try ServerThread(directory) { _ in .success("next") }
+        #expect(try send(.status) == .success("next"))
+        next.stop()
+        #expect(throws: ControlSocketError.noSocket(path: socketPath)) { try send(.status) }
+    }
+
     @Test func closingLeavesASuccessorsSocket() throws {
         let old = try ControlSocketServer(directory: directory.path, deviceID: 0)
         let new = try ServerThread(directory) { _ in .success("new") }
@@ -259,7 +271,7 @@ struct ControlSocketTests {
     // What a client may meet.
 
     @Test func nobodyListens() throws {
-        #expect(throws: ControlSocketError.notServed(path: socketPath)) { try send(.status) }
+        #expect(throws: ControlSocketError.noSocket(path: socketPath)) { try send(.status) }
         // A file without a server behind it, as a killed one leaves it.
         let socket = try ControlSocketAddress.makeSocket()
         let address = ControlSocketAddress(directory: directory.path, deviceID: 0)
@@ -325,6 +337,7 @@ struct ControlSocketTests {
     @Test func errorsAreOneSentence() {
         let errors: [ControlSocketError] = [
             .pathTooLong("/p"), .cannotListen(path: "/p", attempt: "create", .permissionDenied), .notServed(path: "/p"),
+            .noSocket(path: "/p"),
             .notPermitted(path: "/p"), .connectionFailed(path: "/p", .ioError), .noReply(path: "/p"),
             .timedOut(path: "/p", after: .seconds(5)), .malformedReply(path: "/p"),
         ]
