@@ -17,8 +17,15 @@ public final class DeviceLock {
         try self.init(path: "/sys/class/ublk-char/ublkc\(id)", id: id, timeoutSeconds: timeoutSeconds)
     }
 
+    /// The right to give a device its next server whenever it has lost one: one supervisor is enough. It is a lock of a file
+    /// in that directory.
+    /// - Throws: where another process has it, and is not about to end.
+    public convenience init(ofSupervisorOf id: UInt32) throws(DeviceLockError) {
+        try self.init(path: "/sys/class/ublk-char/ublkc\(id)/dev", id: id, timeoutSeconds: 1)
+    }
+
     init(path: String, id: UInt32, timeoutSeconds: Int) throws(DeviceLockError) {
-        descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        descriptor = open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { return }
         let end = Uptime.milliseconds + Int64(timeoutSeconds) * 1000
         while flock(descriptor, LOCK_EX | LOCK_NB) != 0 {

@@ -41,6 +41,9 @@ enum SupervisingProcess {
             if status == 0 { return }
             throw ExitCode(ExitStatus.failure.rawValue)
         }
+        // The one that this server was started beside, after a crash or for an upgrade, has this server too.
+        guard let lock = try? DeviceLock(ofSupervisorOf: found.deviceID) else { return }
+        defer { lock.release() }
         try supervise(found, signals)
     }
 
@@ -128,9 +131,7 @@ private enum Supervision {
 
     /// What is known of the device by now; nil when it is gone, and its number, if at all, another device's.
     static func record(ofDeviceIn record: DeviceRecord) -> DeviceRecord? {
-        guard let current = DeviceRegistry().record(of: record.deviceID), current.imagePath == record.imagePath,
-            current.image == record.image
-        else { return nil }
+        guard let current = DeviceRegistry().record(of: record.deviceID), current.deviceNonce == record.deviceNonce else { return nil }
         return current
     }
 
