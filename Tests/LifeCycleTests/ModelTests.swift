@@ -58,6 +58,15 @@ private func world(_ life: Device.Life = .live, hasLog: Bool = true) -> World {
         used.devices[0]?.isHeld = true
         #expect(used.verdict(of: .del(0, force: false, .none)) == .busy)
         #expect(used.verdict(of: .del(1, force: false, .none)) == .notFound)
+        var dead = world(.dead)
+        dead.devices[0]?.isMounted = true
+        #expect(dead.verdict(of: .del(0, force: false, .none)) == .succeeds)
+        // What its server had answered is not in the image then, and exit status 0 says that it is.
+        dead.names["a"] = 2
+        #expect(dead.verdict(of: .del(0, force: false, .none)) == .refusesSomehow)
+        var silent = world()
+        silent.devices[0]?.hasSocket = false
+        for force in [false, true] { #expect(silent.verdict(of: .del(0, force: force, .none)) == .busy) }
     }
 
     @Test("recover needs the image that the device had, where it was")
@@ -108,6 +117,28 @@ private func world(_ life: Device.Life = .live, hasLog: Bool = true) -> World {
         // Not with another file in the place of its image.
         supervised.names["a"] = 2
         #expect(supervised.outcomes(of: .kill(0)).map { $0.devices[0]?.life } == [.waiting(endedWell: false)])
+    }
+
+    @Test("a supervised device that is told to go comes back; one whose supervisor is told to waits, and neither has two of them")
+    func supervision() throws {
+        var used = world()
+        used.devices[0]?.options.isSupervised = true
+        used.devices[0]?.isHeld = true
+        for step in [Step.terminate(0), .upgrade(0, isSupervised: true)] {
+            let after = used.outcomes(of: step)
+            #expect(after.map { $0.devices[0]?.life } == [.live] && after[0].devices[0]?.options.isSupervised == true)
+        }
+        let waiting = try #require(used.outcomes(of: .terminateSupervisor(0)).first)
+        #expect(waiting.devices[0]?.life == .waiting(endedWell: true) && waiting.devices[0]?.options.isSupervised == false)
+        var seen = Seen(devices: [0: .init(hasServer: true, hasDisk: true, supervisors: 1)], names: ["a": 1, "b": 2])
+        #expect(used.difference(from: seen) == nil)
+        for count in [0, 2] {
+            seen.devices[0]?.supervisors = count
+            #expect(used.difference(from: seen) != nil)
+        }
+        // Until it has given up it may still come.
+        seen.devices[0] = .init(hasServer: false, hasDisk: true, supervisors: 1)
+        #expect(waiting.difference(from: seen) != nil)
     }
 
     @Test("what a command refuses leaves all as it was")

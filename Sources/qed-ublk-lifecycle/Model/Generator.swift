@@ -75,7 +75,7 @@ struct Generator {
 
     private mutating func choicesOfImage(_ name: String, _ world: World) {
         guard let id = world.names[name] else { return }
-        let devices = world.devices.values.filter { $0.file == id }
+        let devices = world.devices.sorted { $0.key < $1.key }.map(\.value).filter { $0.file == id }
         if world.devices.count < 3 {
             offer(devices.isEmpty ? 24 : 2, .add(name, options(), interruption(devices.isEmpty ? 2 : 1)))
             if let device = devices.first { offer(2, .add(name, device.options, .none)) }
@@ -118,7 +118,12 @@ struct Generator {
         offer(3, .del(id, force: true, interruption(1)))
         offer(1, .recover(id, inside: false, .none))
         offer(6, .kill(id))
-        if device.options.isSupervised { offer(6, .killSupervisor(id)) }
+        if device.options.isSupervised {
+            offer(6, .killSupervisor(id))
+            offer(4, .killSupervisorLater(id, milliseconds: milliseconds(500)))
+            offer(3, .terminateSupervisor(id))
+            if device.isUsed { offer(8, .upgrade(id, isSupervised: random.chance(1, in: 2))) }
+        }
         offer(4, .terminate(id))
         offer(2, .pause(id, milliseconds: 100 + random.below(1500)))
         offer(1, .wipe(.record(id)))
@@ -126,7 +131,8 @@ struct Generator {
     }
 
     private mutating func choicesOfWaiting(_ id: Int, _ device: Device) {
-        offer(24, .recover(id, inside: device.isMounted && random.chance(1, in: 2), interruption(3)))
+        let isInside = device.isMounted && random.chance(1, in: 2)
+        offer(24, .recover(id, inside: isInside, isSupervised: random.chance(1, in: 4), interruption(3)))
         offer(4, .recoverAll)
         offer(4, .del(id, force: false, interruption(2)))
         offer(3, .del(id, force: true, interruption(2)))

@@ -29,13 +29,22 @@ extension World {
         switch step {
         case .add(let name, let options, let interruption): outcomesOfAdd(name, options, interruption, ending)
         case .del(let id, let force, let interruption): outcomesOfDel(id, force: force, interruption, ending)
-        case .recover(let id, _, _): outcomesOfRecover(id, ending)
+        case .recover(let id, _, let isSupervised, _): outcomesOfRecover(id, isSupervised: isSupervised, ending)
         case .recoverAll: outcomesOfRecoverAll(ending)
         case .create(let name, let force, _): outcomesOfCreate(name, force: force, ending)
         case .tool(let tool, let name, _): outcomes(of: tool, name, ending)
         case .kill(let id), .strike(let id, _): outcomesOfKill(id, withSupervisor: false)
         case .killSupervisor(let id): outcomesOfKill(id, withSupervisor: true)
-        case .terminate(let id): outcomesOfTerminate(id)
+        case .killSupervisorLater(let id, _):
+            // The last one that it has started comes to its end, well or not.
+            outcomesOfKill(id, withSupervisor: true) + outcomesOfKill(id, withSupervisor: false).map { world in
+                var world = world
+                world.devices[id]?.options.isSupervised = false
+                return world
+            }
+        case .terminate(let id): outcomesOfTerminate(id, withSupervisor: false)
+        case .terminateSupervisor(let id): outcomesOfTerminate(id, withSupervisor: true)
+        case .upgrade(let id, _): outcomesOfUpgrade(id, ending)
         default: [self]
         }
     }
@@ -169,15 +178,15 @@ extension World {
         return world
     }
 
-    private func outcomesOfRecover(_ id: Int, _ ending: Ending) -> [World] {
+    private func outcomesOfRecover(_ id: Int, isSupervised: Bool, _ ending: Ending) -> [World] {
         guard var device = devices[id], device.isWaiting else { return [self] }
         if case .refuses = verdictOfRecover(id) { return [self] }
         var world = self
-        device.options.isSupervised = false
+        device.options.isSupervised = isSupervised
         world.serve(&device)
         world.devices[id] = device
         if case .exit(let status, _) = ending { return status == 0 ? [world] : [self] }
-        let killed = world.outcomesOfKill(id, withSupervisor: true)
+        let killed = world.outcomesOfKill(id, withSupervisor: true) + (isSupervised ? world.outcomesOfKill(id, withSupervisor: false) : [])
         return ending.status == 0 ? [world] + killed : killed + [self, world]
     }
 
@@ -185,7 +194,7 @@ extension World {
         var worlds = [self]
         for id in waitingDevices where devices[id]?.hasRecord == true {
             worlds = worlds.flatMap { world in
-                let served = world.outcomesOfRecover(id, .exit(0))
+                let served = world.outcomesOfRecover(id, isSupervised: false, .exit(0))
                 return ending == .exit(0) ? served : [world] + served
             }
         }
@@ -257,7 +266,7 @@ extension World {
         return [world]
     }
 
-    private func outcomesOfTerminate(_ id: Int) -> [World] {
+    private func outcomesOfTerminate(_ id: Int, withSupervisor: Bool) -> [World] {
         guard let device = devices[id], device.life == .live else { return [self] }
         if !device.isUsed { return [removed(id, force: false, isCertain: true)] }
         guard device.options.isRecoverable else {
@@ -267,11 +276,38 @@ extension World {
             ended.close(device.file)
             return [self, ended]
         }
+        let waiting = left(id)
+        guard device.options.isSupervised, !withSupervisor else { return [waiting] }
+        return waiting.outcomesOfRestart(id)
+    }
+
+    /// Its server has ended well, because it was told to, and without a supervisor it waits.
+    func left(_ id: Int) -> World {
+        guard let device = devices[id] else { return self }
         var waiting = self
         waiting.devices[id]?.life = .waiting(endedWell: true)
         waiting.devices[id]?.options.isSupervised = false
+        // Its server writes that anew, where there is space.
+        if !runtimeIsFull { waiting.devices[id]?.hasRecord = true }
         if !device.options.isReadOnly { waiting.close(device.file) }
-        return device.options.isSupervised ? [waiting, self] : [waiting]
+        return waiting
+    }
+
+    /// Its supervisor sees a waiting device.
+    private func outcomesOfRestart(_ id: Int) -> [World] {
+        let restarted = outcomesOfRecover(id, isSupervised: true, .exit(0))
+        switch verdictOfRecover(id) {
+        case .succeeds: return restarted
+        case .refuses: return [self]
+        case .either: return [self] + restarted
+        }
+    }
+
+    /// One that is supervised stays so, by the supervisor that it has.
+    private func outcomesOfUpgrade(_ id: Int, _ ending: Ending) -> [World] {
+        guard let device = devices[id], device.life == .live else { return [self] }
+        let restarted = left(id).outcomesOfRestart(id)
+        return ending.status == 0 ? restarted.filter { $0.devices[id]?.life == .live } : restarted
     }
 
     private mutating func close(_ file: FileID) {

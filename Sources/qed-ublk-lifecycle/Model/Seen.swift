@@ -5,6 +5,8 @@ struct Seen: Equatable {
         var hasServer: Bool
         /// There is a disk.
         var hasDisk: Bool
+        /// Processes that give it the next server.
+        var supervisors = 0
     }
 
     var devices: [Int: Device] = [:]
@@ -31,6 +33,9 @@ extension World {
                 return "device \(id) has \(there.hasServer ? "a" : "no") server, and should be \(device.life)"
             }
             if device.life != .dead && !there.hasDisk { return "device \(id) has no disk, and should be \(device.life)" }
+            if there.supervisors != (device.options.isSupervised ? 1 : 0) {
+                return "device \(id) has \(there.supervisors) supervisors, and should have \(device.options.isSupervised ? "one" : "none")"
+            }
         }
         for (name, file) in names where seen.names[name] != file {
             return "\(name) is \(seen.names[name].map { "file \($0)" } ?? "gone"), and should be file \(file)"

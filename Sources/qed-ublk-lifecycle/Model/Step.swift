@@ -3,7 +3,7 @@ enum Step: Equatable, CustomStringConvertible {
     // Commands of the program.
     case add(String, AddOptions, Interruption)
     case del(Int, force: Bool, Interruption)
-    case recover(Int, inside: Bool, Interruption)
+    case recover(Int, inside: Bool, isSupervised: Bool = false, Interruption)
     case recoverAll
     case create(String, force: Bool, Interruption)
     case tool(Tool, String, Interruption)
@@ -11,7 +11,12 @@ enum Step: Equatable, CustomStringConvertible {
     // What happens to servers.
     case kill(Int)
     case killSupervisor(Int)
+    /// The supervisor may have begun to give the device its next server.
+    case killSupervisorLater(Int, milliseconds: Int)
     case terminate(Int)
+    case terminateSupervisor(Int)
+    /// `recover` comes while the supervisor still leaves room for it.
+    case upgrade(Int, isSupervised: Bool)
     case pause(Int, milliseconds: Int)
     /// Writes go on while the server is killed.
     case strike(Int, milliseconds: Int)
@@ -45,14 +50,19 @@ enum Step: Equatable, CustomStringConvertible {
         case .add(let name, let options, let interruption):
             "add \(options.arguments.joined(separator: " ")) \(name)\(interruption)"
         case .del(let id, let force, let interruption): "del \(force ? "--force " : "")\(id)\(interruption)"
-        case .recover(let id, let inside, let interruption):
-            "recover \(id)\(inside ? ", in a directory on the device" : "")\(interruption)"
+        case .recover(let id, let inside, let isSupervised, let interruption):
+            "recover \(isSupervised ? "--supervise " : "")\(id)\(inside ? ", in a directory on the device" : "")\(interruption)"
         case .recoverAll: "recover --all"
         case .create(let name, let force, let interruption): "create \(force ? "--force " : "")\(name)\(interruption)"
         case .tool(let tool, let name, let interruption): "\(tool.rawValue) \(name)\(interruption)"
         case .kill(let id): "kill -9 the server of \(id)"
         case .killSupervisor(let id): "kill -9 the supervisor of \(id), then its server"
+        case .killSupervisorLater(let id, let milliseconds):
+            "kill -9 the server of \(id), and its supervisor after \(milliseconds) ms"
         case .terminate(let id): "SIGTERM to the server of \(id)"
+        case .terminateSupervisor(let id): "SIGTERM to the supervisor of \(id)"
+        case .upgrade(let id, let isSupervised):
+            "SIGTERM to the server of \(id), and recover\(isSupervised ? " --supervise" : "") at once"
         case .pause(let id, let milliseconds): "stop the server of \(id) for \(milliseconds) ms, and list meanwhile"
         case .strike(let id, let milliseconds): "write to \(id), and kill -9 its server after \(milliseconds) ms"
         case .replace(let name, let other): "mv \(name) away, mv \(other) \(name)"
@@ -73,6 +83,19 @@ enum Step: Equatable, CustomStringConvertible {
         case .unmount(let id): "umount \(id)"
         case .read(let id): "read \(id)"
         case .examine(let name): "convert and check \(name)"
+        }
+    }
+}
+
+extension Step {
+    /// The device that it is about; nil where it makes one, or is about several.
+    var device: Int? {
+        switch self {
+        case .del(let id, _, _), .recover(let id, _, _, _), .kill(let id), .killSupervisor(let id),
+            .killSupervisorLater(let id, _), .terminate(let id), .terminateSupervisor(let id), .upgrade(let id, _),
+            .strike(let id, _):
+            id
+        default: nil
         }
     }
 }

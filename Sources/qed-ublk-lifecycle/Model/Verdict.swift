@@ -27,7 +27,7 @@ extension World {
         switch step {
         case .add(let name, let options, _): verdictOfAdd(name, options)
         case .del(let id, let force, _): verdictOfDel(id, force: force)
-        case .recover(let id, _, _): verdictOfRecover(id)
+        case .recover(let id, _, _, _): verdictOfRecover(id)
         case .recoverAll: verdictOfRecoverAll()
         case .create(let name, let force, _): verdictOfCreate(name, force: force)
         case .tool(let tool, let name, _): verdictOf(tool, name, isMarked: isMarked)
@@ -60,12 +60,20 @@ extension World {
         guard let device = devices[id] else { return .notFound }
         // It could be another program's.
         if device.life == .live && !device.hasRecord { return .busy }
-        if device.isUsed && !force { return .busy }
-        if force { return .either }
+        // One that is dead has no disk any more, and its users nothing to lose.
+        if device.isUsed && device.life != .dead && !force { return .busy }
         // Its server cannot be asked.
-        if device.life == .live { return device.hasSocket ? .succeeds : .either }
+        if device.life == .live && !device.hasSocket { return .busy }
+        if force { return .either }
+        if device.life == .live { return .succeeds }
         guard device.hasRecord else { return .succeeds }
+        if !device.options.isReadOnly && !imageIsInPlace(device) && !hasOtherWriter(device, id) { return .refusesSomehow }
         return canComplete(device) && !runtimeIsFull ? .succeeds : .either
+    }
+
+    /// Whether the image is served by another device by now: what this one's server had answered is known there.
+    private func hasOtherWriter(_ device: Device, _ id: Int) -> Bool {
+        devices.contains { $0.key != id && $0.value.file == device.file && $0.value.life == .live && !$0.value.options.isReadOnly }
     }
 
     /// Whether all that a device's last server answered can be brought into the image.

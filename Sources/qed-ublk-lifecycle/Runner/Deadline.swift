@@ -4,10 +4,11 @@ import Synchronization
 
 /// Work on a thread of its own, which may hang in the kernel without the test hanging with it.
 final class Work<Value: Sendable>: @unchecked Sendable {
-    // SAFETY: `value` is the thread's until `isDone` says that it has been set.
+    // SAFETY: `value` and `body` are the thread's until `isDone` says that it has been set.
     private var value: Value?
     private let isDone = Atomic<Bool>(false)
-    private let body: @Sendable () -> Value
+    /// Gone with its end, and so is what it holds: a device that it has open is in use.
+    private var body: (@Sendable () -> Value)?
 
     init(_ body: @escaping @Sendable () -> Value) {
         self.body = body
@@ -24,7 +25,8 @@ final class Work<Value: Sendable>: @unchecked Sendable {
     }
 
     private func run() {
-        value = body()
+        value = body?()
+        body = nil
         isDone.store(true, ordering: .releasing)
     }
 

@@ -8,7 +8,7 @@ extension Player {
         switch step {
         case .add(let name, let options, _): ["add"] + options.arguments + [Store.path(name)]
         case .del(let id, let force, _): ["del"] + (force ? ["--force", "--timeout", "5"] : []) + ["\(id)"]
-        case .recover(let id, _, _): ["recover", "\(id)"]
+        case .recover(let id, _, let isSupervised, _): ["recover"] + (isSupervised ? ["--supervise"] : []) + ["\(id)"]
         case .recoverAll: ["recover", "--all"]
         case .create(let name, let force, _): ["create"] + (force ? ["--force"] : []) + [Store.path(name), "\(Layout.sizeMiB)M"]
         case .tool(.grow, let name, _): ["resize", Store.path(name), "+1M"]
@@ -23,7 +23,7 @@ extension Player {
     func path(of step: Step) -> String? {
         switch step {
         case .add(let name, _, _), .create(let name, _, _), .tool(_, let name, _): Store.path(name)
-        case .recover(let id, _, _): world.devices[id].map { Store.path($0.name) }
+        case .recover(let id, _, _, _): world.devices[id].map { Store.path($0.name) }
         default: nil
         }
     }
@@ -39,7 +39,7 @@ extension Player {
             before = StoredImage.fingerprint(image)
         }
         var directory = "/"
-        if case .recover(let id, true, _) = step, let file = world.devices[id]?.file { directory = mountPoint(file) }
+        if case .recover(let id, true, _, _) = step, let file = world.devices[id]?.file { directory = mountPoint(file) }
         let words = arguments(of: step)
         let (end, said) = try run(words, directory: directory, interruption)
         note(

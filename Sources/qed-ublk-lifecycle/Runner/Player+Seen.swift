@@ -5,12 +5,15 @@ import Glibc
 
 /// What there is after a step, and that list shows it.
 extension Player {
-    mutating func seen() -> Seen {
+    /// - Parameter newest: the device that a process which was not there before supervises, where that is not its child's yet.
+    mutating func seen(newest: Int? = nil) -> Seen {
         var seen = Seen()
-        let servers = Kernel.servers()
+        let processes = Kernel.servers()
+        findSupervisors(among: processes, newest)
         for id in Kernel.devices() {
             seen.devices[id] = Seen.Device(
-                hasServer: servers.contains { $0.devices.contains(id) }, hasDisk: Kernel.hasDisk(id))
+                hasServer: processes.contains { $0.devices.contains(id) }, hasDisk: Kernel.hasDisk(id),
+                supervisors: supervisors.values.count { $0 == id })
         }
         for name in Generator.names + Generator.names.map({ "\($0).aside" }) {
             guard let stored = StoredImage(Store.path(name)) else { continue }
@@ -18,6 +21,16 @@ extension Player {
             seen.sizesMiB[name] = stored.sizeMiB
         }
         return seen
+    }
+
+    /// Whoever supervises from now on, or does not any more.
+    private mutating func findSupervisors(among processes: [Kernel.Process], _ newest: Int?) {
+        let supervising = processes.filter { $0.role == "supervise" }
+        supervisors = supervisors.filter { known in supervising.contains { $0.id == known.key } }
+        for process in supervising {
+            let child = processes.first { $0.parent == process.id && !$0.devices.isEmpty }
+            if let id = child?.devices.first ?? (supervisors[process.id] == nil ? newest : nil) { supervisors[process.id] = id }
+        }
     }
 
     func server(_ id: Int) -> Kernel.Process? {
@@ -28,15 +41,15 @@ extension Player {
     mutating func settle(after step: Step, _ ending: Ending = .exit(0)) throws(Breach) {
         let end = ContinuousClock.now + .seconds(Deadline.seconds)
         // What was interrupted may look like an end before it has come to one.
-        let calmSeconds = ending.isCut ? 1.2 : 0
+        let calmSeconds = ending.isCut ? calmSeconds(after: step) : 0
         var calm: (world: World, since: ContinuousClock.Instant)?
         var differences: [String] = []
         while true {
-            let now = seen()
             var ending = ending
-            if ending.isCut, ending.device == nil, let new = now.devices.keys.first(where: { world.devices[$0] == nil }) {
+            if ending.isCut, ending.device == nil, let new = Kernel.devices().first(where: { world.devices[$0] == nil }) {
                 ending = .cut(status: ending.status, device: new)
             }
+            let now = seen(newest: ending.device ?? step.device)
             let worlds = world.outcomes(of: step, ending)
             if worlds.isEmpty { throw Breach("it serves another image's device") }
             differences = []
@@ -62,6 +75,12 @@ extension Player {
             }
             cs_sleep_milliseconds(20)
         }
+    }
+
+    private func calmSeconds(after step: Step) -> Double {
+        // A server that was asked to remove a disk in use tries for two seconds, whether the asker still waits or not.
+        if case .del(let id, _, _) = step, let device = world.devices[id], device.life == .live, device.isUsed { return 6 }
+        return 1.2
     }
 
     mutating func take(_ found: World) throws(Breach) {

@@ -6,15 +6,27 @@ import Simulation
 extension Player {
     mutating func kill(_ id: Int, _ step: Step) throws(Breach) {
         guard let process = server(id) else { throw Breach("device \(id) has no server") }
-        if case .killSupervisor = step, Kernel.servers().contains(where: { $0.id == process.parent && $0.role == "supervise" }) {
-            Glibc.kill(Int32(process.parent), SIGKILL)
+        if case .killSupervisor = step {
+            guard let supervisor = supervisor(id) else { throw Breach("device \(id) has no supervisor") }
+            Glibc.kill(Int32(supervisor), SIGKILL)
+            try waitForEnd(of: supervisor)
         }
         Glibc.kill(Int32(process.id), SIGKILL)
+        var ending = Ending.exit(0)
+        if case .killSupervisorLater(_, let milliseconds) = step, let supervisor = supervisor(id) {
+            cs_sleep_milliseconds(UInt32(milliseconds))
+            Glibc.kill(Int32(supervisor), SIGKILL)
+            try waitForEnd(of: supervisor)
+            // What it has started goes on for a while.
+            ending = .cut(status: nil)
+        }
         try waitForEnd(of: process.id)
-        try settle(after: step)
+        try settle(after: step, ending)
         try endWriter(id)
         try judge(id)
     }
+
+    func supervisor(_ id: Int) -> Int? { supervisors.first { $0.value == id }?.key }
 
     func waitForEnd(of process: Int) throws(Breach) {
         let end = ContinuousClock.now + .seconds(Deadline.seconds)
@@ -26,7 +38,12 @@ extension Player {
 
     mutating func terminate(_ id: Int, _ step: Step) throws(Breach) {
         guard let process = server(id) else { throw Breach("device \(id) has no server") }
-        Glibc.kill(Int32(process.id), SIGTERM)
+        if case .terminateSupervisor = step {
+            guard let supervisor = supervisor(id) else { throw Breach("device \(id) has no supervisor") }
+            Glibc.kill(Int32(supervisor), SIGTERM)
+        } else {
+            Glibc.kill(Int32(process.id), SIGTERM)
+        }
         let old = world
         // One that may stay need not end.
         if world.devices[id]?.options.isRecoverable == true {
@@ -41,6 +58,23 @@ extension Player {
         {
             try examine(name)
         }
+    }
+
+    /// What the documentation says of a later version: the server ends, and another one comes.
+    mutating func upgrade(_ id: Int, isSupervised: Bool, _ step: Step) throws(Breach) {
+        guard let process = server(id) else { throw Breach("device \(id) has no server") }
+        Glibc.kill(Int32(process.id), SIGTERM)
+        // Nothing has come between: it is told to end by now, or has ended.
+        let (end, said) = try run(["recover"] + (isSupervised ? ["--supervise"] : []) + ["\(id)"], directory: "/", .none)
+        note("   \(end): \(said.output)\(said.errors)")
+        guard case .exit(let status) = end else { throw Breach("recover \(id): \(end)") }
+        let left = world.left(id)
+        if status != 0, let device = world.devices[id], device.hasRecord, device.hasSocket, left.verdictOfRecover(id) == .succeeds {
+            throw Breach("recover \(id), after a SIGTERM to its server, ended with status \(status)")
+        }
+        try waitForEnd(of: process.id)
+        try settle(after: step, .exit(status))
+        try judge(id)
     }
 
     mutating func pause(_ id: Int, _ milliseconds: Int) throws(Breach) {
@@ -61,7 +95,8 @@ extension Player {
         writer.stop()
         try waitForEnd(of: process.id)
         writers[id] = writer
-        world.devices[id]?.isHeld = true
+        // The last write may have been answered: then nothing has the device open any more.
+        if !writer.hasEnded(within: 1) { world.devices[id]?.isHeld = true }
         try settle(after: step)
         try endWriter(id)
         try judge(id)

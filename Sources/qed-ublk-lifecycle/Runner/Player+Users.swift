@@ -49,9 +49,7 @@ extension Player {
     /// A write that waited for a server gets its answer from the next one, or an error with the device's end.
     mutating func endWriter(_ id: Int) throws(Breach) {
         guard let writer = writers[id] else { return }
-        if world.devices[id]?.isWaiting == true {
-            return
-        }
+        if world.devices[id]?.isWaiting == true, !writer.hasEnded(within: 0) { return }
         guard writer.hasEnded(within: Deadline.seconds) else { throw Breach("a write to device \(id) is not answered") }
         writers[id] = nil
         guard let file = struckFiles[id] ?? world.devices[id]?.file else { return }

@@ -21,6 +21,8 @@ struct Player {
     /// By the number of the device: what holds it open, what writes to it.
     var holds: [Int: Int32] = [:]
     var writers: [Int: Writer] = [:]
+    /// By the process: the device that it supervises. The first server is its child, which tells; those after it are not.
+    var supervisors: [Int: Int] = [:]
     /// The images of devices that are gone, while a write to one of them may be under way.
     var struckFiles: [Int: FileID] = [:]
     var fileIDs: [FileIdentity: FileID] = [:]
@@ -96,13 +98,13 @@ struct Player {
 
     mutating func perform(_ step: Step) throws(Breach) {
         switch step {
-        case .add(_, _, let interruption), .del(_, _, let interruption), .recover(_, _, let interruption),
+        case .add(_, _, let interruption), .del(_, _, let interruption), .recover(_, _, _, let interruption),
             .create(_, _, let interruption), .tool(_, _, let interruption):
             try performCommand(step, interruption)
         case .recoverAll: try performCommand(step, .none)
-        case .kill(let id): try kill(id, step)
-        case .killSupervisor(let id): try kill(id, step)
-        case .terminate(let id): try terminate(id, step)
+        case .kill(let id), .killSupervisor(let id), .killSupervisorLater(let id, _): try kill(id, step)
+        case .terminate(let id), .terminateSupervisor(let id): try terminate(id, step)
+        case .upgrade(let id, let isSupervised): try upgrade(id, isSupervised: isSupervised, step)
         case .pause(let id, let milliseconds): try pause(id, milliseconds)
         case .strike(let id, let milliseconds): try strike(id, milliseconds, step)
         case .replace(let name, let other): try replace(name, by: other)
@@ -134,7 +136,8 @@ struct Player {
         try perform(.freeRuntime)
         for id in holds.keys.sorted() { release(id) }
         for (id, device) in world.devices where device.isMounted && device.life == .live { try unmount(id) }
-        for (id, device) in world.devices where device.life == .live && !device.hasRecord { try terminate(id, .terminate(id)) }
+        // Those that no command can ask.
+        for (id, device) in world.devices where device.life == .live && !(device.hasRecord && device.hasSocket) { try terminate(id, .terminate(id)) }
         for id in world.devices.keys.sorted() { try performCommand(.del(id, force: false, .none), .none) }
         for id in world.devices.keys.sorted() { try performCommand(.del(id, force: true, .none), .none) }
         guard world.devices.isEmpty else { throw Breach("devices \(world.devices.keys.sorted()) cannot be removed") }
