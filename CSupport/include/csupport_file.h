@@ -89,6 +89,10 @@ static inline void cs_sleep_milliseconds(uint32_t milliseconds) { (void)usleep(m
 
 static inline void cs_close(int32_t descriptor) { (void)close(descriptor); }
 
+/* 1 where something of a file, or of a block device, is in the page cache and not yet written, else 0; a negative errno where
+ * nobody knows (before Linux 6.5). Never waits for it. */
+int32_t cs_has_dirty_pages(int32_t descriptor);
+
 /* Writes back what is dirty in the page cache of a block device, that of a file system mounted from it included (Linux 6.6;
  * before, the device's own alone). Blocks. 0 or a negative errno. */
 int32_t cs_write_back_block_device(int32_t descriptor);

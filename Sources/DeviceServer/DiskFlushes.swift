@@ -1,6 +1,4 @@
 import CSupport
-import Glibc
-import SystemPackage
 
 /// The flushes of a disk that control requests ask for, on a thread of their own: one takes as long as the disk below needs,
 /// and for ever where that hangs, while the server answers others.
@@ -84,15 +82,8 @@ extension DiskFlushes {
     /// Of a block device: with what its page cache has, and those of its partitions, which are others.
     convenience init(ofDiskAt path: String) {
         self.init {
-            for node in DiskDevices(ofDiskAt: path).names.reversed().map(KernelTree.node) {
-                let device = open(node, O_RDONLY | O_CLOEXEC)
-                guard device >= 0 else { return .failure(.failed, "cannot open \(node): \(Errno(rawValue: errno))") }
-                defer { close(device) }
-                guard fsync(device) == 0 else {
-                    return .failure(.failed, "\(node) cannot be flushed: \(Errno(rawValue: errno))")
-                }
-            }
-            return .success(.null)
+            let failures = WriteBackProcess.run(.flush, ofDiskAt: path)
+            return failures.first.map { .failure(.failed, $0) } ?? .success(.null)
         }
     }
 }

@@ -19,6 +19,13 @@ enum ReclaimSafety {
         if lock != 0 {
             let reason = "\(Errno(rawValue: -lock)) (mlockall needs CAP_IPC_LOCK)"
             warnings.append("the server's memory may be swapped out: \(reason)")
+            return warnings
+        }
+        // Code that has not run yet lies in a file, which may lie in memory that is swapped out (a tmpfs), or on a disk that is
+        // slow now. A server that reads it when it is first needed may wait for its own disk.
+        let program = cs_read_program()
+        if program != 0 {
+            warnings.append("the server's program may have to be read while memory is short: \(Errno(rawValue: -program))")
         }
         return warnings
     }

@@ -128,7 +128,7 @@ final class ServedDevice {
         let thread: BackgroundThread
         do {
             thread = try BackgroundThread { [self] in
-                WriteBack.run(ofDiskAt: path, report: noteUnwritten)
+                for sentence in WriteBackProcess.run(.everything, ofDiskAt: path) { noteUnwritten(sentence) }
                 cs_eventfd_signal(done)
             }
         } catch {
@@ -156,9 +156,11 @@ final class ServedDevice {
         let path = blockDevicePath
         let disk = open(path, O_RDONLY | O_CLOEXEC | O_EXCL)
         if disk < 0 && errno == EBUSY { return .claimed(path) }
-        // What is dirty in the page cache of the disk: STOP itself may or may not write it back.
-        _ = fsync(disk)
-        if disk >= 0 { close(disk) }
+        // What is dirty in the page cache of the disk: STOP itself may or may not write it back. Nothing, nearly always.
+        if disk >= 0 {
+            if cs_has_dirty_pages(disk) != 0 { _ = WriteBackProcess.run(.flush, ofDiskAt: path) }
+            close(disk)
+        }
         do { return try control.stopUnused(info) } catch { throw .control(error) }
     }
 

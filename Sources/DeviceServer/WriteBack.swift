@@ -7,6 +7,19 @@ import SystemPackage
 ///
 /// From the top down: what a device writes back makes the one beneath it dirty.
 enum WriteBack {
+    /// Only what is in the page caches of the disk and of its partitions, which are others. Waits as well.
+    static func flushDisk(at path: String, report: (String) -> Void) {
+        for node in DiskDevices(ofDiskAt: path).names.reversed().map(KernelTree.node) {
+            let device = open(node, O_RDONLY | O_CLOEXEC)
+            guard device >= 0 else {
+                report("cannot open \(node): \(Errno(rawValue: errno))")
+                continue
+            }
+            defer { close(device) }
+            if fsync(device) != 0 { report("\(node) cannot be flushed: \(Errno(rawValue: errno))") }
+        }
+    }
+
     /// Waits for the disk, perhaps for ever.
     /// - Parameter report: hears what could not be written back, in sentences.
     static func run(ofDiskAt path: String, report: (String) -> Void) {

@@ -110,7 +110,7 @@ enum BackgroundServer {
         // A server that dies must not take this process along when it is written to.
         signal(SIGPIPE, SIG_IGN)
         var process: Int32 = 0
-        let result = withArguments(["qed-ublk", isSupervised ? "supervise" : "serve"] + configuration.serveArguments) {
+        let result = withArgumentVector(["qed-ublk", isSupervised ? "supervise" : "serve"] + configuration.serveArguments) {
             cs_spawn_self($0, log.rawValue, ends[1], &process)
         }
         close(ends[1])
@@ -148,15 +148,6 @@ enum BackgroundServer {
         }
         if text.last == UInt8(ascii: "\n") { text.removeLast() }
         return .text(String(decoding: text, as: UTF8.self))
-    }
-
-    static func withArguments<Result>(
-        _ arguments: [String], _ body: (UnsafePointer<UnsafeMutablePointer<CChar>?>) -> Result
-    ) -> Result {
-        // SAFETY: the copies live until the body has returned.
-        let copies: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
-        defer { for copy in copies { free(copy) } }
-        return copies.withUnsafeBufferPointer { body($0.baseAddress.unsafelyUnwrapped) }
     }
 }
 

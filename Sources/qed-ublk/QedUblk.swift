@@ -1,5 +1,6 @@
 import ArgumentParser
 import CSupport
+import DeviceServer
 
 /// Raised with each release.
 enum Version {
@@ -28,6 +29,8 @@ struct QedUblk: ParsableCommand {
             // Started by `add`, not by users.
             case "serve": try ServeProcess.run(Array(arguments.dropFirst()))
             case "supervise": try SupervisingProcess.run(Array(arguments.dropFirst()))
+            // Started by a server.
+            case "write-back": WriteBackProcess.main(Array(arguments.dropFirst()))
             default:
                 var command = try parse(arguments)
                 try command.run()

@@ -27,7 +27,7 @@ enum SupervisingProcess {
         let blocked = signals < 0 ? signals : cs_block_signals()
         guard blocked >= 0 else { throw ServerStartError.cannotStart(Errno(rawValue: -blocked)) }
         var child: Int32 = 0
-        let result = BackgroundServer.withArguments(["qed-ublk", "serve"] + arguments) {
+        let result = withArgumentVector(["qed-ublk", "serve"] + arguments) {
             cs_spawn_self($0, STDERR_FILENO, 3, &child)
         }
         guard result == 0 else { throw ServerStartError.cannotStart(Errno(rawValue: -result)) }
@@ -144,7 +144,7 @@ private enum Supervision {
         }
         defer { close(ends[0]) }
         var process: Int32 = 0
-        let result = BackgroundServer.withArguments([Program.path, "recover", "\(deviceID)"]) {
+        let result = withArgumentVector([Program.path, "recover", "\(deviceID)"]) {
             cs_spawn_program($0, -1, ends[1], &process)
         }
         close(ends[1])

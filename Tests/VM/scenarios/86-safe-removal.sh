@@ -19,6 +19,32 @@ expect_equal "bytes that were dirty" $((32 << 20)) "$(head -c 32M "$device" | tr
 qed-ublk del 0
 expect_sound image.qed
 
+step "killed while it has dirty pages of its own disk written back: nothing waits for a server that is gone"
+echo $((1 << 30)) >/proc/sys/vm/dirty_background_bytes
+head -c 4M /dev/urandom >piece
+for _ in {1..32}; do cat piece; done >pieces
+device=$(qed-ublk add image.qed)
+exec 7<>"$device"
+cat pieces >&7
+dirty_kib() { awk '/^Dirty:/ { print $2 }' /proc/meminfo; }
+(($(dirty_kib) > 100 << 10)) || fail "only $(dirty_kib) KiB are dirty"
+server=$(server_of 0)
+kill -TERM "$server"
+wait_until 20 eval '(($(dirty_kib) < 126 << 10))'
+kill -KILL "$server"
+(($(dirty_kib) > 16 << 10)) || fail "all of it was written before"
+wait_until 60 process_is_gone "$server"
+expect_equal "what recover prints" "$device" "$(timeout 60 qed-ublk recover 0)"
+exec 7>&-
+wait_until 60 eval 'qed-ublk del 0 2>/dev/null'
+wait_until 20 no_processes
+expect_no_devices
+device=$(qed-ublk add -r image.qed)
+expect_status 0 cmp -n $((128 << 20)) pieces "$device"
+qed-ublk del 0
+rm piece pieces
+expect_sound image.qed
+
 step "what cannot be written back is said: the device goes, and del fails"
 mkdir -p small
 mount -t tmpfs -o size=16m tmpfs small

@@ -5,10 +5,8 @@ source lib.sh
 source devices.bash
 ROUNDS=${ROUNDS:-1}
 cd /data
-# The machine's root is a file system in memory, which is swapped out as well: a server whose own text went to its own disk
-# would wait for itself. Here its text is on a disk, as where people install it.
-cp "$(command -v qed-ublk)" /data/program
-qed-ublk() { /data/program "$@"; }
+# The machine's root, with the program, is a file system in memory, which is swapped out as well: to the server's own disk. What
+# the server runs stays in memory.
 
 # mebibytes KEY: of /proc/meminfo.
 mebibytes() { awk -v key="$1:" '$1 == key { print int($2 / 1024) }' /proc/meminfo; }
