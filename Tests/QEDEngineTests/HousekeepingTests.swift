@@ -55,7 +55,7 @@ import Testing
 
     private func needsCheckAfterTick(_ now: UInt64, _ engine: LocalEngine) -> Bool {
         engine.queue.tick(now)
-        while engine.queue.housekeeping.isRunning { engine.turn(waits: true) }
+        while engine.queue.housekeeper.isRunning { engine.turn(waits: true) }
         return engine.image.needCheckHint.load(ordering: .acquiring) != .clear
     }
 }

@@ -3,25 +3,6 @@ import IOURing
 import QEDFormat
 import Synchronization
 
-/// Clusters of the device that a request fills with data from the backing file around its own.
-struct Fill {
-    /// First of them, counted through the device, and how many.
-    var firstCluster: UInt64
-    var count: UInt64
-    /// Their new clusters, contiguous in the file.
-    var fileOffset: UInt64
-    /// The slot of the L2 page that maps them all; it is pinned.
-    var pageSlot: Int
-    /// The part of the device that the request writes.
-    var start: UInt64
-    var end: UInt64
-    /// The first and the last cluster hide the backing file already: their old content is zeros.
-    var headIsZeros: Bool
-    var tailIsZeros: Bool
-    /// Something may have been written to its new clusters.
-    var isBegun = false
-}
-
 /// Allocation: transitions under the image's lock, called from the write path with what it found without the lock.
 extension Image {
     /// Gives the range from `start` its places: existing clusters, fresh ones as far as nothing lies beneath, or a fill.
@@ -30,22 +11,23 @@ extension Image {
     ///
     /// Fresh clusters are published at once: until the data is there they read as zeros, which is what was there before.
     /// So a second write to the same cluster goes ahead in place, and a write that fails leaves nothing wrong behind.
-    func planAllocation<S: Storage>(
-        _ start: UInt64, to end: UInt64, zerosBeneath: UInt64, into list: inout ExtentList, for: S.Type = S.self
-    ) -> EngineQueue<S>.WritePlan {
+    func planAllocation(
+        _ start: UInt64, to end: UInt64, zerosBeneath: UInt64, into list: inout ExtentList
+    ) -> WritePlan {
+        precondition(start < end && end <= sizeBytes, "a range outside the device")
         let geometry = self.geometry
-        return state.withLock { state -> EngineQueue<S>.WritePlan in
+        return state.withLock { state -> WritePlan in
             defer { noteWants(of: state) }
             var position = start
             while position < end {
                 let pieceEnd = min((position | geometry.clusterMask) &+ 1, end)
                 let cluster = position &>> geometry.clusterShift
-                let blocked: EngineQueue<S>.WritePlan
+                let blocked: WritePlan
                 switch entryForChange(at: position, in: &state) {
-                case .missing: blocked = .missing(deviceOffset: position)
-                case .invalid: blocked = .invalid(deviceOffset: position)
-                case .needsSpace: blocked = .needsSpace(clusters: Int(geometry.tableSizeClusters) + 1)
-                case .commitFirst: blocked = .commitFirst
+                case .missing: blocked = .blocked(.missing(deviceOffset: position))
+                case .invalid: blocked = .blocked(.invalid(deviceOffset: position))
+                case .needsSpace: blocked = .blocked(.needsSpace(clusters: Int(geometry.tableSizeClusters) + 1))
+                case .commitFirst: blocked = .blocked(.commitFirst)
                 case .found(let value, let pageSlot):
                     if value > L2Entry.zeroValue {
                         guard append(value, position, pieceEnd, to: &list) else { return .direct(end: position) }
@@ -53,7 +35,7 @@ extension Image {
                         continue
                     }
                     if state.fills.contains(cluster: cluster) {
-                        blocked = .busy(cluster: cluster)
+                        blocked = .blocked(.busy(cluster: cluster))
                     } else if value == L2Entry.unallocatedValue && hasDataBeneath(cluster),
                         zerosBeneath <= position | geometry.clusterMask
                     {
@@ -61,7 +43,7 @@ extension Image {
                             // First what came before; the fill is planned when its turn comes.
                             return .direct(end: position)
                         } else {
-                            blocked = planFill(position, to: end, pageSlot: pageSlot, in: &state)
+                            blocked = planCopy(position, to: end, pageSlot: pageSlot, in: &state)
                         }
                     } else if let fileOffset = state.cursor.reserve(1) {
                         guard append(fileOffset, position, pieceEnd, to: &list) else {
@@ -72,7 +54,7 @@ extension Image {
                         continue
                     } else {
                         let remaining = ((end - 1) >> geometry.clusterShift) - cluster + 1
-                        blocked = .needsSpace(clusters: Int(remaining))
+                        blocked = .blocked(.needsSpace(clusters: Int(remaining)))
                     }
                 }
                 return position > start ? .direct(end: position) : blocked
@@ -152,10 +134,10 @@ extension Image {
         return nil
     }
 
-    /// Reserves clusters for as many neighbours as one fill can take, from `position`'s cluster on.
-    private func planFill<S: Storage>(
+    /// Reserves clusters for as many neighbours as one copy can take, from `position`'s cluster on.
+    private func planCopy(
         _ position: UInt64, to end: UInt64, pageSlot: Int, in state: inout ImageState
-    ) -> EngineQueue<S>.WritePlan {
+    ) -> WritePlan {
         let firstCluster = position >> geometry.clusterShift
         let lastCluster = (end - 1) >> geometry.clusterShift
         let firstIndex = geometry.indexInL2Page(ofDeviceOffset: position)
@@ -168,31 +150,29 @@ extension Image {
             count += 1
         }
         if let log = state.log {
-            guard log.hasRoom(1) else { return .commitFirst }
+            guard log.hasRoom(1) else { return .blocked(.commitFirst) }
             while !log.hasRoom(Int(count)) { count /= 2 }
         }
         count = min(count, UInt64(state.cursor.availableClusters))
         guard count > 0, let fileOffset = state.cursor.reserve(Int(count)) else {
-            return .needsSpace(clusters: Int(lastCluster - firstCluster) + 1)
+            return .blocked(.needsSpace(clusters: Int(lastCluster - firstCluster) + 1))
         }
         state.fills.begin(firstCluster: firstCluster, count: count)
         state.log?.reserve(count)
         state.cache[pageSlot].pinCount += 1
         state.hasChangedSinceTick = true
-        let fillEnd = min(end, (firstCluster + count) << geometry.clusterShift)
-        func isZeros(_ cluster: UInt64) -> Bool {
-            UInt64(littleEndian: values[firstIndex + Int(cluster)]) == L2Entry.zeroValue
-        }
-        return .fill(
-            Fill(
-                firstCluster: firstCluster, count: count, fileOffset: fileOffset, pageSlot: pageSlot, start: position,
-                end: fillEnd, headIsZeros: isZeros(0), tailIsZeros: isZeros(count - 1)))
+        let clustersEnd = (firstCluster + count) << geometry.clusterShift
+        return .copy(
+            CopyPlan(
+                firstCluster: firstCluster, count: count, fileOffset: fileOffset, pageSlot: pageSlot,
+                clusterShift: geometry.clusterShift, start: position, end: min(end, clustersEnd),
+                tailIsZeros: UInt64(littleEndian: values[firstIndex + Int(count) - 1]) == L2Entry.zeroValue))
     }
 
     /// The fill's data is in its clusters: publishes them. They are written to the file's table once a sync that starts
     /// after this moment has completed.
     /// - Returns: the tasks that waited for the fill.
-    func publish(_ fill: Fill) -> [CompletionContinuation] {
+    func publish(_ fill: CopyPlan) -> [CompletionContinuation] {
         state.withLock { state in
             let waiters = endFill(fill, in: &state)
             for cluster in 0..<fill.count {
@@ -209,14 +189,14 @@ extension Image {
     /// The fill failed. Clusters that it has written to are not fresh any more, so nobody gets them: they are leaked until the
     /// next check. Those of a fill that could not even read what lies beneath are the next one's.
     /// - Returns: the tasks that waited for the fill.
-    func abandon(_ fill: Fill) -> [CompletionContinuation] {
+    func abandon(_ fill: CopyPlan) -> [CompletionContinuation] {
         state.withLock { state in
             if !fill.isBegun { state.cursor.giveBack(at: fill.fileOffset, clusters: Int(fill.count)) }
             return endFill(fill, in: &state)
         }
     }
 
-    private func endFill(_ fill: Fill, in state: inout ImageState) -> [CompletionContinuation] {
+    private func endFill(_ fill: CopyPlan, in state: inout ImageState) -> [CompletionContinuation] {
         precondition(state.cache[fill.pageSlot].pinCount > 0, "the fill's page was not pinned")
         state.cache[fill.pageSlot].pinCount -= 1
         state.log?.release(fill.count)

@@ -4,162 +4,123 @@ import QEDFormat
 import Synchronization
 import SystemPackage
 
-/// The engine as one queue sees it: requests go in by slot, results come out, and everything between happens on the
+/// The engine as one queue sees it: requests go in by tag, results come out, and everything between happens on the
 /// thread of the queue's ring.
 ///
 /// Two paths. *Inline*: reads, overwrites and writes to fresh clusters whose L2 pages are in memory become storage
-/// operations at once, and their completions finish the request, without a task and without allocating memory. *Slow*:
-/// whatever has to wait for something first (a page, space, a copy from the backing file, a commit) is run by the slot's
-/// own task. An inline request that fails is run again by the slow path, which knows how to continue short transfers and
-/// what to report.
+/// operations at once, and their completions finish the request, without a task and without allocating memory. *Slow*
+/// (`SlowRequests`): whatever has to wait for something first (a page, space, a copy from the backing file, a commit) is run
+/// by the request's own task. An inline request that fails is run again by the slow path, which knows how to continue short
+/// transfers and what to report.
 public final class EngineQueue<S: Storage>: @unchecked Sendable {
     // SAFETY: everything here belongs to the thread of the queue's ring; the image behind it is shared and locked.
     public let image: Image
     public let depth: Int
-    let executor: any TaskExecutor
-    /// What the inline path needs of the image, here so that it follows no reference to it.
-    let top: S
-    let topLookup: PageLookup
-    let sizeBytes: UInt64
-    let layers: UnsafeMutablePointer<LayerView>
-    let layerCount: Int
-    let slots: UnsafeMutablePointer<RequestSlot>
-    private let finished: UnsafeMutablePointer<(slot: Int32, result: Int32)>
-    private var finishedHead = 0
-    private var finishedTail = 0
+    private let files: QueueFiles<S>
+    private let map: ChainMap<S>
+    private let transfers: Transfers<S>
+    private let slots: RequestSlots
+    private var finished: FinishedRequests
     /// For the inline path, which never waits: one list is enough.
-    var extents: ExtentList
-    /// What lies beneath a cluster that is about to be allocated.
-    var beneath: ExtentList
-    let staging: StagingPool
-    /// Fills that wait for the end of the batch, or for a job; in the order of their new clusters.
-    var plannedFills: [PlannedFill] = []
-    let jobs: UnsafeMutablePointer<FillJob>
-    var freeJobs: [Int]
-    /// Where the job that is being prepared finds what lies beneath: offsets in its buffer for device offsets.
-    var jobExtents: ExtentList
-    let extentCapacity: Int
-    private(set) var taskCount = 0
-    private var isStopping = false
+    private var extents: ExtentList
+    /// What lies beneath clusters that are about to be allocated.
+    private var beneath: ExtentList
+    private var jobs: CopyJobs<S>
+    private let tasks: QueueTasks
+    private let committer: Committer<S>
+    private let slow: SlowRequests<S>
+    let housekeeper: Housekeeper<S>
 
-    public internal(set) var statistics = EngineStatistics()
-    /// What the housekeeping task has been asked for.
-    var housekeeping = Housekeeping()
     /// Brings the data of a write, which is in a registered buffer, into the request's memory; and puts what a read has
-    /// in its memory when it finishes where the data belongs. Gets the slot and its request, and returns 0 or a
+    /// in its memory when it finishes where the data belongs. Gets the tag and its request, and returns 0 or a
     /// negative errno.
     public var lendMemory: ((Int, BlockRequest) -> Int32)?
-
-    /// A file of the chain, with what the inline path needs of it in one place.
-    struct LayerView {
-        var lookup: PageLookup?
-        var sizeBytes: UInt64
-        /// Length of the file when it was opened.
-        var fileSizeBytes: UInt64
-        var storage: S
-        /// Of a raw file: which part of it is known to be data, and which a hole.
-        var data = KnownData()
-    }
 
     /// The kind of the tokens whose completions belong to `storageCompleted`.
     public static var tokenKind: UInt8 { 1 }
 
     /// - Parameters:
     ///   - storages: this queue's storage of each file of the chain, the image first.
-    ///   - depth: how many requests can be under way; their slots are numbered from 0.
+    ///   - depth: how many requests can be under way; their tags count from 0.
     ///   - largestRequestBytes: of reads and writes; larger ones are split by the slow path.
     ///   - executor: runs tasks on this queue's thread, and on no other.
     public init(
         image: Image, storages: [S], depth: Int, largestRequestBytes: Int, executor: any TaskExecutor
     ) {
-        precondition(storages.count == image.layers.count, "a storage for each file of the chain")
-        precondition(depth > 0, "a queue without slots")
         self.image = image
         self.depth = depth
-        self.executor = executor
-        top = storages[0]
-        topLookup = image.top.lookup
-        sizeBytes = image.sizeBytes
-        layerCount = storages.count
-        layers = .allocate(capacity: storages.count)
-        for (index, storage) in storages.enumerated() {
-            let (lookup, fileSizeBytes): (PageLookup?, UInt64) =
-                switch image.layers[index] {
-                case .qed(let layer): (layer.lookup, layer.fileSizeBytes)
-                case .raw(let sizeBytes): (nil, sizeBytes)
-                }
-            (layers + index).initialize(
-                to: LayerView(
-                    lookup: lookup, sizeBytes: image.layers[index].sizeBytes, fileSizeBytes: fileSizeBytes,
-                    storage: storage))
-        }
-        // More slots than the queue has tags: the housekeeping task's, and one for each fill job.
-        slots = .allocate(capacity: depth + 1 + FillJob.limit)
-        slots.initialize(repeating: RequestSlot(), count: depth + 1 + FillJob.limit)
-        jobs = .allocate(capacity: FillJob.limit)
-        jobs.initialize(repeating: FillJob(), count: FillJob.limit)
-        freeJobs = Array(0..<FillJob.limit)
-        plannedFills.reserveCapacity(depth)
-        jobExtents = ExtentList(capacity: FillJob.bufferBytes / Int(QEDLimits.minimumClusterSizeBytes) + 8)
-        finished = .allocate(capacity: depth + 1)
-        extentCapacity =
-            max(largestRequestBytes, FillJob.bufferBytes) / Int(QEDLimits.minimumClusterSizeBytes) + 8
-        extents = ExtentList(capacity: extentCapacity)
-        beneath = ExtentList(capacity: extentCapacity)
-        staging = StagingPool(clusterSizeBytes: image.geometry.clusterSizeBytes)
+        files = QueueFiles(image: image, storages: storages)
+        map = ChainMap(files: files)
+        slots = RequestSlots(depth: depth)
+        finished = FinishedRequests(depth: depth)
+        // The groups of the requests are their tags; behind them come the commit's, and those of the copy jobs.
+        transfers = Transfers(files: files, groupCount: depth + 1 + CopyJob.limit)
+        jobs = CopyJobs(files: files, transfers: transfers, firstGroup: depth + 1, depth: depth)
+        let capacity = max(largestRequestBytes, CopyJob.bufferBytes) / Int(QEDLimits.minimumClusterSizeBytes) + 8
+        extents = ExtentList(capacity: capacity)
+        beneath = ExtentList(capacity: capacity)
+        tasks = QueueTasks(executor: executor)
+        committer = Committer(files: files, transfers: transfers, group: TransferGroup(number: depth), tasks: tasks)
+        let extender = SpaceExtender(files: files, committer: committer)
+        housekeeper = Housekeeper(image: image, committer: committer, extender: extender, tasks: tasks)
+        let lists = ExtentListPool(capacity: capacity)
+        let staging = StagingPool(clusterSizeBytes: image.geometry.clusterSizeBytes)
+        let pages = PageLoader(files: files, committer: committer)
+        let reader = ChainReader(map: map, pages: pages, transfers: transfers, lists: lists)
+        slow = SlowRequests(
+            map: map, slots: slots, reader: reader,
+            copier: Copier(files: files, reader: reader, slots: slots, staging: staging), committer: committer,
+            extender: extender, pages: pages, lists: lists, staging: staging)
     }
 
     deinit {
-        layers.deinitialize(count: layerCount)
-        layers.deallocate()
-        slots.deinitialize(count: depth + 1 + FillJob.limit)
-        slots.deallocate()
-        finished.deallocate()
-        for job in 0..<FillJob.limit { jobs[job].buffer?.deallocate() }
-        jobs.deinitialize(count: FillJob.limit)
-        jobs.deallocate()
         extents.deallocate()
         beneath.deallocate()
-        jobExtents.deallocate()
+        jobs.deallocate()
+        transfers.deallocate()
+        finished.deallocate()
+        slots.deallocate()
+        files.deallocate()
     }
 
-    var housekeepingSlot: Int { depth }
+    public var statistics: EngineStatistics { files.counters.pointee }
 
     // MARK: - Requests in, results out
 
     /// Starts a request. Its result comes from `nextFinished`, perhaps at once.
-    public func start(_ slot: Int, _ request: BlockRequest) {
-        precondition(slot >= 0 && slot < depth, "no such slot")
-        slots[slot].request = request
-        slots[slot].firstError = 0
+    public func start(_ tag: Int, _ request: BlockRequest) {
+        precondition(tag >= 0 && tag < depth, "no such tag")
+        let id = RequestID(tag: tag)
+        precondition(slots[id].state == .idle, "the tag has a request")
+        slots[id].request = request
         if let refusal = refusal(of: request) {
-            finish(slot, -refusal.errno.rawValue)
+            finish(id, -refusal.errno.rawValue)
             return
         }
         switch request.operation {
         case .read:
-            if startRead(slot) { return }
+            if startRead(id) { return }
         case .write:
-            if startWrite(slot) { return }
+            if startWrite(id) { return }
         case .flush:
-            if nothingToFlush {
-                finish(slot, 0)
+            if committer.nothingToFlush {
+                finish(id, 0)
                 return
             }
         case .discard, .writeZeroes:
             break
         }
-        wakeTask(slot)
+        handOver(id)
     }
 
     /// Answers a request that the engine does not know.
-    public func refuse(_ slot: Int, _ errno: Errno) { finish(slot, -errno.rawValue) }
+    public func refuse(_ tag: Int, _ errno: Errno) { finish(RequestID(tag: tag), -errno.rawValue) }
 
     @inline(__always)
     private func refusal(of request: BlockRequest) -> RequestError? {
         if request.operation != .flush {
             let (end, overflow) = request.deviceOffset.addingReportingOverflow(request.byteCount)
-            guard !overflow, end <= sizeBytes,
+            guard !overflow, end <= image.sizeBytes,
                 (request.deviceOffset | request.byteCount) % QEDLimits.sectorSizeBytes == 0
             else { return .outOfRange }
         }
@@ -170,211 +131,295 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
         return nil
     }
 
-    /// A request that is done: its slot, and 0 or a negative errno. Nil when there is none.
+    /// A request that is done: its tag, and 0 or a negative errno. Nil when there is none.
     public func nextFinished() -> (slot: Int, result: Int32)? {
-        guard finishedHead != finishedTail else { return nil }
-        let entry = finished[finishedHead]
-        finishedHead = finishedHead == depth ? 0 : finishedHead + 1
-        return (Int(entry.slot), entry.result)
+        guard let (tag, result) = finished.popFirst() else { return nil }
+        return (tag, result)
     }
 
-    public var hasFinished: Bool { finishedHead != finishedTail }
+    public var hasFinished: Bool { !finished.isEmpty }
 
     @inline(__always)
-    func finish(_ slot: Int, _ result: Int32) {
-        finished[finishedTail] = (Int32(truncatingIfNeeded: slot), result)
-        finishedTail = finishedTail == depth ? 0 : finishedTail + 1
+    private func finish(_ id: RequestID, _ result: Int32) {
+        slots[id].state = .idle
+        finished.append(id, result)
     }
 
-    // MARK: - Storage completions
+    // MARK: - The inline path
 
-    /// A storage operation with one of this queue's inline tokens has completed.
-    @inline(__always)
-    public func storageCompleted(_ token: CompletionToken, _ result: Int32) {
-        let slot = token.slot
-        let isWhole = result == Int32(truncatingIfNeeded: token.detail) || (isSabotaged(.acceptShortTransfer) && result > 0)
-        if !isWhole && slots[slot].firstError == 0 {
-            slots[slot].firstError = result < 0 ? result : -Errno.ioError.rawValue
-        }
-        slots[slot].outstanding &-= 1
-        if slots[slot].outstanding == 0 { transfersDone(slot) }
-    }
-
-    @inline(__always)
-    private func transfersDone(_ slot: Int) {
-        if slots[slot].isSlow {
-            if slot > housekeepingSlot {
-                jobProgressed(slot)
-            } else if let waiter = slots[slot].transferWaiter {
-                slots[slot].transferWaiter = nil
-                waiter.resume(returning: 0)
-            }
-            return
-        }
-        let isWrite = slots[slot].request.operation == .write
-        if isWrite && !isSabotaged(.forgetUnsyncedMark) { markUnsynced() }
-        if slots[slot].fill != nil {
-            inlineFillDone(slot)
-        } else if slots[slot].firstError != 0 {
-            wakeTask(slot)
-        } else if isWrite && slots[slot].request.forcesUnitAccess && !isSabotaged(.ignoreFUA) {
-            // Not once more: what somebody else has written there meanwhile is newer.
-            slots[slot].needsOnlyCommit = !isSabotaged(.writeForcedUnitsTwice)
-            wakeTask(slot)
+    /// Starts a read whose extents can all be found in memory.
+    /// - Returns: false when it has to wait for something.
+    private func startRead(_ id: RequestID) -> Bool {
+        if startInCluster(id, isWrite: false) { return true }
+        let request = slots[id].request
+        extents.removeAll()
+        guard
+            map.resolve(request.deviceOffset, to: request.end, fromLayer: 0, judging: false, into: &extents) == .complete,
+            let buffer = request.buffer
+        else { return false }
+        slots[id].state = .transferring
+        if !request.registered.isNone, !extents.hasZeros {
+            transfers.startRegistered(
+                id.transfers, isWrite: false, extents, request.registered, bufferStart: request.deviceOffset)
         } else {
-            finish(slot, 0)
+            let lent = borrowMemory(id)
+            guard lent == 0 else {
+                finish(id, lent)
+                return true
+            }
+            transfers.start(id.transfers, isWrite: false, extents, buffer: buffer, bufferStart: request.deviceOffset)
         }
+        if transfers.isIdle(id.transfers) { finish(id, 0) }
+        return true
     }
 
-    /// A write of whole clusters, which hides what lies beneath them, has completed.
-    private func inlineFillDone(_ slot: Int) {
-        guard let fill = slots[slot].fill else { preconditionFailure("not a fill") }
-        slots[slot].fill = nil
-        let planned = PlannedFill(slot: slot, fill: fill)
-        if slots[slot].firstError == 0 { endFill(planned) } else { handOver(planned, isBegun: true) }
-    }
-
-    /// The file holds something that no sync covers. Called after it was written, in part at least, before it is acknowledged.
-    @inline(__always)
-    func markUnsynced() {
-        if !image.isUnsynced.load(ordering: .acquiring) { image.isUnsynced.store(true, ordering: .releasing) }
+    /// Starts a write that needs nothing but clusters that are allocated, or fresh ones that are at hand, or a copy of what is
+    /// known.
+    /// - Returns: false when it has to wait for something.
+    private func startWrite(_ id: RequestID) -> Bool {
+        if startInCluster(id, isWrite: true) { return true }
+        let request = slots[id].request
+        extents.removeAll()
+        switch map.planWrite(request.deviceOffset, to: request.end, into: &extents, beneath: &beneath) {
+        case .direct(request.end):
+            guard let buffer = request.buffer else { return false }
+            slots[id].state = .transferring
+            if !request.registered.isNone {
+                transfers.startRegistered(
+                    id.transfers, isWrite: true, extents, request.registered, bufferStart: request.deviceOffset)
+            } else {
+                transfers.start(id.transfers, isWrite: true, extents, buffer: buffer, bufferStart: request.deviceOffset)
+            }
+            if transfers.isIdle(id.transfers) { finish(id, 0) }
+            return true
+        case .copy(let plan):
+            return startCopy(id, plan)
+        case .direct, .blocked:
+            return false
+        }
     }
 
     /// Starts the transfer of a request whose bytes lie in one cluster of the image itself.
     /// - Returns: false when they do not, or the cluster is not known to be allocated.
     @inline(__always)
-    func startInCluster(_ slot: Int, isWrite: Bool) -> Bool {
-        let offset = slots[slot].request.deviceOffset
-        let byteCount = slots[slot].request.byteCount
-        let mask = topLookup.geometry.clusterMask
-        guard byteCount > 0, (offset & mask) &+ byteCount <= mask &+ 1, let buffer = slots[slot].request.buffer
+    private func startInCluster(_ id: RequestID, isWrite: Bool) -> Bool {
+        let offset = slots[id].request.deviceOffset
+        let byteCount = slots[id].request.byteCount
+        let mask = files.topLookup.geometry.clusterMask
+        guard byteCount > 0, (offset & mask) &+ byteCount <= mask &+ 1, let buffer = slots[id].request.buffer
         else { return false }
-        let entry = topLookup.entry(at: offset)
+        let entry = files.topLookup.entry(at: offset)
         guard entry > PageLookup.invalid else { return false }
-        slots[slot].isSlow = false
-        slots[slot].outstanding = 1
-        let bytes = UInt32(truncatingIfNeeded: byteCount)
-        if !slots[slot].request.registered.isNone {
-            submitRegistered(
-                slot, isWrite: isWrite, layer: 0, fileOffset: entry &+ (offset & mask), byteCount: bytes, from: 0)
-        } else if isWrite {
-            statistics.dataWrites &+= 1
-            top.submit(
-                .write(buffer, byteCount: bytes, fileOffset: entry &+ (offset & mask)), token: dataToken(slot, byteCount: bytes))
-        } else {
-            statistics.dataReads &+= 1
-            top.submit(
-                .read(buffer, byteCount: bytes, fileOffset: entry &+ (offset & mask)), token: dataToken(slot, byteCount: bytes))
-        }
+        slots[id].state = .transferring
+        start(id, isWrite: isWrite, buffer, byteCount: byteCount, fileOffset: entry &+ (offset & mask))
         return true
     }
 
+    /// Starts the one transfer of a request whose bytes lie together in the image's own file.
     @inline(__always)
-    func dataToken(_ slot: Int, byteCount: UInt32) -> CompletionToken {
-        CompletionToken(kind: EngineQueue.tokenKind, slot: slot, detail: byteCount)
-    }
-
-    /// Submits the data transfers of a request whose extents are known; each counts as outstanding.
-    func submit(_ list: ExtentList, slot: Int, isWrite: Bool, buffer: UnsafeMutableRawPointer, bufferStart: UInt64) {
-        for index in 0..<list.count {
-            let extent = list[index]
-            let position = buffer + Int(truncatingIfNeeded: extent.deviceOffset &- bufferStart)
-            if extent.layer == Extent.zeros {
-                position.initializeMemory(as: UInt8.self, repeating: 0, count: Int(extent.byteCount))
-                continue
-            }
-            slots[slot].outstanding &+= 1
-            let token = dataToken(slot, byteCount: extent.byteCount)
-            let storage = layers[Int(extent.layer)].storage
-            if isWrite {
-                statistics.dataWrites &+= 1
-                storage.submit(
-                    .write(position, byteCount: extent.byteCount, fileOffset: extent.fileOffset), token: token)
-            } else {
-                statistics.dataReads &+= 1
-                storage.submit(
-                    .read(position, byteCount: extent.byteCount, fileOffset: extent.fileOffset), token: token)
-            }
-        }
-    }
-
-    // MARK: - The slots' tasks
-
-    /// Hands a slot's request to its task.
-    func wakeTask(_ slot: Int) {
-        slots[slot].isSlow = true
-        if slot != housekeepingSlot { statistics.slowRequests &+= 1 }
-        if !slots[slot].hasTask {
-            slots[slot].hasTask = true
-            slots[slot].isWoken = true
-            startTask { await self.runTask(slot) }
-        } else if let parked = slots[slot].parked {
-            slots[slot].parked = nil
-            parked.resume(returning: 0)
+    private func start(
+        _ id: RequestID, isWrite: Bool, _ buffer: UnsafeMutableRawPointer, byteCount: UInt64, fileOffset: UInt64
+    ) {
+        let bytes = UInt32(truncatingIfNeeded: byteCount)
+        let registered = slots[id].request.registered
+        if registered.isNone {
+            transfers.startOnly(id.transfers, isWrite: isWrite, buffer, byteCount: bytes, fileOffset: fileOffset)
         } else {
-            slots[slot].isWoken = true
+            transfers.startRegistered(
+                id.transfers, isWrite: isWrite, registered, layer: 0, byteCount: bytes, fileOffset: fileOffset)
         }
     }
 
-    private func runTask(_ slot: Int) async {
-        while await park(slot) {
-            if slot == housekeepingSlot {
-                await keepHouse()
-                continue
+    /// Starts a copy on write: as a plain write where no old content is left, else in a job.
+    /// - Returns: false when it is for the request's task.
+    private func startCopy(_ id: RequestID, _ plan: CopyPlan) -> Bool {
+        let request = slots[id].request
+        if plan.end == request.end, let buffer = request.buffer {
+            if plan.isWhole {
+                slots[id].copy = plan
+                slots[id].state = .covering
+                start(id, isWrite: true, buffer, byteCount: request.byteCount, fileOffset: plan.fileOffset)
+                return true
             }
-            let result = await performSlowly(slot)
-            slots[slot].isSlow = false
-            finish(slot, result)
+            // A job lays the request's data over what lies beneath: it must be in memory.
+            if jobs.canTake(plan, beneath: beneath), borrowMemory(id) == 0 {
+                slots[id].state = .planned
+                jobs.append(plan, id, data: buffer, beneath: beneath)
+                return true
+            }
+        }
+        slots[id].copy = plan
+        return false
+    }
+
+    /// A storage operation with one of this queue's inline tokens has completed.
+    @inline(__always)
+    public func storageCompleted(_ token: CompletionToken, _ result: Int32) {
+        guard transfers.completed(token, result) else { return }
+        if token.slot < depth {
+            transfersDone(RequestID(tag: token.slot))
+        } else {
+            groupDone(TransferGroup(number: token.slot))
         }
     }
 
-    /// Runs something on this queue's thread. The queue does not stop before its end.
-    func startTask(_ body: @escaping () async -> Void) {
-        taskCount += 1
-        // SAFETY: the task runs on this queue's thread only: its executor preference says so, and nothing below leaves it.
-        nonisolated(unsafe) let body = body
-        Task(executorPreference: executor) {
-            await body()
-            self.taskCount -= 1
+    @inline(__always)
+    private func transfersDone(_ id: RequestID) {
+        let state = slots[id].state
+        if state == .slow { return transfers.wakeWaiter(id.transfers) }
+        let isWrite = slots[id].request.operation == .write
+        if isWrite && !isSabotaged(.forgetUnsyncedMark) { files.markUnsynced() }
+        let hasFailed = transfers.takeFailure(id.transfers)
+        if state == .covering {
+            coverDone(id, hasFailed: hasFailed)
+        } else if hasFailed {
+            handOver(id)
+        } else if isWrite && slots[id].request.forcesUnitAccess && !isSabotaged(.ignoreFUA) {
+            commit(id)
+        } else {
+            finish(id, 0)
         }
     }
 
-    /// Waits for the slot's next slow request.
-    /// - Returns: false when the queue is stopping.
-    private func park(_ slot: Int) async -> Bool {
-        if slots[slot].isWoken {
-            slots[slot].isWoken = false
-            return true
+    /// A write of whole clusters, which hides what lies beneath them, has completed.
+    private func coverDone(_ id: RequestID, hasFailed: Bool) {
+        guard var plan = slots[id].copy else { preconditionFailure("a cover without a plan") }
+        if hasFailed {
+            // What a write that failed has left in the clusters is what is written there once more, or zeros.
+            plan.isBegun = true
+            slots[id].copy = plan
+            handOver(id)
+        } else {
+            slots[id].copy = nil
+            copyDone(id, plan)
         }
-        if isStopping { return false }
-        _ = await withUnsafeContinuation { (continuation: CompletionContinuation) in
-            slots[slot].parked = continuation
-        }
-        if slots[slot].isWoken {
-            slots[slot].isWoken = false
-            return true
-        }
-        return !isStopping
     }
 
-    /// Ends the slots' tasks. Call it when no request is under way, then run the executor until `isStopped`.
+    /// The transfers of the commit or of a copy job have completed.
+    private func groupDone(_ group: TransferGroup) {
+        if group.number == depth { return transfers.wakeWaiter(group) }
+        let job = jobs.job(of: group)
+        guard let end = jobs.progressed(job) else { return }
+        files.markUnsynced()
+        for member in jobs.members(of: job) {
+            switch end {
+            case .written:
+                copyDone(member.id, member.plan)
+            case .failed(let isBegun):
+                slots[member.id].copy = member.plan
+                slots[member.id].copy?.isBegun = isBegun
+                handOver(member.id)
+            }
+        }
+        jobs.release(job)
+        startJobs()
+    }
+
+    /// The data of a copy is in its clusters: publishes them, and answers the request.
+    private func copyDone(_ id: RequestID, _ plan: CopyPlan) {
+        files.counters.pointee.filledClusters &+= plan.count
+        for waiter in image.publish(plan) { waiter.resume(returning: 0) }
+        if !slots[id].request.forcesUnitAccess || isSabotaged(.ignoreFUA) { finish(id, 0) } else { commit(id) }
+    }
+
+    private func startJobs() {
+        guard jobs.hasPlanned else { return }
+        jobs.start { copy in
+            slots[copy.id].copy = copy.plan
+            handOver(copy.id)
+        }
+    }
+
+    // MARK: - The slow path
+
+    /// Hands a request to its task.
+    private func handOver(_ id: RequestID) { wakeTask(id, .slow) }
+
+    /// What is left to do is to make the data durable. It is not written once more: what somebody else has written there
+    /// meanwhile is newer.
+    private func commit(_ id: RequestID) { wakeTask(id, isSabotaged(.writeForcedUnitsTwice) ? .slow : .committing) }
+
+    private func wakeTask(_ id: RequestID, _ state: RequestSlots.State) {
+        precondition(transfers.isIdle(id.transfers), "a task beside transfers")
+        slots[id].state = state
+        files.counters.pointee.slowRequests &+= 1
+        if slots[id].task.wake() { tasks.start { await self.runTask(id) } }
+    }
+
+    private func runTask(_ id: RequestID) async {
+        while true {
+            while slots[id].task.begin() {
+                let result = await performSlowly(id)
+                finish(id, result)
+            }
+            if tasks.isStopping { return }
+            _ = await withUnsafeContinuation { (continuation: CompletionContinuation) in
+                slots[id].task.park(continuation)
+            }
+        }
+    }
+
+    private func performSlowly(_ id: RequestID) async -> Int32 {
+        let isInFile = slots[id].state == .committing
+        // From here on the task's own transfers are under way.
+        slots[id].state = .slow
+        if !isInFile {
+            let lent = borrowMemory(id)
+            guard lent == 0 else {
+                abandonCopy(id)
+                return lent
+            }
+        }
+        return await slow.perform(id, isInFile: isInFile)
+    }
+
+    /// Gives up the copy that the inline path has planned for the request's task.
+    private func abandonCopy(_ id: RequestID) {
+        guard let plan = slots[id].copy else { return }
+        slots[id].copy = nil
+        for waiter in image.abandon(plan) { waiter.resume(returning: 0) }
+    }
+
+    /// Has the request's data in its memory from now on, where it is not already: pages of the kernel that are registered with
+    /// the ring can be taken and filled by a file, and not be touched by this process.
+    /// - Returns: 0, or the negative errno that the request is to be answered with.
+    private func borrowMemory(_ id: RequestID) -> Int32 {
+        let request = slots[id].request
+        if request.registered.isNone { return 0 }
+        guard let lendMemory else { preconditionFailure("a registered buffer, and nobody who lends memory for it") }
+        files.counters.pointee.borrowedRequests &+= 1
+        let result = lendMemory(id.tag, request)
+        if result == 0 { slots[id].request.registered = .none }
+        return result
+    }
+
+    // MARK: - Between batches, and the end
+
+    /// Called between batches, and before the queue waits: starts the copies that the batch has planned; extends the file, or
+    /// commits, before somebody has to wait for it.
+    @inline(__always)
+    public func endOfBatch() {
+        startJobs()
+        if image.wantsHousekeeping.load(ordering: .relaxed) { housekeeper.lookAround() }
+    }
+
+    /// Looks at the time. Called about once a second by the owner of one queue of the image.
+    /// - Parameter now: milliseconds of a clock that does not go back; more than 0.
+    public func tick(_ now: UInt64) { housekeeper.tick(now) }
+
+    /// Whether `tick` still has something to wait for: nothing while the image is clean and trimmed.
+    public var needsTick: Bool { housekeeper.needsTick }
+
+    /// Makes everything durable, gives back what was extended ahead, and marks the image as clean. The last thing that is
+    /// done with a writable image, by one queue, when no request is under way on any.
+    /// - Throws: what went wrong; the image is then as after a crash: sound, and checked when it is next opened.
+    public func close() async throws(RequestError) { try await housekeeper.close() }
+
+    /// Ends the requests' tasks. Call it when no request is under way, then run the executor until `isStopped`.
     public func stop() {
-        isStopping = true
-        for slot in 0...depth {
-            if let parked = slots[slot].parked {
-                slots[slot].parked = nil
-                parked.resume(returning: 0)
-            }
-        }
+        tasks.stop()
+        for tag in 0..<depth { slots[RequestID(tag: tag)].task.release() }
     }
 
-    public var isStopped: Bool { isStopping && taskCount == 0 }
-
-    /// Suspends the slot's task until its transfers have completed.
-    func transfersCompleted(_ slot: Int) async {
-        guard slots[slot].outstanding > 0 else { return }
-        _ = await withUnsafeContinuation { (continuation: CompletionContinuation) in
-            slots[slot].transferWaiter = continuation
-        }
-    }
+    public var isStopped: Bool { tasks.isStopped }
 }

@@ -6,7 +6,19 @@ import Synchronization
 import SystemPackage
 
 /// Making the file longer, ahead of its need, and shorter again.
-extension EngineQueue {
+final class SpaceExtender<S: Storage>: @unchecked Sendable {
+    // SAFETY: used by the queue's thread alone; what the queues share is behind the image's lock, and the header's page
+    // belongs to whoever extends or trims the image.
+    private let files: QueueFiles<S>
+    private let committer: Committer<S>
+    private var image: Image { files.image }
+    private var top: S { files.top }
+
+    init(files: QueueFiles<S>, committer: Committer<S>) {
+        self.files = files
+        self.committer = committer
+    }
+
     /// Returns when there was room for `clusters` more clusters at some moment; the caller tries again.
     /// - Throws: the errno of the extension, `noSpace` above all, to everybody who waits for it.
     func extend(atLeast clusters: Int) async throws(RequestError) {
@@ -59,7 +71,7 @@ extension EngineQueue {
     ) async throws(RequestError) -> UInt64 {
         let setsNeedCheck = image.state.withLock { $0.cursor.needCheck == .beingSet }
         if setsNeedCheck { try await writeNeedCheck(true) }
-        statistics.extensions &+= 1
+        files.counters.pointee.extensions &+= 1
         var reached = end
         // Nothing behind the cursor's durable end is anybody's, so it may be zeroed.
         var zeroed = image.state.withLock { $0.zeroing.isWantedNext() }
@@ -91,7 +103,7 @@ extension EngineQueue {
                 break
             }
         }
-        if !isSabotaged(.skipSyncAfterExtension) { try await sync() }
+        if !isSabotaged(.skipSyncAfterExtension) { try await committer.sync() }
         return reached
     }
 
@@ -99,10 +111,42 @@ extension EngineQueue {
         fileOffset & ~image.geometry.clusterMask
     }
 
+    /// Gives back what was extended ahead and marks the image as clean, when nothing is being allocated. Who wants to change
+    /// an entry meanwhile waits for the end, and for the next extension, which marks the image again.
+    func trim() async throws(RequestError) {
+        let length = image.withCursor { state -> UInt64? in
+            // Pages that a commit is writing are dirty no more, but they are not durable either.
+            guard state.fills.isEmpty, state.commit.isIdle, !state.hasDirtyMetadata else { return nil }
+            return state.cursor.beginTrim()
+        }
+        guard let length else { return }
+        let failure = await shorten(to: isSabotaged(.trimTooShort) ? length - image.geometry.clusterSizeBytes : length)
+        let waiters = image.withCursor { state in
+            state.cursor.trimEnded(succeeded: failure == nil)
+            let waiters = state.spaceWaiters
+            state.spaceWaiters = []
+            return waiters
+        }
+        for waiter in waiters { waiter.resume(returning: 0) }
+        if let failure { throw failure }
+    }
+
+    private func shorten(to length: UInt64) async -> RequestError? {
+        do throws(RequestError) {
+            try await committer.sync()
+            do throws(StorageError) { try await top.setLength(length) } catch { throw .storage(error.errno) }
+            if !isSabotaged(.keepNeedCheck) { try await writeNeedCheck(false) }
+            try await committer.sync()
+            return nil
+        } catch {
+            return error
+        }
+    }
+
     /// Writes the header with or without NEED_CHECK, and the sign that goes with it that there is a mapping log; the caller
     /// syncs. Everything else of the header's page stays as it is. One at a time: the caller extends or trims the image.
-    func writeNeedCheck(_ isSet: Bool) async throws(RequestError) {
-        statistics.headerWrites &+= 1
+    private func writeNeedCheck(_ isSet: Bool) async throws(RequestError) {
+        files.counters.pointee.headerWrites &+= 1
         let features = image.headerPage.loadUnaligned(
             fromByteOffset: QEDHeaderField.features.fileOffset, as: UInt64.self)
         let needCheck = QEDFeatures.needCheck.rawValue.littleEndian
@@ -117,6 +161,6 @@ extension EngineQueue {
             toByteOffset: QEDHeaderField.autoclearFeatures.fileOffset, as: UInt64.self)
         if image.hasRoomForNote { SessionNote.store(isSet ? image.note : nil, in: image.headerPage) }
         let bytes = max(top.alignment.offsetBytes, Int(QEDLimits.sectorSizeBytes))
-        try await storageWrite(image.headerPage, byteCount: min(bytes, Image.headerPageBytes), fileOffset: 0)
+        try await files.write(image.headerPage, byteCount: min(bytes, Image.headerPageBytes), fileOffset: 0)
     }
 }

@@ -1,35 +1,3 @@
-import BlockStorage
-import IOURing
-
-/// A request on its way through a queue. One per tag, made once, reused for ever.
-struct RequestSlot {
-    var request = BlockRequest(.flush)
-    /// Storage operations of this request that have not completed.
-    var outstanding: Int32 = 0
-    /// The first operation that failed or fell short: a negative errno.
-    var firstError: Int32 = 0
-    /// The fill of which the request's data is a part: being written inline, or for the slot's task to perform.
-    var fill: Fill?
-    /// The request is in the hands of the slot's task.
-    var isSlow = false
-
-    /// The request's data is in the file; what is left to do is to commit it.
-    var needsOnlyCommit = false
-
-    /// The slot's task: made when the slot first needs one, parked between requests.
-    var hasTask = false
-    var parked: CompletionContinuation?
-    /// A wake-up that came before the task had parked.
-    var isWoken = false
-    /// The slot's task, waiting for `outstanding` to become 0.
-    var transferWaiter: CompletionContinuation?
-
-    /// The pieces of a gathered write; the kernel may read them until the write completes.
-    var vectors: (IOVector, IOVector, IOVector) = (
-        IOVector(base: nil, byteCount: 0), IOVector(base: nil, byteCount: 0), IOVector(base: nil, byteCount: 0)
-    )
-}
-
 /// A piece of a request: where it lies in which file of the chain.
 struct Extent {
     /// Position in the chain, or `Extent.zeros`.
@@ -103,4 +71,27 @@ struct ExtentList: @unchecked Sendable {
     }
 
     static let largestExtentBytes: UInt64 = 1 << 30
+}
+
+/// Lists for the tasks of a queue, so that a slow request allocates none: as many as were ever in use at once.
+final class ExtentListPool: @unchecked Sendable {
+    // SAFETY: touched by the queue's thread alone.
+    private let capacity: Int
+    private var free: [ExtentList] = []
+
+    /// - Parameter capacity: of each list, in extents.
+    init(capacity: Int) { self.capacity = capacity }
+
+    deinit { for list in free { list.deallocate() } }
+
+    func take() -> ExtentList {
+        if let list = free.popLast() { return list }
+        return ExtentList(capacity: capacity)
+    }
+
+    func giveBack(_ list: ExtentList) {
+        var list = list
+        list.removeAll()
+        free.append(list)
+    }
 }

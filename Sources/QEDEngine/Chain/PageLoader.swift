@@ -3,12 +3,22 @@ import IOURing
 import QEDFormat
 import SystemPackage
 
-/// Waiting for L2 pages.
-extension EngineQueue {
+/// Waiting for L2 pages, and for room in the cache and the log.
+final class PageLoader<S: Storage>: @unchecked Sendable {
+    // SAFETY: used by the queue's thread alone; what is shared is behind the image's lock.
+    private let files: QueueFiles<S>
+    private let committer: Committer<S>
+    private var image: Image { files.image }
+
+    init(files: QueueFiles<S>, committer: Committer<S>) {
+        self.files = files
+        self.committer = committer
+    }
+
     /// Returns when the page for `deviceOffset` was in memory; it may be gone again when the caller looks.
     ///
     /// One read of 4 KiB, shared by all that wait for the page.
-    func loadPage(layer: Int, deviceOffset: UInt64) async throws(RequestError) {
+    func load(layer: Int, deviceOffset: UInt64) async throws(RequestError) {
         switch image.beginPageLoad(layer: layer, deviceOffset: deviceOffset) {
         case .ready:
             return
@@ -24,9 +34,9 @@ extension EngineQueue {
         case .read(let slot, let fileOffset):
             let address = image.pageAddress(slot)
             var failure: Errno?
-            statistics.l2PageReads &+= 1
+            files.counters.pointee.l2PageReads &+= 1
             do {
-                try await readFile(
+                try await files.read(
                     layer, into: address, byteCount: QEDGeometry.l2PageSizeBytes, fileOffset: fileOffset)
             } catch {
                 failure = error.errno
@@ -52,7 +62,7 @@ extension EngineQueue {
             }
             if !waits { continuation.resume(returning: 0) }
         }
-        if mustCommit { try await commit(slot: nil) }
+        if mustCommit { try await committer.commit() }
     }
 }
 

@@ -15,7 +15,24 @@ import SystemPackage
 ///
 /// Entries of fresh clusters need no sync in front of them: until the data is there they read as the zeros that were there
 /// before. So an image without a backing file pays one sync for a flush, however many clusters it covers.
-extension EngineQueue {
+final class Committer<S: Storage>: @unchecked Sendable {
+    // SAFETY: used by the queue's thread alone; what the queues share is behind the image's lock, and the staging memory
+    // belongs to the leader of the running commit.
+    private let files: QueueFiles<S>
+    private let transfers: Transfers<S>
+    /// Of the writes of pages: one commit runs at a time, so nobody else's are among them.
+    private let group: TransferGroup
+    private let tasks: QueueTasks
+    private var image: Image { files.image }
+    private var top: S { files.top }
+
+    init(files: QueueFiles<S>, transfers: Transfers<S>, group: TransferGroup, tasks: QueueTasks) {
+        self.files = files
+        self.transfers = transfers
+        self.group = group
+        self.tasks = tasks
+    }
+
     /// Whether everything that was acknowledged is durable already, and no commit is under way.
     var nothingToFlush: Bool {
         // In this order: a sync first counts itself, then takes the mark away.
@@ -25,9 +42,7 @@ extension EngineQueue {
     }
 
     /// Returns when everything that was completed before the call is durable.
-    /// - Parameter slot: lends its counters to the writes of this commit; nil: the housekeeping slot's are not free, and
-    ///   pages are written one after the other.
-    func commit(slot: Int?) async throws(RequestError) {
+    func commit() async throws(RequestError) {
         if let failure = image.failure { throw failure }
         let answer = await withUnsafeContinuation { (continuation: CompletionContinuation) in
             let (role, leader) = image.state.withLock { ($0.commit.join(continuation), $0.commit.gathered()) }
@@ -39,7 +54,7 @@ extension EngineQueue {
             await gatherFlushes()
             let result: Int32
             do throws(RequestError) {
-                try await runCommit(slot: slot)
+                try await runCommit()
                 result = CommitAnswer.done
             } catch {
                 result = -error.errno.rawValue
@@ -79,15 +94,15 @@ extension EngineQueue {
     }
 
     private func endGathering(_ number: UInt64, after time: UInt64) {
-        startTask {
+        tasks.start {
             await self.top.pause(nanoseconds: time)
             let leader = self.image.state.withLock { $0.commit.gatheringTimedOut(number) }
             leader?.resume(returning: 0)
         }
     }
 
-    private func runCommit(slot: Int?) async throws(RequestError) {
-        statistics.commits &+= 1
+    private func runCommit() async throws(RequestError) {
+        files.counters.pointee.commits &+= 1
         let now = top.nanoseconds
         let (pages, logged, waitsForData) = try image.state.withLock { state throws(RequestError) in
             state.commit.begin(now: now)
@@ -105,7 +120,7 @@ extension EngineQueue {
             if waitsForData && !isSabotaged(.skipSyncBeforeEntries) { try await sync() }
             while !unwritten.isEmpty {
                 let batch = unwritten.prefix(Image.commitStagingPages)
-                try await writePages(batch, slot: slot)
+                try await writePages(batch)
                 unwritten = unwritten.dropFirst(batch.count)
             }
         } catch {
@@ -132,14 +147,13 @@ extension EngineQueue {
         }
     }
 
-    /// Writes snapshots of up to `commitStagingPages` pages, all at once where a slot lends its counters. When it throws they
-    /// still count as being written, until `commitFailed`.
-    private func writePages(_ pages: ArraySlice<Int>, slot: Int?) async throws(RequestError) {
-        statistics.l2PageWrites &+= UInt64(pages.count)
+    /// Writes snapshots of up to `commitStagingPages` pages, all at once. When it throws they still count as being written, until `commitFailed`.
+    private func writePages(_ pages: ArraySlice<Int>) async throws(RequestError) {
+        files.counters.pointee.l2PageWrites &+= UInt64(pages.count)
         let fileOffsets = image.state.withLock { state in
             var offsets: [UInt64] = []
             for (position, page) in pages.enumerated() {
-                statistics.l2EntriesWritten &+= UInt64(state.cache.takeChangeCount(page))
+                files.counters.pointee.l2EntriesWritten &+= UInt64(state.cache.takeChangeCount(page))
                 state.cache.snapshot(page, completedSync: state.syncs.completed, into: stagingAddress(position))
                 guard let offset = image.top.fileOffset(ofPage: state.cache[page].page) else {
                     preconditionFailure("a dirty page without a table")
@@ -150,27 +164,22 @@ extension EngineQueue {
         }
         var failure: RequestError?
         let pageBytes = UInt32(QEDGeometry.l2PageSizeBytes)
-        if let slot {
-            slots[slot].firstError = 0
-            for (position, fileOffset) in fileOffsets.enumerated() {
-                slots[slot].outstanding += 1
-                top.submit(
-                    .write(stagingAddress(position), byteCount: pageBytes, fileOffset: fileOffset),
-                    token: dataToken(slot, byteCount: pageBytes))
-            }
-            await transfersCompleted(slot)
+        precondition(transfers.isIdle(group), "two commits at once")
+        for (position, fileOffset) in fileOffsets.enumerated() {
+            transfers.startTableWrite(group, stagingAddress(position), byteCount: pageBytes, fileOffset: fileOffset)
         }
-        if slot.map({ slots[$0].firstError != 0 && !isSabotaged(.ignorePageWriteError) }) ?? true {
+        await transfers.finished(group)
+        if transfers.takeFailure(group) && !isSabotaged(.ignorePageWriteError) {
             do throws(RequestError) {
                 for (position, fileOffset) in fileOffsets.enumerated() {
-                    try await storageWrite(
+                    try await files.write(
                         stagingAddress(position), byteCount: Int(pageBytes), fileOffset: fileOffset)
                 }
             } catch {
                 failure = error
             }
         }
-        markUnsynced()
+        files.markUnsynced()
         if let failure { throw failure }
         image.state.withLock { $0.cache.snapshotsWritten(pages) }
     }
@@ -192,7 +201,7 @@ extension EngineQueue {
             for index in indexes {
                 let piece = index / QEDGeometry.entriesPerL2Page
                 if !written.insert(piece).inserted { continue }
-                statistics.l1PieceWrites &+= 1
+                files.counters.pointee.l1PieceWrites &+= 1
                 try await writeL1Piece(piece)
             }
         } catch {
@@ -222,7 +231,7 @@ extension EngineQueue {
                     of: image.top.l1Value(first + index).littleEndian, toByteOffset: index * 8, as: UInt64.self)
             }
         }
-        try await storageWrite(buffer, byteCount: QEDGeometry.l2PageSizeBytes, fileOffset: fileOffset)
+        try await files.write(buffer, byteCount: QEDGeometry.l2PageSizeBytes, fileOffset: fileOffset)
     }
 
     /// Makes durable what was completed before. A failure is latched: what the disk holds is unknown from then on.
@@ -253,7 +262,7 @@ extension EngineQueue {
             state.log?.syncBegan()
         }
         if let failure = image.failure { return failure }
-        statistics.syncs &+= 1
+        files.counters.pointee.syncs &+= 1
         if !isSabotaged(.clearMarkAfterSync) { image.isUnsynced.store(false, ordering: .sequentiallyConsistent) }
         do throws(StorageError) {
             try await top.sync()

@@ -1,0 +1,60 @@
+/// One of a queue's copy jobs.
+struct JobID: Equatable {
+    let index: Int
+}
+
+/// A copy that waits for a job, or is in one: the request's data, and where the old content of its clusters lies.
+struct PlannedCopy {
+    var id: RequestID
+    var plan: CopyPlan
+    /// The request's data, from `plan.start` on.
+    var data: UnsafeMutableRawPointer
+    /// Which of the jobs' `beneath` tell what lies beneath the plan's clusters.
+    var beneath: Range<Int>
+}
+
+/// Copies whose new clusters follow each other in the file, performed together: what lies beneath is read into one buffer,
+/// the requests' data is laid over it, and one write takes all of it to the file.
+struct CopyJob {
+    enum State {
+        case free
+        /// What lies beneath is on its way into the buffer.
+        case reading
+        /// All is in the buffer, and on its way to the file.
+        case writing
+    }
+
+    var state = State.free
+    /// In the order of their clusters in the file.
+    var members: [PlannedCopy] = []
+    var fileOffset: UInt64 = 0
+    var byteCount = 0
+    /// Made when the job is first used.
+    var buffer: UnsafeMutableRawPointer?
+
+    /// Jobs of a queue, and what each can hold: with 64 KiB clusters 16 of them, so that at depth 32 one half is read while
+    /// the other is written.
+    static let limit = 4
+    static let bufferBytes = 1 << 20
+    static let bufferAlignmentBytes = 4096
+
+    /// Whether `plan` continues the job in the file and finds room.
+    func takes(_ plan: CopyPlan) -> Bool {
+        members.isEmpty
+            || plan.fileOffset == fileOffset + UInt64(byteCount) && byteCount + Int(plan.sizeBytes) <= CopyJob.bufferBytes
+    }
+
+    mutating func append(_ copy: PlannedCopy) {
+        precondition(takes(copy.plan), "a copy that does not continue its job")
+        if members.isEmpty { fileOffset = copy.plan.fileOffset }
+        members.append(copy)
+        byteCount += Int(copy.plan.sizeBytes)
+    }
+
+    /// Empties the job for its next use; the buffer stays.
+    mutating func reset() {
+        members.removeAll(keepingCapacity: true)
+        byteCount = 0
+        state = .free
+    }
+}

@@ -1,0 +1,91 @@
+import BlockStorage
+import IOURing
+import QEDFormat
+import Synchronization
+import SystemPackage
+
+/// The image and the files of its chain as one queue reaches them: what all parts of the queue share.
+///
+/// A value of references, cheap to copy; the queue makes it, and frees its memory (`deallocate`).
+struct QueueFiles<S: Storage>: @unchecked Sendable {
+    // SAFETY: the memory is touched by the queue's thread alone; the image is shared and locked.
+
+    /// A file of the chain, with what the inline path needs of it in one place.
+    struct Layer {
+        /// nil for a raw file.
+        var lookup: PageLookup?
+        var sizeBytes: UInt64
+        /// Length of the file when it was opened.
+        var fileSizeBytes: UInt64
+        var storage: S
+        /// Of a raw file: which part of it is known to be data, and which a hole.
+        var data = KnownData()
+    }
+
+    let image: Image
+    /// The image's own file, and its tables as far as they are in memory: here so that the inline path follows no reference.
+    let top: S
+    let topLookup: PageLookup
+    let layers: UnsafeMutablePointer<Layer>
+    let layerCount: Int
+    let counters: UnsafeMutablePointer<EngineStatistics>
+
+    /// - Parameter storages: this queue's storage of each file of the chain, the image first.
+    init(image: Image, storages: [S]) {
+        precondition(storages.count == image.layers.count, "a storage for each file of the chain")
+        self.image = image
+        top = storages[0]
+        topLookup = image.top.lookup
+        layerCount = storages.count
+        layers = .allocate(capacity: storages.count)
+        counters = .allocate(capacity: 1)
+        counters.initialize(to: EngineStatistics())
+        for (index, storage) in storages.enumerated() {
+            let (lookup, fileSizeBytes): (PageLookup?, UInt64) =
+                switch image.layers[index] {
+                case .qed(let layer): (layer.lookup, layer.fileSizeBytes)
+                case .raw(let sizeBytes): (nil, sizeBytes)
+                }
+            (layers + index).initialize(
+                to: Layer(
+                    lookup: lookup, sizeBytes: image.layers[index].sizeBytes, fileSizeBytes: fileSizeBytes,
+                    storage: storage))
+        }
+    }
+
+    func deallocate() {
+        layers.deinitialize(count: layerCount)
+        layers.deallocate()
+        counters.deallocate()
+    }
+
+    /// The file holds something that no sync covers. Called after it was written, in part at least, before it is acknowledged.
+    @inline(__always)
+    func markUnsynced() {
+        if !image.isUnsynced.load(ordering: .acquiring) { image.isUnsynced.store(true, ordering: .releasing) }
+    }
+
+    /// Writes all of it to the image, or throws when part of it may have been written.
+    func write(_ buffer: UnsafeRawPointer, byteCount: Int, fileOffset: UInt64) async throws(RequestError) {
+        defer { markUnsynced() }
+        do {
+            try await top.writeFully(from: buffer, byteCount: byteCount, fileOffset: fileOffset)
+        } catch {
+            throw .storage(error.errno)
+        }
+    }
+
+    /// Reads from a file of the chain, in full. An image may end up to 511 bytes before its last cluster does; as for
+    /// QEMU these are zeros. A file that has become shorter since it was opened is an I/O error.
+    func read(
+        _ layer: Int, into buffer: UnsafeMutableRawPointer, byteCount: Int, fileOffset: UInt64
+    ) async throws(StorageError) {
+        precondition(layer >= 0 && layer < layerCount, "no such file in the chain")
+        let count = try await layers[layer].storage.read(into: buffer, byteCount: byteCount, fileOffset: fileOffset)
+        if count == byteCount { return }
+        guard byteCount - count < Int(QEDLimits.sectorSizeBytes),
+            fileOffset + UInt64(count) >= layers[layer].fileSizeBytes
+        else { throw StorageError(.read, fileOffset: fileOffset, byteCount: UInt64(byteCount), errno: .ioError) }
+        (buffer + count).initializeMemory(as: UInt8.self, repeating: 0, count: byteCount - count)
+    }
+}

@@ -1,0 +1,165 @@
+import BlockStorage
+import IOURing
+import SystemPackage
+
+/// Whose storage operations are counted together: those of a request, of a copy job, or of the queue's commit.
+struct TransferGroup: Equatable {
+    let number: Int
+}
+
+/// The storage operations of a queue that are under way with inline tokens, counted by group.
+///
+/// A token names its group and how many bytes its operation should move, so a completion needs nothing else.
+struct Transfers<S: Storage>: @unchecked Sendable {
+    // SAFETY: memory of one queue, touched by its thread alone; the queue frees it when nothing is under way.
+
+    struct Count {
+        /// Operations that have not completed.
+        var outstanding: Int32 = 0
+        /// Of the first operation that failed or fell short: a negative errno.
+        var firstError: Int32 = 0
+        /// The task that waits for `outstanding` to become 0.
+        var waiter: CompletionContinuation?
+    }
+
+    private let files: QueueFiles<S>
+    private let counts: UnsafeMutablePointer<Count>
+    private let groupCount: Int
+
+    init(files: QueueFiles<S>, groupCount: Int) {
+        self.files = files
+        self.groupCount = groupCount
+        counts = .allocate(capacity: groupCount)
+        counts.initialize(repeating: Count(), count: groupCount)
+    }
+
+    func deallocate() {
+        counts.deinitialize(count: groupCount)
+        counts.deallocate()
+    }
+
+    // MARK: - Starting
+
+    @inline(__always)
+    private func token(_ group: TransferGroup, byteCount: UInt32) -> CompletionToken {
+        CompletionToken(kind: EngineQueue<S>.tokenKind, slot: group.number, detail: byteCount)
+    }
+
+    /// Starts the only operation of a group that has none: on the image's own file.
+    @inline(__always)
+    func startOnly(
+        _ group: TransferGroup, isWrite: Bool, _ buffer: UnsafeMutableRawPointer, byteCount: UInt32, fileOffset: UInt64
+    ) {
+        counts[group.number].outstanding = 1
+        let token = token(group, byteCount: byteCount)
+        if isWrite {
+            files.counters.pointee.dataWrites &+= 1
+            files.top.submit(.write(buffer, byteCount: byteCount, fileOffset: fileOffset), token: token)
+        } else {
+            files.counters.pointee.dataReads &+= 1
+            files.top.submit(.read(buffer, byteCount: byteCount, fileOffset: fileOffset), token: token)
+        }
+    }
+
+    /// Starts a write to the image's tables, one of several of its group.
+    func startTableWrite(_ group: TransferGroup, _ buffer: UnsafeRawPointer, byteCount: UInt32, fileOffset: UInt64) {
+        counts[group.number].outstanding += 1
+        files.top.submit(
+            .write(buffer, byteCount: byteCount, fileOffset: fileOffset), token: token(group, byteCount: byteCount))
+    }
+
+    /// Starts the data transfers of extents; zeros are laid into the buffer at once.
+    /// - Parameter bufferStart: the device offset of the buffer's first byte.
+    func start(
+        _ group: TransferGroup, isWrite: Bool, _ list: ExtentList, buffer: UnsafeMutableRawPointer, bufferStart: UInt64
+    ) {
+        for index in 0..<list.count {
+            let extent = list[index]
+            let position = buffer + Int(truncatingIfNeeded: extent.deviceOffset &- bufferStart)
+            if extent.layer == Extent.zeros {
+                position.initializeMemory(as: UInt8.self, repeating: 0, count: Int(extent.byteCount))
+                continue
+            }
+            counts[group.number].outstanding &+= 1
+            let token = token(group, byteCount: extent.byteCount)
+            let storage = files.layers[Int(extent.layer)].storage
+            if isWrite {
+                precondition(extent.layer == 0, "a backing file is never written to")
+                files.counters.pointee.dataWrites &+= 1
+                storage.submit(.write(position, byteCount: extent.byteCount, fileOffset: extent.fileOffset), token: token)
+            } else {
+                files.counters.pointee.dataReads &+= 1
+                storage.submit(.read(position, byteCount: extent.byteCount, fileOffset: extent.fileOffset), token: token)
+            }
+        }
+    }
+
+    /// Starts a transfer between the pages of a request, which are registered with the ring, and a file of the chain.
+    @inline(never)
+    func startRegistered(
+        _ group: TransferGroup, isWrite: Bool, _ buffer: RegisteredBuffer, layer: Int, byteCount: UInt32, fileOffset: UInt64
+    ) {
+        precondition(!isWrite || layer == 0, "a backing file is never written to")
+        counts[group.number].outstanding &+= 1
+        if isWrite { files.counters.pointee.dataWrites &+= 1 } else { files.counters.pointee.dataReads &+= 1 }
+        files.counters.pointee.registeredTransfers &+= 1
+        files.layers[layer].storage.submit(
+            RegisteredTransfer(isWrite: isWrite, buffer: buffer, byteCount: byteCount, fileOffset: fileOffset),
+            token: token(group, byteCount: byteCount))
+    }
+
+    /// The same for extents, none of which is of zeros.
+    func startRegistered(
+        _ group: TransferGroup, isWrite: Bool, _ list: ExtentList, _ buffer: RegisteredBuffer, bufferStart: UInt64
+    ) {
+        for index in 0..<list.count {
+            let extent = list[index]
+            startRegistered(
+                group, isWrite: isWrite, buffer.advanced(by: extent.deviceOffset &- bufferStart), layer: Int(extent.layer),
+                byteCount: extent.byteCount, fileOffset: extent.fileOffset)
+        }
+    }
+
+    // MARK: - Ending
+
+    /// An operation has completed.
+    /// - Returns: whether it was the last of its group.
+    @inline(__always)
+    func completed(_ token: CompletionToken, _ result: Int32) -> Bool {
+        let count = counts + token.slot
+        let isWhole = result == Int32(truncatingIfNeeded: token.detail) || (isSabotaged(.acceptShortTransfer) && result > 0)
+        if !isWhole && count.pointee.firstError == 0 {
+            count.pointee.firstError = result < 0 ? result : -Errno.ioError.rawValue
+        }
+        count.pointee.outstanding &-= 1
+        return count.pointee.outstanding == 0
+    }
+
+    @inline(__always)
+    func isIdle(_ group: TransferGroup) -> Bool { counts[group.number].outstanding == 0 }
+
+    /// Whether an operation of the group has failed, or fallen short, since it was last asked.
+    @inline(__always)
+    func takeFailure(_ group: TransferGroup) -> Bool {
+        guard counts[group.number].firstError != 0 else { return false }
+        counts[group.number].firstError = 0
+        return true
+    }
+
+    /// Suspends the task until nothing of the group is under way.
+    func finished(_ group: TransferGroup) async {
+        guard counts[group.number].outstanding > 0 else { return }
+        _ = await withUnsafeContinuation { (continuation: CompletionContinuation) in
+            precondition(counts[group.number].waiter == nil, "two tasks wait for the same transfers")
+            counts[group.number].waiter = continuation
+        }
+    }
+
+    /// Wakes the task that waits for the group's end, if there is one.
+    func wakeWaiter(_ group: TransferGroup) {
+        precondition(isIdle(group), "its transfers are under way")
+        guard let waiter = counts[group.number].waiter else { return }
+        counts[group.number].waiter = nil
+        waiter.resume(returning: 0)
+    }
+}
