@@ -169,7 +169,8 @@ struct CopyJobs<S: Storage>: @unchecked Sendable {
         jobs[job.index].state = .writing
         files.counters.pointee.fills &+= 1
         transfers.startOnly(
-            group(job), isWrite: true, buffer, byteCount: UInt32(jobs[job.index].byteCount), fileOffset: jobs[job.index].fileOffset)
+            group(job), isWrite: true, buffer, byteCount: UInt32(jobs[job.index].byteCount),
+            fileOffset: jobs[job.index].fileOffset)
     }
 
     func members(of job: JobID) -> [PlannedCopy] { jobs[job.index].members }

@@ -16,6 +16,8 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     // SAFETY: everything here belongs to the thread of the queue's ring; the image behind it is shared and locked.
     public let image: Image
     public let depth: Int
+    /// The device's.
+    private let sizeBytes: UInt64
     private let files: QueueFiles<S>
     private let map: ChainMap<S>
     private let transfers: Transfers<S>
@@ -49,6 +51,7 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     ) {
         self.image = image
         self.depth = depth
+        sizeBytes = image.sizeBytes
         files = QueueFiles(image: image, storages: storages)
         map = ChainMap(files: files)
         slots = RequestSlots(depth: depth)
@@ -89,7 +92,7 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
 
     /// Starts a request. Its result comes from `nextFinished`, perhaps at once.
     public func start(_ tag: Int, _ request: BlockRequest) {
-        precondition(tag >= 0 && tag < depth, "no such tag")
+        precondition(UInt(bitPattern: tag) < UInt(bitPattern: depth), "no such tag")
         let id = RequestID(tag: tag)
         precondition(slots[id].state == .idle, "the tag has a request")
         slots[id].request = request
@@ -99,9 +102,9 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
         }
         switch request.operation {
         case .read:
-            if startRead(id) { return }
+            if startInCluster(id, isWrite: false) || startRead(id) { return }
         case .write:
-            if startWrite(id) { return }
+            if startInCluster(id, isWrite: true) || startWrite(id) { return }
         case .flush:
             if committer.nothingToFlush {
                 finish(id, 0)
@@ -120,7 +123,7 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     private func refusal(of request: BlockRequest) -> RequestError? {
         if request.operation != .flush {
             let (end, overflow) = request.deviceOffset.addingReportingOverflow(request.byteCount)
-            guard !overflow, end <= image.sizeBytes,
+            guard !overflow, end <= sizeBytes,
                 (request.deviceOffset | request.byteCount) % QEDLimits.sectorSizeBytes == 0
             else { return .outOfRange }
         }
@@ -149,8 +152,8 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
 
     /// Starts a read whose extents can all be found in memory.
     /// - Returns: false when it has to wait for something.
+    @inline(never)
     private func startRead(_ id: RequestID) -> Bool {
-        if startInCluster(id, isWrite: false) { return true }
         let request = slots[id].request
         extents.removeAll()
         guard
@@ -176,8 +179,8 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     /// Starts a write that needs nothing but clusters that are allocated, or fresh ones that are at hand, or a copy of what is
     /// known.
     /// - Returns: false when it has to wait for something.
+    @inline(never)
     private func startWrite(_ id: RequestID) -> Bool {
-        if startInCluster(id, isWrite: true) { return true }
         let request = slots[id].request
         extents.removeAll()
         switch map.planWrite(request.deviceOffset, to: request.end, into: &extents, beneath: &beneath) {
@@ -265,20 +268,24 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
 
     @inline(__always)
     private func transfersDone(_ id: RequestID) {
-        let state = slots[id].state
-        if state == .slow { return transfers.wakeWaiter(id.transfers) }
-        let isWrite = slots[id].request.operation == .write
-        if isWrite && !isSabotaged(.forgetUnsyncedMark) { files.markUnsynced() }
-        let hasFailed = transfers.takeFailure(id.transfers)
-        if state == .covering {
-            coverDone(id, hasFailed: hasFailed)
-        } else if hasFailed {
-            handOver(id)
-        } else if isWrite && slots[id].request.forcesUnitAccess && !isSabotaged(.ignoreFUA) {
-            commit(id)
-        } else {
-            finish(id, 0)
+        guard slots[id].state == .transferring, !transfers.hasFailed(id.transfers) else { return transfersEnded(id) }
+        if slots[id].request.operation == .write {
+            if !isSabotaged(.forgetUnsyncedMark) { files.markUnsynced() }
+            if slots[id].request.forcesUnitAccess && !isSabotaged(.ignoreFUA) { return commit(id) }
         }
+        finish(id, 0)
+    }
+
+    /// The transfers of a request have ended that is the slow path's, or becomes it, or publishes what it has written.
+    @inline(never)
+    private func transfersEnded(_ id: RequestID) {
+        let state = slots[id].state
+        precondition(state != .idle && state != .planned, "transfers of no request")
+        if state == .slow { return transfers.wakeWaiter(id.transfers) }
+        // Of a write that failed some may have been written.
+        if slots[id].request.operation == .write { files.markUnsynced() }
+        let hasFailed = transfers.takeFailure(id.transfers)
+        if state == .covering { coverDone(id, hasFailed: hasFailed) } else { handOver(id) }
     }
 
     /// A write of whole clusters, which hides what lies beneath them, has completed.
@@ -296,6 +303,7 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     }
 
     /// The transfers of the commit or of a copy job have completed.
+    @inline(never)
     private func groupDone(_ group: TransferGroup) {
         if group.number == depth { return transfers.wakeWaiter(group) }
         let job = jobs.job(of: group)
@@ -333,10 +341,12 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     // MARK: - The slow path
 
     /// Hands a request to its task.
+    @inline(never)
     private func handOver(_ id: RequestID) { wakeTask(id, .slow) }
 
     /// What is left to do is to make the data durable. It is not written once more: what somebody else has written there
     /// meanwhile is newer.
+    @inline(never)
     private func commit(_ id: RequestID) { wakeTask(id, isSabotaged(.writeForcedUnitsTwice) ? .slow : .committing) }
 
     private func wakeTask(_ id: RequestID, _ state: RequestSlots.State) {

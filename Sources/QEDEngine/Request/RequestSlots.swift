@@ -82,13 +82,14 @@ struct RequestSlots: @unchecked Sendable {
 struct FinishedRequests: @unchecked Sendable {
     // SAFETY: memory of one queue, touched by its thread alone.
     private let entries: UnsafeMutablePointer<(tag: Int32, result: Int32)>
-    private let lastIndex: Int
+    /// The length is a power of two, more than the depth.
+    private let mask: Int
     private var head = 0
     private var tail = 0
 
     init(depth: Int) {
-        lastIndex = depth
-        entries = .allocate(capacity: depth + 1)
+        mask = 1 << (Int.bitWidth - depth.leadingZeroBitCount) - 1
+        entries = .allocate(capacity: mask + 1)
     }
 
     func deallocate() { entries.deallocate() }
@@ -98,14 +99,14 @@ struct FinishedRequests: @unchecked Sendable {
     @inline(__always)
     mutating func append(_ id: RequestID, _ result: Int32) {
         entries[tail] = (Int32(truncatingIfNeeded: id.tag), result)
-        tail = tail == lastIndex ? 0 : tail + 1
+        tail = (tail &+ 1) & mask
     }
 
     @inline(__always)
     mutating func popFirst() -> (tag: Int, result: Int32)? {
         guard head != tail else { return nil }
         let entry = entries[head]
-        head = head == lastIndex ? 0 : head + 1
+        head = (head &+ 1) & mask
         return (Int(entry.tag), entry.result)
     }
 }

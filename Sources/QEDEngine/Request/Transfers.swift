@@ -138,7 +138,10 @@ struct Transfers<S: Storage>: @unchecked Sendable {
     @inline(__always)
     func isIdle(_ group: TransferGroup) -> Bool { counts[group.number].outstanding == 0 }
 
-    /// Whether an operation of the group has failed, or fallen short, since it was last asked.
+    @inline(__always)
+    func hasFailed(_ group: TransferGroup) -> Bool { counts[group.number].firstError != 0 }
+
+    /// Whether an operation of the group has failed, or fallen short, since this was last asked.
     @inline(__always)
     func takeFailure(_ group: TransferGroup) -> Bool {
         guard counts[group.number].firstError != 0 else { return false }
