@@ -144,14 +144,14 @@ let package = Package(
         .testTarget(
             name: "DeviceServerTests",
             dependencies: [
-                "DeviceServer", "Ublk", "QEDEngine", "BlockStorage", "CSupport",
+                "DeviceServer", "Ublk", "QEDEngine", "BlockStorage", "IOURing", "CSupport", "TestSupport",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: swiftSettings),
         .testTarget(
             name: "UblkTests",
             dependencies: [
-                "Ublk", "IOURing", "CSupport", .product(name: "SystemPackage", package: "swift-system"),
+                "Ublk", "IOURing", "CSupport", "TestSupport", .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: swiftSettings),
         .testTarget(
@@ -175,7 +175,8 @@ let package = Package(
             name: "InteroperabilityTests", dependencies: ["qed-ublk", "TestSupport"], exclude: ["README.md"],
             swiftSettings: swiftSettings),
         // What several test targets need: programs to run, directories to run them in.
-        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: swiftSettings),
+        .target(
+            name: "TestSupport", dependencies: ["Ublk", "IOURing"], path: "Tests/TestSupport", swiftSettings: swiftSettings),
     ] + fuzzTargets
 )
 

@@ -84,6 +84,9 @@ final class EngineTarget<S: Storage>: BlockTarget {
 
     var needsTick: Bool { engine.needsTick }
     func tick(nowMilliseconds: UInt64) { engine.tick(nowMilliseconds) }
+    var isQuiet: Bool { engine.isQuiet }
+    /// What the queue has asked of its storage.
+    var statistics: EngineStatistics { engine.statistics }
     func stop() { engine.stop() }
     var isStopped: Bool { engine.isStopped }
 }

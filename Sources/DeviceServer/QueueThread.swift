@@ -31,27 +31,29 @@ final class QueueThread: @unchecked Sendable {
     /// - Parameters:
     ///   - processors: whose requests the queue gets; the thread is bound to all of them, as far as it may run there. To a
     ///     single one it is not: it would wait for whoever sends the requests, and be half as fast while others are idle.
+    ///   - mailbox: what is asked of the queue comes from there.
     ///   - changed: an eventfd that is signalled whenever the phase changes, and when a sync of the image has failed.
     init(
         number: Int, processors: [Int], device: UblkCharacterDevice, info: UblkDeviceInfo, image: Image, chain: [ChainFile],
-        departure: ServerDeparture, changed: Int32
+        mailbox: QueueMailbox<EngineTarget<FileStorage>>, changed: Int32
     ) throws(Errno) {
         self.number = number
         self.changed = changed
         body = { thread in
+            // However the thread ends: who has asked it something is not left waiting.
+            defer { mailbox.close() }
             thread.bind(to: processors)
             do {
-                let queue = try QueueLoop(device: device, info: info, queue: number, departure: departure) {
-                    loop, memory in
-                    EngineTarget(
-                        engine: EngineQueue(
-                            image: image, storages: chain.map { $0.file.storage(on: loop.ring) },
-                            depth: info.queueDepth, largestRequestBytes: info.maxIOSizeBytes, executor: loop.executor),
-                        of: image, memory: memory, whenFailed: { cs_eventfd_signal(changed) })
-                }
-                if let failure = queue.bufferLockFailure {
+                let ring = try DriverQueue(device: device, info: info, queue: number)
+                let engine = EngineQueue(
+                    image: image, storages: chain.map { $0.file.storage(on: ring.loop.ring) }, depth: info.queueDepth,
+                    largestRequestBytes: info.maxIOSizeBytes, executor: ring.loop.executor)
+                let target = EngineTarget(
+                    engine: engine, of: image, memory: ring.memory, whenFailed: { cs_eventfd_signal(changed) })
+                if let failure = ring.bufferLockFailure {
                     thread.warn("the I/O buffers may be swapped out: \(failure) (raise LimitMEMLOCK, ulimit -l)")
                 }
+                let queue = QueueLoop(ring: ring, target: target, mailbox: mailbox)
                 thread.enter(.serving)
                 thread.enter(.ended(queue.run()))
             } catch {

@@ -1,3 +1,4 @@
+import BlockStorage
 import CSupport
 import Glibc
 import IOURing
@@ -16,7 +17,8 @@ final class ServedDevice {
     let control: UblkControlDevice
     private let characterDevice: UblkCharacterDevice
     private var threads: [QueueThread] = []
-    private let departure = ServerDeparture()
+    /// The road to the queues' threads.
+    let queues: DeviceQueues<EngineTarget<FileStorage>>
     /// What of its users' data was lost when the disk was taken away by force: sentences, of which the first will do.
     private let unwritten = Lock<[String]>([])
     private let log: Logger
@@ -40,6 +42,7 @@ final class ServedDevice {
         self.characterDevice = characterDevice
         self.queuesChanged = queuesChanged
         self.log = log
+        queues = DeviceQueues(count: info.queueCount)
     }
 
     /// Returns when every queue has set itself up and fetches.
@@ -49,7 +52,7 @@ final class ServedDevice {
                 threads.append(
                     try QueueThread(
                         number: number, processors: processors(ofQueue: number), device: characterDevice, info: info,
-                        image: session.image, chain: session.chain, departure: departure, changed: queuesChanged))
+                        image: session.image, chain: session.chain, mailbox: queues.mailboxes[number], changed: queuesChanged))
             } catch {
                 throw .queue(number: number, reason: "\(error)")
             }
@@ -72,7 +75,7 @@ final class ServedDevice {
     }
 
     /// The queues finish what they have, and end; the device waits for another server.
-    func leaveQueues() { departure.ask() }
+    func leaveQueues() { queues.leave() }
 
     func joinQueues() {
         for thread in threads { thread.join() }

@@ -2,7 +2,7 @@ import IOURing
 
 /// What serves the requests of one queue: the queue loop hands it requests and its own I/O's completions, and takes
 /// results. Everything happens on the queue's thread.
-public protocol BlockTarget: AnyObject {
+public protocol BlockTarget: AnyObject, SendableMetatype {
     /// Starts a request. `buffer` holds the data of a write, or takes that of a read; it is the target's until the request is
     /// finished. The result comes from `nextFinished`, perhaps at once.
     /// - Parameter isRegistered: the data is in the request's pages instead, registered with the queue's ring under the
@@ -23,6 +23,10 @@ public protocol BlockTarget: AnyObject {
 
     /// - Parameter nowMilliseconds: of the monotonic clock.
     func tick(nowMilliseconds: UInt64)
+
+    /// Whether nothing is under way that the target began by itself, such as its housekeeping. Looked at when no request is;
+    /// from then on until the next request neither `tick` nor `endOfBatch` is called.
+    var isQuiet: Bool { get }
 
     /// No request is under way and none will come: let go of everything.
     func stop()

@@ -22,6 +22,17 @@ public enum RequestOperation: Equatable, Sendable {
         default: self = .other(rawValue)
         }
     }
+
+    var rawValue: UInt8 {
+        switch self {
+        case .read: CS_UBLK_OP_READ
+        case .write: CS_UBLK_OP_WRITE
+        case .flush: CS_UBLK_OP_FLUSH
+        case .discard: CS_UBLK_OP_DISCARD
+        case .writeZeroes: CS_UBLK_OP_WRITE_ZEROES
+        case .other(let value): value
+        }
+    }
 }
 
 /// How a request is to be done: bits of the descriptor's first word, where they stand in it.
@@ -49,6 +60,13 @@ public struct RequestDescriptor: Sendable {
 
     @inlinable @inline(__always)
     init(_ raw: cs_ublk_io_descriptor) { self.raw = raw }
+
+    /// As the kernel would write it, with a `bufferAddress` of 0. Place and size are multiples of 512.
+    public init(_ operation: RequestOperation, flags: RequestFlags = [], deviceOffset: UInt64 = 0, sizeBytes: Int = 0) {
+        raw = cs_ublk_io_descriptor(
+            op_flags: UInt32(operation.rawValue) | flags.rawValue, nr_sectors: UInt32(sizeBytes >> 9),
+            start_sector: deviceOffset >> 9, addr: 0)
+    }
 
     @inlinable @inline(__always)
     public var operation: RequestOperation { RequestOperation(rawValue: UInt8(truncatingIfNeeded: raw.op_flags)) }

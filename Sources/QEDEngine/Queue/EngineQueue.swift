@@ -420,6 +420,10 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     /// Whether `tick` still has something to wait for: nothing while the image is clean and trimmed.
     public var needsTick: Bool { housekeeper.needsTick }
 
+    /// Whether nothing is under way but requests: no background commit, extension or trim. It stays so until the next
+    /// request, `tick` or `endOfBatch`.
+    public var isQuiet: Bool { !housekeeper.isRunning && !jobs.hasPlanned }
+
     /// Makes everything durable, gives back what was extended ahead, and marks the image as clean. The last thing that is
     /// done with a writable image, by one queue, when no request is under way on any.
     /// - Throws: what went wrong; the image is then as after a crash: sound, and checked when it is next opened.

@@ -1,0 +1,89 @@
+import CSupport
+import IOURing
+import SystemPackage
+
+/// One queue of a device as the driver has it: a ring with the character device, the queue's descriptors, and the memory of
+/// its tags.
+///
+/// Made on the queue's thread, which goes on to run the loop: the driver takes a queue's commands from the thread that
+/// fetched (6.12), and the ring belongs to the thread that made it.
+public final class DriverQueue: QueueRing {
+    public let depth: Int
+    public let memory: RequestMemory?
+    /// For the target's own I/O and tasks.
+    public let loop: RingLoop
+    private let queue: UInt16
+    private let descriptors: DescriptorTable
+    private let buffers: QueueBuffers
+    private let device = DeviceFile.registered(index: 0)
+    private let tickInterval = RingInterval(nanoseconds: 1_000_000_000)
+
+    /// - Parameter info: the device as it was negotiated.
+    /// - Throws: the errno of what could not be had: a ring, memory, the mapping of the descriptors.
+    public init(device: UblkCharacterDevice, info: UblkDeviceInfo, queue: Int) throws(Errno) {
+        self.queue = UInt16(queue)
+        depth = info.queueDepth
+        // The commands of all tags, and beside them a few operations of the target for each.
+        let entries = UInt32(max(depth * 2, 64))
+        loop = try RingLoop(entries: entries, completionEntries: entries * 4)
+        do {
+            try loop.ring.registerFiles([device.descriptor])
+            if info.isZeroCopy { try loop.ring.registerEmptyBuffers(count: depth) }
+            buffers = try QueueBuffers(depth: depth, maxIOSizeBytes: info.maxIOSizeBytes)
+            descriptors = try DescriptorTable.map(device, queue: queue, depth: depth)
+        } catch {
+            loop.close()
+            throw error
+        }
+        memory =
+            info.isZeroCopy
+            ? RequestMemory(
+                device: device.descriptor, queue: queue, depth: depth, descriptors: descriptors,
+                buffer: buffers.bufferOfTag)
+            : nil
+    }
+
+    /// Why the I/O buffers may be swapped out; nil where they may not.
+    public var bufferLockFailure: Errno? { buffers.lockFailure }
+
+    public var waker: @Sendable () -> Void { { [executor = loop.executor] in executor.wake() } }
+
+    @inline(__always)
+    public func request(_ tag: Int) -> RequestDescriptor { descriptors[tag] }
+
+    @inline(__always)
+    public func buffer(_ tag: Int) -> UnsafeMutableRawPointer { buffers.buffer(tag) }
+
+    public func fetch(_ tag: Int, token: CompletionToken) {
+        QueueCommands.fetch(
+            on: loop.ring, device: device, queue: queue, tag: UInt16(tag), data: data(tag), token: token)
+    }
+
+    @inline(__always)
+    public func commitAndFetch(_ tag: Int, result: Int32, token: CompletionToken) {
+        QueueCommands.commitAndFetch(
+            on: loop.ring, device: device, queue: queue, tag: UInt16(tag), result: result, data: data(tag), token: token)
+    }
+
+    @inline(__always)
+    private func data(_ tag: Int) -> TagData {
+        memory != nil ? .registered(index: UInt16(tag)) : .copied(buffers.buffer(tag))
+    }
+
+    public func awaitTick(token: CompletionToken) { loop.ring.submit(tickInterval, token: token) }
+
+    @inline(__always)
+    public func submit() { loop.ring.submit() }
+
+    @inline(__always)
+    public func turn(waits: Bool, inline: (CompletionToken, Int32) -> Void) { loop.turn(waits: waits, inline: inline) }
+
+    @inline(__always)
+    public func runReady() { loop.executor.runReady() }
+
+    /// The character device itself is not closed.
+    public func close() {
+        descriptors.unmap()
+        loop.close()
+    }
+}

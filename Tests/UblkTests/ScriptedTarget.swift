@@ -1,0 +1,67 @@
+import IOURing
+import TestSupport
+import Ublk
+
+/// A target that finishes requests when the test says so, and notes what it is asked.
+final class ScriptedTarget: BlockTarget {
+    private(set) var started: [Int] = []
+    private(set) var underWay: Set<Int> = []
+    private var finished: [(tag: Int, result: Int32)] = []
+    private(set) var completions: [(token: CompletionToken, result: Int32)] = []
+    private(set) var batches = 0
+    private(set) var ticks = 0
+    /// Something of its own is under way.
+    var isBusy = false
+    var needsTick = false
+    private(set) var isStopped = false
+    /// Called at each start.
+    var whenStarted: (Int) -> Void = { _ in }
+
+    func start(tag: Int, _ request: RequestDescriptor, buffer: UnsafeMutableRawPointer, isRegistered: Bool) {
+        precondition(underWay.insert(tag).inserted, "started twice")
+        started.append(tag)
+        whenStarted(tag)
+    }
+
+    func finish(_ tag: Int, _ result: Int32 = 0) {
+        precondition(underWay.remove(tag) != nil, "not under way")
+        finished.append((tag, result))
+    }
+
+    func completed(_ token: CompletionToken, _ result: Int32) { completions.append((token, result)) }
+    func endOfBatch() { batches += 1 }
+    func nextFinished() -> (tag: Int, result: Int32)? { finished.isEmpty ? nil : finished.removeFirst() }
+    func tick(nowMilliseconds: UInt64) { ticks += 1 }
+    var isQuiet: Bool { !isBusy }
+
+    func stop() {
+        precondition(underWay.isEmpty && !isStopped, "stopped with requests under way")
+        isStopped = true
+    }
+}
+
+/// A loop on a scripted ring, played step by step on the test's own thread.
+final class PlayedQueue {
+    let ring: ScriptedRing
+    let target = ScriptedTarget()
+    let mailbox = QueueMailbox<ScriptedTarget>()
+    private(set) var end: QueueEnd?
+
+    init(depth: Int = 4) throws { ring = try ScriptedRing(depth: depth) }
+
+    /// Runs the loop to its end; each time that it waits it gets the next step.
+    func run(_ steps: [() -> Void]) {
+        var rest = steps[...]
+        run {
+            guard let step = rest.popFirst() else { return false }
+            step()
+            return true
+        }
+    }
+
+    func run(_ play: @escaping () -> Bool) {
+        ring.play = play
+        end = QueueLoop(ring: ring, target: target, mailbox: mailbox).run()
+        ring.play = nil
+    }
+}
