@@ -1,4 +1,4 @@
-import Synchronization
+import IOURing
 
 /// Why the queues of a device did not do what they were asked.
 public enum QueueSilence: Error, Equatable, CustomStringConvertible {
@@ -21,7 +21,7 @@ public enum QueueSilence: Error, Equatable, CustomStringConvertible {
 /// The queues of a device, by their mailboxes: what is asked of all of them at once. Any thread but theirs.
 public final class DeviceQueues<Target: BlockTarget>: Sendable {
     public let mailboxes: [QueueMailbox<Target>]
-    private let isHeld = Atomic<Bool>(false)
+    private let isHeld = Lock(false)
 
     public init(count: Int) { mailboxes = (0..<count).map { _ in QueueMailbox() } }
 
@@ -41,8 +41,12 @@ public final class DeviceQueues<Target: BlockTarget>: Sendable {
     /// - Parameter timeout: how long the requests that are under way may take. When they take longer `body` does not run.
     /// - Throws: why `body` was not run. The queues go on in any case.
     public func whileQuiet<Value>(timeout: Duration, _ body: () -> Value) throws(QueueSilence) -> Value {
-        guard !isHeld.exchange(true, ordering: .acquiring) else { throw .held }
-        defer { isHeld.store(false, ordering: .releasing) }
+        let isFree = isHeld.withLock { isHeld in
+            defer { isHeld = true }
+            return !isHeld
+        }
+        guard isFree else { throw .held }
+        defer { isHeld.withLock { $0 = false } }
         let deadline = Deadline(after: timeout)
         let answers = mailboxes.map { $0.hold() }
         defer { for mailbox in mailboxes { mailbox.resume() } }

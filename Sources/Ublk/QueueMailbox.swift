@@ -33,7 +33,7 @@ public final class QueueMailbox<Target: BlockTarget>: Sendable {
 
     private let content = Lock(Content())
     /// So that an empty mailbox costs the loop no lock.
-    private let hasMessages = Atomic<Bool>(false)
+    private let flag = MailboxFlag()
 
     public init() {}
 
@@ -69,7 +69,7 @@ public final class QueueMailbox<Target: BlockTarget>: Sendable {
             return (content.isClosed, content.waker)
         }
         if isClosed { return Self.refuse(message) }
-        hasMessages.store(true, ordering: .sequentiallyConsistent)
+        flag.isUp.store(true, ordering: .sequentiallyConsistent)
         waker?()
     }
 
@@ -85,11 +85,11 @@ public final class QueueMailbox<Target: BlockTarget>: Sendable {
     }
 
     @inline(__always)
-    var isEmpty: Bool { !hasMessages.load(ordering: .acquiring) }
+    var isEmpty: Bool { !flag.isUp.load(ordering: .acquiring) }
 
     func take() -> [Message] {
         // Taken away first: a message that comes in between is found now, and looked for once more.
-        hasMessages.store(false, ordering: .sequentiallyConsistent)
+        flag.isUp.store(false, ordering: .sequentiallyConsistent)
         return content.withLock { content in
             defer { content.messages = [] }
             return content.messages
@@ -115,4 +115,9 @@ public final class QueueMailbox<Target: BlockTarget>: Sendable {
         case .resume, .leave: break
         }
     }
+}
+
+/// There are messages. On its own: Swift 6.3 cannot compile the end of a generic class that holds an atomic.
+private final class MailboxFlag: Sendable {
+    let isUp = Atomic(false)
 }
