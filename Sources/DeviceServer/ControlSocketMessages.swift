@@ -1,8 +1,9 @@
 // What goes over a device's control socket: one line of words to the server, one line of JSON back, then the end.
 //
 //     status                          {"ok":true,"result":{…}}
-//     stats
+//     stats                           {"ok":true,"result":{"requests":{…},"storage-operations":{…},"queues":[…]}}
 //     flush
+//     quiesce                         {"ok":true,"result":{"microseconds":250}}
 //     stop [force] [timeout=SECONDS]  {"ok":false,"code":"busy","error":"…"}
 //
 // From a shell: echo status | socat - UNIX-CONNECT:/run/qed-ublk/ublk0.sock
@@ -10,9 +11,12 @@
 /// What a client asks of a device's server.
 public enum ControlRequest: Equatable, Sendable {
     case status
+    /// What the queues have counted since the server began.
     case stats
     /// Make everything that was written durable.
     case flush
+    /// Let the requests that are under way end on all queues at once, and go on: says how long new ones have waited for it.
+    case quiesce
     /// Take the disk away and end the server. `force`: even though the disk is in use.
     case stop(force: Bool, timeoutSeconds: Int)
 
@@ -41,12 +45,13 @@ extension ControlRequest {
         case "status": self = .status
         case "stats": self = .stats
         case "flush": self = .flush
+        case "quiesce": self = .quiesce
         case "stop":
             self = try Self.stop(arguments)
             return
         default:
             throw ControlRequestError(
-                description: "unknown request '\(name.prefix(40))': use status, stats, flush or stop")
+                description: "unknown request '\(name.prefix(40))': use status, stats, flush, quiesce or stop")
         }
         guard arguments.isEmpty else { throw ControlRequestError(description: "'\(name)' takes no arguments") }
     }
@@ -76,6 +81,7 @@ extension ControlRequest {
         case .status: "status"
         case .stats: "stats"
         case .flush: "flush"
+        case .quiesce: "quiesce"
         case .stop(let force, let timeoutSeconds): "stop\(force ? " force" : "") timeout=\(timeoutSeconds)"
         }
     }

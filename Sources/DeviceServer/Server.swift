@@ -161,14 +161,12 @@ public final class Server {
         // It is in use while the machine goes down.
         var isDraining = false
         var attempt: StopAttempt?
-        let flushes = DiskFlushes(ofDiskAt: device.blockDevicePath)
+        let replies = DeviceReplies(of: device)
         let ownMounts = watchOwnMounts(device)
         defer {
             ownMounts?.end()
             failureNote?.join()
-            for request in flushes.abandon() {
-                socket.reply(to: request, .failure(.failed, "\(device.blockDevicePath) goes, and the flush had not ended"))
-            }
+            for (request, reply) in replies.abandon() { socket.reply(to: request, reply) }
         }
         // Nothing in this loop blocks: what may wait for a disk, a process or a lock of the kernel has a thread of its own.
         while true {
@@ -179,16 +177,17 @@ public final class Server {
                 pollfd(fd: device.queuesChanged, events: Int16(POLLIN), revents: 0),
                 // Negative: not looked at.
                 pollfd(fd: attempt?.finished ?? -1, events: Int16(POLLIN), revents: 0),
-                pollfd(fd: flushes.finished, events: Int16(POLLIN), revents: 0),
             ]
+            // Named once: what is asked for below opens others.
+            let finished = replies.finished
+            polled += finished.map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
             if poll(&polled, nfds_t(polled.count), -1) < 0 {
                 guard errno == EINTR else { return .stopped(request: nil) }
                 continue
             }
 
-            if polled[4].revents != 0 {
-                for (request, reply) in flushes.takeAnswers() { socket.reply(to: request, reply) }
-            }
+            let readable = polled.suffix(finished.count).filter { $0.revents != 0 }.map(\.fd)
+            for (request, reply) in replies.takeAnswers(readable) { socket.reply(to: request, reply) }
             if polled[3].revents != 0, let ended = attempt {
                 attempt = nil
                 let use: DiskUse
@@ -237,7 +236,7 @@ public final class Server {
             if polled[1].revents != 0 {
                 for arrival in socket.acceptRequests() {
                     let isLeaving = attempt.map { $0.request == nil && !isDraining } ?? false
-                    answer(arrival, device, socket, flushes, &attempt, isLeaving: isLeaving)
+                    answer(arrival, device, socket, replies, &attempt, isLeaving: isLeaving)
                 }
             }
         }
@@ -272,15 +271,13 @@ public final class Server {
 
     private func answer(
         _ arrival: ControlSocketServer.Arrival, _ device: ServedDevice, _ socket: ControlSocketServer,
-        _ flushes: DiskFlushes, _ attempt: inout StopAttempt?, isLeaving: Bool
+        _ replies: DeviceReplies, _ attempt: inout StopAttempt?, isLeaving: Bool
     ) {
         switch arrival.request {
         case .status:
             socket.reply(to: arrival.connection, .success(device.status(path: configuration.imagePath, isLeaving: isLeaving)))
-        case .stats:
-            socket.reply(to: arrival.connection, .failure(.unavailable, "this version keeps no statistics"))
-        case .flush:
-            if let refusal = flushes.ask(arrival.connection) { socket.reply(to: arrival.connection, refusal) }
+        case .stats, .flush, .quiesce:
+            if let reply = replies.ask(arrival.request, arrival.connection) { socket.reply(to: arrival.connection, reply) }
         case .stop(let force, let timeoutSeconds):
             if let attempt {
                 let sentence = "\(device.blockDevicePath) \(attempt.description)"

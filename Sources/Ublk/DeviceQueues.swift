@@ -12,7 +12,7 @@ public enum QueueSilence: Error, Equatable, CustomStringConvertible {
     public var description: String {
         switch self {
         case .ended(let queue): "queue \(queue) is not served any more"
-        case .late(let queue): "queue \(queue) was not done with its requests in time"
+        case .late(let queue): "queue \(queue) did not answer in time: its thread waits, or a request does"
         case .held: "somebody else holds the queues"
         }
     }

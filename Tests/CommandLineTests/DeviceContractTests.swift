@@ -94,14 +94,14 @@ import Testing
     }
 
     @Test(
-        "del of what is not served",
+        "del and stats of what is not served",
         arguments: [
             "0", "ublkb7", "/dev/ublkb4000000000", "image.qed", "none.qed", "run", "/dev/null", "99999999999999999999",
         ])
     func unknownDevice(_ name: String) throws {
-        for options in [[], ["--force"]] {
+        for words in [["del", "--"], ["del", "--force"], ["stats", "--json"], ["stats", "--"]] {
             let before = try directory.contents()
-            let result = try ours("del", options.first ?? "--", name)
+            let result = try ours(words[0], words[1], name)
             expectOneSentence(result, [4], naming: "\(name): qed-ublk serves no such device; see 'qed-ublk list'")
             #expect(try directory.contents() == before)
         }
@@ -156,7 +156,7 @@ import Testing
         expectOneSentence(try ours(asNobody: true, "del", "4000"), [5, 6], naming: "ublk")
     }
 
-    @Test(.enabled(if: getuid() == 0), arguments: [["list"], ["del", "0"], ["recover", "--all"], ["add", "image.qed"]])
+    @Test(.enabled(if: getuid() == 0), arguments: [["list"], ["del", "0"], ["stats", "0"], ["recover", "--all"], ["add", "image.qed"]])
     func recordsOfSomebodyElse(words: [String]) throws {
         try require(["chown", "65534", runtime])
         let result = try run(

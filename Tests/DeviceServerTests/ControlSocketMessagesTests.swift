@@ -4,7 +4,7 @@ import Testing
 
 struct ControlSocketMessagesTests {
     private static let requests: [(String, ControlRequest)] = [
-        ("status", .status), ("stats", .stats), ("flush", .flush), ("  status\t\r\n", .status),
+        ("status", .status), ("stats", .stats), ("flush", .flush), ("quiesce", .quiesce), ("  status\t\r\n", .status),
         ("stop", .stop(force: false, timeoutSeconds: 30)), ("stop force", .stop(force: true, timeoutSeconds: 30)),
         ("stop timeout=0", .stop(force: false, timeoutSeconds: 0)),
         ("stop timeout=86400 force", .stop(force: true, timeoutSeconds: 86400)),
@@ -18,7 +18,7 @@ struct ControlSocketMessagesTests {
     }
 
     @Test(arguments: [
-        "", "   ", "Status", "status now", "flush force", "stop now", "stop timeout", "stop timeout=", "stop timeout=x",
+        "", "   ", "Status", "status now", "flush force", "quiesce now", "stop now", "stop timeout", "stop timeout=", "stop timeout=x",
         "stop timeout=-1", "stop timeout=86401", "stop timeout=99999999999999999999", "stop timeout=1.5", "{}", "\u{0}",
     ])
     func otherLinesAreNone(line: String) {

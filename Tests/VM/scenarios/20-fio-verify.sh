@@ -13,7 +13,19 @@ for queues in 1 4; do
     device=$(qed-ublk add -q "$queues" image.qed)
     expect_equal "queues of the disk" "$queues" "$(find /sys/block/ublkb0/mq -mindepth 1 -maxdepth 1 | wc -l)"
     block=$(blockdev --getss "$device")
+    # Its requests are let end, and held, on all queues at once, again and again.
+    for ((pause = 0; pause < 100; pause++)); do
+        echo quiesce | socat -t 20 - UNIX-CONNECT:/run/qed-ublk/ublk0.sock
+        sleep 0.02
+    done >pauses.log 2>&1 &
+    pauses=$!
     run_fio "$device" "$block" || { cat fio.log >&2 && fail "fio on the device that it writes"; }
+    wait "$pauses"
+    expect_equal "pauses" 100 "$(grep -c '"ok":true,"result":{"microseconds":' pauses.log)"
+    qed-ublk stats --json "$device" >stats.json
+    expect_equal "queues that counted" "$queues" "$(jq '.queues | map(select(.requests.writes > 0)) | length' stats.json)"
+    expect_equal "failures" 0 "$(jq '.requests.failures' stats.json)"
+    expect_output '^writes +[1-9]' qed-ublk stats "$device"
     qed-ublk del "$device"
     expect_no_devices
     expect_sound image.qed

@@ -7,7 +7,7 @@ import Testing
 
 /// A flush that waits for its disk keeps nobody else from the server.
 @Suite(.timeLimit(.minutes(2)))
-struct DiskFlushesTests {
+struct BackgroundRepliesTests {
     /// A disk whose flushes begin, and end when they may.
     private final class SlowDisk: Sendable {
         private let began = cs_eventfd()
@@ -35,7 +35,7 @@ struct DiskFlushesTests {
     init() throws { directory = try TemporaryDirectory() }
 
     /// Takes one turn of a server's loop: answers what can be answered.
-    private func turn(_ server: ControlSocketServer, _ flushes: DiskFlushes) {
+    private func turn(_ server: ControlSocketServer, _ flushes: BackgroundReplies) {
         var polled = [
             pollfd(fd: server.descriptor, events: Int16(POLLIN), revents: 0),
             pollfd(fd: flushes.finished, events: Int16(POLLIN), revents: 0),
@@ -52,7 +52,7 @@ struct DiskFlushesTests {
         }
     }
 
-    private func client(_ server: ControlSocketServer, _ flushes: DiskFlushes, asks line: String) throws -> RawClient {
+    private func client(_ server: ControlSocketServer, _ flushes: BackgroundReplies, asks line: String) throws -> RawClient {
         let client = try RawClient(directory)
         turn(server, flushes)
         client.send("\(line)\n")
@@ -62,7 +62,7 @@ struct DiskFlushesTests {
 
     @Test func othersAreAnsweredMeanwhile() throws {
         let server = try ControlSocketServer(directory: directory.path, deviceID: 0)
-        let flushes = DiskFlushes(disk.flush)
+        let flushes = BackgroundReplies(to: "flush", disk.flush)
         let first = try client(server, flushes, asks: "flush")
         disk.waitForBegin()
         #expect(flushes.isRunning)
@@ -85,7 +85,7 @@ struct DiskFlushesTests {
 
     @Test func aDiskThatGoesLeavesNobodyWaiting() throws {
         let server = try ControlSocketServer(directory: directory.path, deviceID: 0)
-        let flushes = DiskFlushes(disk.flush)
+        let flushes = BackgroundReplies(to: "flush", disk.flush)
         let clients = try [client(server, flushes, asks: "flush"), client(server, flushes, asks: "flush")]
         disk.waitForBegin()
         for request in flushes.abandon() { server.reply(to: request, .failure(.failed, "gone")) }
@@ -95,7 +95,7 @@ struct DiskFlushesTests {
 
     @Test func clientsThatHaveGoneAreNotAnswered() throws {
         let server = try ControlSocketServer(directory: directory.path, deviceID: 0)
-        let flushes = DiskFlushes(disk.flush)
+        let flushes = BackgroundReplies(to: "flush", disk.flush)
         var gone: RawClient? = try client(server, flushes, asks: "flush")
         disk.waitForBegin()
         _ = gone

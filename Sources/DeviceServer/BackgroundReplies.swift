@@ -1,14 +1,16 @@
 import CSupport
 
-/// The flushes of a disk that control requests ask for, on a thread of their own: one takes as long as the disk below needs,
-/// and for ever where that hangs, while the server answers others.
+/// The replies to control requests of one kind that may take long, made on a thread of their own: a flush takes as long as the
+/// disk below needs, and for ever where that hangs, while the server answers others.
 ///
-/// One runs at a time. Whoever asks meanwhile waits for the next one: what was written before the request may be too late for
-/// the one that runs. Belongs to the server's main thread.
-final class DiskFlushes {
+/// One is made at a time. Whoever asks meanwhile waits for the next one: what was written before the request may be too late
+/// for the flush that runs, and figures that are being taken may be older than the request. Belongs to the server's main
+/// thread.
+final class BackgroundReplies {
     /// Readable when `takeAnswers` has something; negative: none has been asked for.
     private(set) var finished: Int32 = -1
-    private let flush: @Sendable () -> ControlReply
+    private let make: @Sendable () -> ControlReply
+    private let purpose: String
     private var running: Run?
     private var waiting: [ControlSocketServer.ConnectionID] = []
 
@@ -23,8 +25,13 @@ final class DiskFlushes {
         var reply: ControlReply?
     }
 
-    /// - Parameter flush: blocks until what was written is durable, or cannot be.
-    init(_ flush: @escaping @Sendable () -> ControlReply) { self.flush = flush }
+    /// - Parameters:
+    ///   - purpose: what is done, for the sentence that says that it cannot be.
+    ///   - make: does it, and blocks as long as it takes.
+    init(to purpose: String, _ make: @escaping @Sendable () -> ControlReply) {
+        self.purpose = purpose
+        self.make = make
+    }
 
     var isRunning: Bool { running != nil }
 
@@ -33,7 +40,7 @@ final class DiskFlushes {
         waiting.append(request)
         guard running == nil, !start() else { return nil }
         waiting.removeAll { $0 == request }
-        return .failure(.failed, "the server has no thread to flush the disk with")
+        return .failure(.failed, "the server has no thread to \(purpose) with")
     }
 
     /// After `finished` was readable.
@@ -42,16 +49,16 @@ final class DiskFlushes {
         guard let run = running else { return [] }
         run.thread.join()
         running = nil
-        let reply = run.outcome.reply ?? .failure(.failed, "the flush ended without a result")
+        let reply = run.outcome.reply ?? .failure(.failed, "the server could not \(purpose)")
         var answers = run.requests.map { ($0, reply) }
         if !waiting.isEmpty, !start() {
-            answers += waiting.map { ($0, .failure(.failed, "the server has no thread to flush the disk with")) }
+            answers += waiting.map { ($0, .failure(.failed, "the server has no thread to \(purpose) with")) }
             waiting = []
         }
         return answers
     }
 
-    /// Those who will get no answer: the disk goes. A flush that still runs ends with it.
+    /// Those who will get no answer: the disk goes. What still runs ends with it.
     func abandon() -> [ControlSocketServer.ConnectionID] {
         let abandoned = (running?.requests ?? []) + waiting
         running?.thread.detach()
@@ -64,26 +71,16 @@ final class DiskFlushes {
         if finished < 0 { finished = cs_eventfd() }
         guard finished >= 0 else { return false }
         let outcome = Outcome()
-        // The descriptor stays open as long as the process: a flush that was abandoned signals it at its end.
-        let (flush, finished) = (self.flush, self.finished)
+        // The descriptor stays open as long as the process: what was abandoned signals it at its end.
+        let (make, finished) = (self.make, self.finished)
         guard
             let thread = try? BackgroundThread({
-                outcome.reply = flush()
+                outcome.reply = make()
                 cs_eventfd_signal(finished)
             })
         else { return false }
         running = Run(thread: thread, outcome: outcome, requests: waiting)
         waiting = []
         return true
-    }
-}
-
-extension DiskFlushes {
-    /// Of a block device: with what its page cache has, and those of its partitions, which are others.
-    convenience init(ofDiskAt path: String) {
-        self.init {
-            let failures = WriteBackProcess.run(.flush, ofDiskAt: path)
-            return failures.first.map { .failure(.failed, $0) } ?? .success(.null)
-        }
     }
 }

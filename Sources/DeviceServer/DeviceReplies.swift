@@ -1,0 +1,95 @@
+import BlockStorage
+import CSupport
+import QEDEngine
+import Ublk
+
+/// What control requests ask of a device that serves, and what may take a while for it: each kind has a thread of its own.
+/// Belongs to the server's main thread.
+struct DeviceReplies {
+    private let flushes: BackgroundReplies
+    private let figures: BackgroundReplies
+    private let pauses: BackgroundReplies
+    private let devicePath: String
+
+    /// How long a queue's thread may take to say what it has counted, and how long the requests under way to end.
+    private static let askTimeout = Duration.seconds(10)
+
+    init(of device: ServedDevice) {
+        let (path, queues) = (device.blockDevicePath, device.queues)
+        devicePath = path
+        flushes = BackgroundReplies(to: "flush the disk") { DeviceReplies.flush(diskAt: path) }
+        figures = BackgroundReplies(to: "ask the queues") { DeviceReplies.figures(of: queues, path) }
+        pauses = BackgroundReplies(to: "hold the queues") { DeviceReplies.pause(queues) }
+    }
+
+    private var all: [BackgroundReplies] { [flushes, figures, pauses] }
+
+    /// Readable when `takeAnswers` has something; those that are negative are not to be looked at.
+    var finished: [Int32] { all.map(\.finished) }
+
+    /// - Returns: the answer, where it is there; else it comes from `takeAnswers`.
+    func ask(_ request: ControlRequest, _ connection: ControlSocketServer.ConnectionID) -> ControlReply? {
+        switch request {
+        case .flush: flushes.ask(connection)
+        case .stats: figures.ask(connection)
+        case .quiesce: pauses.ask(connection)
+        case .status, .stop: preconditionFailure("not answered here")
+        }
+    }
+
+    /// - Parameter descriptors: those of `finished` that were readable.
+    func takeAnswers(_ descriptors: [Int32]) -> [(ControlSocketServer.ConnectionID, ControlReply)] {
+        all.filter { descriptors.contains($0.finished) }.flatMap { $0.takeAnswers() }
+    }
+
+    /// What those get whose answers will not come: the disk goes.
+    func abandon() -> [(ControlSocketServer.ConnectionID, ControlReply)] {
+        let reply = ControlReply.failure(.failed, "\(devicePath) goes, and the request had not ended")
+        return all.flatMap { $0.abandon() }.map { ($0, reply) }
+    }
+
+    // MARK: On threads of their own
+
+    /// Of a block device: with what its page cache has, and those of its partitions, which are others. So the kernel is asked
+    /// and not the engine, which a flush reaches as the request that this becomes.
+    private static func flush(diskAt path: String) -> ControlReply {
+        let failures = WriteBackProcess.run(.flush, ofDiskAt: path)
+        return failures.first.map { .failure(.failed, $0) } ?? .success(.null)
+    }
+
+    /// With more queues the figures of each are left out: a reply has room for this many.
+    private static let listedQueueLimit = 64
+
+    /// What the queues have counted, each and together.
+    static func figures(of queues: DeviceQueues<EngineTarget<FileStorage>>, _ path: String) -> ControlReply {
+        let counted: [(QueueStatistics, EngineStatistics)]
+        do throws(QueueSilence) {
+            counted = try queues.ask(timeout: askTimeout) { target, figures in (figures, target.statistics) }
+        } catch {
+            return .failure(.unavailable, "\(error)")
+        }
+        let requests = counted.map(\.0.counters)
+        let operations = counted.map(\.1.counters)
+        let each = zip(requests, operations).map { ["requests": sum([$0]), "storage-operations": sum([$1])] as JSONValue }
+        return .success([
+            "device": .string(path), "requests": sum(requests), "storage-operations": sum(operations),
+            "queues": .array(each.count <= listedQueueLimit ? each : []),
+        ])
+    }
+
+    private static func sum(_ lists: [[(name: String, value: UInt64)]]) -> JSONValue {
+        .object(
+            (lists.first ?? []).indices.map { index in
+                JSONValue.Member(lists[0][index].name, JSONValue(lists.reduce(0) { $0 &+ $1[index].value }))
+            })
+    }
+
+    /// Ends what is under way on all queues, and lets them go on: how long requests would wait for whatever needs that.
+    static func pause(_ queues: DeviceQueues<EngineTarget<FileStorage>>) -> ControlReply {
+        let start = cs_monotonic_nanoseconds()
+        do throws(QueueSilence) { try queues.whileQuiet(timeout: askTimeout) {} } catch {
+            return .failure(.unavailable, "\(error)")
+        }
+        return .success(["microseconds": JSONValue((cs_monotonic_nanoseconds() - start) / 1000)])
+    }
+}

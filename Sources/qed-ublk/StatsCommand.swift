@@ -1,0 +1,65 @@
+import ArgumentParser
+import DeviceServer
+import Ublk
+
+struct StatsCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "stats",
+        abstract: "Show what a device was asked for, and what that took.",
+        discussion: """
+            Counted by its server since that began: requests (under-way: at this moment; turns: how often a queue's thread has \
+            entered the kernel), and what became of them in the image's files, by purpose. For the whole device, and beside \
+            it for each queue, unless there are more than 64.
+
+            Example: qed-ublk stats --json /dev/ublkb0 | jq '."storage-operations".fsyncs'
+
+            Exit status:
+            \(ExitStatus.table)
+            """)
+
+    @Argument(help: "The device: /dev/ublkb0, ublkb0, 0, or its image's path.", transform: PathArgument.parse)
+    var device: String
+
+    @OptionGroup var output: OutputOption
+
+    func run() throws {
+        try DeviceRequirements.check()
+        let records = DeviceRegistry().find(DeviceReference(device))
+        guard let record = records.first else { throw DelError.notFound(device) }
+        guard records.count == 1 else { throw DelError.ambiguous(device, records.map(\.deviceID)) }
+        let reply = try ControlSocketClient.send(.stats, deviceID: record.deviceID, timeout: .seconds(30))
+        switch reply {
+        case .failure(_, let sentence): throw DelError.refused(isBusy: false, sentence)
+        case .success(let figures):
+            switch output.format {
+            case .human: try printOutput(StatsCommand.table(figures))
+            case .json: try printOutput(figures.indented())
+            }
+        }
+    }
+
+    /// A line for each counter: its name, the device's figure and, where there are several queues, that of each.
+    static func table(_ figures: JSONValue) -> String {
+        var queues: [JSONValue] = []
+        if case .array(let list)? = figures["queues"], list.count > 1 { queues = list }
+        var rows = [[figures["device"]?.text ?? "", "TOTAL"] + queues.indices.map { "QUEUE \($0)" }]
+        for group in ["requests", "storage-operations"] {
+            guard case .object(let counters)? = figures[group] else { continue }
+            rows.append([group.uppercased()])
+            for counter in counters {
+                rows.append(
+                    [counter.name, counter.value.description] + queues.map { $0[group]?[counter.name]?.description ?? "?" })
+            }
+        }
+        let columns = rows[0].count
+        let widths = (0..<columns).map { column in rows.map { column < $0.count ? $0[column].count : 0 }.max() ?? 0 }
+        return rows.map { row in
+            var line = row[0]
+            for (column, cell) in row.enumerated().dropFirst() {
+                if column == 1 { line += String(repeating: " ", count: widths[0] - row[0].count) }
+                line += String(repeating: " ", count: widths[column] - cell.count + 2) + cell
+            }
+            return line
+        }.joined(separator: "\n")
+    }
+}
