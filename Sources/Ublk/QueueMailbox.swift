@@ -43,9 +43,10 @@ public final class QueueMailbox<Target: BlockTarget>: Sendable {
         _ question: @escaping @Sendable (Target, QueueStatistics) -> Value
     ) -> Answer<QueueReply<Value>> {
         let answer = Answer<QueueReply<Value>>()
-        post(.ask { asked in
-            answer.give(asked.map { .done(question($0.0, $0.1)) } ?? .ended)
-        })
+        post(
+            .ask { asked in
+                answer.give(asked.map { .done(question($0.0, $0.1)) } ?? .ended)
+            })
         return answer
     }
 

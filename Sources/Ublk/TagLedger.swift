@@ -33,7 +33,6 @@ struct TagLedger {
     init(depth: Int) { owners = Array(repeating: .driver, count: depth) }
 
     var depth: Int { owners.count }
-    var keptCount: Int { kept.count }
 
     func owner(of tag: Int) -> Owner { owners[tag] }
 

@@ -156,7 +156,9 @@ import Testing
         expectOneSentence(try ours(asNobody: true, "del", "4000"), [5, 6], naming: "ublk")
     }
 
-    @Test(.enabled(if: getuid() == 0), arguments: [["list"], ["del", "0"], ["stats", "0"], ["recover", "--all"], ["add", "image.qed"]])
+    @Test(
+        .enabled(if: getuid() == 0),
+        arguments: [["list"], ["del", "0"], ["stats", "0"], ["recover", "--all"], ["add", "image.qed"]])
     func recordsOfSomebodyElse(words: [String]) throws {
         try require(["chown", "65534", runtime])
         let result = try run(

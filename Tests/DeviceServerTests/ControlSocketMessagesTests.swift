@@ -18,8 +18,9 @@ struct ControlSocketMessagesTests {
     }
 
     @Test(arguments: [
-        "", "   ", "Status", "status now", "flush force", "quiesce now", "stop now", "stop timeout", "stop timeout=", "stop timeout=x",
-        "stop timeout=-1", "stop timeout=86401", "stop timeout=99999999999999999999", "stop timeout=1.5", "{}", "\u{0}",
+        "", "   ", "Status", "status now", "flush force", "quiesce now", "stop now", "stop timeout", "stop timeout=",
+        "stop timeout=x", "stop timeout=-1", "stop timeout=86401", "stop timeout=99999999999999999999", "stop timeout=1.5", "{}",
+        "\u{0}",
     ])
     func otherLinesAreNone(line: String) {
         let error = #expect(throws: ControlRequestError.self) { try ControlRequest(line: line.utf8) }

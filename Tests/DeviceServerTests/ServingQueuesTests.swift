@@ -65,7 +65,9 @@ struct ServingQueuesTests {
         UInt64(((number * queueCount + queue) * depth + tag) * blockBytes)
     }
 
-    private static func byte(queue: Int, tag: Int, number: Int) -> UInt8 { UInt8(truncatingIfNeeded: 1 + queue + tag * 7 + number * 31) }
+    private static func byte(queue: Int, tag: Int, number: Int) -> UInt8 {
+        UInt8(truncatingIfNeeded: 1 + queue + tag * 7 + number * 31)
+    }
 
     /// Gives every idle tag its next write, and some a flush, until all is written or `ends` says so.
     /// - Returns: how many writes each tag was given.

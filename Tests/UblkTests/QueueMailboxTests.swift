@@ -36,7 +36,7 @@ struct QueueMailboxTests {
             {
                 queue.ring.stop()
                 asked.answer = queue.mailbox.ask { _, _ in 1 }
-            },
+            }
         ])
         #expect(asked.value == 1)
         let other = try PlayedQueue()
@@ -45,7 +45,7 @@ struct QueueMailboxTests {
                 other.mailbox.leave()
                 held.answer = other.mailbox.hold()
                 other.mailbox.resume()
-            },
+            }
         ])
         #expect(held.hasEnded && other.end == .left)
     }
