@@ -88,14 +88,14 @@ struct DelCommand: ParsableCommand {
             // From here on no server can take it over; one that is about to is waited for.
             let lock = try DeviceLock(ofDevice: record.deviceID)
             defer { lock.release() }
-            guard let current = registry.record(of: record.deviceID) else {
-                // Somebody else's del was first. What it could not delete is an orphan.
-                guard try control.existingDeviceInfo(record.deviceID, timeout: .seconds(5)) == nil else {
-                    lock.release()
-                    return try removeOrphan(record.deviceID, UblkPaths.blockDevice(record.deviceID), registry)
-                }
-                return
+            let current = registry.record(of: record.deviceID)
+            if let info = try control.existingDeviceInfo(record.deviceID, timeout: .seconds(5)), current?.isOf(info) != true {
+                // Somebody else's del was first, and could not delete it; or the record is that of a device before it.
+                if let current { try registry.remove(current) }
+                lock.release()
+                return try removeOrphan(record.deviceID, UblkPaths.blockDevice(record.deviceID), registry)
             }
+            guard let current else { return }
             guard current.server.isRunning else { return try removeUnserved(current, registry, control) }
             record = current
         }
@@ -137,6 +137,11 @@ struct DelCommand: ParsableCommand {
             do { try stop(waiting.info, control, hold) } catch DelError.refused(_, let sentence) {
                 throw refusal(of: waiting, sentence)
             }
+        } else if let info = try control.device(of: record, timeout: .seconds(5)), info.state == .live,
+            info.serverProcess != record.server.id, ProcessIdentity(running: info.serverProcess) != nil
+        {
+            // The record is that of an earlier server: somebody has put it back.
+            throw DelError.served(UblkPaths.blockDevice(record.deviceID), by: info.serverProcess)
         } else if !record.isReadOnly, !isServedAgain(record, registry) {
             do { _ = try complete(record) } catch {
                 // Where there is no device any more, nothing is kept by refusing.
@@ -145,16 +150,11 @@ struct DelCommand: ParsableCommand {
                 printError("\(error)")
             }
         }
-        let info = try control.device(of: record, timeout: .seconds(5))
-        // The number can be that of another program's device by now.
-        let isOthers =
-            info.map {
-                $0.state == .live && $0.serverProcess != record.server.id && ProcessIdentity(running: $0.serverProcess) != nil
-            } ?? true
+        let isGone = try control.device(of: record, timeout: .seconds(5)) == nil
         // What it says can have changed by now: how the image is left.
         guard registry.record(of: record.deviceID)?.server == record.server else { return }
         try registry.remove(record.deviceID)
-        try forget(record.deviceID, registry, isOthers ? nil : control)
+        try forget(record.deviceID, registry, isGone ? nil : control)
     }
 
     /// What the dead server had answered goes into the image before the device goes. In use it does not go: what waits for

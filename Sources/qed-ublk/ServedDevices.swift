@@ -54,12 +54,13 @@ enum KnownDevices {
     /// All devices that have a record and exist, and the orphans. Records of devices that are gone are removed.
     static func all(registry: DeviceRegistry = DeviceRegistry()) throws -> [KnownDevice] {
         let records = registry.list()
-        let others = OrphanedDevices.candidates(besides: records.map(\.deviceID))
         // Where there is nothing to ask the kernel about no right to ask is needed.
-        if records.isEmpty && others.isEmpty { return [] }
+        if records.isEmpty && OrphanedDevices.candidates(besides: []).isEmpty { return [] }
         do {
             let control = try UblkControlDevice()
             let known = try records.compactMap { try device($0, control, registry) }
+            // A record whose device is gone says nothing of the one that has its number now.
+            let others = OrphanedDevices.candidates(besides: known.map(\.id))
             let orphans = others.compactMap { OrphanedDevices.info(of: $0, control).map(KnownDevice.init(orphan:)) }
             return (known + orphans).sorted { $0.id < $1.id }
         } catch UblkControlError.notPermitted {

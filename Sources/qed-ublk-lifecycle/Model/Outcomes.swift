@@ -111,6 +111,7 @@ extension World {
         device.deaths = 0
         device.hasRecord = true
         device.hasSocket = true
+        device.isRecordOld = false
         guard !device.options.isReadOnly else { return }
         files[device.file]?.session = .open(hasLog: true)
         files[device.file]?.changedMeanwhile = false
@@ -288,7 +289,10 @@ extension World {
         waiting.devices[id]?.life = .waiting(endedWell: true)
         waiting.devices[id]?.options.isSupervised = false
         // Its server writes that anew, where there is space.
-        if !runtimeIsFull { waiting.devices[id]?.hasRecord = true }
+        if !runtimeIsFull {
+            waiting.devices[id]?.hasRecord = true
+            waiting.devices[id]?.isRecordOld = false
+        }
         if !device.options.isReadOnly { waiting.close(device.file) }
         return waiting
     }

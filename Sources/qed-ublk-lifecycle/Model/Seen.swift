@@ -55,7 +55,7 @@ extension World {
             // Without a record a served device could be another program's.
             if device.life == .live && !device.hasRecord && listed[id] == nil { continue }
             guard let entry = listed[id] else { return "list does not show device \(id)" }
-            guard device.hasRecord else { continue }
+            guard device.hasRecord, !device.isRecordOld else { continue }
             let right =
                 switch device.life {
                 case .live: ["live"]

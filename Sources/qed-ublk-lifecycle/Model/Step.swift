@@ -26,6 +26,8 @@ enum Step: Equatable, CustomStringConvertible {
     case copyOver(String)
     case putBack(String)
     case wipe(Wiped)
+    case copyRecords
+    case putRecordsBack
     case fillRuntime
     case freeRuntime
     case remount(otherFirst: Bool)
@@ -69,6 +71,8 @@ enum Step: Equatable, CustomStringConvertible {
         case .copyOver(let name): "mv \(name) away, with a copy in its place"
         case .putBack(let name): "mv what was \(name) back"
         case .wipe(let wiped): "rm \(wiped)"
+        case .copyRecords: "copy the records"
+        case .putRecordsBack: "put the copies of the records back"
         case .fillRuntime: "fill the runtime directory's file system"
         case .freeRuntime: "free the runtime directory's file system"
         case .remount(let otherFirst): "umount, \(otherFirst ? "mount another file system first, " : "")mount"

@@ -59,7 +59,7 @@ extension World {
     private func verdictOfDel(_ id: Int, force: Bool) -> Verdict {
         guard let device = devices[id] else { return .notFound }
         // It could be another program's.
-        if device.life == .live && !device.hasRecord { return .busy }
+        if device.life == .live && (!device.hasRecord || device.isRecordOld) { return .busy }
         // One that is dead has no disk any more, and its users nothing to lose.
         if device.isUsed && device.life != .dead && !force { return .busy }
         // Its server cannot be asked.
@@ -67,6 +67,7 @@ extension World {
         if force { return .either }
         if device.life == .live { return .succeeds }
         guard device.hasRecord else { return .succeeds }
+        if device.isRecordOld { return .either }
         if !device.options.isReadOnly && !imageIsInPlace(device) && !hasOtherWriter(device, id) { return .refusesSomehow }
         return canComplete(device) && !runtimeIsFull ? .succeeds : .either
     }
@@ -87,7 +88,7 @@ extension World {
         guard let device = devices[id] else { return .notFound }
         switch device.life {
         // Without a record it is not known whose it is.
-        case .live: return device.hasRecord ? .busy : .refusesSomehow
+        case .live: return device.hasRecord && !device.isRecordOld ? .busy : .refusesSomehow
         case .dead: return .refusesSomehow
         case .waiting:
             guard device.hasRecord, let file = files[device.file], imageIsInPlace(device), file.sizeMiB == device.sizeMiB
@@ -96,7 +97,7 @@ extension World {
             if others.contains(where: { $0.life == .live && !($0.options.isReadOnly && device.options.isReadOnly) }) {
                 return .refusesSomehow
             }
-            if !others.isEmpty || runtimeIsFull || file.changedMeanwhile { return .either }
+            if !others.isEmpty || runtimeIsFull || file.changedMeanwhile || device.isRecordOld { return .either }
             return canComplete(device) ? .succeeds : .either
         }
     }

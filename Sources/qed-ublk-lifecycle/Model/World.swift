@@ -56,6 +56,8 @@ struct Device: Equatable {
     /// The files beside the record of it are as the program left them.
     var hasRecord = true
     var hasSocket = true
+    /// Somebody has put an earlier record of it back.
+    var isRecordOld = false
     var sizeMiB = 0
     /// How often its servers died since the last one that lived for long: a supervisor gives up at some time.
     var deaths = 0
@@ -78,6 +80,8 @@ struct World: Equatable {
     /// The names of images that were moved away, by the names that they had.
     var aside: [String: String] = [:]
     var runtimeIsFull = false
+    /// Of records, made some time ago.
+    var hasCopies = false
     /// How often the file system of the images was mounted again.
     var mounts = 0
 

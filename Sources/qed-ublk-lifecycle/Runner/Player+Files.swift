@@ -1,4 +1,5 @@
 import BlockStorage
+import DeviceServer
 import Glibc
 
 /// What is done to images and the runtime directory.
@@ -66,6 +67,43 @@ extension Player {
             for name in names(in: runtime) where name.hasPrefix("image-") { unlink("\(runtime)/\(name)") }
             world.wipeLogs()
         }
+    }
+
+    func pathOfRecord(_ id: Int) -> String { "\(runtime)/ublk\(id).json" }
+
+    mutating func copyRecords() {
+        copies = [:]
+        for id in world.devices.keys where hasRecord(id) { copies[id] = SmallFile.bytes(pathOfRecord(id)) }
+        world.hasCopies = true
+    }
+
+    /// Those of devices that are gone, too.
+    mutating func putRecordsBack() throws(Breach) {
+        for (id, copy) in copies {
+            let isSame = SmallFile.bytes(pathOfRecord(id)) == copy
+            try write(copy, to: pathOfRecord(id))
+            guard world.devices[id] != nil, !isSame else { continue }
+            let isOfThisDevice = hasRecord(id)
+            world.devices[id]?.hasRecord = isOfThisDevice
+            world.devices[id]?.isRecordOld = true
+        }
+        try compareList()
+    }
+
+    private func write(_ bytes: [UInt8], to path: String) throws(Breach) {
+        let descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
+        defer { close(descriptor) }
+        guard descriptor >= 0, Glibc.write(descriptor, bytes, bytes.count) == bytes.count else { throw Breach("cannot write \(path)") }
+    }
+
+    /// Whether there is a record of this device, and not of one that had its number before.
+    func hasRecord(_ id: Int) -> Bool {
+        guard let nonce = nonce(id) else { return false }
+        return nonces[id] == nil || nonces[id] == nonce
+    }
+
+    func nonce(_ id: Int) -> UInt64? {
+        SmallFile.text(pathOfRecord(id)).flatMap { JSONValue(parsing: $0) }.flatMap { $0["device_nonce"]?.integer(as: UInt64.self) }
     }
 
     mutating func fillRuntime() {

@@ -88,9 +88,12 @@ extension Player {
             if let stored = StoredImage(Store.path(name)) { fileIDs[stored.identity] = file }
         }
         world = found
+        nonces = nonces.filter { world.devices[$0.key] != nil }
         for id in world.devices.keys {
+            if nonces[id] == nil { nonces[id] = nonce(id) }
             // Those whose server did not come to it have none; one that leaves writes it again.
-            world.devices[id]?.hasRecord = access("\(runtime)/ublk\(id).json", F_OK) == 0
+            let hasOwnRecord = hasRecord(id)
+            world.devices[id]?.hasRecord = hasOwnRecord
         }
         try compareList()
     }

@@ -23,6 +23,9 @@ struct Player {
     var writers: [Int: Writer] = [:]
     /// By the process: the device that it supervises. The first server is its child, which tells; those after it are not.
     var supervisors: [Int: Int] = [:]
+    /// What tells a device of the kernel from one that had its number before, as its record has it.
+    var nonces: [Int: UInt64] = [:]
+    var copies: [Int: [UInt8]] = [:]
     /// The images of devices that are gone, while a write to one of them may be under way.
     var struckFiles: [Int: FileID] = [:]
     var fileIDs: [FileIdentity: FileID] = [:]
@@ -111,6 +114,8 @@ struct Player {
         case .copyOver(let name): try copyOver(name)
         case .putBack(let name): try putBack(name)
         case .wipe(let wiped): wipe(wiped)
+        case .copyRecords: copyRecords()
+        case .putRecordsBack: try putRecordsBack()
         case .fillRuntime: fillRuntime()
         case .freeRuntime:
             unlink("\(runtime)/filler")
@@ -137,7 +142,9 @@ struct Player {
         for id in holds.keys.sorted() { release(id) }
         for (id, device) in world.devices where device.isMounted && device.life == .live { try unmount(id) }
         // Those that no command can ask.
-        for (id, device) in world.devices where device.life == .live && !(device.hasRecord && device.hasSocket) { try terminate(id, .terminate(id)) }
+        for (id, device) in world.devices where device.life == .live {
+            if !device.hasRecord || !device.hasSocket || device.isRecordOld { try terminate(id, .terminate(id)) }
+        }
         for id in world.devices.keys.sorted() { try performCommand(.del(id, force: false, .none), .none) }
         for id in world.devices.keys.sorted() { try performCommand(.del(id, force: true, .none), .none) }
         guard world.devices.isEmpty else { throw Breach("devices \(world.devices.keys.sorted()) cannot be removed") }
