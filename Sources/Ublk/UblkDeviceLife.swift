@@ -110,7 +110,7 @@ extension UblkControlDevice {
     /// Waits until the driver has noticed that the device's server is gone, up to 30 s on 6.12, or the time is over.
     public func waitForServerDeath(_ id: UInt32, timeout: Duration) throws(UblkControlError) {
         let deadline = Deadline(after: timeout)
-        while !deadline.hasPassed, try !deviceInfo(id).state.isRecoverable { pause(.milliseconds(20)) }
+        while !deadline.hasPassed, try deviceInfo(id).state == .live { pause(.milliseconds(20)) }
     }
 
     /// Begins to serve a device whose server has gone: then open, map, fetch every tag, and `endRecovery`. Queues,

@@ -183,8 +183,17 @@ struct DelCommand: ParsableCommand {
             isBusy: true, "\(sentence), or give it a server again (qed-ublk recover \(device.record.deviceID)), or use --force")
     }
 
-    /// The disk goes, unless it is in use; without a hold it goes in use.
+    /// The disk of a dead server goes, unless it is in use; without a hold it goes in use.
     private func stop(_ info: UblkDeviceInfo, _ control: UblkControlDevice, _ hold: DiskHold?) throws {
+        // The driver waits for the requests that the server had, without end and with the device's mutex (seen on 7.3), when it is
+        // to stop a device before it has noticed that nobody answers them any more.
+        if info.state == .live {
+            try control.waitForServerDeath(info.id, timeout: .seconds(40))
+            guard try control.deviceInfo(info.id).state != .live else {
+                let path = UblkPaths.blockDevice(info.id)
+                throw DelError.refused(isBusy: true, "the kernel has not noticed yet that the server of \(path) has ended; try again")
+            }
+        }
         guard let hold else { return try control.stopDevice(info.id, timeout: UblkControlDevice.stopTimeout) }
         let use: DiskUse?
         do throws(UblkControlError) { use = try control.stopUnused(info, hold) } catch {
