@@ -1,4 +1,3 @@
-import CSupport
 import Glibc
 import SystemPackage
 

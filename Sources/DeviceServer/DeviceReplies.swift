@@ -6,9 +6,9 @@ import Ublk
 /// What control requests ask of a device that serves, and what may take a while for it: each kind has a thread of its own.
 /// Belongs to the server's main thread.
 struct DeviceReplies {
-    private let flushes: BackgroundReplies
-    private let figures: BackgroundReplies
-    private let pauses: BackgroundReplies
+    private let flushes: SharedReplies
+    private let figures: SharedReplies
+    private let pauses: SharedReplies
     private let devicePath: String
 
     /// How long a queue's thread may take to say what it has counted, and how long the requests under way to end.
@@ -17,12 +17,12 @@ struct DeviceReplies {
     init(of device: ServedDevice) {
         let (path, queues) = (device.blockDevicePath, device.queues)
         devicePath = path
-        flushes = BackgroundReplies(to: "flush the disk") { DeviceReplies.flush(diskAt: path) }
-        figures = BackgroundReplies(to: "ask the queues") { DeviceReplies.figures(of: queues, path) }
-        pauses = BackgroundReplies(to: "hold the queues") { DeviceReplies.pause(queues) }
+        flushes = SharedReplies(to: "flush the disk") { DeviceReplies.flush(diskAt: path) }
+        figures = SharedReplies(to: "ask the queues") { DeviceReplies.figures(of: queues, path) }
+        pauses = SharedReplies(to: "hold the queues") { DeviceReplies.pause(queues) }
     }
 
-    private var all: [BackgroundReplies] { [flushes, figures, pauses] }
+    private var all: [SharedReplies] { [flushes, figures, pauses] }
 
     /// Readable when `takeAnswers` has something; those that are negative are not to be looked at.
     var finished: [Int32] { all.map(\.finished) }

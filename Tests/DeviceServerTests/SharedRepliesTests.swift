@@ -7,7 +7,7 @@ import Testing
 
 /// A flush that waits for its disk keeps nobody else from the server.
 @Suite(.timeLimit(.minutes(2)))
-struct BackgroundRepliesTests {
+struct SharedRepliesTests {
     /// A disk whose flushes begin, and end when they may.
     private final class SlowDisk: Sendable {
         private let began = cs_eventfd()
@@ -35,7 +35,7 @@ struct BackgroundRepliesTests {
     init() throws { directory = try TemporaryDirectory() }
 
     /// Takes one turn of a server's loop: answers what can be answered.
-    private func turn(_ server: ControlSocketServer, _ flushes: BackgroundReplies) {
+    private func turn(_ server: ControlSocketServer, _ flushes: SharedReplies) {
         var polled = [
             pollfd(fd: server.descriptor, events: Int16(POLLIN), revents: 0),
             pollfd(fd: flushes.finished, events: Int16(POLLIN), revents: 0),
@@ -52,7 +52,7 @@ struct BackgroundRepliesTests {
         }
     }
 
-    private func client(_ server: ControlSocketServer, _ flushes: BackgroundReplies, asks line: String) throws -> RawClient {
+    private func client(_ server: ControlSocketServer, _ flushes: SharedReplies, asks line: String) throws -> RawClient {
         let client = try RawClient(directory)
         turn(server, flushes)
         client.send("\(line)\n")
@@ -62,7 +62,7 @@ struct BackgroundRepliesTests {
 
     @Test func othersAreAnsweredMeanwhile() throws {
         let server = try ControlSocketServer(directory: directory.path, deviceID: 0)
-        let flushes = BackgroundReplies(to: "flush", disk.flush)
+        let flushes = SharedReplies(to: "flush", disk.flush)
         let first = try client(server, flushes, asks: "flush")
         disk.waitForBegin()
         #expect(flushes.isRunning)
@@ -85,7 +85,7 @@ struct BackgroundRepliesTests {
 
     @Test func aDiskThatGoesLeavesNobodyWaiting() throws {
         let server = try ControlSocketServer(directory: directory.path, deviceID: 0)
-        let flushes = BackgroundReplies(to: "flush", disk.flush)
+        let flushes = SharedReplies(to: "flush", disk.flush)
         let clients = try [client(server, flushes, asks: "flush"), client(server, flushes, asks: "flush")]
         disk.waitForBegin()
         for request in flushes.abandon() { server.reply(to: request, .failure(.failed, "gone")) }
@@ -95,7 +95,7 @@ struct BackgroundRepliesTests {
 
     @Test func clientsThatHaveGoneAreNotAnswered() throws {
         let server = try ControlSocketServer(directory: directory.path, deviceID: 0)
-        let flushes = BackgroundReplies(to: "flush", disk.flush)
+        let flushes = SharedReplies(to: "flush", disk.flush)
         var gone: RawClient? = try client(server, flushes, asks: "flush")
         disk.waitForBegin()
         _ = gone

@@ -6,7 +6,7 @@ import CSupport
 /// One is made at a time. Whoever asks meanwhile waits for the next one: what was written before the request may be too late
 /// for the flush that runs, and figures that are being taken may be older than the request. Belongs to the server's main
 /// thread.
-final class BackgroundReplies {
+final class SharedReplies {
     /// Readable when `takeAnswers` has something; negative: none has been asked for.
     private(set) var finished: Int32 = -1
     private let make: @Sendable () -> ControlReply
