@@ -1,4 +1,5 @@
 import BlockStorage
+import CSupport
 import Glibc
 
 /// How an image's file looked when its server left it well. Whatever has written to it since, it looks different.
