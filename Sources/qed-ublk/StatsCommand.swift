@@ -20,6 +20,13 @@ struct StatsCommand: ParsableCommand {
     @Argument(help: "The device: /dev/ublkb0, ublkb0, 0, or its image's path.", transform: PathArgument.parse)
     var device: String
 
+    @Flag(
+        help: """
+            First let the requests that are under way end on all queues at once, which then go on; and show how long new ones \
+            have waited for that.
+            """)
+    var quiesce = false
+
     @OptionGroup var output: OutputOption
 
     func run() throws {
@@ -27,14 +34,21 @@ struct StatsCommand: ParsableCommand {
         let records = DeviceRegistry().find(DeviceReference(device))
         guard let record = records.first else { throw DelError.notFound(device) }
         guard records.count == 1 else { throw DelError.ambiguous(device, records.map(\.deviceID)) }
-        let reply = try ControlSocketClient.send(.stats, deviceID: record.deviceID, timeout: .seconds(30))
-        switch reply {
-        case .failure(_, let sentence): throw DelError.refused(isBusy: false, sentence)
-        case .success(let figures):
-            switch output.format {
-            case .human: try printOutput(StatsCommand.table(figures))
-            case .json: try printOutput(figures.indented())
-            }
+        var members: [JSONValue.Member] = []
+        if quiesce, let pause = try ask(.quiesce, of: record)["microseconds"] {
+            members.append(.init("quiesce-microseconds", pause))
+        }
+        if case .object(let figures) = try ask(.stats, of: record) { members = figures + members }
+        switch output.format {
+        case .human: try printOutput(StatsCommand.table(.object(members)))
+        case .json: try printOutput(JSONValue.object(members).indented())
+        }
+    }
+
+    private func ask(_ request: ControlRequest, of record: DeviceRecord) throws -> JSONValue {
+        switch try ControlSocketClient.send(request, deviceID: record.deviceID, timeout: .seconds(30)) {
+        case .success(let answer): return answer
+        case .failure(let code, let sentence): throw DelError.refused(isBusy: code == .busy, sentence)
         }
     }
 
@@ -51,6 +65,7 @@ struct StatsCommand: ParsableCommand {
                     [counter.name, counter.value.description] + queues.map { $0[group]?[counter.name]?.description ?? "?" })
             }
         }
+        if let pause = figures["quiesce-microseconds"] { rows.append(["quiesce-microseconds", pause.description]) }
         let columns = rows[0].count
         let widths = (0..<columns).map { column in rows.map { column < $0.count ? $0[column].count : 0 }.max() ?? 0 }
         return rows.map { row in

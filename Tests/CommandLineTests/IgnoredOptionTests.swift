@@ -112,7 +112,7 @@ import Testing
                 "--no-recovery": [["--supervise", "--no-recovery", "x"]],
             ]) { $1 }),
         Row(name: "list", honoured: ["--verbose"] + showing, refused: ["--json": [["--json", "--output", "human"]]]),
-        Row(name: "stats", honoured: showing, refused: json),
+        Row(name: "stats", honoured: ["--quiesce"] + showing, refused: json),
         Row(
             name: "del", honoured: ["--force"],
             refused: ["--all": [["--all", "0"]], "--timeout": [["--timeout", "5", "0"], ["--timeout", "5", "--all"]]]),
