@@ -139,7 +139,7 @@ struct QedUblkSim: ParsableCommand {
         let faults = try plantedFault().map { [$0] } ?? Sabotage.allCases.filter { !Sabotage.hostile.contains($0) }
         for fault in faults {
             CurrentSeed.note(seed)
-            if let finding = SabotageProof.find(fault, limit: .seconds(60)) {
+            if let finding = SabotageProof.find(fault, seedCount: 100) {
                 print("\(fault): found in \(finding.duration), \(finding.proof): \(finding.violation.prefix(120))")
             } else {
                 print("\(fault): NOT FOUND")
