@@ -43,19 +43,24 @@ let package = Package(
         // The same, for what comes before the first line of Swift in `qed-ublk`, and in no other program.
         .target(name: "CProgramStart", path: "CProgramStart", publicHeadersPath: "include"),
 
+        // What any program needs of the system, and no storage: locks, threads, which file and which boot it is.
         .target(
-            name: "IOURing",
+            name: "Platform",
             dependencies: ["CSupport", .product(name: "SystemPackage", package: "swift-system")],
             swiftSettings: swiftSettings),
         .target(
+            name: "IOURing",
+            dependencies: ["Platform", "CSupport", .product(name: "SystemPackage", package: "swift-system")],
+            swiftSettings: swiftSettings),
+        .target(
             name: "BlockStorage",
-            dependencies: ["IOURing", "CSupport", .product(name: "SystemPackage", package: "swift-system")],
+            dependencies: ["Platform", "IOURing", "CSupport", .product(name: "SystemPackage", package: "swift-system")],
             swiftSettings: swiftSettings),
         .target(name: "QEDFormat", swiftSettings: swiftSettings),
         .target(
             name: "QEDEngine",
             dependencies: [
-                "BlockStorage", "QEDFormat", "IOURing", "CSupport",
+                "Platform", "BlockStorage", "QEDFormat", "IOURing", "CSupport",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: swiftSettings),
@@ -63,18 +68,18 @@ let package = Package(
         .target(
             name: "ImageTools",
             dependencies: [
-                "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "CSupport",
+                "Platform", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "CSupport",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: swiftSettings),
         .target(
             name: "Ublk",
-            dependencies: ["IOURing", "CSupport", .product(name: "SystemPackage", package: "swift-system")],
+            dependencies: ["Platform", "IOURing", "CSupport", .product(name: "SystemPackage", package: "swift-system")],
             swiftSettings: swiftSettings),
         .target(
             name: "DeviceServer",
             dependencies: [
-                "Ublk", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "CSupport",
+                "Platform", "Ublk", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "CSupport",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
@@ -82,7 +87,7 @@ let package = Package(
         .executableTarget(
             name: "qed-ublk",
             dependencies: [
-                "DeviceServer", "Ublk", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing",
+                "Platform", "DeviceServer", "Ublk", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing",
                 "CSupport", "CProgramStart",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
@@ -95,7 +100,7 @@ let package = Package(
         .target(
             name: "Simulation",
             dependencies: [
-                "QEDEngine", "QEDFormat", "BlockStorage", "IOURing",
+                "Platform", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: swiftSettings),
@@ -116,7 +121,7 @@ let package = Package(
         .executableTarget(
             name: "qed-ublk-lifecycle",
             dependencies: [
-                "Simulation", "RealDisk", "DeviceServer", "Ublk", "BlockStorage", "CSupport",
+                "Platform", "Simulation", "RealDisk", "DeviceServer", "Ublk", "BlockStorage", "CSupport",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: swiftSettings),
@@ -124,7 +129,7 @@ let package = Package(
         .testTarget(
             name: "QEDEngineTests",
             dependencies: [
-                "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "TestSupport",
+                "Platform", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "Simulation", "TestSupport",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: swiftSettings),
@@ -144,7 +149,7 @@ let package = Package(
         .testTarget(
             name: "DeviceServerTests",
             dependencies: [
-                "DeviceServer", "Ublk", "QEDEngine", "BlockStorage", "IOURing", "CSupport", "TestSupport",
+                "Platform", "DeviceServer", "Ublk", "QEDEngine", "BlockStorage", "IOURing", "CSupport", "TestSupport",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: swiftSettings),
@@ -157,7 +162,7 @@ let package = Package(
         .testTarget(
             name: "CommandLineTests",
             dependencies: [
-                "qed-ublk", "DeviceServer", "BlockStorage", "QEDEngine", "TestSupport", "Ublk",
+                "Platform", "qed-ublk", "DeviceServer", "BlockStorage", "QEDEngine", "TestSupport", "Ublk",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],
@@ -166,7 +171,7 @@ let package = Package(
         .testTarget(
             name: "HostileImageTests",
             dependencies: [
-                "qed-ublk", "DeviceServer", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage", "TestSupport",
+                "Platform", "qed-ublk", "DeviceServer", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage", "TestSupport",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: swiftSettings),
@@ -190,7 +195,7 @@ var fuzzTargets: [Target] {
         .executableTarget(
             name: "qed-ublk-fuzz",
             dependencies: [
-                "FuzzImages", "FuzzMemory", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing",
+                "Platform", "FuzzImages", "FuzzMemory", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             path: "Fuzz/Targets",

@@ -1,5 +1,6 @@
 import BlockStorage
 import FuzzImages
+import Platform
 
 @testable import QEDEngine
 

@@ -1,4 +1,5 @@
 import Glibc
+import Platform
 import SystemPackage
 
 /// Names for a process that has another working directory, or comes later: of a server, and of the next one.

@@ -1,4 +1,5 @@
 import CSupport
+import Platform
 import SystemPackage
 
 /// What may be opened because an image names it. Whoever can write an image chooses these names, so the user decides.

@@ -1,4 +1,5 @@
 import Glibc
+import Platform
 
 /// A process that holds a lock on a file.
 public struct FileHolder: Equatable, Sendable, CustomStringConvertible {

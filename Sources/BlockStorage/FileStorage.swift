@@ -1,5 +1,6 @@
 import CSupport
 import IOURing
+import Platform
 import SystemPackage
 
 /// A file on one queue's io_uring. The storage that ships.
@@ -53,7 +54,8 @@ public struct FileStorage: Storage {
 
     /// A plain system call: io_uring has this operation only from Linux 6.9, and it is rare (idle and close).
     public func setLength(_ sizeBytes: UInt64) async throws(StorageError) {
-        let result = await patiently { cs_ftruncate(descriptor, sizeBytes) }
+        let descriptor = self.descriptor
+        let result = await patiently { Int32(await BlockingCalls.shared.run { Int64(cs_ftruncate(descriptor, sizeBytes)) }) }
         guard result == 0 else { throw StorageError(.setLength, errno: Errno(rawValue: -result)) }
     }
 
@@ -61,6 +63,21 @@ public struct FileStorage: Storage {
         var start: UInt64 = 0
         var end: UInt64 = 0
         return cs_next_data(descriptor, fileOffset, &start, &end) == 0 && start <= end ? start..<end : nil
+    }
+
+    public func findData(from fileOffset: UInt64) async -> Range<UInt64>? {
+        let storage = self
+        let found = Box<Range<UInt64>>()
+        _ = await BlockingCalls.shared.run {
+            found.value = storage.nextData(from: fileOffset)
+            return 0
+        }
+        return found.value
+    }
+
+    private final class Box<Value>: @unchecked Sendable {
+        // SAFETY: set before the call ends, and read after.
+        var value: Value?
     }
 
     public func length() async throws(StorageError) -> UInt64 {

@@ -1,5 +1,6 @@
 import CSupport
 import IOURing
+import Platform
 import SystemPackage
 
 /// An open image or backing file: its descriptor, identity, lock, and how its I/O must be aligned.

@@ -104,9 +104,13 @@ public protocol Storage: Sendable {
     func setLength(_ sizeBytes: UInt64) async throws(StorageError)
 
     /// The next range that may hold something else than zeros, from `fileOffset` on, as the file system says; empty, and at
-    /// the file's end or past it, when there is none. Answered from what it has in memory or finds in its tables.
+    /// the file's end or past it, when there is none. The file system may have to read its tables for the answer: the calling
+    /// thread waits for it.
     /// - Returns: nil when the file cannot tell.
     func nextData(from fileOffset: UInt64) -> Range<UInt64>?
+
+    /// The same for a thread that has something else to do meanwhile.
+    func findData(from fileOffset: UInt64) async -> Range<UInt64>?
 
     /// Whether `nextData` can be believed so far that what it calls a hole need not be copied. Some file systems have called
     /// data holes.

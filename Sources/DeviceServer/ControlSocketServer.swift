@@ -1,6 +1,7 @@
 import BlockStorage
 import CSupport
 import Glibc
+import Platform
 import SystemPackage
 
 /// The server's side of a device's control socket.

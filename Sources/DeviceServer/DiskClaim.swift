@@ -1,4 +1,5 @@
 import BlockStorage
+import Platform
 
 /// What the kernel has a disk for: file systems that are mounted from it, swap, another device on top of it, or a server of
 /// the kernel's own. That of its partitions, and of the devices on top, counts as the disk's.

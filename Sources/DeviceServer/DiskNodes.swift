@@ -1,6 +1,7 @@
 import BlockStorage
 import CSupport
 import Glibc
+import Platform
 import SystemPackage
 
 /// The nodes of a new disk and of its partitions, under /dev.

@@ -1,5 +1,6 @@
 import BlockStorage
 import Glibc
+import Platform
 
 /// Why a disk cannot be taken away: who uses it.
 public struct DiskUse: Error, CustomStringConvertible {

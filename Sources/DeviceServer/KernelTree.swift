@@ -1,5 +1,6 @@
 import BlockStorage
 import CSupport
+import Platform
 
 /// Where the kernel tells of its devices; tests give a tree of their own.
 struct KernelTree: Sendable {

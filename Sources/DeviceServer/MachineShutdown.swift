@@ -1,6 +1,7 @@
 import BlockStorage
 import CSupport
 import Glibc
+import Platform
 
 /// Whether the machine is going down, as its service manager says.
 ///

@@ -1,4 +1,5 @@
 import BlockStorage
+import Platform
 
 /// The mount tables of other processes, read once for each namespace that they are in.
 struct MountNamespaces {

@@ -1,5 +1,6 @@
 import BlockStorage
 import Glibc
+import Platform
 import Ublk
 
 /// What a server has of the disk that it is to serve, which has been made and mounted before. Whatever it is, using it means

@@ -1,5 +1,6 @@
 import CSupport
 import Glibc
+import Platform
 import SystemPackage
 
 /// The server's own mount namespace, which holds no mount of its own disk.

@@ -1,5 +1,6 @@
 import BlockStorage
 import Glibc
+import Platform
 import SystemPackage
 
 /// What went wrong in the registry's directory.

@@ -1,5 +1,6 @@
 import BlockStorage
 import Glibc
+import Platform
 
 /// A process, told apart from a later one that has got the same id: by when it started.
 public struct ProcessIdentity: Equatable, Sendable {

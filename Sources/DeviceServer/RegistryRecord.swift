@@ -1,6 +1,7 @@
 import BlockStorage
 import CSupport
 import Glibc
+import Platform
 
 /// How an image's file looked when its server left it well. Whatever has written to it since, it looks different.
 public struct ImageMark: Equatable, Sendable {

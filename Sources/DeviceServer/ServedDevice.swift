@@ -3,6 +3,7 @@ import CSupport
 import Glibc
 import IOURing
 import Logging
+import Platform
 import QEDEngine
 import QEDFormat
 import SystemPackage

@@ -2,6 +2,7 @@ import BlockStorage
 import CSupport
 import Glibc
 import Logging
+import Platform
 import QEDEngine
 import SystemPackage
 import Ublk

@@ -1,4 +1,5 @@
 import BlockStorage
+import Platform
 
 /// What a server takes of the machine's memory, in bytes.
 public struct ServerMemory: Equatable, Sendable {

@@ -1,4 +1,5 @@
 import CSupport
+import Platform
 
 /// The replies to control requests of one kind that may take long, made on a thread of their own: a flush takes as long as the
 /// disk below needs, and for ever where that hangs, while the server answers others.

@@ -1,4 +1,5 @@
 import BlockStorage
+import Platform
 
 /// Devices whose images lie on disks of others of them: by what they have to be taken down, and brought up.
 ///

@@ -1,6 +1,7 @@
 import CSupport
 import Glibc
 import IOURing
+import Platform
 
 /// An attempt to take a device's disk away, on a thread of its own: it may wait for requests that are in flight, and the
 /// server answers others meanwhile.

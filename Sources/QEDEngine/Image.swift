@@ -1,6 +1,7 @@
 import CSupport
 import Glibc
 import IOURing
+import Platform
 import QEDFormat
 import Synchronization
 import SystemPackage

@@ -1,5 +1,6 @@
 import Glibc
 import IOURing
+import Platform
 import SystemPackage
 
 /// Why a device's character device could not be opened.

@@ -2,6 +2,7 @@ import ArgumentParser
 import BlockStorage
 import DeviceServer
 import Glibc
+import Platform
 import SystemPackage
 import Ublk
 

@@ -1,5 +1,6 @@
 import BlockStorage
 import DeviceServer
+import Platform
 
 /// What commands that are about devices must have before they look at one.
 enum DeviceRequirements {

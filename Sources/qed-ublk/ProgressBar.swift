@@ -1,6 +1,7 @@
 import CSupport
 import Glibc
 import IOURing
+import Platform
 import SystemPackage
 
 /// One line on a terminal that says how far a long command is.

@@ -1,6 +1,7 @@
 import BlockStorage
 import DeviceServer
 import Glibc
+import Platform
 import SystemPackage
 import Ublk
 

@@ -2,6 +2,7 @@ import BlockStorage
 import CSupport
 import DeviceServer
 import Glibc
+import Platform
 import SystemPackage
 
 /// The log of a server in the background: its standard error, a file beside the device's record.

@@ -3,6 +3,7 @@ import BlockStorage
 import CSupport
 import DeviceServer
 import Glibc
+import Platform
 import SystemPackage
 import Ublk
 

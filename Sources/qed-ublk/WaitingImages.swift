@@ -1,5 +1,6 @@
 import BlockStorage
 import DeviceServer
+import Platform
 import Ublk
 
 /// The files that belong to devices which wait for a server: whoever changes one gives the device's users other data than

@@ -2,6 +2,7 @@ import BlockStorage
 import DeviceServer
 import Foundation
 import Glibc
+import Platform
 import TestSupport
 import Testing
 

@@ -1,6 +1,7 @@
 import BlockStorage
 import Foundation
 import Glibc
+import Platform
 import SystemPackage
 import Testing
 

@@ -1,5 +1,6 @@
 import BlockStorage
 import Foundation
+import Platform
 import QEDFormat
 import TestSupport
 import Testing

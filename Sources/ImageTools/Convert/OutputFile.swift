@@ -1,6 +1,7 @@
 import BlockStorage
 import CSupport
 import Glibc
+import Platform
 import QEDEngine
 import QEDFormat
 import SystemPackage

@@ -69,23 +69,25 @@ struct ChainMap<S: Storage> {
         guard position < image.backingEnd else { return position }
         let mask = files.topLookup.geometry.clusterMask
         let start = position & ~mask
-        learnHoles(start)
         // What is not complete ends where it is not known.
         _ = resolve(start, to: (end &- 1 | mask) &+ 1, fromLayer: 1, judging: false, into: &list)
         guard list.count > 0, list[0].layer == Extent.zeros else { return position }
         return start + UInt64(list[0].byteCount)
     }
 
-    /// Asks the raw file at the bottom of the chain for its holes, if it is not known yet what lies at `deviceOffset`. Where
-    /// the answer could be wrong everything counts as data: a hole is not copied.
-    private func learnHoles(_ deviceOffset: UInt64) {
+    /// Whether the raw file at the bottom of the chain has to be asked what lies at `deviceOffset`, before anything is allocated
+    /// there: a hole is not copied.
+    func mustLearnHoles(at deviceOffset: UInt64) -> Bool {
         let bottom = files.layers + (files.layerCount - 1)
-        guard bottom.pointee.lookup == nil, deviceOffset < bottom.pointee.sizeBytes,
-            !bottom.pointee.data.knows(deviceOffset)
-        else { return }
-        let storage = bottom.pointee.storage
-        bottom.pointee.data.learn(
-            storage.tellsHolesTruly ? storage.nextData(from: deviceOffset) : nil, from: deviceOffset,
-            fileSizeBytes: bottom.pointee.sizeBytes)
+        return bottom.pointee.lookup == nil && deviceOffset < bottom.pointee.sizeBytes && bottom.pointee.storage.tellsHolesTruly
+            && !bottom.pointee.data.knows(deviceOffset)
+    }
+
+    /// Asks it. Where the answer could be wrong it is not asked, and everything counts as data.
+    func learnHoles(at deviceOffset: UInt64) async {
+        let bottom = files.layers + (files.layerCount - 1)
+        precondition(bottom.pointee.lookup == nil && bottom.pointee.storage.tellsHolesTruly, "a file that is not asked")
+        let data = await bottom.pointee.storage.findData(from: deviceOffset)
+        bottom.pointee.data.learn(data, from: deviceOffset, fileSizeBytes: bottom.pointee.sizeBytes)
     }
 }

@@ -1,4 +1,5 @@
 import BlockStorage
+import Platform
 import QEDFormat
 
 /// A file of an open chain: its descriptor, and what it is.

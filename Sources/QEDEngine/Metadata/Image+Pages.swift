@@ -1,4 +1,5 @@
 import IOURing
+import Platform
 import QEDFormat
 import Synchronization
 

@@ -10,6 +10,8 @@ enum WritePlan {
 
     /// What has to happen before a table entry can be looked at, or changed; the caller waits for it and plans again.
     enum Obstacle {
+        /// The raw file at the bottom must be asked for its holes from the cluster of this device offset on.
+        case unknownBeneath(deviceOffset: UInt64)
         /// The L2 page for this device offset must be loaded.
         case missing(deviceOffset: UInt64)
         /// The entry for this device offset cannot be right: nothing will mend it.
@@ -41,6 +43,10 @@ extension ChainMap {
             guard entry > PageLookup.invalid else {
                 // A copy is planned when nothing is in front of it.
                 if list.count > 0 && files.image.hasBackingFile { return .direct(end: position) }
+                let clusterStart = position & ~clusterMask
+                if mustLearnHoles(at: clusterStart) {
+                    return list.count > 0 ? .direct(end: position) : .blocked(.unknownBeneath(deviceOffset: clusterStart))
+                }
                 let zerosBeneath = self.beneath(position, to: end, into: &beneath)
                 let plan = files.image.planAllocation(position, to: end, zerosBeneath: zerosBeneath, into: &list)
                 if case .direct = plan { return plan }

@@ -1,5 +1,6 @@
 import BlockStorage
 import IOURing
+import Platform
 import QEDFormat
 import Synchronization
 import SystemPackage

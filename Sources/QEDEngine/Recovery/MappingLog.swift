@@ -1,4 +1,5 @@
 import BlockStorage
+import Platform
 import Synchronization
 
 /// What an image's tables will say once the next commit is done: a log in memory that outlives the process.

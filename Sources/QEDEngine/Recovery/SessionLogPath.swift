@@ -1,4 +1,5 @@
 import BlockStorage
+import Platform
 import QEDFormat
 
 /// Where a server keeps the mapping log of its image: a file on a tmpfs, named for the file's identity, so that whoever

@@ -1,4 +1,5 @@
 import BlockStorage
+import Platform
 import QEDFormat
 
 /// What an image's header says of the mapping log, besides that there is one: 64 bytes at the end of the first sector, the one

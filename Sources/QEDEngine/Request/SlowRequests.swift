@@ -1,5 +1,6 @@
 import BlockStorage
 import IOURing
+import Platform
 import QEDFormat
 import SystemPackage
 
@@ -101,6 +102,7 @@ final class SlowRequests<S: Storage>: @unchecked Sendable {
     /// Returns when it makes sense to plan again.
     func wait(for obstacle: WritePlan.Obstacle) async throws(RequestError) {
         switch obstacle {
+        case .unknownBeneath(let deviceOffset): await map.learnHoles(at: deviceOffset)
         case .missing(let deviceOffset): try await pages.load(layer: 0, deviceOffset: deviceOffset)
         case .invalid(let deviceOffset): throw .corruptEntry(deviceOffset: deviceOffset)
         case .needsSpace(let clusters): try await extender.extend(atLeast: clusters)

@@ -1,5 +1,6 @@
 import BlockStorage
 import Glibc
+import Platform
 import QEDEngine
 import Synchronization
 

@@ -31,6 +31,12 @@ struct SimulatedStorage: Storage {
         tellsHolesTruly ? disk.nextData(from: fileOffset) : disk.length..<max(disk.length, fileOffset)
     }
 
+    /// Other requests go on meanwhile.
+    func findData(from fileOffset: UInt64) async -> Range<UInt64>? {
+        await pause(nanoseconds: 1)
+        return nextData(from: fileOffset)
+    }
+
     func length() async throws(StorageError) -> UInt64 { disk.length }
 
     var nanoseconds: UInt64 { io.nanoseconds }

@@ -1,5 +1,6 @@
 import BlockStorage
 import Glibc
+import Platform
 
 /// What the kernel and /proc say of devices and their servers.
 enum Kernel {

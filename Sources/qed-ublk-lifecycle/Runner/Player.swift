@@ -2,6 +2,7 @@ import BlockStorage
 import CSupport
 import DeviceServer
 import Glibc
+import Platform
 import RealDisk
 import Simulation
 import Ublk

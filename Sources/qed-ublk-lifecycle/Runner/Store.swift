@@ -1,5 +1,6 @@
 import BlockStorage
 import Glibc
+import Platform
 
 /// The file system in which the images lie, on a disk in memory; and another one, whose mount takes the number that the
 /// kernel made up for the first one, where it does that (btrfs).

@@ -1,6 +1,7 @@
 import BlockStorage
 import CSupport
 import Glibc
+import Platform
 
 /// A program that was started, and what it says.
 struct Subprocess {

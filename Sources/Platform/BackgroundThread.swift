@@ -3,7 +3,7 @@ import Glibc
 import SystemPackage
 
 /// A thread that runs a body and ends.
-struct BackgroundThread {
+package struct BackgroundThread {
     private let thread: pthread_t
 
     /// Enough for what threads do here, and too small for a huge page: of the usual 8 MiB the kernel would at once give 2 to a
@@ -11,7 +11,7 @@ struct BackgroundThread {
     private static let stackSizeBytes = 1 << 20
 
     /// - Throws: the errno of `pthread_create`.
-    init(_ body: @escaping () -> Void) throws(Errno) {
+    package init(_ body: @escaping () -> Void) throws(Errno) {
         // The thread holds the reference until its body has returned.
         let box = Unmanaged.passRetained(Body(body))
         var thread = pthread_t()
@@ -34,10 +34,10 @@ struct BackgroundThread {
     }
 
     /// Waits for its end. Once, unless it is detached.
-    func join() { pthread_join(thread, nil) }
+    package func join() { pthread_join(thread, nil) }
 
     /// Nobody will wait for its end.
-    func detach() { pthread_detach(thread) }
+    package func detach() { pthread_detach(thread) }
 
     private final class Body {
         let run: () -> Void
