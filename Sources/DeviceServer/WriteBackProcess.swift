@@ -20,10 +20,14 @@ public enum WriteBackProcess {
     static func run(_ work: Work, ofDiskAt path: String) -> [String] {
         func failure(_ reason: String) -> [String] { ["\(path) cannot be written back: \(reason)"] }
         var ends: [Int32] = [-1, -1]
-        guard socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0, &ends) == 0 else { return failure("\(Errno(rawValue: errno))") }
+        guard socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0, &ends) == 0 else {
+            return failure("\(Errno(rawValue: errno))")
+        }
         defer { close(ends[0]) }
         var process: Int32 = 0
-        let result = withArgumentVector(["qed-ublk", "write-back", work.rawValue, path]) { cs_spawn_self($0, ends[1], ends[1], &process) }
+        let result = withArgumentVector(["qed-ublk", "write-back", work.rawValue, path]) {
+            cs_spawn_self($0, ends[1], ends[1], &process)
+        }
         close(ends[1])
         guard result == 0 else { return failure("\(Errno(rawValue: -result))") }
         let text = readToEnd(ends[0])

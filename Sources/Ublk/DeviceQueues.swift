@@ -1,4 +1,5 @@
 import IOURing
+import Platform
 
 /// Why the queues of a device did not do what they were asked.
 public enum QueueSilence: Error, Equatable, CustomStringConvertible {

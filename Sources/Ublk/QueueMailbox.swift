@@ -1,4 +1,5 @@
 import IOURing
+import Platform
 import Synchronization
 
 /// What a queue says to a message.

@@ -132,7 +132,9 @@ private enum Supervision {
 
     /// What is known of the device by now; nil when it is gone, and its number, if at all, another device's.
     static func record(ofDeviceIn record: DeviceRecord) -> DeviceRecord? {
-        guard let current = DeviceRegistry().record(of: record.deviceID), current.deviceNonce == record.deviceNonce else { return nil }
+        guard let current = DeviceRegistry().record(of: record.deviceID), current.deviceNonce == record.deviceNonce else {
+            return nil
+        }
         return current
     }
 

@@ -1,6 +1,7 @@
 import BlockStorage
 import Glibc
 import IOURing
+import Platform
 import QEDEngine
 import TestSupport
 import Testing

@@ -1,5 +1,6 @@
 import Glibc
 import IOURing
+import Platform
 import Ublk
 
 /// A queue's ring whose kernel is the test: it delivers requests, takes answers and aborts tags as the test says.

@@ -10,22 +10,23 @@ from swift_source import code_of
 LAYERS = {
     "CSupport": "",
     "CProgramStart": "",
-    "IOURing": "CSupport",
-    "BlockStorage": "CSupport IOURing",
+    "Platform": "CSupport",
+    "IOURing": "CSupport Platform",
+    "BlockStorage": "CSupport Platform IOURing",
     # Bytes to values that are checked, and back: nothing else.
     "QEDFormat": "",
     # Knows no device: it serves tools, fuzzers and the simulation as well.
-    "QEDEngine": "CSupport IOURing BlockStorage QEDFormat",
-    "ImageTools": "CSupport IOURing BlockStorage QEDFormat QEDEngine",
+    "QEDEngine": "CSupport Platform IOURing BlockStorage QEDFormat",
+    "ImageTools": "CSupport Platform IOURing BlockStorage QEDFormat QEDEngine",
     # Knows no image: what it serves is a `BlockTarget`.
-    "Ublk": "CSupport IOURing",
-    "DeviceServer": "CSupport IOURing BlockStorage QEDFormat QEDEngine Ublk",
-    "qed-ublk": "CSupport CProgramStart IOURing BlockStorage QEDFormat QEDEngine ImageTools Ublk DeviceServer",
-    "Simulation": "IOURing BlockStorage QEDFormat QEDEngine",
+    "Ublk": "CSupport Platform IOURing",
+    "DeviceServer": "CSupport Platform IOURing BlockStorage QEDFormat QEDEngine Ublk",
+    "qed-ublk": "CSupport Platform CProgramStart IOURing BlockStorage QEDFormat QEDEngine ImageTools Ublk DeviceServer",
+    "Simulation": "Platform IOURing BlockStorage QEDFormat QEDEngine",
     "RealDisk": "CSupport",
     "qed-ublk-sim": "QEDEngine Simulation",
     "qed-ublk-linearize": "CSupport Simulation RealDisk",
-    "qed-ublk-lifecycle": "CSupport BlockStorage Ublk DeviceServer Simulation RealDisk",
+    "qed-ublk-lifecycle": "Platform CSupport BlockStorage Ublk DeviceServer Simulation RealDisk",
 }
 
 # What comes with Swift, or from others, and who may import it. Foundation is for tests.

@@ -1,5 +1,6 @@
 import Glibc
 import IOURing
+import Platform
 import TestSupport
 import Testing
 

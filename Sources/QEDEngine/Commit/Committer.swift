@@ -148,7 +148,8 @@ final class Committer<S: Storage>: @unchecked Sendable {
         }
     }
 
-    /// Writes snapshots of up to `commitStagingPages` pages, all at once. When it throws they still count as being written, until `commitFailed`.
+    /// Writes snapshots of up to `commitStagingPages` pages, all at once. When it throws they still count as being written,
+    /// until `commitFailed`.
     private func writePages(_ pages: ArraySlice<Int>) async throws(RequestError) {
         files.counters.pointee.l2PageWrites &+= UInt64(pages.count)
         let fileOffsets = image.state.withLock { state in

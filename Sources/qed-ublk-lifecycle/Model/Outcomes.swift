@@ -37,11 +37,12 @@ extension World {
         case .killSupervisor(let id): outcomesOfKill(id, withSupervisor: true)
         case .killSupervisorLater(let id, _):
             // The last one that it has started comes to its end, well or not.
-            outcomesOfKill(id, withSupervisor: true) + outcomesOfKill(id, withSupervisor: false).map { world in
-                var world = world
-                world.devices[id]?.options.isSupervised = false
-                return world
-            }
+            outcomesOfKill(id, withSupervisor: true)
+                + outcomesOfKill(id, withSupervisor: false).map { world in
+                    var world = world
+                    world.devices[id]?.options.isSupervised = false
+                    return world
+                }
         case .terminate(let id): outcomesOfTerminate(id, withSupervisor: false)
         case .terminateSupervisor(let id): outcomesOfTerminate(id, withSupervisor: true)
         case .upgrade(let id, _): outcomesOfUpgrade(id, ending)
@@ -187,7 +188,8 @@ extension World {
         world.serve(&device)
         world.devices[id] = device
         if case .exit(let status, _) = ending { return status == 0 ? [world] : [self] }
-        let killed = world.outcomesOfKill(id, withSupervisor: true) + (isSupervised ? world.outcomesOfKill(id, withSupervisor: false) : [])
+        let killed =
+            world.outcomesOfKill(id, withSupervisor: true) + (isSupervised ? world.outcomesOfKill(id, withSupervisor: false) : [])
         return ending.status == 0 ? [world] + killed : killed + [self, world]
     }
 

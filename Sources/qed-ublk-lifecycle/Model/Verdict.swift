@@ -74,7 +74,9 @@ extension World {
 
     /// Whether the image is served by another device by now: what this one's server had answered is known there.
     private func hasOtherWriter(_ device: Device, _ id: Int) -> Bool {
-        devices.contains { $0.key != id && $0.value.file == device.file && $0.value.life == .live && !$0.value.options.isReadOnly }
+        devices.contains {
+            $0.key != id && $0.value.file == device.file && $0.value.life == .live && !$0.value.options.isReadOnly
+        }
     }
 
     /// Whether all that a device's last server answered can be brought into the image.

@@ -69,7 +69,8 @@ extension Player {
         note("   \(end): \(said.output)\(said.errors)")
         guard case .exit(let status) = end else { throw Breach("recover \(id): \(end)") }
         let left = world.left(id)
-        if status != 0, let device = world.devices[id], device.hasRecord, device.hasSocket, left.verdictOfRecover(id) == .succeeds {
+        if status != 0, let device = world.devices[id], device.hasRecord, device.hasSocket, left.verdictOfRecover(id) == .succeeds
+        {
             throw Breach("recover \(id), after a SIGTERM to its server, ended with status \(status)")
         }
         try waitForEnd(of: process.id)
