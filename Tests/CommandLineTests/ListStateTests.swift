@@ -1,6 +1,7 @@
 import BlockStorage
 import CSupport
 import DeviceServer
+import Platform
 import Testing
 
 @testable import Ublk
