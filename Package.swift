@@ -142,7 +142,10 @@ let package = Package(
             swiftSettings: swiftSettings),
         .testTarget(
             name: "SimulationTests",
-            dependencies: ["Simulation", "QEDEngine", "TestSupport"], swiftSettings: swiftSettings),
+            dependencies: [
+                "Simulation", "QEDEngine", "BlockStorage", "TestSupport", .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: swiftSettings),
         .testTarget(
             name: "LifeCycleTests", dependencies: ["qed-ublk-lifecycle", "Simulation"], swiftSettings: swiftSettings),
         .testTarget(name: "QEDFormatTests", dependencies: ["QEDFormat", "TestSupport"], swiftSettings: swiftSettings),

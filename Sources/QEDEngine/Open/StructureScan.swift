@@ -15,9 +15,6 @@ package struct StructureScan {
     /// What was not read of the tables.
     var holes = TableHoles()
 
-    /// The tables are read in pieces of this size.
-    private static let pieceBytes = 1 << 20
-
     /// Scans the image, and with `repairs` writes 0 over every entry that cannot be right; the caller syncs.
     ///
     /// An entry past the end of the file is what a crash leaves of an allocation that no flush covered: dropping it
@@ -46,47 +43,31 @@ package struct StructureScan {
     ) async throws(ImageOpenError) -> StructureScan {
         let geometry = header.geometry
         let bounds = TableEntryBounds(header: header, fileSizeBytes: fileSizeBytes)
-        let clusters = owners.clusterCount
         var scan = StructureScan()
-        let headerClusters = min(header.headerSizeClusters, clusters)
+        let headerClusters = min(header.headerSizeClusters, owners.clusterCount)
         _ = owners.claim(first: 0, count: headerClusters)
         scan.crossLinkedClusters += owners.claim(
             first: header.l1TableFileOffset >> geometry.clusterShift, count: geometry.tableSizeClusters)
 
-        let buffer = UnsafeMutableRawPointer.allocate(byteCount: pieceBytes, alignment: 4096)
-        let l1Buffer = UnsafeMutableRawPointer.allocate(byteCount: QEDGeometry.l2PageSizeBytes, alignment: 4096)
-        defer {
-            buffer.deallocate()
-            l1Buffer.deallocate()
-        }
+        let memory = UnsafeMutableRawPointer.allocate(
+            byteCount: TablePiece.limit * TablePiece.largestBytes, alignment: 4096)
+        defer { memory.deallocate() }
+        var walk = TableWalk(storage, header: header, bounds: bounds, repairs: repairs)
         do throws(StorageError) {
-            let l1Pages = Int(geometry.tableSizeBytes) / QEDGeometry.l2PageSizeBytes
-            for l1Page in 0..<l1Pages {
-                let l1FileOffset = header.l1TableFileOffset + UInt64(l1Page * QEDGeometry.l2PageSizeBytes)
-                try await readTable(storage, into: l1Buffer, byteCount: QEDGeometry.l2PageSizeBytes, at: l1FileOffset)
-                let l1 = l1Buffer.assumingMemoryBound(to: UInt64.self)
-                var changed = false
-                for index in 0..<QEDGeometry.entriesPerL2Page {
-                    switch bounds.l1Entry(UInt64(littleEndian: l1[index])) {
-                    case .unallocated: continue
-                    case .invalid:
-                        scan.invalidEntries += 1
-                        scan.invalidTables += 1
-                        l1[index] = 0
-                        changed = true
-                    case .allocated(let tableFileOffset):
-                        let first = tableFileOffset >> geometry.clusterShift
-                        let taken = owners.claim(first: first, count: geometry.tableSizeClusters)
-                        scan.crossLinkedClusters += taken
-                        // A table that shares its clusters is no table to trust the entries of.
-                        if taken > 0 { continue }
-                        try await scanTable(
-                            storage, at: tableFileOffset, geometry, bounds, buffer, repairs: repairs, &owners, &scan)
-                    }
+            // Which tables count as theirs must not depend on which read is answered first: so in rounds.
+            while true {
+                var pieces: [TablePiece] = []
+                while pieces.count < TablePiece.limit, let piece = try await walk.next(&owners, &scan) {
+                    pieces.append(
+                        TablePiece(
+                            buffer: memory + pieces.count * TablePiece.largestBytes, byteCount: piece.byteCount,
+                            fileOffset: piece.fileOffset))
                 }
-                if changed && repairs {
-                    try await storage.writeFully(
-                        from: l1Buffer, byteCount: QEDGeometry.l2PageSizeBytes, fileOffset: l1FileOffset)
+                if pieces.isEmpty { break }
+                try await storage.readSectors(pieces)
+                for piece in pieces {
+                    let changedPages = scan.take(piece, bounds, geometry, &owners)
+                    if repairs { try await storage.writeFully(changedPages) }
                 }
             }
         } catch {
@@ -97,41 +78,31 @@ package struct StructureScan {
         return scan
     }
 
-    private static func scanTable<S: Storage>(
-        _ storage: S, at tableFileOffset: UInt64, _ geometry: QEDGeometry, _ bounds: TableEntryBounds,
-        _ buffer: UnsafeMutableRawPointer, repairs: Bool, _ owners: inout ClusterOwnership, _ scan: inout StructureScan
-    ) async throws(StorageError) {
-        var done: UInt64 = 0
-        while let place = scan.holes.nextPiece(
-            storage, ofTableAt: tableFileOffset, geometry, from: done, pieceBytes: UInt64(pieceBytes))
-        {
-            done = place
-            let piece = Int(min(UInt64(pieceBytes), geometry.tableSizeBytes - done))
-            try await readTable(storage, into: buffer, byteCount: piece, at: tableFileOffset + done)
-            let entries = buffer.assumingMemoryBound(to: UInt64.self)
-            var changedPages: [Int] = []
-            for index in 0..<(piece / 8) where entries[index] != 0 {
-                switch bounds.l2Entry(UInt64(littleEndian: entries[index])) {
-                case .unallocated, .zero: continue
-                case .allocated(let fileOffset):
-                    scan.crossLinkedClusters += owners.claim(first: fileOffset >> geometry.clusterShift, count: 1)
-                case .invalid:
-                    scan.invalidEntries += 1
-                    entries[index] = 0
-                    let page = index / QEDGeometry.entriesPerL2Page
-                    if changedPages.last != page { changedPages.append(page) }
+    /// Gives what the entries of a piece name their owners, and puts 0 over entries that cannot be right.
+    /// - Returns: the pages of it that have changed with that.
+    private mutating func take(
+        _ piece: TablePiece, _ bounds: TableEntryBounds, _ geometry: QEDGeometry, _ owners: inout ClusterOwnership
+    ) -> [TablePiece] {
+        let entries = piece.buffer.assumingMemoryBound(to: UInt64.self)
+        var changed: [TablePiece] = []
+        for index in 0..<(piece.byteCount / 8) where entries[index] != 0 {
+            switch bounds.l2Entry(UInt64(littleEndian: entries[index])) {
+            case .unallocated, .zero: continue
+            case .allocated(let fileOffset):
+                crossLinkedClusters += owners.claim(one: fileOffset >> geometry.clusterShift)
+            case .invalid:
+                invalidEntries += 1
+                entries[index] = 0
+                let offset = index / QEDGeometry.entriesPerL2Page * QEDGeometry.l2PageSizeBytes
+                let fileOffset = piece.fileOffset + UInt64(offset)
+                if changed.last?.fileOffset != fileOffset {
+                    changed.append(
+                        TablePiece(
+                            buffer: piece.buffer + offset, byteCount: QEDGeometry.l2PageSizeBytes, fileOffset: fileOffset))
                 }
             }
-            if repairs {
-                for page in changedPages {
-                    let offset = page * QEDGeometry.l2PageSizeBytes
-                    try await storage.writeFully(
-                        from: buffer + offset, byteCount: QEDGeometry.l2PageSizeBytes,
-                        fileOffset: tableFileOffset + done + UInt64(offset))
-                }
-            }
-            done += UInt64(piece)
         }
+        return changed
     }
 
     /// Reads a piece of a table, which is whole sectors.

@@ -25,6 +25,10 @@ struct MappingReplay {
     /// whenever it is repeated.
     private var pages: [(page: Int, changes: [MappingLog.Record])] = []
     private var tables: [MappingLog.Record] = []
+    /// Where a table that is to be linked lies, by L1 index: of several the first.
+    private var tablesByIndex: [UInt64: UInt64] = [:]
+    /// The pieces of the image's L1 table that these need, as they were before the replay.
+    private var l1Pieces: [Int: [UInt64]] = [:]
 
     /// Replays `log` onto the image; if the process dies here too, the next one does it again.
     static func run<S: Storage>(
@@ -37,7 +41,7 @@ struct MappingReplay {
         guard header.needsCheck && header.hasMappingLog else {
             return .rejected(reason: "another program has opened the image since")
         }
-        let replay = MappingReplay(
+        var replay = MappingReplay(
             header: header, fileSizeBytes: fileSizeBytes, lossAfter: isSabotaged(.publishLostFills) ? nil : log.lossAfter,
             records: isSabotaged(.replayNewestFirst) ? records.reversed() : records)
         if let reason = try await replay.reasonToRefuse(storage, fileSizeBytes: fileSizeBytes) {
@@ -50,7 +54,7 @@ struct MappingReplay {
             // The data first: it is in the file, but only a sync makes it stay.
             if !isSabotaged(.replayWithoutDataSync) { try await sync(storage, noting: &log) }
             // Every page that the log names, changed or not: what can be read of it may be what a failed sync has lost.
-            for (page, changes) in replay.pages { leftOut += try await replay.write(page, changes, to: storage) }
+            leftOut = try await replay.writePages(to: storage)
             try await sync(storage, noting: &log)
             try await replay.linkTables(in: storage)
             try await sync(storage, noting: &log)
@@ -78,7 +82,9 @@ struct MappingReplay {
         var byPage: [Int: [MappingLog.Record]] = [:]
         for record in records {
             switch record.kind {
-            case .table: tables.append(record)
+            case .table:
+                tables.append(record)
+                if tablesByIndex[record.index] == nil { tablesByIndex[record.index] = record.value }
             case .entry, .filledEntry:
                 let entriesShift = UInt64(QEDGeometry.entriesPerL2Page.trailingZeroBitCount)
                 byPage[Int(record.index >> entriesShift), default: []].append(record)
@@ -89,7 +95,7 @@ struct MappingReplay {
 
     // MARK: - Does the log fit the image?
 
-    private func reasonToRefuse<S: Storage>(
+    private mutating func reasonToRefuse<S: Storage>(
         _ storage: S, fileSizeBytes: UInt64
     ) async throws(ImageOpenError) -> String? {
         let geometry = header.geometry
@@ -98,37 +104,55 @@ struct MappingReplay {
             storage, header: header, fileSizeBytes: fileSizeBytes, repairs: false, owners: &owners)
         guard scan.crossLinkedClusters == 0, scan.invalidEntries == 0 else { return "the image is damaged" }
         let l1Count = geometry.requiredL1Entries(imageSizeBytes: header.imageSizeBytes)
+        do throws(StorageError) { try await readL1(of: storage) } catch { throw .storage(error) }
         for table in tables {
             guard table.index < l1Count, case .allocated(let offset) = bounds.l1Entry(table.value) else {
                 return "a table of it is not where one can be"
             }
-            let current = try await l1Value(Int(table.index), in: storage)
+            let current = l1Value(Int(table.index))
             if current == table.value { continue }
             guard current == 0 else { return "the image has another table there" }
             let taken = owners.claim(first: offset >> geometry.clusterShift, count: geometry.tableSizeClusters)
             guard taken == 0 else { return "the image uses a cluster of a new table" }
         }
         let clusterCount = (header.imageSizeBytes + geometry.clusterMask) >> geometry.clusterShift
-        for (page, changes) in pages {
-            guard let last = changes.last, last.index < clusterCount,
-                let fileOffset = try await fileOffset(ofPage: page, in: storage)
-            else { return "an entry of it has no table" }
-            let content = try await read(fileOffset, from: storage)
-            for (entry, records) in grouped(changes) {
-                let current = content[entry]
-                guard current == records[0].oldValue || records.contains(where: { $0.value == current }) else {
-                    return "an entry of the image has been changed since"
+        let buffer = PageBuffer()
+        defer { buffer.deallocate() }
+        for start in stride(from: 0, to: pages.count, by: PageBuffer.pageCount) {
+            let group = pages[start..<min(start + PageBuffer.pageCount, pages.count)]
+            var places: [TablePiece] = []
+            for (page, changes) in group {
+                guard let last = changes.last, last.index < clusterCount, let fileOffset = fileOffset(ofPage: page)
+                else { return "an entry of it has no table" }
+                places.append(buffer.place(places.count, fileOffset: fileOffset))
+            }
+            do throws(StorageError) { try await storage.readSectors(places) } catch { throw .storage(error) }
+            for ((_, changes), place) in zip(group, places) {
+                if let reason = reasonToRefuse(changes, of: place, &owners) { return reason }
+            }
+        }
+        return nil
+    }
+
+    /// - Parameter place: where the page of these changes has been read to.
+    private func reasonToRefuse(
+        _ changes: [MappingLog.Record], of place: TablePiece, _ owners: inout ClusterOwnership
+    ) -> String? {
+        let content = place.buffer.assumingMemoryBound(to: UInt64.self)
+        for (entry, records) in grouped(changes) {
+            let current = UInt64(littleEndian: content[entry])
+            guard current == records[0].oldValue || records.contains(where: { $0.value == current }) else {
+                return "an entry of the image has been changed since"
+            }
+            let value = outcome(of: records, current: current).value
+            if value == current { continue }
+            switch bounds.l2Entry(value) {
+            case .zero: continue
+            case .allocated(let offset):
+                guard owners.claim(first: offset >> header.geometry.clusterShift, count: 1) == 0 else {
+                    return "the image uses a cluster of it"
                 }
-                let value = outcome(of: records, current: current).value
-                if value == current { continue }
-                switch bounds.l2Entry(value) {
-                case .zero: continue
-                case .allocated(let offset):
-                    guard owners.claim(first: offset >> geometry.clusterShift, count: 1) == 0 else {
-                        return "the image uses a cluster of it"
-                    }
-                case .unallocated, .invalid: return "an entry of it points where no cluster can be"
-                }
+            case .unallocated, .invalid: return "an entry of it points where no cluster can be"
             }
         }
         return nil
@@ -167,93 +191,109 @@ struct MappingReplay {
     // MARK: - Tables on the disk
 
     /// Where a page lies: in a table of the log's, or one that the image has.
-    private func fileOffset<S: Storage>(ofPage page: Int, in storage: S) async throws(ImageOpenError) -> UInt64? {
+    private func fileOffset(ofPage page: Int) -> UInt64? {
         let l1Index = header.geometry.l1Index(ofL2Page: page)
         guard l1Index < header.geometry.requiredL1Entries(imageSizeBytes: header.imageSizeBytes) else { return nil }
-        let value: UInt64
-        if let table = tables.first(where: { $0.index == UInt64(l1Index) }) {
-            value = table.value
-        } else {
-            value = try await l1Value(l1Index, in: storage)
-        }
+        let value = tablesByIndex[UInt64(l1Index)] ?? l1Value(l1Index)
         guard case .allocated(let table) = bounds.l1Entry(value) else { return nil }
         return table + header.geometry.offsetInTable(ofL2Page: page)
     }
 
-    private func l1Value<S: Storage>(_ index: Int, in storage: S) async throws(ImageOpenError) -> UInt64 {
-        let piece = index / QEDGeometry.entriesPerL2Page
-        let content = try await read(l1FileOffset(ofPiece: piece), from: storage)
-        return content[index % QEDGeometry.entriesPerL2Page]
+    private func l1Value(_ index: Int) -> UInt64 {
+        guard let piece = l1Pieces[index / QEDGeometry.entriesPerL2Page] else {
+            preconditionFailure("a piece of the L1 table that was not read")
+        }
+        return piece[index % QEDGeometry.entriesPerL2Page]
     }
 
     private func l1FileOffset(ofPiece piece: Int) -> UInt64 {
         header.l1TableFileOffset + UInt64(piece * QEDGeometry.l2PageSizeBytes)
     }
 
-    private func read<S: Storage>(_ fileOffset: UInt64, from storage: S) async throws(ImageOpenError) -> [UInt64] {
-        let buffer = UnsafeMutableRawPointer.allocate(byteCount: QEDGeometry.l2PageSizeBytes, alignment: 4096)
+    /// Reads the pieces of the L1 table that pages and tables of the log belong to.
+    private mutating func readL1<S: Storage>(of storage: S) async throws(StorageError) {
+        let l1Count = header.geometry.requiredL1Entries(imageSizeBytes: header.imageSizeBytes)
+        var indexes = tables.map(\.index)
+        indexes += pages.map { UInt64(header.geometry.l1Index(ofL2Page: $0.page)) }
+        let numbers = Set(indexes.filter { $0 < l1Count }.map { Int($0) / QEDGeometry.entriesPerL2Page }).sorted()
+        let buffer = PageBuffer()
         defer { buffer.deallocate() }
-        do throws(StorageError) {
-            try await StructureScan.readTable(
-                storage, into: buffer, byteCount: QEDGeometry.l2PageSizeBytes, at: fileOffset)
-        } catch {
-            throw .storage(error)
+        for start in stride(from: 0, to: numbers.count, by: PageBuffer.pageCount) {
+            let group = numbers[start..<min(start + PageBuffer.pageCount, numbers.count)]
+            let places = group.enumerated().map { buffer.place($0.offset, fileOffset: l1FileOffset(ofPiece: $0.element)) }
+            try await storage.readSectors(places)
+            for (number, place) in zip(group, places) {
+                let values = place.buffer.assumingMemoryBound(to: UInt64.self)
+                l1Pieces[number] = (0..<QEDGeometry.entriesPerL2Page).map { UInt64(littleEndian: values[$0]) }
+            }
         }
-        let values = buffer.assumingMemoryBound(to: UInt64.self)
-        return (0..<QEDGeometry.entriesPerL2Page).map { UInt64(littleEndian: values[$0]) }
     }
 
     /// - Returns: how many of the changes were left out.
-    private func write<S: Storage>(
-        _ page: Int, _ changes: [MappingLog.Record], to storage: S
-    ) async throws(StorageError) -> Int {
-        let fileOffset: UInt64?
-        do throws(ImageOpenError) { fileOffset = try await self.fileOffset(ofPage: page, in: storage) } catch {
-            throw error.storageError
-        }
-        guard let fileOffset else { preconditionFailure("a page that was found before has no table now") }
+    private func writePages<S: Storage>(to storage: S) async throws(StorageError) -> Int {
         var leftOut = 0
-        try await change(fileOffset, in: storage) { entries in
-            var isChanged = false
-            for (entry, records) in grouped(changes) {
-                let current = UInt64(littleEndian: entries[entry])
-                let change = outcome(of: records, current: current)
-                entries[entry] = change.value.littleEndian
-                leftOut += change.leftOut
-                isChanged = isChanged || change.value != current
+        let buffer = PageBuffer()
+        defer { buffer.deallocate() }
+        for start in stride(from: 0, to: pages.count, by: PageBuffer.pageCount) {
+            let group = pages[start..<min(start + PageBuffer.pageCount, pages.count)]
+            let places = group.enumerated().map { number, page in
+                guard let fileOffset = fileOffset(ofPage: page.page) else {
+                    preconditionFailure("a page that was found before has no table now")
+                }
+                return buffer.place(number, fileOffset: fileOffset)
             }
-            return isChanged || !isSabotaged(.trustReadableTables)
+            try await storage.readSectors(places)
+            var changed: [TablePiece] = []
+            for ((_, changes), place) in zip(group, places) {
+                let outcome = change(place, by: changes)
+                leftOut += outcome.leftOut
+                if outcome.isChanged || !isSabotaged(.trustReadableTables) { changed.append(place) }
+            }
+            try await storage.writeFully(changed)
         }
         return leftOut
     }
 
-    private func linkTables<S: Storage>(in storage: S) async throws(StorageError) {
-        for table in tables {
-            let piece = Int(table.index) / QEDGeometry.entriesPerL2Page
-            try await change(l1FileOffset(ofPiece: piece), in: storage) { entries in
-                entries[Int(table.index) % QEDGeometry.entriesPerL2Page] = table.value.littleEndian
-                return true
-            }
+    private func change(_ place: TablePiece, by changes: [MappingLog.Record]) -> (isChanged: Bool, leftOut: Int) {
+        let entries = place.buffer.assumingMemoryBound(to: UInt64.self)
+        var isChanged = false
+        var leftOut = 0
+        for (entry, records) in grouped(changes) {
+            let current = UInt64(littleEndian: entries[entry])
+            let change = outcome(of: records, current: current)
+            entries[entry] = change.value.littleEndian
+            leftOut += change.leftOut
+            isChanged = isChanged || change.value != current
         }
+        return (isChanged, leftOut)
     }
 
-    /// Reads 4 KiB of a table, changes entries, and writes them back where `body` says so.
-    private func change<S: Storage>(
-        _ fileOffset: UInt64, in storage: S, _ body: (UnsafeMutablePointer<UInt64>) -> Bool
-    ) async throws(StorageError) {
-        let buffer = UnsafeMutableRawPointer.allocate(byteCount: QEDGeometry.l2PageSizeBytes, alignment: 4096)
+    private func linkTables<S: Storage>(in storage: S) async throws(StorageError) {
+        let byPiece = Dictionary(grouping: tables) { Int($0.index) / QEDGeometry.entriesPerL2Page }
+        let buffer = PageBuffer()
         defer { buffer.deallocate() }
-        try await StructureScan.readTable(
-            storage, into: buffer, byteCount: QEDGeometry.l2PageSizeBytes, at: fileOffset)
-        guard body(buffer.assumingMemoryBound(to: UInt64.self)) else { return }
-        try await storage.writeFully(from: buffer, byteCount: QEDGeometry.l2PageSizeBytes, fileOffset: fileOffset)
+        for (piece, records) in byPiece.sorted(by: { $0.key < $1.key }) {
+            let place = buffer.place(0, fileOffset: l1FileOffset(ofPiece: piece))
+            try await storage.readSectors([place])
+            let entries = place.buffer.assumingMemoryBound(to: UInt64.self)
+            for table in records { entries[Int(table.index) % QEDGeometry.entriesPerL2Page] = table.value.littleEndian }
+            try await storage.writeFully([place])
+        }
     }
 }
 
-extension ImageOpenError {
-    /// The I/O error behind it; where there is none the caller has checked already.
-    fileprivate var storageError: StorageError {
-        guard case .storage(let error) = self else { preconditionFailure("not an I/O error: \(self)") }
-        return error
+/// Memory for pages of tables that are read and written together.
+private struct PageBuffer {
+    static let pageCount = TablePiece.limit
+    // SAFETY: allocated here; whoever makes one frees it when nothing is on its way any more.
+    private let memory = UnsafeMutableRawPointer.allocate(
+        byteCount: PageBuffer.pageCount * QEDGeometry.l2PageSizeBytes, alignment: QEDGeometry.l2PageSizeBytes)
+
+    func deallocate() { memory.deallocate() }
+
+    func place(_ number: Int, fileOffset: UInt64) -> TablePiece {
+        precondition(number < PageBuffer.pageCount, "a page outside the buffer")
+        return TablePiece(
+            buffer: memory + number * QEDGeometry.l2PageSizeBytes, byteCount: QEDGeometry.l2PageSizeBytes, fileOffset: fileOffset)
     }
 }
