@@ -13,8 +13,9 @@ struct PlannedCopy {
     var beneath: Range<Int>
 }
 
-/// Copies whose new clusters follow each other in the file, performed together: what lies beneath is read into one buffer,
-/// the requests' data is laid over it, and one write takes all of it to the file.
+/// Copies that are performed together: what lies beneath is read into one buffer, the requests' data is laid over it, and
+/// what follows each other in the file goes there with one write. That is all of it where one queue has copied: the new
+/// clusters of several are reserved in turn, and a job of neighbours alone would have a single member then.
 struct CopyJob {
     enum State {
         case free
@@ -25,9 +26,8 @@ struct CopyJob {
     }
 
     var state = State.free
-    /// In the order of their clusters in the file.
+    /// In the order of their clusters in the file, and in the buffer one after the other.
     var members: [PlannedCopy] = []
-    var fileOffset: UInt64 = 0
     var byteCount = 0
     /// Made when the job is first used.
     var buffer: UnsafeMutableRawPointer?
@@ -38,15 +38,11 @@ struct CopyJob {
     static let bufferBytes = 1 << 20
     static let bufferAlignmentBytes = 4096
 
-    /// Whether `plan` continues the job in the file and finds room.
-    func takes(_ plan: CopyPlan) -> Bool {
-        members.isEmpty
-            || plan.fileOffset == fileOffset + UInt64(byteCount) && byteCount + Int(plan.sizeBytes) <= CopyJob.bufferBytes
-    }
+    /// Whether there is room for the clusters of `plan`.
+    func takes(_ plan: CopyPlan) -> Bool { byteCount + Int(plan.sizeBytes) <= CopyJob.bufferBytes }
 
     mutating func append(_ copy: PlannedCopy) {
-        precondition(takes(copy.plan), "a copy that does not continue its job")
-        if members.isEmpty { fileOffset = copy.plan.fileOffset }
+        precondition(takes(copy.plan), "a copy for which a job has no room")
         members.append(copy)
         byteCount += Int(copy.plan.sizeBytes)
     }

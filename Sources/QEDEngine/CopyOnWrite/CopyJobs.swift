@@ -29,6 +29,8 @@ struct CopyJobs<S: Storage>: @unchecked Sendable {
     private var free: [JobID]
     /// Where the job that is being prepared reads: offsets in its buffer for device offsets.
     private var reads: ExtentList
+    /// Where the job that is being written goes: file offsets for offsets in its buffer.
+    private var writes: ExtentList
 
     /// - Parameter firstGroup: of the transfer groups of the jobs, one for each.
     init(files: QueueFiles<S>, transfers: Transfers<S>, firstGroup: Int, depth: Int) {
@@ -39,11 +41,13 @@ struct CopyJobs<S: Storage>: @unchecked Sendable {
         free = (0..<CopyJob.limit).map { JobID(index: $0) }
         planned.reserveCapacity(depth)
         reads = ExtentList(capacity: CopyJob.bufferBytes / Int(QEDLimits.minimumClusterSizeBytes) + 8)
+        writes = ExtentList(capacity: CopyJob.bufferBytes / Int(QEDLimits.minimumClusterSizeBytes))
     }
 
     func deallocate() {
         for job in jobs { job.buffer?.deallocate() }
         reads.deallocate()
+        writes.deallocate()
     }
 
     private func group(_ job: JobID) -> TransferGroup { TransferGroup(number: firstGroup + job.index) }
@@ -162,15 +166,20 @@ struct CopyJobs<S: Storage>: @unchecked Sendable {
         guard let buffer = jobs[job.index].buffer, jobs[job.index].state == .reading else {
             preconditionFailure("a job that has not read")
         }
+        writes.removeAll()
+        var jobOffset: UInt64 = 0
         for member in jobs[job.index].members {
-            let offset = member.plan.fileOffset(of: member.plan.start) - jobs[job.index].fileOffset
-            memcpy(buffer + Int(offset), member.data, Int(member.plan.end - member.plan.start))
+            let plan = member.plan
+            memcpy(buffer + Int(jobOffset + (plan.start - plan.clustersStart)), member.data, Int(plan.end - plan.start))
+            let added = writes.append(
+                layer: 0, fileOffset: plan.fileOffset, deviceOffset: jobOffset, byteCount: plan.sizeBytes)
+            precondition(added, "more clusters than the buffer has")
+            jobOffset += plan.sizeBytes
         }
+        precondition(jobOffset == UInt64(jobs[job.index].byteCount), "a job that is not its members")
         jobs[job.index].state = .writing
         files.counters.pointee.fills &+= 1
-        transfers.startOnly(
-            group(job), isWrite: true, buffer, byteCount: UInt32(jobs[job.index].byteCount),
-            fileOffset: jobs[job.index].fileOffset)
+        transfers.start(group(job), isWrite: true, writes, buffer: buffer, bufferStart: 0)
     }
 
     func members(of job: JobID) -> [PlannedCopy] { jobs[job.index].members }
