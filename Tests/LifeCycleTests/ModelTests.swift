@@ -141,6 +141,15 @@ private func world(_ life: Device.Life = .live, hasLog: Bool = true) -> World {
         #expect(waiting.difference(from: seen) != nil)
     }
 
+    @Test("a recovery that was cut short promises no log that was gone before")
+    func cutRecovery() {
+        for hasLog in [false, true] {
+            let before = world(.waiting(endedWell: false), hasLog: hasLog)
+            let after = before.outcomes(of: .recover(0, inside: false, .none), .cut(status: 2))
+            #expect(after.first?.files[1]?.session == .left(hasLog: hasLog))
+        }
+    }
+
     @Test("what a command refuses leaves all as it was")
     func refusals() {
         for step in [

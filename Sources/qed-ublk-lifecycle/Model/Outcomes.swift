@@ -190,7 +190,10 @@ extension World {
         if case .exit(let status, _) = ending { return status == 0 ? [world] : [self] }
         let killed =
             world.outcomesOfKill(id, withSupervisor: true) + (isSupervised ? world.outcomesOfKill(id, withSupervisor: false) : [])
-        return ending.status == 0 ? [world] + killed : killed + [self, world]
+        if ending.status == 0 { return [world] + killed }
+        // Without a log it goes on waiting without one, as far as anybody is promised.
+        if case .left(hasLog: false)? = files[device.file]?.session { return [self] + killed + [world] }
+        return killed + [self, world]
     }
 
     private func outcomesOfRecoverAll(_ ending: Ending) -> [World] {
