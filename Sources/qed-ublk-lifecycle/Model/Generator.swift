@@ -142,8 +142,7 @@ struct Generator {
 
     private mutating func choicesOfAll(_ world: World) {
         offer(1, .wipe(.everything))
-        offer(2, .copyRecords)
-        if world.hasCopies && !world.runtimeIsFull { offer(2, .putRecordsBack) }
+        if !world.hasCopies { offer(6, .copyRecords) } else if !world.runtimeIsFull { offer(6, .putRecordsBack) }
         offer(1, .wipe(.logs))
         if world.runtimeIsFull { offer(10, .freeRuntime) } else { offer(1, .fillRuntime) }
         if world.liveDevices.isEmpty {

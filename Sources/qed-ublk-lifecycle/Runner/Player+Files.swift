@@ -87,6 +87,7 @@ extension Player {
             world.devices[id]?.hasRecord = isOfThisDevice
             world.devices[id]?.isRecordOld = true
         }
+        world.hasCopies = false
         try compareList()
     }
 
