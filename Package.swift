@@ -64,11 +64,19 @@ let package = Package(
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: swiftSettings),
+        // Images as files: opening and creating them by their paths, with the files behind them; the engine for tools.
+        .target(
+            name: "QEDChain",
+            dependencies: [
+                "Platform", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "CSupport",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: swiftSettings),
         // check, map, convert, resize and their like: images that nobody serves.
         .target(
             name: "ImageTools",
             dependencies: [
-                "Platform", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "CSupport",
+                "QEDChain", "Platform", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "CSupport",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: swiftSettings),
@@ -79,7 +87,7 @@ let package = Package(
         .target(
             name: "DeviceServer",
             dependencies: [
-                "Platform", "Ublk", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "CSupport",
+                "QEDChain", "Platform", "Ublk", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "CSupport",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
@@ -87,7 +95,7 @@ let package = Package(
         .executableTarget(
             name: "qed-ublk",
             dependencies: [
-                "Platform", "DeviceServer", "Ublk", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing",
+                "QEDChain", "Platform", "DeviceServer", "Ublk", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing",
                 "CSupport", "CProgramStart",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
@@ -129,14 +137,14 @@ let package = Package(
         .testTarget(
             name: "QEDEngineTests",
             dependencies: [
-                "Platform", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "Simulation", "TestSupport",
+                "QEDChain", "Platform", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "Simulation", "TestSupport",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: swiftSettings),
         .testTarget(
             name: "ImageToolsTests",
             dependencies: [
-                "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "TestSupport",
+                "QEDChain", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "TestSupport",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: swiftSettings),
@@ -152,7 +160,7 @@ let package = Package(
         .testTarget(
             name: "DeviceServerTests",
             dependencies: [
-                "Platform", "DeviceServer", "Ublk", "QEDEngine", "BlockStorage", "IOURing", "CSupport", "TestSupport",
+                "QEDChain", "Platform", "DeviceServer", "Ublk", "QEDEngine", "BlockStorage", "IOURing", "CSupport", "TestSupport",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: swiftSettings),
@@ -165,7 +173,7 @@ let package = Package(
         .testTarget(
             name: "CommandLineTests",
             dependencies: [
-                "Platform", "qed-ublk", "DeviceServer", "BlockStorage", "QEDEngine", "TestSupport", "Ublk",
+                "QEDChain", "Platform", "qed-ublk", "DeviceServer", "BlockStorage", "QEDEngine", "TestSupport", "Ublk",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],
@@ -174,13 +182,14 @@ let package = Package(
         .testTarget(
             name: "HostileImageTests",
             dependencies: [
-                "Platform", "qed-ublk", "DeviceServer", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage", "TestSupport",
+                "QEDChain", "Platform", "qed-ublk", "DeviceServer", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage",
+                "TestSupport",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: swiftSettings),
         // The program beside QEMU's, each as a process of its own.
         .testTarget(
-            name: "InteroperabilityTests", dependencies: ["qed-ublk", "TestSupport"], exclude: ["README.md"],
+            name: "InteroperabilityTests", dependencies: ["QEDChain", "qed-ublk", "TestSupport"], exclude: ["README.md"],
             swiftSettings: swiftSettings),
         // What several test targets need: programs to run, directories to run them in.
         .target(
@@ -198,7 +207,8 @@ var fuzzTargets: [Target] {
         .executableTarget(
             name: "qed-ublk-fuzz",
             dependencies: [
-                "Platform", "FuzzImages", "FuzzMemory", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing",
+                "QEDChain", "Platform", "FuzzImages", "FuzzMemory", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage",
+                "IOURing",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             path: "Fuzz/Targets",

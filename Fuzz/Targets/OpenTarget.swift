@@ -1,4 +1,5 @@
 import FuzzImages
+import QEDChain
 import QEDEngine
 import QEDFormat
 import SystemPackage

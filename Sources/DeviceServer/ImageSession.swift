@@ -1,6 +1,7 @@
 import BlockStorage
 import IOURing
 import Platform
+import QEDChain
 import QEDEngine
 import QEDFormat
 import SystemPackage

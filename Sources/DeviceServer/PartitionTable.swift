@@ -1,4 +1,5 @@
 import BlockStorage
+import QEDChain
 import QEDEngine
 
 /// What the beginning of a disk says of the blocks that its partition table was made for.

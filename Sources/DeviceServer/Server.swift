@@ -3,6 +3,7 @@ import CSupport
 import Glibc
 import Logging
 import Platform
+import QEDChain
 import QEDEngine
 import SystemPackage
 import Ublk

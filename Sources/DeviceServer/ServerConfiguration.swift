@@ -1,6 +1,7 @@
 import BlockStorage
 import CSupport
 import Glibc
+import QEDChain
 import QEDEngine
 import SystemPackage
 import Ublk

@@ -2,6 +2,7 @@ import ArgumentParser
 import BlockStorage
 import DeviceServer
 import Logging
+import QEDChain
 import QEDEngine
 import Ublk
 

@@ -3,6 +3,7 @@ import CSupport
 import DeviceServer
 import Glibc
 import Histogram
+import QEDChain
 import QEDEngine
 
 /// What a run does. Plain values: those of a command line are looked up at every use.

@@ -192,7 +192,8 @@ struct DelCommand: ParsableCommand {
             try control.waitForServerDeath(info.id, timeout: .seconds(40))
             guard try control.deviceInfo(info.id).state != .live else {
                 let path = UblkPaths.blockDevice(info.id)
-                throw DelError.refused(isBusy: true, "the kernel has not noticed yet that the server of \(path) has ended; try again")
+                throw DelError.refused(
+                    isBusy: true, "the kernel has not noticed yet that the server of \(path) has ended; try again")
             }
         }
         guard let hold else { return try control.stopDevice(info.id, timeout: UblkControlDevice.stopTimeout) }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import QEDChain
 import QEDEngine
 import QEDFormat
 

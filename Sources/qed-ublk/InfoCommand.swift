@@ -2,6 +2,7 @@ import ArgumentParser
 import BlockStorage
 import DeviceServer
 import ImageTools
+import QEDChain
 import QEDEngine
 import QEDFormat
 

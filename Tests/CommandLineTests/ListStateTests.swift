@@ -9,11 +9,14 @@ import Testing
 
 /// What `list` calls a device.
 @Suite struct ListStateTests {
-    private func state(_ driverState: UInt16, hasServer: Bool, isRecoverable: Bool = true, hasFailed: Bool = false) throws -> String {
+    private func state(_ driverState: UInt16, hasServer: Bool, isRecoverable: Bool = true, hasFailed: Bool = false) throws
+        -> String
+    {
         let own = try #require(ProcessIdentity.current)
         let server = hasServer ? own : ProcessIdentity(id: own.id, startTicks: own.startTicks &+ 1)
         var record = DeviceRecord(
-            deviceID: 3, server: server, imagePath: "/a.qed", image: FileIdentity(high: 1, low: 2), deviceNonce: 7, isReadOnly: false,
+            deviceID: 3, server: server, imagePath: "/a.qed", image: FileIdentity(high: 1, low: 2), deviceNonce: 7,
+            isReadOnly: false,
             startedAt: 0)
         record.hasFailed = hasFailed
         var info = cs_ublk_device_info()

@@ -1,6 +1,7 @@
 import BlockStorage
 import DeviceServer
 import Foundation
+import QEDChain
 import QEDEngine
 import SystemPackage
 import TestSupport

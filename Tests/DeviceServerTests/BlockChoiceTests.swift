@@ -1,5 +1,6 @@
 import BlockStorage
 import Glibc
+import QEDChain
 import QEDEngine
 import Testing
 import Ublk

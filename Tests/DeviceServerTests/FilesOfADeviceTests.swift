@@ -2,6 +2,7 @@ import BlockStorage
 import DeviceServer
 import Glibc
 import Platform
+import QEDChain
 import QEDEngine
 import Testing
 import Ublk

@@ -2,6 +2,7 @@ import BlockStorage
 import Glibc
 import IOURing
 import Platform
+import QEDChain
 import QEDEngine
 import TestSupport
 import Testing

@@ -1,4 +1,5 @@
 import Foundation
+import QEDChain
 import QEDEngine
 import TestSupport
 import Testing

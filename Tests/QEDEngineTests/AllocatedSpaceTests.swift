@@ -1,4 +1,5 @@
 import Foundation
+import QEDChain
 import TestSupport
 import Testing
 

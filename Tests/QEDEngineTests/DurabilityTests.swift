@@ -1,3 +1,4 @@
+import QEDChain
 import QEDEngine
 import Testing
 

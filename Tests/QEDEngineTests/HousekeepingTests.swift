@@ -1,3 +1,4 @@
+import QEDChain
 import Synchronization
 import TestSupport
 import Testing

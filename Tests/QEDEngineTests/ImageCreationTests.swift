@@ -4,6 +4,7 @@ import SystemPackage
 import TestSupport
 import Testing
 
+@testable import QEDChain
 @testable import QEDEngine
 
 private let kibi: UInt64 = 1 << 10

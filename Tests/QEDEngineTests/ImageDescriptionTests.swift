@@ -3,6 +3,7 @@ import QEDFormat
 import TestSupport
 import Testing
 
+@testable import QEDChain
 @testable import QEDEngine
 
 @Suite struct ImageDescriptionTests {

@@ -2,6 +2,7 @@ import SystemPackage
 import TestSupport
 import Testing
 
+@testable import QEDChain
 @testable import QEDEngine
 
 @Suite("files that appear at once", .serialized) struct NewFileTests {

@@ -1,5 +1,6 @@
 import BlockStorage
 import Foundation
+import QEDChain
 import QEDFormat
 import TestSupport
 import Testing

@@ -2,6 +2,7 @@ import BlockStorage
 import Foundation
 import IOURing
 
+@testable import QEDChain
 @testable import QEDEngine
 
 /// Buffers registered with an engine's ring, and the memory that is lent for them: what the kernel is for a device

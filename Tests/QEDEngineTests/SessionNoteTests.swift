@@ -1,6 +1,7 @@
 import BlockStorage
 import Foundation
 import Platform
+import QEDChain
 import QEDFormat
 import TestSupport
 import Testing

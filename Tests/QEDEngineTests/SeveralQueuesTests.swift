@@ -1,6 +1,7 @@
 import BlockStorage
 import Foundation
 import IOURing
+import QEDChain
 import QEDFormat
 import TestSupport
 import Testing

@@ -1,3 +1,4 @@
+import QEDChain
 import TestSupport
 
 @testable import QEDEngine

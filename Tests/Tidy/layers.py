@@ -17,11 +17,13 @@ LAYERS = {
     "QEDFormat": "",
     # Knows no device: it serves tools, fuzzers and the simulation as well.
     "QEDEngine": "CSupport Platform IOURing BlockStorage QEDFormat",
-    "ImageTools": "CSupport Platform IOURing BlockStorage QEDFormat QEDEngine",
+    # Images by their paths, and what they name.
+    "QEDChain": "CSupport Platform IOURing BlockStorage QEDFormat QEDEngine",
+    "ImageTools": "CSupport Platform IOURing BlockStorage QEDFormat QEDEngine QEDChain",
     # Knows no image: what it serves is a `BlockTarget`.
     "Ublk": "CSupport Platform IOURing",
-    "DeviceServer": "CSupport Platform IOURing BlockStorage QEDFormat QEDEngine Ublk",
-    "qed-ublk": "CSupport Platform CProgramStart IOURing BlockStorage QEDFormat QEDEngine ImageTools Ublk DeviceServer",
+    "DeviceServer": "CSupport Platform IOURing BlockStorage QEDFormat QEDEngine QEDChain Ublk",
+    "qed-ublk": "CSupport Platform CProgramStart IOURing BlockStorage QEDFormat QEDEngine QEDChain ImageTools Ublk DeviceServer",
     "Simulation": "Platform IOURing BlockStorage QEDFormat QEDEngine",
     "RealDisk": "CSupport",
     "qed-ublk-sim": "QEDEngine Simulation",

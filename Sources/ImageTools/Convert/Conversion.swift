@@ -1,5 +1,6 @@
 import BlockStorage
 import Platform
+import QEDChain
 import QEDEngine
 import QEDFormat
 import SystemPackage

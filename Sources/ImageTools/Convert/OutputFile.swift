@@ -2,6 +2,7 @@ import BlockStorage
 import CSupport
 import Glibc
 import Platform
+import QEDChain
 import QEDEngine
 import QEDFormat
 import SystemPackage

@@ -1,5 +1,6 @@
 import BlockStorage
 import CSupport
+import QEDChain
 import QEDEngine
 import QEDFormat
 import SystemPackage

@@ -1,6 +1,7 @@
 import BlockStorage
 import Glibc
 import Platform
+import QEDChain
 import QEDEngine
 import QEDFormat
 

@@ -1,6 +1,7 @@
 import BlockStorage
 import CSupport
 import IOURing
+import QEDChain
 import QEDEngine
 import QEDFormat
 import SystemPackage

@@ -1,4 +1,5 @@
 import BlockStorage
+import QEDChain
 import QEDEngine
 import QEDFormat
 

@@ -12,24 +12,24 @@ import QEDFormat
 ///     448   magic, boot (two words), session; all little-endian; then zeros
 ///
 /// Valid as long as NEED_CHECK and the log's autoclear bit are set: programs that do not know it clear that one.
-struct SessionNote: Equatable {
-    var boot: BootIdentity
+package struct SessionNote: Equatable {
+    package var boot: BootIdentity
     /// As in the log: which of two logs of one file the header means.
-    var session: UInt64
+    package var session: UInt64
 
     static let fileOffset = 448
     private static let byteCount = 64
     /// "qed-sess"
     private static let magic: UInt64 = 0x7373_6573_2d64_6571
 
-    init(boot: BootIdentity, session: UInt64) {
+    package init(boot: BootIdentity, session: UInt64) {
         self.boot = boot
         self.session = session
     }
 
     /// - Parameter sector: the image's first 512 bytes, whose header is `header`.
     /// - Returns: nil where there is none.
-    init?(in sector: UnsafeRawBufferPointer, of header: QEDHeader) {
+    package init?(in sector: UnsafeRawBufferPointer, of header: QEDHeader) {
         guard header.needsCheck, header.hasMappingLog, SessionNote.hasRoom(in: sector, of: header),
             SessionNote.word(0, in: sector) == SessionNote.magic
         else { return nil }

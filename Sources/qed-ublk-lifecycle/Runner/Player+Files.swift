@@ -94,7 +94,9 @@ extension Player {
     private func write(_ bytes: [UInt8], to path: String) throws(Breach) {
         let descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
         defer { close(descriptor) }
-        guard descriptor >= 0, Glibc.write(descriptor, bytes, bytes.count) == bytes.count else { throw Breach("cannot write \(path)") }
+        guard descriptor >= 0, Glibc.write(descriptor, bytes, bytes.count) == bytes.count else {
+            throw Breach("cannot write \(path)")
+        }
     }
 
     /// Whether there is a record of this device, and not of one that had its number before.
@@ -104,7 +106,9 @@ extension Player {
     }
 
     func nonce(_ id: Int) -> UInt64? {
-        SmallFile.text(pathOfRecord(id)).flatMap { JSONValue(parsing: $0) }.flatMap { $0["device_nonce"]?.integer(as: UInt64.self) }
+        SmallFile.text(pathOfRecord(id)).flatMap { JSONValue(parsing: $0) }.flatMap {
+            $0["device_nonce"]?.integer(as: UInt64.self)
+        }
     }
 
     mutating func fillRuntime() {

@@ -1,5 +1,6 @@
 import BlockStorage
 import Platform
+import QEDEngine
 import QEDFormat
 
 /// Where a server keeps the mapping log of its image: a file on a tmpfs, named for the file's identity, so that whoever

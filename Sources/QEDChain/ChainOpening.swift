@@ -1,5 +1,6 @@
 import BlockStorage
 import Platform
+import QEDEngine
 import QEDFormat
 
 /// A file of an open chain: its descriptor, and what it is.

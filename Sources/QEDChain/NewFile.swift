@@ -1,5 +1,6 @@
 import BlockStorage
 import CSupport
+import QEDEngine
 import SystemPackage
 
 /// A file that appears under its name complete and durable, or not at all.

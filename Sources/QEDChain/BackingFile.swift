@@ -1,3 +1,4 @@
+import QEDEngine
 import QEDFormat
 
 /// What a backing file can be.

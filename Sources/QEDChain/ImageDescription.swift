@@ -1,5 +1,6 @@
 import BlockStorage
 import CSupport
+import QEDEngine
 import QEDFormat
 import SystemPackage
 

@@ -1,5 +1,6 @@
 import BlockStorage
 import IOURing
+import QEDEngine
 import QEDFormat
 import SystemPackage
 

@@ -1,4 +1,5 @@
 import BlockStorage
+import QEDEngine
 import QEDFormat
 
 /// A few bytes of a disk, looked up in the files of its chain: without an engine, and without locks of its own.

@@ -1,4 +1,5 @@
 import BlockStorage
+import QEDEngine
 import QEDFormat
 
 /// Why a file cannot be read as a QED image.

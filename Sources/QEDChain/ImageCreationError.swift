@@ -1,4 +1,5 @@
 import BlockStorage
+import QEDEngine
 import QEDFormat
 import SystemPackage
 
