@@ -27,6 +27,7 @@ let package = Package(
         .executable(name: "qed-ublk-sim", targets: ["qed-ublk-sim"]),
         .executable(name: "qed-ublk-linearize", targets: ["qed-ublk-linearize"]),
         .executable(name: "qed-ublk-lifecycle", targets: ["qed-ublk-lifecycle"]),
+        .executable(name: "qed-ublk-power-cuts", targets: ["qed-ublk-power-cuts"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -125,6 +126,11 @@ let package = Package(
                 "Simulation", "RealDisk", "CSupport", .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: swiftSettings),
+        // What a power cut may take of what was written to a real disk, and what it may not.
+        .executableTarget(
+            name: "qed-ublk-power-cuts",
+            dependencies: ["Simulation", "RealDisk", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            swiftSettings: swiftSettings),
         // A model of devices, servers and files, and the proof that the program keeps to it whatever is done to them.
         .executableTarget(
             name: "qed-ublk-lifecycle",
@@ -156,6 +162,8 @@ let package = Package(
             swiftSettings: swiftSettings),
         .testTarget(
             name: "LifeCycleTests", dependencies: ["qed-ublk-lifecycle", "Simulation"], swiftSettings: swiftSettings),
+        .testTarget(
+            name: "PowerCutProgramTests", dependencies: ["qed-ublk-power-cuts"], swiftSettings: swiftSettings),
         .testTarget(name: "QEDFormatTests", dependencies: ["QEDFormat", "TestSupport"], swiftSettings: swiftSettings),
         .testTarget(
             name: "DeviceServerTests",

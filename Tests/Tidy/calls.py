@@ -7,7 +7,8 @@ from repository import Finding, line_of
 from swift_source import code_of
 
 _FUZZ = ("Fuzz/Targets/",)
-_PROGRAMS = (*_FUZZ, "Sources/qed-ublk-sim/", "Sources/qed-ublk-linearize/", "Sources/qed-ublk-lifecycle/")
+_PROGRAMS = (*_FUZZ, "Sources/qed-ublk-sim/", "Sources/qed-ublk-linearize/", "Sources/qed-ublk-power-cuts/",
+             "Sources/qed-ublk-lifecycle/")
 
 # What is looked for in code, where it may stand nevertheless, and what to do.
 BANNED = [
@@ -19,7 +20,7 @@ BANNED = [
     (r"\bfatalError\(", (), "state what must hold with precondition, or throw"),
     (r"\b(?:assert|assertionFailure)\(", (), "not there in release; use precondition"),
     (r"(?<![\w.])print\(", _PROGRAMS, "use printOutput, which notices that nobody reads"),
-    (r"(?<![\w.])(?:exit|_exit)\(", (*_FUZZ, "Sources/qed-ublk/", "Sources/qed-ublk-lifecycle/"), "only the program ends itself"),
+    (r"(?<![\w.])(?:exit|_exit)\(", (*_PROGRAMS, "Sources/qed-ublk/"), "only the program ends itself"),
     (r"\bgetenv\(|\bProcessInfo\b", (
         *_FUZZ, "Sources/qed-ublk/", "Sources/DeviceServer/Registry.swift", "Sources/DeviceServer/Detachment.swift"),
         "the environment is read where it is documented; pass what it says"),

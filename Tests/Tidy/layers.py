@@ -28,6 +28,7 @@ LAYERS = {
     "RealDisk": "CSupport",
     "qed-ublk-sim": "QEDEngine Simulation",
     "qed-ublk-linearize": "CSupport Simulation RealDisk",
+    "qed-ublk-power-cuts": "Simulation RealDisk",
     "qed-ublk-lifecycle": "Platform CSupport BlockStorage Ublk DeviceServer Simulation RealDisk",
 }
 
@@ -36,7 +37,7 @@ OTHERS = {
     "Glibc": None,
     "Synchronization": None,
     "SystemPackage": None,
-    "ArgumentParser": "qed-ublk qed-ublk-sim qed-ublk-linearize qed-ublk-lifecycle",
+    "ArgumentParser": "qed-ublk qed-ublk-sim qed-ublk-linearize qed-ublk-power-cuts qed-ublk-lifecycle",
     "Histogram": "qed-ublk",
     "Logging": "DeviceServer qed-ublk",
 }
