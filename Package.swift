@@ -129,7 +129,10 @@ let package = Package(
         // What a power cut may take of what was written to a real disk, and what it may not.
         .executableTarget(
             name: "qed-ublk-power-cuts",
-            dependencies: ["Simulation", "RealDisk", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            dependencies: [
+                "Platform", "Simulation", "RealDisk",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
             swiftSettings: swiftSettings),
         // A model of devices, servers and files, and the proof that the program keeps to it whatever is done to them.
         .executableTarget(

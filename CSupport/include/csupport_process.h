@@ -60,8 +60,8 @@ int32_t cs_become_io_flusher(void);
  * up to a limit, because then later allocations would fail. */
 int32_t cs_lock_used_memory(void);
 
-/* Reads all of this program's file, and its libraries', that is mapped: after `cs_lock_used_memory` it stays in memory. Shared with
- * all who run them (Linux 5.14). */
+/* Reads all of this program's file, and its libraries', that is mapped: after `cs_lock_used_memory` it stays in memory.
+ * Shared with all who run them (Linux 5.14). */
 int32_t cs_read_program(void);
 
 /* Touches and locks a range; -ENOMEM above the limit, -EPERM where nothing may be locked. */

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Glibc
+import Platform
 import RealDisk
 
 /// Writes what a power cut may take and what it may not, and judges what is there after one.
@@ -59,7 +60,7 @@ struct QedUblkPowerCuts: ParsableCommand {
             for writer in 0..<WritePlan.writers {
                 let writer = BlockWriter(
                     writes: plan.writes(ofWriter: writer), note: try notes.note(ofWriter: writer), disk: disk)
-                TestThread { writer.run() }.detach()
+                try BackgroundThread { writer.run() }.detach()
             }
             try NumberedFiles.write(in: folder, try notes.noteOfFiles(), seed: plan.seed)
         }

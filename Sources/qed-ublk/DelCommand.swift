@@ -186,8 +186,8 @@ struct DelCommand: ParsableCommand {
 
     /// The disk of a dead server goes, unless it is in use; without a hold it goes in use.
     private func stop(_ info: UblkDeviceInfo, _ control: UblkControlDevice, _ hold: DiskHold?) throws {
-        // Told to stop a device whose server has been killed and does not end (a thread of it waits in the kernel), the driver waits
-        // for the requests that this had, with the device's mutex: then nobody can even ask for the device any more.
+        // Told to stop a device whose server has been killed and does not end (a thread of it waits in the kernel), the driver
+        // waits for the requests that this had, with the device's mutex: then nobody can even ask for the device any more.
         if info.state == .live {
             try control.waitForServerDeath(info.id, timeout: .seconds(40))
             guard try control.deviceInfo(info.id).state != .live else {

@@ -34,8 +34,8 @@ extension World {
             }
             if device.life != .dead && !there.hasDisk { return "device \(id) has no disk, and should be \(device.life)" }
             if there.supervisors != (device.options.isSupervised ? 1 : 0) {
-                return
-                    "device \(id) has \(there.supervisors) supervisors, and should have \(device.options.isSupervised ? "one" : "none")"
+                let right = device.options.isSupervised ? "one" : "none"
+                return "device \(id) has \(there.supervisors) supervisors, and should have \(right)"
             }
         }
         for (name, file) in names where seen.names[name] != file {

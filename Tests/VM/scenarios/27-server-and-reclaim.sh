@@ -31,7 +31,8 @@ expect_protected() {
     fi
     # All of its program, and of the libraries, whether it has run or not: that may lie in memory that is swapped out.
     missing=$(awk '/^[0-9a-f]+-/ { name = $6; what = $0 } /^Size:/ { size = $2 }
-        /^Rss:/ && name ~ /^\// && name !~ /^\/(run|dev)\// && $2 < size { print what, $2, "of", size, "KiB" }' "/proc/$server/smaps")
+        /^Rss:/ && name ~ /^\// && name !~ /^\/(run|dev)\// && $2 < size { print what, $2, "of", size, "KiB" }' \
+        "/proc/$server/smaps")
     [[ -z $missing ]] || fail "of its program only these are in memory: $missing"
     [[ $(readlink "/proc/$server/ns/mnt") != "$(readlink /proc/self/ns/mnt)" ]] || fail "it shares the mount namespace"
 }
