@@ -4,8 +4,8 @@ import IOURing
 import SystemPackage
 
 /// One control command as the driver receives it.
-struct ControlRequest {
-    var command: UblkCommand
+struct ControlCommand {
+    var code: UblkCommand
     /// `CS_UBLK_ANY_DEVICE` where the driver chooses or none is meant.
     var deviceID: UInt32
     /// The one number that some commands take: a process id, a queue, a size in sectors, milliseconds.
@@ -26,7 +26,7 @@ enum ControlOutcome: Equatable {
 
 /// The way to the driver. Tests put a driver of their own behind it.
 protocol ControlChannel: AnyObject {
-    func execute(_ request: ControlRequest, timeout: Duration) -> ControlOutcome
+    func execute(_ command: ControlCommand, timeout: Duration) -> ControlOutcome
 }
 
 /// Memory that the kernel reads and writes while a command runs.
@@ -84,16 +84,16 @@ final class RingControlChannel: ControlChannel {
         Glibc.close(descriptor)
     }
 
-    func execute(_ request: ControlRequest, timeout: Duration) -> ControlOutcome {
+    func execute(_ command: ControlCommand, timeout: Duration) -> ControlOutcome {
         let outcome = run(timeout: timeout) { sqe, token in
-            cs_prep_uring_cmd(sqe, descriptor, request.command.opcode, token.rawValue)
+            cs_prep_uring_cmd(sqe, descriptor, command.code.opcode, token.rawValue)
             // SAFETY: the ring has 128-byte submissions, so 80 bytes follow byte 48; what an earlier use left there
             // goes.
             let payload = UnsafeMutableRawPointer(cs_sqe_command(sqe))
             payload?.initializeMemory(as: UInt8.self, repeating: 0, count: 80)
-            payload?.storeBytes(of: request.header, as: cs_ublk_control_command.self)
+            payload?.storeBytes(of: command.header, as: cs_ublk_control_command.self)
         }
-        if outcome == .abandoned { request.buffer?.leak() }
+        if outcome == .abandoned { command.buffer?.leak() }
         return outcome
     }
 
@@ -133,7 +133,7 @@ final class RingControlChannel: ControlChannel {
     }
 }
 
-extension ControlRequest {
+extension ControlCommand {
     /// The 32 bytes that the driver reads.
     var header: cs_ublk_control_command {
         var header = cs_ublk_control_command()

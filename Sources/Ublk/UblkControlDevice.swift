@@ -44,21 +44,21 @@ public final class UblkControlDevice: @unchecked Sendable {
     /// Sends one command until it is answered.
     /// - Parameter accepting: errnos that the caller handles itself; they are returned, negated.
     func perform(
-        _ request: ControlRequest, timeout: Duration, accepting accepted: [Errno] = []
+        _ command: ControlCommand, timeout: Duration, accepting accepted: [Errno] = []
     ) throws(UblkControlError) -> Int32 {
         let deadline = Deadline(after: timeout)
-        let deviceID = request.deviceID == CS_UBLK_ANY_DEVICE ? nil : request.deviceID
+        let deviceID = command.deviceID == CS_UBLK_ANY_DEVICE ? nil : command.deviceID
         while true {
-            switch deadline.hasPassed ? .cancelled : channel.execute(request, timeout: deadline.remaining) {
+            switch deadline.hasPassed ? .cancelled : channel.execute(command, timeout: deadline.remaining) {
             case .completed(let result) where result >= 0: return result
-            case .completed(-EINTR) where request.command.isRepeatedWhenInterrupted: continue
+            case .completed(-EINTR) where command.code.isRepeatedWhenInterrupted: continue
             case .completed(let result):
                 let errno = Errno(rawValue: -result)
                 if accepted.contains(errno) { return result }
-                throw .refused(request.command, deviceID: deviceID, errno)
+                throw .refused(command.code, deviceID: deviceID, errno)
             case .abandoned, .cancelled:
-                let hint = timeoutHint(for: request.command, deviceID: deviceID)
-                throw .timedOut(request.command, deviceID: deviceID, after: timeout, hint: hint)
+                let hint = timeoutHint(for: command.code, deviceID: deviceID)
+                throw .timedOut(command.code, deviceID: deviceID, after: timeout, hint: hint)
             }
         }
     }
@@ -69,10 +69,10 @@ extension UblkControlDevice {
     /// What the driver supports; nil on kernels that cannot be asked (before 6.5).
     public func features() throws(UblkControlError) -> UblkFeatures? {
         let buffer = ControlBuffer(byteCount: 8)
-        let request = ControlRequest(command: .getFeatures, deviceID: CS_UBLK_ANY_DEVICE, buffer: buffer)
+        let command = ControlCommand(code: .getFeatures, deviceID: CS_UBLK_ANY_DEVICE, buffer: buffer)
         // A driver that does not know the command looks for the device first, and there is none.
         let result = try perform(
-            request, timeout: Self.promptTimeout, accepting: [.unknownCommand, .noSuchDevice, .invalidArgument])
+            command, timeout: Self.promptTimeout, accepting: [.unknownCommand, .noSuchDevice, .invalidArgument])
         return result < 0 ? nil : UblkFeatures(rawValue: buffer.load(as: UInt64.self))
     }
 
@@ -88,7 +88,7 @@ extension UblkControlDevice {
     public func existingDeviceInfo(_ id: UInt32, timeout: Duration) throws(UblkControlError) -> UblkDeviceInfo? {
         let buffer = ControlBuffer(cs_ublk_device_info())
         let result = try perform(
-            ControlRequest(command: .getDeviceInfo, deviceID: id, buffer: buffer), timeout: timeout,
+            ControlCommand(code: .getDeviceInfo, deviceID: id, buffer: buffer), timeout: timeout,
             accepting: [.noSuchDevice])
         return result < 0 ? nil : UblkDeviceInfo(buffer.load(as: cs_ublk_device_info.self))
     }
@@ -101,7 +101,7 @@ extension UblkControlDevice {
         empty.len = UInt32(MemoryLayout<cs_ublk_params>.size)
         let buffer = ControlBuffer(empty)
         _ = try perform(
-            ControlRequest(command: .getParameters, deviceID: id, buffer: buffer), timeout: timeout)
+            ControlCommand(code: .getParameters, deviceID: id, buffer: buffer), timeout: timeout)
         return UblkParameters(buffer.load(as: cs_ublk_params.self))
     }
 
@@ -111,7 +111,7 @@ extension UblkControlDevice {
         // 8192 processors, the most that a kernel can be built for.
         let buffer = ControlBuffer(byteCount: 1024)
         _ = try perform(
-            ControlRequest(command: .getQueueAffinity, deviceID: id, argument: UInt64(queue), buffer: buffer),
+            ControlCommand(code: .getQueueAffinity, deviceID: id, argument: UInt64(queue), buffer: buffer),
             timeout: Self.promptTimeout)
         return (0..<buffer.bytes.count * 8).filter { buffer.bytes[$0 / 8] >> UInt8($0 % 8) & 1 == 1 }
     }

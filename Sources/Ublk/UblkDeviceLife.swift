@@ -32,7 +32,7 @@ extension UblkControlDevice {
         wanted.ublksrv_flags = serverFlags
         let buffer = ControlBuffer(wanted)
         _ = try perform(
-            ControlRequest(command: .addDevice, deviceID: wanted.dev_id, buffer: buffer), timeout: timeout)
+            ControlCommand(code: .addDevice, deviceID: wanted.dev_id, buffer: buffer), timeout: timeout)
         return UblkDeviceInfo(buffer.load(as: cs_ublk_device_info.self))
     }
 
@@ -47,8 +47,8 @@ extension UblkControlDevice {
             throw .invalidParameters(error)
         }
         _ = try perform(
-            ControlRequest(
-                command: .setParameters, deviceID: device.id, buffer: ControlBuffer(parameters.encoded())),
+            ControlCommand(
+                code: .setParameters, deviceID: device.id, buffer: ControlBuffer(parameters.encoded())),
             timeout: Self.promptTimeout)
     }
 
@@ -58,20 +58,20 @@ extension UblkControlDevice {
     public func startDevice(_ id: UInt32, serverProcess: Int32, timeout: Duration) throws(UblkControlError) {
         try checkRange(.startDevice, "the server's process id", Int(serverProcess), 1...Int(Int32.max))
         _ = try perform(
-            ControlRequest(command: .startDevice, deviceID: id, argument: UInt64(serverProcess)), timeout: timeout)
+            ControlCommand(code: .startDevice, deviceID: id, argument: UInt64(serverProcess)), timeout: timeout)
     }
 
     /// Takes the disk away, in use or not. The queues must serve until it returns: dirty data of a mounted file system
     /// is written back, unless the device has `userRecovery` without `recoveryFailIO`, when it is *lost*; so sync
     /// first.
     public func stopDevice(_ id: UInt32, timeout: Duration) throws(UblkControlError) {
-        _ = try perform(ControlRequest(command: .stopDevice, deviceID: id), timeout: timeout)
+        _ = try perform(ControlCommand(code: .stopDevice, deviceID: id), timeout: timeout)
     }
 
     /// As `stopDevice`, but only when nobody has the disk open (7.0, feature `safeStop`).
     /// - Throws: `refused` with EBUSY where somebody has, with EOPNOTSUPP on older kernels.
     public func tryStopDevice(_ id: UInt32, timeout: Duration) throws(UblkControlError) {
-        _ = try perform(ControlRequest(command: .tryStopDevice, deviceID: id), timeout: timeout)
+        _ = try perform(ControlCommand(code: .tryStopDevice, deviceID: id), timeout: timeout)
     }
 
     /// Stops the device if need be, removes it, and waits until nothing refers to it any more: its character device
@@ -80,14 +80,14 @@ extension UblkControlDevice {
     public func deleteDevice(_ id: UInt32, timeout: Duration) throws(UblkControlError) {
         let deadline = Deadline(after: timeout)
         let result = try perform(
-            ControlRequest(command: .deleteDevice, deviceID: id), timeout: timeout, accepting: [.interrupted])
+            ControlCommand(code: .deleteDevice, deviceID: id), timeout: timeout, accepting: [.interrupted])
         guard result == -EINTR else { return }
         try waitForRemoval(id, timeout: deadline.remaining)
     }
 
     /// As `deleteDevice`, but does not wait for the last reference (6.9). `waitForRemoval` does.
     public func deleteDeviceAsync(_ id: UInt32, timeout: Duration = promptTimeout) throws(UblkControlError) {
-        _ = try perform(ControlRequest(command: .deleteDeviceAsync, deviceID: id), timeout: timeout)
+        _ = try perform(ControlCommand(code: .deleteDeviceAsync, deviceID: id), timeout: timeout)
     }
 
     /// Waits until a deleted device is gone and its id free.
@@ -123,7 +123,7 @@ extension UblkControlDevice {
             let remaining = deadline.remaining
             let isLastTry = remaining <= .milliseconds(100)
             let result = try perform(
-                ControlRequest(command: .startRecovery, deviceID: id),
+                ControlCommand(code: .startRecovery, deviceID: id),
                 timeout: isLastTry ? Self.promptTimeout : remaining,
                 accepting: isLastTry ? [] : [.resourceBusy])
             if result >= 0 { return }
@@ -135,7 +135,7 @@ extension UblkControlDevice {
     public func endRecovery(_ id: UInt32, serverProcess: Int32, timeout: Duration) throws(UblkControlError) {
         try checkRange(.endRecovery, "the server's process id", Int(serverProcess), 1...Int(Int32.max))
         _ = try perform(
-            ControlRequest(command: .endRecovery, deviceID: id, argument: UInt64(serverProcess)), timeout: timeout)
+            ControlCommand(code: .endRecovery, deviceID: id, argument: UInt64(serverProcess)), timeout: timeout)
     }
 
     /// Makes idle fetches come back aborted, so that the server can leave the device to another one (6.16, feature
@@ -145,7 +145,7 @@ extension UblkControlDevice {
         // The driver takes 0 for "no limit".
         let milliseconds = max(1, timeout.milliseconds)
         _ = try perform(
-            ControlRequest(command: .quiesce, deviceID: id, argument: UInt64(milliseconds)),
+            ControlCommand(code: .quiesce, deviceID: id, argument: UInt64(milliseconds)),
             timeout: timeout + .seconds(5))
     }
 
@@ -160,6 +160,6 @@ extension UblkControlDevice {
         }
         guard info.state == .live else { throw .wrongState(.updateSize, deviceID: id, info.state) }
         _ = try perform(
-            ControlRequest(command: .updateSize, deviceID: id, argument: deviceSectors), timeout: Self.promptTimeout)
+            ControlCommand(code: .updateSize, deviceID: id, argument: deviceSectors), timeout: Self.promptTimeout)
     }
 }

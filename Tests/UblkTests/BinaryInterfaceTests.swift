@@ -29,9 +29,9 @@ struct BinaryInterfaceTests {
 
     @Test func controlHeaderIsLaidOutAsTheDriverReadsIt() {
         let buffer = ControlBuffer(byteCount: 64)
-        let request = ControlRequest(
-            command: .startDevice, deviceID: 0x0102_0304, argument: 0x1122_3344_5566_7788, buffer: buffer)
-        let bytes = withUnsafeBytes(of: request.header) { Array($0) }
+        let command = ControlCommand(
+            code: .startDevice, deviceID: 0x0102_0304, argument: 0x1122_3344_5566_7788, buffer: buffer)
+        let bytes = withUnsafeBytes(of: command.header) { Array($0) }
         let address = UInt64(UInt(bitPattern: buffer.bytes.baseAddress))
         var expected: [UInt8] = [0x04, 0x03, 0x02, 0x01, 0xff, 0xff, 64, 0]
         expected += (0..<8).map { UInt8(truncatingIfNeeded: address >> (8 * $0)) }

@@ -14,20 +14,20 @@ struct RingControlChannelTests {
         return try RingControlChannel(descriptor: descriptor)
     }
 
-    private let stopRequest = ControlRequest(command: .stopDevice, deviceID: 1)
+    private let stopCommand = ControlCommand(code: .stopDevice, deviceID: 1)
 
     @Test func commandsAreAnswered() throws {
         let channel = try channel()
         // More than the ring holds, so that entries are used again.
         for _ in 0..<100 {
-            #expect(channel.execute(stopRequest, timeout: .seconds(60)) == .completed(0))
+            #expect(channel.execute(stopCommand, timeout: .seconds(60)) == .completed(0))
         }
     }
 
     @Test func aFileWithoutCommandsRefusesThem() throws {
         let file = try TemporaryFile()
         let channel = try RingControlChannel(descriptor: dup(file.descriptor))
-        #expect(channel.execute(stopRequest, timeout: .seconds(60)) == .completed(-EOPNOTSUPP))
+        #expect(channel.execute(stopCommand, timeout: .seconds(60)) == .completed(-EOPNOTSUPP))
     }
 
     /// An operation that never ends by itself is given up at its deadline, and the channel serves on.
@@ -41,7 +41,7 @@ struct RingControlChannelTests {
             cs_prep_read(sqe, event, buffer.bytes.baseAddress, 8, 0, token.rawValue)
         }
         #expect(outcome == .cancelled)
-        #expect(channel.execute(stopRequest, timeout: .seconds(60)) == .completed(0))
+        #expect(channel.execute(stopCommand, timeout: .seconds(60)) == .completed(0))
     }
 
     /// One whose completion comes at the last moment is not lost.

@@ -33,10 +33,10 @@ struct UblkControlDeviceTests {
     }
 
     @Test func addingAsksForOneIdInBothPlacesAndReturnsWhatWasGranted() throws {
-        let driver = ScriptedDriver { request, _ in
-            guard let buffer = request.buffer else { return .completed(-EINVAL) }
+        let driver = ScriptedDriver { command, _ in
+            guard let buffer = command.buffer else { return .completed(-EINVAL) }
             let asked = buffer.load(as: cs_ublk_device_info.self)
-            guard asked.dev_id == request.deviceID, request.header.queue_id == 0xFFFF else {
+            guard asked.dev_id == command.deviceID, command.header.queue_id == 0xFFFF else {
                 return .completed(-EINVAL)
             }
             guard asked.nr_hw_queues == 8, asked.queue_depth == 128, asked.max_io_buf_bytes == 1 << 20 else {
@@ -84,7 +84,7 @@ struct UblkControlDeviceTests {
                     features: [])
             })
         #expect(error.description.contains(asked.word), "\(error)")
-        #expect(driver.requests.isEmpty)
+        #expect(driver.commands.isEmpty)
     }
 
     @Test func impossibleParametersNeverReachTheDriver() throws {
@@ -92,7 +92,7 @@ struct UblkControlDeviceTests {
         let control = UblkControlDevice(channel: driver)
         var parameters = UblkParameters(basic: .init(attributes: [], maxSectors: 2048, deviceSectors: 100))
         try control.setParameters(parameters, of: UblkDeviceInfo(info()))
-        #expect(driver.commands == [.setParameters])
+        #expect(driver.codes == [.setParameters])
         parameters.basic.maxSectors = 2049
         let error = controlError { () throws(UblkControlError) in
             try control.setParameters(parameters, of: UblkDeviceInfo(info()))
@@ -101,16 +101,16 @@ struct UblkControlDeviceTests {
             Issue.record("not refused: \(String(describing: error))")
             return
         }
-        #expect(driver.requests.count == 1)
+        #expect(driver.commands.count == 1)
     }
 
     @Test func featuresAreNoneWhereTheDriverCannotBeAsked() throws {
         for code in [-EOPNOTSUPP, -ENODEV, -EINVAL] {
             #expect(try UblkControlDevice(channel: ScriptedDriver(results: [code])).features() == nil)
         }
-        let driver = ScriptedDriver { request, _ in
-            request.buffer?.bytes.storeBytes(of: 0x89, as: UInt64.self)
-            return .completed(request.buffer?.bytes.count == 8 ? 0 : -EINVAL)
+        let driver = ScriptedDriver { command, _ in
+            command.buffer?.bytes.storeBytes(of: 0x89, as: UInt64.self)
+            return .completed(command.buffer?.bytes.count == 8 ? 0 : -EINVAL)
         }
         #expect(try UblkControlDevice(channel: driver).features() == [.zeroCopy, .userRecovery, .userCopy])
         let refused = controlError { () throws(UblkControlError) in
@@ -122,12 +122,12 @@ struct UblkControlDeviceTests {
     @Test func interruptedStartAndEndOfRecoveryAreSentAgain() throws {
         let driver = ScriptedDriver(results: [-EINTR, -EINTR, 0])
         try UblkControlDevice(channel: driver).startDevice(4, serverProcess: 99, timeout: .seconds(60))
-        #expect(driver.commands == [.startDevice, .startDevice, .startDevice])
-        #expect(driver.requests.allSatisfy { $0.argument == 99 && $0.deviceID == 4 })
+        #expect(driver.codes == [.startDevice, .startDevice, .startDevice])
+        #expect(driver.commands.allSatisfy { $0.argument == 99 && $0.deviceID == 4 })
 
         let recovery = ScriptedDriver(results: [-EINTR, 0])
         try UblkControlDevice(channel: recovery).endRecovery(4, serverProcess: 99, timeout: .seconds(60))
-        #expect(recovery.commands == [.endRecovery, .endRecovery])
+        #expect(recovery.codes == [.endRecovery, .endRecovery])
     }
 
     @Test func endlessInterruptionEndsAtTheDeadline() {
@@ -147,13 +147,13 @@ struct UblkControlDeviceTests {
             try UblkControlDevice(channel: driver).stopDevice(4, timeout: .seconds(60))
         }
         #expect(error == .refused(.stopDevice, deviceID: 4, .interrupted))
-        #expect(driver.requests.count == 1)
+        #expect(driver.commands.count == 1)
     }
 
     @Test func interruptedDeleteIsFollowedUntilTheDeviceIsGone() throws {
         let driver = ScriptedDriver(results: [-EINTR, 0, 0, -ENODEV])
         try UblkControlDevice(channel: driver).deleteDevice(4, timeout: .seconds(60))
-        #expect(driver.commands == [.deleteDevice, .getDeviceInfo, .getDeviceInfo, .getDeviceInfo])
+        #expect(driver.codes == [.deleteDevice, .getDeviceInfo, .getDeviceInfo, .getDeviceInfo])
     }
 
     @Test func deviceThatStaysAfterAnInterruptedDeleteIsATimeout() {
@@ -182,7 +182,7 @@ struct UblkControlDeviceTests {
     @Test func recoveryWaitsForTheOldServerToBeGone() throws {
         let driver = ScriptedDriver(results: [-EBUSY, -EBUSY, 0])
         try UblkControlDevice(channel: driver).startRecovery(4, timeout: .seconds(60))
-        #expect(driver.commands == [.startRecovery, .startRecovery, .startRecovery])
+        #expect(driver.codes == [.startRecovery, .startRecovery, .startRecovery])
     }
 
     @Test func recoveryOfAServedDeviceIsRefusedAtTheDeadline() {
@@ -194,30 +194,30 @@ struct UblkControlDeviceTests {
 
     @Test func sizeChangesOnlyOnLiveDevicesThatCan() throws {
         func driver(state: UInt16, features: UblkFeatures) -> ScriptedDriver {
-            ScriptedDriver { request, _ in
-                request.buffer?.bytes.storeBytes(
+            ScriptedDriver { command, _ in
+                command.buffer?.bytes.storeBytes(
                     of: self.info(state: state, features: features), as: cs_ublk_device_info.self)
                 return .completed(0)
             }
         }
         let able = driver(state: CS_UBLK_S_DEV_LIVE, features: .updateSize)
         try UblkControlDevice(channel: able).updateSize(4, deviceSectors: 1 << 40)
-        #expect(able.commands == [.getDeviceInfo, .updateSize])
-        #expect(able.requests.last?.argument == 1 << 40)
+        #expect(able.codes == [.getDeviceInfo, .updateSize])
+        #expect(able.commands.last?.argument == 1 << 40)
 
         let old = driver(state: CS_UBLK_S_DEV_LIVE, features: [])
         let missing = controlError { () throws(UblkControlError) in
             try UblkControlDevice(channel: old).updateSize(4, deviceSectors: 8)
         }
         #expect(missing == .featureMissing(.updateSize, deviceID: 4, .updateSize))
-        #expect(old.commands == [.getDeviceInfo])
+        #expect(old.codes == [.getDeviceInfo])
 
         let dead = driver(state: CS_UBLK_S_DEV_DEAD, features: .updateSize)
         let notLive = controlError { () throws(UblkControlError) in
             try UblkControlDevice(channel: dead).updateSize(4, deviceSectors: 8)
         }
         #expect(notLive == .wrongState(.updateSize, deviceID: 4, .dead))
-        #expect(dead.commands == [.getDeviceInfo])
+        #expect(dead.codes == [.getDeviceInfo])
     }
 
     @Test func quiesceNeverAsksForNoLimit() throws {
@@ -225,12 +225,12 @@ struct UblkControlDeviceTests {
         let control = UblkControlDevice(channel: driver)
         try control.quiesce(4, timeout: .zero)
         try control.quiesce(4, timeout: .milliseconds(2500))
-        #expect(driver.requests.map(\.argument) == [1, 2500])
+        #expect(driver.commands.map(\.argument) == [1, 2500])
     }
 
     @Test func affinityIsTheBitsThatAreSet() throws {
-        let driver = ScriptedDriver { request, _ in
-            guard request.argument == 1, let bytes = request.buffer?.bytes, bytes.count % 8 == 0 else {
+        let driver = ScriptedDriver { command, _ in
+            guard command.argument == 1, let bytes = command.buffer?.bytes, bytes.count % 8 == 0 else {
                 return .completed(-EINVAL)
             }
             bytes[0] = 0b1000_0001
@@ -244,9 +244,9 @@ struct UblkControlDeviceTests {
         let parameters = UblkParameters(
             basic: .init(attributes: .volatileCache, maxSectors: 1024, deviceSectors: 1 << 30),
             discard: .init(granularityBytes: 65536))
-        let driver = ScriptedDriver { request, _ in
+        let driver = ScriptedDriver { command, _ in
             // The driver copies no more than the length that the buffer itself states.
-            guard let bytes = request.buffer?.bytes, bytes.load(as: UInt32.self) == 152 else {
+            guard let bytes = command.buffer?.bytes, bytes.load(as: UInt32.self) == 152 else {
                 return .completed(-EINVAL)
             }
             bytes.storeBytes(of: parameters.encoded(), as: cs_ublk_params.self)
