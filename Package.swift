@@ -160,7 +160,8 @@ let package = Package(
         .testTarget(
             name: "SimulationTests",
             dependencies: [
-                "Simulation", "QEDEngine", "BlockStorage", "TestSupport", .product(name: "SystemPackage", package: "swift-system"),
+                "Simulation", "QEDEngine", "BlockStorage", "TestSupport",
+                .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: swiftSettings),
         .testTarget(

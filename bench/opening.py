@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Measures how long an image with many tables takes to be opened for writing after a power cut, which reads all of them.
 
-The image has a size of 1 TiB, and half of it is allocated: a table for each 2 GiB, each of them half full. Beside it fio reads the
-same bytes, in pieces of a table each, at depth 32; and an empty image shows what everything else takes.
+The image has a size of 1 TiB, and half of it is allocated: a table for each 2 GiB, each of them half full. Beside it fio reads
+the same bytes, in pieces of a table each, at depth 32; and an empty image shows what everything else takes.
 
     bench/opening.py --rounds 5 --directory /var/tmp/bench --program .build/qed-ublk
 """
