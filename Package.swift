@@ -25,6 +25,7 @@ let package = Package(
         .executable(name: "qed-ublk", targets: ["qed-ublk"]),
         .library(name: "Simulation", targets: ["Simulation"]),
         .executable(name: "qed-ublk-sim", targets: ["qed-ublk-sim"]),
+        .executable(name: "qed-ublk-null", targets: ["qed-ublk-null"]),
         .executable(name: "qed-ublk-linearize", targets: ["qed-ublk-linearize"]),
         .executable(name: "qed-ublk-lifecycle", targets: ["qed-ublk-lifecycle"]),
         .executable(name: "qed-ublk-power-cuts", targets: ["qed-ublk-power-cuts"]),
@@ -133,6 +134,11 @@ let package = Package(
                 "Platform", "Simulation", "RealDisk",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
+            swiftSettings: swiftSettings),
+        // The smallest target as a device: what the transport itself costs.
+        .executableTarget(
+            name: "qed-ublk-null",
+            dependencies: ["Platform", "Ublk", "CSupport", .product(name: "ArgumentParser", package: "swift-argument-parser")],
             swiftSettings: swiftSettings),
         // A model of devices, servers and files, and the proof that the program keeps to it whatever is done to them.
         .executableTarget(

@@ -10,6 +10,7 @@ public final class RingLoop: @unchecked Sendable {
     // SAFETY: used by the thread that made it; only the executor's inbox and wake-up are for others.
     public let ring: Ring
     public let executor: RingExecutor
+    @usableFromInline var early = EarlySubmission()
 
     /// - Throws: the errno of `io_uring_setup` or `eventfd`.
     public init(entries: UInt32, completionEntries: UInt32, setup: RingSetup = .queue) throws(Errno) {
@@ -32,6 +33,7 @@ public final class RingLoop: @unchecked Sendable {
     ///   - inline: receives the completions of inline tokens.
     @inlinable @inline(__always)
     public func turn(waits: Bool, inline: (CompletionToken, Int32) -> Void) {
+        early.beginTurn()
         if waits { ring.submitAndWait(timeoutNanoseconds: nil) } else { ring.submitAndPoll() }
         ring.drain { token, result in
             if token.isInline {
@@ -43,6 +45,12 @@ public final class RingLoop: @unchecked Sendable {
             }
         }
         executor.runReady()
+    }
+
+    /// In the middle of a turn, when something was prepared: submits it if the disk should not wait for the turn's end.
+    @inlinable @inline(__always)
+    public func submitEarly() {
+        if early.isDue(prepared: ring.preparedCount) { ring.submit() }
     }
 
     /// Runs one operation on this thread to its end, and whatever its tasks need meanwhile.

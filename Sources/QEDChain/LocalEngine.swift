@@ -64,6 +64,9 @@ public final class LocalEngine: @unchecked Sendable {
         loop.turn(waits: waits && !queue.hasFinished) { token, result in queue.storageCompleted(token, result) }
     }
 
+    /// When a request was started, and others follow: its transfers begin now if the disk should not wait for them.
+    public func submitEarly() { loop.submitEarly() }
+
     /// Performs requests, as many at once as there are slots.
     /// - Returns: the result of each: 0 or a negative errno.
     public func perform(_ requests: [BlockRequest]) -> [Int32] {
@@ -76,6 +79,7 @@ public final class LocalEngine: @unchecked Sendable {
             while next < requests.count, let slot = freeSlots.popLast() {
                 requestOfSlot[slot] = next
                 queue.start(slot, requests[next])
+                submitEarly()
                 next += 1
             }
             loop.executor.runReady()

@@ -76,6 +76,9 @@ public final class DriverQueue: QueueRing {
     public func submit() { loop.ring.submit() }
 
     @inline(__always)
+    public func submitEarly() { loop.submitEarly() }
+
+    @inline(__always)
     public func turn(waits: Bool, inline: (CompletionToken, Int32) -> Void) { loop.turn(waits: waits, inline: inline) }
 
     @inline(__always)

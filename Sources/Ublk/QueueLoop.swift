@@ -112,6 +112,7 @@ public final class QueueLoop<Ring: QueueRing, Target: BlockTarget> {
         } else {
             target.start(tag: tag, request, buffer: ring.buffer(tag), isRegistered: false)
         }
+        ring.submitEarly()
     }
 
     private func startRegistered(_ tag: Int, _ request: RequestDescriptor, _ memory: RequestMemory) {
@@ -147,6 +148,7 @@ public final class QueueLoop<Ring: QueueRing, Target: BlockTarget> {
         }
         precondition(answer != -EAGAIN, "the block layer would take EAGAIN for a wish to be asked again")
         ring.commitAndFetch(tag, result: answer, token: token(tag))
+        ring.submitEarly()
     }
 
     @inline(__always)

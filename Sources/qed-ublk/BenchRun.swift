@@ -119,6 +119,7 @@ struct BenchRun {
             BlockRequest(
                 work.isWrite ? .write : .read, deviceOffset: nextOffset, byteCount: size,
                 buffer: buffers + slot * Int(size)))
+        engine.submitEarly()
         nextOffset += work.stepBytes
         started += 1
         written += work.isWrite ? 1 : 0

@@ -65,6 +65,7 @@ public final class ScriptedRing: QueueRing, @unchecked Sendable {
     private let buffers: UnsafeMutableRawPointer
     private let driver: Lock<Driver>
     private var prepared: [Command] = []
+    private var early = EarlySubmission()
     private var tokens: [CompletionToken]
 
     /// On the thread that will run the loop.
@@ -102,6 +103,7 @@ public final class ScriptedRing: QueueRing, @unchecked Sendable {
     }
 
     public func turn(waits: Bool, inline: (CompletionToken, Int32) -> Void) {
+        early.beginTurn()
         submit()
         if waits, let play, driver.withLock({ $0.completions.isEmpty }), !play() {
             vainWaits += 1
@@ -153,6 +155,10 @@ public final class ScriptedRing: QueueRing, @unchecked Sendable {
     private func abort(_ tag: Int, _ driver: inout Driver) {
         driver.tags[tag] = .retired
         driver.completions.append((tokens[tag], -ENODEV))
+    }
+
+    public func submitEarly() {
+        if early.isDue(prepared: UInt32(prepared.count)) { submit() }
     }
 
     // MARK: The driver's side, any thread

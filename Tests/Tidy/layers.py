@@ -27,6 +27,7 @@ LAYERS = {
     "Simulation": "Platform IOURing BlockStorage QEDFormat QEDEngine",
     "RealDisk": "CSupport",
     "qed-ublk-sim": "QEDEngine Simulation",
+    "qed-ublk-null": "Platform CSupport Ublk",
     "qed-ublk-linearize": "CSupport Simulation RealDisk",
     "qed-ublk-power-cuts": "Platform Simulation RealDisk",
     "qed-ublk-lifecycle": "Platform CSupport BlockStorage Ublk DeviceServer Simulation RealDisk",
@@ -37,7 +38,7 @@ OTHERS = {
     "Glibc": None,
     "Synchronization": None,
     "SystemPackage": None,
-    "ArgumentParser": "qed-ublk qed-ublk-sim qed-ublk-linearize qed-ublk-power-cuts qed-ublk-lifecycle",
+    "ArgumentParser": "qed-ublk qed-ublk-sim qed-ublk-null qed-ublk-linearize qed-ublk-power-cuts qed-ublk-lifecycle",
     "Histogram": "qed-ublk",
     "Logging": "DeviceServer qed-ublk",
 }

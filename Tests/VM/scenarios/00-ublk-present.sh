@@ -1,4 +1,6 @@
-# The machine is what the other scenarios take for granted: a kernel with ublk, and the tools.
+# The machine is what the other scenarios take for granted: a kernel with ublk, and the tools. The smallest disk comes and
+# goes.
+# vm: --file .build/qed-ublk-null
 source lib.sh
 
 step "the ublk driver is loaded"
@@ -32,3 +34,18 @@ for type in ext4 xfs; do
     expect_status 0 umount /mnt
     expect_status 0 wipefs -qa /dev/ram0
 done
+
+step "a disk that keeps nothing is served, with a queue for each processor, and goes with its server"
+qed-ublk-null --queues 2 --depth 64 >null.out 2>&1 &
+server=$!
+timeout 30 bash -c 'until grep -q /dev/ublkb null.out; do sleep 0.05; done' || fail "$(<null.out)"
+device=$(<null.out)
+expect_equal "queues of the disk" 2 "$(find "/sys/block/${device#/dev/}/mq" -mindepth 1 -maxdepth 1 | wc -l)"
+for load in randread randwrite; do
+    expect_status 0 fio --name=null --filename="$device" --rw="$load" --bs=4k --direct=1 --ioengine=io_uring --iodepth=32 \
+        --runtime=1 --time_based --output-format=json --output=null.json
+    echo "$load: $(jq '.jobs[0] | .read.iops + .write.iops | floor' null.json) requests a second"
+done
+kill -TERM "$server"
+wait "$server" || fail "status $? of the server that was told to end"
+[[ ! -e $device ]] || fail "$device is still there"
