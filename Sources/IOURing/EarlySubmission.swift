@@ -7,19 +7,28 @@
 /// the system calls would cost more than they bring. Where completions come one by one nothing is ever due.
 public struct EarlySubmission: Sendable {
     @usableFromInline var threshold = EarlySubmission.first
+    /// What was prepared since the last submission.
+    @usableFromInline var count = 0
 
     /// As few as are worth a system call of their own.
-    @inlinable public static var first: UInt32 { 4 }
+    @inlinable public static var first: Int { 4 }
 
     public init() {}
 
+    /// The turn's system call submits all that is prepared.
     @inlinable @inline(__always)
-    public mutating func beginTurn() { threshold = EarlySubmission.first }
+    public mutating func beginTurn() {
+        threshold = EarlySubmission.first
+        count = 0
+    }
 
-    /// - Parameter prepared: how many submissions the kernel has not seen.
+    /// One more request was started, or answered.
+    /// - Returns: whether it and those before it are to be submitted now.
     @inlinable @inline(__always)
-    public mutating func isDue(prepared: UInt32) -> Bool {
-        guard prepared >= threshold else { return false }
+    public mutating func add() -> Bool {
+        count &+= 1
+        guard count >= threshold else { return false }
+        count = 0
         threshold &*= 2
         return true
     }

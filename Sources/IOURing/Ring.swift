@@ -124,9 +124,9 @@ public struct Ring: @unchecked Sendable {
         return count
     }
 
-    /// How many submissions are prepared that the kernel has not seen.
+    /// Whether submissions are prepared that the kernel has not seen.
     @inlinable @inline(__always)
-    public var preparedCount: UInt32 { cs_sq_ready(pointer) }
+    public var hasUnsubmitted: Bool { cs_sq_ready(pointer) > 0 }
 
     /// Makes a table of `count` registered buffers, all of them empty: somebody else fills it, as ublk's driver does.
     /// - Throws: the errno of `io_uring_register`; `EINVAL` before Linux 5.19.

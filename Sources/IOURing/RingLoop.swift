@@ -47,10 +47,11 @@ public final class RingLoop: @unchecked Sendable {
         executor.runReady()
     }
 
-    /// In the middle of a turn, when something was prepared: submits it if the disk should not wait for the turn's end.
+    /// In the middle of a turn, after each request that was started or answered: submits what is prepared if the disk should
+    /// not wait for the turn's end.
     @inlinable @inline(__always)
     public func submitEarly() {
-        if early.isDue(prepared: ring.preparedCount) { ring.submit() }
+        if early.add() { ring.submit() }
     }
 
     /// Runs one operation on this thread to its end, and whatever its tasks need meanwhile.

@@ -15,7 +15,7 @@ public final class LocalEngine: @unchecked Sendable {
     public let queue: EngineQueue<FileStorage>
     /// How often the kernel was entered.
     public private(set) var turns: UInt64 = 0
-    let loop: RingLoop
+    @usableFromInline let loop: RingLoop
 
     /// Opens the image at `path` with its backing chain.
     /// - Throws: `ChainError`, `ImageOpenError`, or `Errno` where there is no io_uring.
@@ -65,6 +65,7 @@ public final class LocalEngine: @unchecked Sendable {
     }
 
     /// When a request was started, and others follow: its transfers begin now if the disk should not wait for them.
+    @inlinable @inline(__always)
     public func submitEarly() { loop.submitEarly() }
 
     /// Performs requests, as many at once as there are slots.

@@ -128,7 +128,7 @@ final class RingControlChannel: ControlChannel {
             if let result { return result }
             if deadline.hasPassed { return nil }
             // The kernel takes no submissions for the moment.
-            if count == 0 && ring.preparedCount > 0 { pause(.milliseconds(1)) }
+            if count == 0 && ring.hasUnsubmitted { pause(.milliseconds(1)) }
         }
     }
 }

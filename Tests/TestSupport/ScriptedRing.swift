@@ -158,7 +158,7 @@ public final class ScriptedRing: QueueRing, @unchecked Sendable {
     }
 
     public func submitEarly() {
-        if early.isDue(prepared: UInt32(prepared.count)) { submit() }
+        if early.add() { submit() }
     }
 
     // MARK: The driver's side, any thread

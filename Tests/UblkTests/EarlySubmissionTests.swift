@@ -9,25 +9,21 @@ import Testing
 struct EarlySubmissionTests {
     @Test func theFirstFewAreDueAndThenTwiceAsMany() {
         var early = EarlySubmission()
-        var prepared: UInt32 = 0
-        var submitted: [UInt32] = []
-        for _ in 0..<31 {
-            prepared += 1
-            guard early.isDue(prepared: prepared) else { continue }
-            submitted.append(prepared)
-            prepared = 0
-        }
-        #expect(submitted == [4, 8, 16] && prepared == 3)
-        let isDueInThisTurn = early.isDue(prepared: 4)
+        var submitted: [Int] = []
+        for number in 1...31 where early.add() { submitted.append(number) }
+        #expect(submitted == [4, 12, 28])
         early.beginTurn()
-        let isDueInTheNext = early.isDue(prepared: 4)
-        #expect(!isDueInThisTurn && isDueInTheNext)
+        submitted = []
+        for number in 1...31 where early.add() { submitted.append(number) }
+        #expect(submitted == [4, 12, 28])
     }
 
-    @Test func fewAreLeftToTheEndOfTheTurn() {
+    @Test func fewAreLeftToTheEndOfTheirTurn() {
         var early = EarlySubmission()
-        let isDue = (0..<EarlySubmission.first).map { early.isDue(prepared: $0) }
-        #expect(!isDue.contains(true))
+        for _ in 0..<100 {
+            for _ in 1..<EarlySubmission.first where early.add() { Issue.record("a system call for very little") }
+            early.beginTurn()
+        }
     }
 
     /// The driver has the first answers of a turn before the last ones are prepared.
