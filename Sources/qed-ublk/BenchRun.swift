@@ -102,6 +102,7 @@ struct BenchRun {
         return failure
     }
 
+    @inline(__always)
     private mutating func start(_ slot: Int) {
         let size = work.sizeBytes
         if work.isRandom {
