@@ -1,5 +1,6 @@
 import Glibc
 import SystemPackage
+import TestSupport
 import Testing
 
 @testable import DeviceServer
@@ -16,7 +17,7 @@ struct ControlSocketTests {
         try ControlSocketClient.send(request, deviceID: deviceID, directory: directory.path, timeout: timeout)
     }
 
-    private var socketPath: String { directory.file("ublk0.sock") }
+    private var socketPath: String { directory.path("ublk0.sock") }
 
     @Test func requestsAreAnswered() throws {
         let server = try ServerThread(directory) { request in
@@ -255,11 +256,11 @@ struct ControlSocketTests {
     }
 
     @Test func socketThatCannotBeMadeIsAnError() throws {
-        let path = directory.file("missing/ublk0.sock")
+        let path = directory.path("missing/ublk0.sock")
         #expect(throws: ControlSocketError.cannotListen(path: path, attempt: "create", .noSuchFileOrDirectory)) {
-            try ControlSocketServer(directory: directory.file("missing"), deviceID: 0)
+            try ControlSocketServer(directory: directory.path("missing"), deviceID: 0)
         }
-        let long = directory.file(String(repeating: "d", count: 100))
+        let long = directory.path(String(repeating: "d", count: 100))
         #expect(throws: ControlSocketError.pathTooLong("\(long)/ublk0.sock")) {
             try ControlSocketServer(directory: long, deviceID: 0)
         }

@@ -1,4 +1,5 @@
 import Glibc
+import TestSupport
 import Testing
 
 @testable import DeviceServer
@@ -122,7 +123,7 @@ import Testing
     @Test("a process that has a device open is found by the device's number, whatever it calls it")
     func openFiles() throws {
         let directory = try TemporaryDirectory()
-        let node = directory.file("disk")
+        let node = directory.path("disk")
         // Needs the right to make nodes; the number is that of no device.
         guard mknod(node, S_IFBLK | 0o600, makedev(7, 250)) == 0 else { return }
         // O_PATH.

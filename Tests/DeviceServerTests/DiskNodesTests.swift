@@ -1,6 +1,7 @@
 import Glibc
 import Platform
 import SystemPackage
+import TestSupport
 import Testing
 
 @testable import DeviceServer
@@ -8,14 +9,14 @@ import Testing
 /// With a tree of files in place of the kernel's. What kernels do is in the scenarios.
 struct DiskNodesTests {
     private let directory: TemporaryDirectory
-    private var disk: String { directory.file("dev/ublkb0") }
+    private var disk: String { directory.path("dev/ublkb0") }
 
     init() throws {
         directory = try TemporaryDirectory()
         for name in ["dev", "sys", "sys/class", "sys/class/block", "sys/class/block/ublkb0"] { make(name) }
     }
 
-    private func make(_ name: String) { #expect(mkdir(directory.file(name), 0o755) == 0) }
+    private func make(_ name: String) { #expect(mkdir(directory.path(name), 0o755) == 0) }
 
     private func addPartition(_ number: Int, withNode: Bool) throws {
         if withNode { try directory.write("", to: "dev/ublkb0p\(number)") }
@@ -56,7 +57,7 @@ struct DiskNodesTests {
         }
         let missing = try nodes().wait(timeout: .seconds(120))
         #expect(missing == [])
-        #expect(access(directory.file("dev/ublkb0p1"), F_OK) == 0)
+        #expect(access(directory.path("dev/ublkb0p1"), F_OK) == 0)
         kernel.join()
     }
 

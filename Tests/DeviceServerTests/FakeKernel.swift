@@ -1,4 +1,5 @@
 import Glibc
+import TestSupport
 
 @testable import DeviceServer
 
@@ -36,7 +37,7 @@ final class FakeKernel {
 
     func write(_ content: String, _ path: String) throws {
         let names = path.split(separator: "/")
-        for count in 1..<names.count { mkdir(directory.file(names.prefix(count).joined(separator: "/")), 0o755) }
+        for count in 1..<names.count { mkdir(directory.path(names.prefix(count).joined(separator: "/")), 0o755) }
         try directory.write(content, to: names.joined(separator: "/"))
     }
 }

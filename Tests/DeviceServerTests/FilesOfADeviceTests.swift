@@ -4,6 +4,7 @@ import Glibc
 import Platform
 import QEDChain
 import QEDEngine
+import TestSupport
 import Testing
 import Ublk
 
@@ -15,7 +16,7 @@ struct FilesOfADeviceTests {
 
     init() throws {
         directory = try TemporaryDirectory()
-        image = directory.file("image.qed")
+        image = directory.path("image.qed")
         base = try directory.write(String(repeating: "b", count: 4096), to: "base.raw")
         _ = try ImageCreation(path: image, backing: .init(name: base, format: .raw)).create()
     }
@@ -42,12 +43,12 @@ struct FilesOfADeviceTests {
 
     @Test func anotherImage() throws {
         let record = try self.record()
-        try #require(rename(image, directory.file("aside.qed")) == 0)
+        try #require(rename(image, directory.path("aside.qed")) == 0)
         _ = try ImageCreation(path: image, backing: .init(name: base, format: .raw)).create()
         expectAnotherFile(record, image)
         // A copy of the same content is another file too.
         try #require(unlink(image) == 0)
-        try #require(link(directory.file("aside.qed"), image) == 0)
+        try #require(link(directory.path("aside.qed"), image) == 0)
         var other = record
         other.image = FileIdentity(high: record.image.high, low: record.image.low ^ 1)
         expectAnotherFile(other, image)
@@ -56,7 +57,7 @@ struct FilesOfADeviceTests {
     @Test func anotherBackingFile() throws {
         let record = try self.record()
         // The old one keeps its place on the file system, so that the new one cannot get that.
-        try #require(rename(base, directory.file("aside.raw")) == 0)
+        try #require(rename(base, directory.path("aside.raw")) == 0)
         try directory.write(String(repeating: "b", count: 4096), to: "base.raw")
         expectAnotherFile(record, base)
         var fewer = record

@@ -3,6 +3,7 @@ import Foundation
 import Glibc
 import Platform
 import SystemPackage
+import TestSupport
 import Testing
 
 @testable import DeviceServer
@@ -13,7 +14,7 @@ struct RegistryTests {
 
     init() throws {
         directory = try TemporaryDirectory()
-        registry = DeviceRegistry(directory: directory.file("run"))
+        registry = DeviceRegistry(directory: directory.path("run"))
     }
 
     private func record(
@@ -98,7 +99,7 @@ struct RegistryTests {
         #expect(throws: RegistryError(attempt: "make the directory", path: registry.directory, errno: .notDirectory)) {
             try registry.record(record(3))
         }
-        let orphan = DeviceRegistry(directory: directory.file("missing/run"))
+        let orphan = DeviceRegistry(directory: directory.path("missing/run"))
         let missing = RegistryError(
             attempt: "make the directory", path: orphan.directory, errno: .noSuchFileOrDirectory)
         #expect(throws: missing) { try orphan.record(record(3)) }
@@ -191,10 +192,10 @@ struct RegistryTests {
         try registry.record(record(3, imagePath: path, image: image))
         try registry.record(record(4, imagePath: path, image: image))
         try registry.record(record(5, imagePath: "/elsewhere", image: .init(high: image.high, low: ~image.low)))
-        #expect(symlink(path, directory.file("link.qed")) == 0)
-        #expect(link(path, directory.file("hard.qed")) == 0)
+        #expect(symlink(path, directory.path("link.qed")) == 0)
+        #expect(link(path, directory.path("hard.qed")) == 0)
         for name in ["a.qed", "link.qed", "hard.qed", "./a.qed", "run/../a.qed"] {
-            #expect(registry.find(DeviceReference(directory.file(name))).map(\.deviceID) == [3, 4], "\(name)")
+            #expect(registry.find(DeviceReference(directory.path(name))).map(\.deviceID) == [3, 4], "\(name)")
         }
         #expect(registry.find(DeviceReference("ublkb4")).map(\.deviceID) == [4])
 
@@ -242,7 +243,7 @@ struct RegistryTests {
         }
         #expect(throws: RegistryError.self) { try registry.record(record(4)) }
         #expect(registry.record(of: 4) == nil)
-        try DeviceRegistry(directory: directory.file("none")).checkOwner()
+        try DeviceRegistry(directory: directory.path("none")).checkOwner()
     }
 
     @Test func errorsAreOneSentence() {

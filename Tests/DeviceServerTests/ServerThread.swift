@@ -1,6 +1,7 @@
 import Glibc
 import Platform
 import Synchronization
+import TestSupport
 
 @testable import DeviceServer
 
@@ -64,11 +65,13 @@ final class ServerThread: Sendable {
 final class RawClient {
     let descriptor: Int32
 
+    struct NoConnection: Error {}
+
     init(_ directory: TemporaryDirectory, deviceID: UInt32 = 0) throws {
         descriptor = try ControlSocketAddress.makeSocket()
         let address = ControlSocketAddress(directory: directory.path, deviceID: deviceID)
         while try address.withAddress({ connect(descriptor, $0, $1) }) != 0 {
-            guard errno == EAGAIN else { throw TemporaryDirectory.Failure() }
+            guard errno == EAGAIN else { throw NoConnection() }
             usleep(1000)
         }
         _ = fcntl(descriptor, F_SETFL, 0)

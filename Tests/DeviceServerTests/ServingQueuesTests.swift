@@ -27,7 +27,7 @@ struct ServingQueuesTests {
 
     init() throws {
         directory = try TemporaryDirectory()
-        let path = directory.file("image.qed")
+        let path = directory.path("image.qed")
         _ = try ImageCreation(path: path, sizeBytes: 64 << 20).create()
         let chain = try ImageChain.open(path: path, isReadOnly: false)
         self.chain = chain
@@ -167,7 +167,7 @@ struct ServingQueuesTests {
 
     /// What each tag has written, in a second engine.
     private func expectWritten(_ counts: [[Int]]) throws {
-        let engine = try LocalEngine(path: directory.file("image.qed"), options: ImageOptions(isReadOnly: true), depth: 4)
+        let engine = try LocalEngine(path: directory.path("image.qed"), options: ImageOptions(isReadOnly: true), depth: 4)
         defer { engine.abandon() }
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.blockBytes, alignment: 4096)
         defer { buffer.deallocate() }

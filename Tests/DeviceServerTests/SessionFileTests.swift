@@ -2,6 +2,7 @@ import BlockStorage
 import Glibc
 import Platform
 import QEDEngine
+import TestSupport
 import Testing
 
 @testable import DeviceServer

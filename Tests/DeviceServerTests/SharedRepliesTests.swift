@@ -2,6 +2,7 @@ import CSupport
 import Glibc
 import Platform
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import DeviceServer

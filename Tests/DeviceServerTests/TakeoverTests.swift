@@ -1,6 +1,7 @@
 import BlockStorage
 import Glibc
 import Platform
+import TestSupport
 import Testing
 import Ublk
 
@@ -97,8 +98,8 @@ import Ublk
         first.release()
         let second = try DeviceLock(path: directory.path, id: 3, timeoutSeconds: 0)
         second.release()
-        _ = try DeviceLock(path: directory.file("gone"), id: 3, timeoutSeconds: 0)
-        _ = try DeviceLock(path: directory.file("gone"), id: 3, timeoutSeconds: 0)
+        _ = try DeviceLock(path: directory.path("gone"), id: 3, timeoutSeconds: 0)
+        _ = try DeviceLock(path: directory.path("gone"), id: 3, timeoutSeconds: 0)
     }
 }
 

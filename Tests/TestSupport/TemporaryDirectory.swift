@@ -22,6 +22,20 @@ public final class TemporaryDirectory: Sendable {
         try FileManager.default.createDirectory(atPath: path(name), withIntermediateDirectories: false)
     }
 
+    /// Makes a file; returns its path.
+    @discardableResult
+    public func write(_ content: String, to name: String) throws -> String {
+        try writeFile(path(name), Array(content.utf8))
+        return path(name)
+    }
+
+    public var names: [String] { TemporaryDirectory.names(in: path) }
+
+    /// What a directory holds, in order; nothing where there is none.
+    public static func names(in path: String) -> [String] {
+        (try? FileManager.default.contentsOfDirectory(atPath: path))?.sorted() ?? []
+    }
+
     /// Everything in the directory, hidden files too: each file's name and content, and the names of what is no file.
     public func contents() throws -> [String: [UInt8]?] {
         var contents: [String: [UInt8]?] = [:]
