@@ -14,8 +14,8 @@ struct BenchCommand: ParsableCommand {
         abstract: "Measure the engine on an image, without a device.",
         discussion: """
             Takes the options of 'qemu-img bench', so that the two can be run in turn. Writes (-w) change the image. As \
-            JSON the result has latencies too, and what the storage was asked for. What was written is durable when the program ends; \
-            the flush for that is not in the time, as it is not in qemu-img's, but in the JSON.
+            JSON the result has latencies too, and what the storage was asked for. What was written is durable when the \
+            program ends; the flush for that is not in the time, as it is not in qemu-img's, but in the JSON.
 
             Example: qed-ublk bench -w -c 20000 -d 32 -s 4k -S 64k -t none disk.qed
 
