@@ -53,7 +53,7 @@ struct DeviceReplies {
     /// Of a block device: with what its page cache has, and those of its partitions, which are others. So the kernel is asked
     /// and not the engine, which a flush reaches as the request that this becomes.
     private static func flush(diskAt path: String) -> ControlReply {
-        let failures = WriteBackProcess.run(.flush, ofDiskAt: path)
+        let failures = OwnDiskProcess.write(.flush, ofDiskAt: path)
         return failures.first.map { .failure(.failed, $0) } ?? .success(.null)
     }
 

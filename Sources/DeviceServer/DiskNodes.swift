@@ -1,7 +1,6 @@
 import BlockStorage
 import CSupport
 import Glibc
-import Platform
 import SystemPackage
 
 /// The nodes of a new disk and of its partitions, under /dev.
@@ -25,48 +24,24 @@ struct DiskNodes {
         self.attempts = attempts
     }
 
+    /// Opening the disk waits for whoever reads the partition table, and reading it for the image's files: a process does that,
+    /// because a server that waited for its own disk in the kernel could not be killed.
+    /// - Parameter timeout: of that.
     /// - Returns: the nodes that should be there and are not; not the disk's own.
-    /// - Throws: why the disk cannot be opened, or `timedOut` when reading its beginning takes longer than `timeout`.
+    /// - Throws: why the disk cannot be opened, or `timedOut`.
     func wait(timeout: Duration) throws(Errno) -> [String] {
-        // Opening waits for whoever reads the partition table, and reading it for the image's files: in a thread of its own.
-        let done = cs_eventfd()
-        guard done >= 0 else { throw Errno(rawValue: -done) }
-        let outcome = Outcome()
-        let nodes = self
-        let thread: BackgroundThread
-        do {
-            thread = try BackgroundThread {
-                outcome.result = nodes.waitForDisk()
-                cs_eventfd_signal(done)
-            }
-        } catch {
-            close(done)
-            throw error
-        }
-        var polled = pollfd(fd: done, events: Int16(POLLIN), revents: 0)
-        var count: Int32
-        repeat { count = poll(&polled, 1, Int32(clamping: Int(timeout / .milliseconds(1)))) } while count < 0 && errno == EINTR
-        guard count > 0 else {
-            // It ends when the disk goes, and signals then: the descriptor stays.
-            thread.detach()
-            throw .timedOut
-        }
-        thread.join()
-        close(done)
-        if outcome.result != 0 { throw Errno(rawValue: outcome.result) }
+        let process = try OwnDiskProcess(readsPartitions ? .openAndScan : .open, ofDiskAt: path)
+        guard let said = process.wait(timeout: timeout) else { throw .timedOut }
+        guard said.count == 1, let code = Int32(said[0]) else { throw .ioError }
+        if code != 0 { throw Errno(rawValue: code) }
         return waitForPartitions()
-    }
-
-    private final class Outcome: @unchecked Sendable {
-        // SAFETY: written by the thread, and read when that has ended.
-        var result: Int32 = 0
     }
 
     private static let pauseMicroseconds: UInt32 = 10_000
 
-    /// udev may be changing the node's mode, or looking at the disk.
+    /// Opens it, once the kernel has read its partition table. udev may be changing the node's mode, or looking at the disk.
     /// - Returns: 0, or the errno of opening the disk.
-    private func waitForDisk() -> Int32 {
+    func openDisk() -> Int32 {
         var code: Int32 = 0
         for _ in 0..<attempts {
             let disk = open(path, O_RDONLY | O_CLOEXEC)
@@ -103,7 +78,7 @@ struct DiskNodes {
     }
 
     /// devtmpfs has made them with the partitions. Without it they are somebody else's to make, or nobody's.
-    private func waitForPartitions() -> [String] {
+    func waitForPartitions() -> [String] {
         var missing: [String] = []
         for _ in 0..<attempts {
             missing = DiskDevices(ofDiskAt: path, tree).names.dropFirst().map(KernelTree.node)

@@ -132,7 +132,7 @@ final class ServedDevice {
         let thread: BackgroundThread
         do {
             thread = try BackgroundThread { [self] in
-                for sentence in WriteBackProcess.run(.everything, ofDiskAt: path) { noteUnwritten(sentence) }
+                for sentence in OwnDiskProcess.write(.writeBack, ofDiskAt: path) { noteUnwritten(sentence) }
                 cs_eventfd_signal(done)
             }
         } catch {
@@ -162,7 +162,7 @@ final class ServedDevice {
         if disk < 0 && errno == EBUSY { return .claimed(path) }
         // What is dirty in the page cache of the disk: STOP itself may or may not write it back. Nothing, nearly always.
         if disk >= 0 {
-            if cs_has_dirty_pages(disk) != 0 { _ = WriteBackProcess.run(.flush, ofDiskAt: path) }
+            if cs_has_dirty_pages(disk) != 0 { _ = OwnDiskProcess.write(.flush, ofDiskAt: path) }
             close(disk)
         }
         do { return try control.stopUnused(info) } catch { throw .control(error) }

@@ -30,7 +30,7 @@ struct QedUblk: ParsableCommand {
             case "serve": try ServeProcess.run(Array(arguments.dropFirst()))
             case "supervise": try SupervisingProcess.run(Array(arguments.dropFirst()))
             // Started by a server.
-            case "write-back": WriteBackProcess.main(Array(arguments.dropFirst()))
+            case "own-disk": OwnDiskProcess.main(Array(arguments.dropFirst()))
             default:
                 var command = try parse(arguments)
                 try command.run()

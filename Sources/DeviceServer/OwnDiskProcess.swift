@@ -1,0 +1,119 @@
+import CSupport
+import Glibc
+import SystemPackage
+
+/// A process for whatever waits until the server's own disk has been read or written.
+///
+/// In the server itself it would be a thread that waits in the kernel, where SIGKILL does not reach it: a server that is killed
+/// meanwhile (by the OOM killer, a crash, a person) would not end, and keep its image from the next one, which alone could
+/// have ended the wait. This process has nothing of the server's open. It goes on with the next server, or ends with the disk.
+public struct OwnDiskProcess {
+    enum Work: String {
+        /// Write what is dirty in the page caches of the disk and its partitions.
+        case flush
+        /// That, and what its users beyond these have not written yet: see `WriteBack`.
+        case writeBack = "write-back"
+        /// Open the disk, once the kernel has read its partition table: see `DiskNodes`.
+        case open
+        /// The same, and have the kernel read it.
+        case openAndScan = "open-and-scan"
+    }
+
+    private let process: Int32
+    /// Ends when the process does.
+    private let report: Int32
+
+    init(_ work: Work, ofDiskAt path: String) throws(Errno) { try self.init(["qed-ublk", "own-disk", work.rawValue, path]) }
+
+    /// - Parameter arguments: of this program.
+    init(_ arguments: [String]) throws(Errno) {
+        var ends: [Int32] = [-1, -1]
+        guard socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0, &ends) == 0 else {
+            throw Errno(rawValue: errno)
+        }
+        var process: Int32 = 0
+        let result = withArgumentVector(arguments) { cs_spawn_self($0, ends[1], ends[1], &process) }
+        close(ends[1])
+        guard result == 0 else {
+            close(ends[0])
+            throw Errno(rawValue: -result)
+        }
+        self.process = process
+        report = ends[0]
+    }
+
+    /// Waits for its end, once. It waits for the disk, perhaps for ever; the server can be killed meanwhile.
+    /// - Returns: what it has said, in lines. Nil when it has not ended in time: it is killed, and ends when the disk lets it.
+    func wait(timeout: Duration? = nil) -> [String]? {
+        defer { close(report) }
+        guard let text = OwnDiskProcess.readToEnd(report, until: timeout.map { ContinuousClock.now + $0 }) else {
+            kill(process, SIGKILL)
+            return nil
+        }
+        var status: Int32 = 0
+        while waitpid(process, &status, 0) < 0 && errno == EINTR {}
+        let lines = text.split(separator: "\n").map(String.init)
+        return status == 0 ? lines : lines + ["the process for that ended with status \(status)"]
+    }
+
+    /// Has something written, however long it takes.
+    /// - Returns: what could not be written, in sentences.
+    static func write(_ work: Work, ofDiskAt path: String) -> [String] {
+        precondition(work == .flush || work == .writeBack, "what is written")
+        do throws(Errno) {
+            return try OwnDiskProcess(work, ofDiskAt: path).wait() ?? []
+        } catch {
+            return ["\(path) cannot be written back: \(error)"]
+        }
+    }
+
+    /// The process. Not for users: its standard error, and descriptor 3, are the server's.
+    /// - Parameter words: the work, and the disk's path.
+    public static func main(_ words: [String]) {
+        guard words.count == 2, let work = Work(rawValue: words[0]) else { return }
+        // Like that of a server it may have to wait when others of its service are ended.
+        Detachment.leaveControlGroup()
+        // It was started as /proc/self/exe, and would be called exe.
+        cs_name_process("qed-ublk")
+        let path = words[1]
+        let report = { (sentence: String) in
+            _ = try? FileDescriptor(rawValue: 3).writeAll("\(sentence.filter { !$0.isNewline })\n".utf8)
+        }
+        switch work {
+        case .flush: WriteBack.flushDisk(at: path, report: report)
+        case .writeBack: WriteBack.run(ofDiskAt: path, report: report)
+        case .open: report("\(DiskNodes(ofDiskAt: path, readsPartitions: false).openDisk())")
+        case .openAndScan: report("\(DiskNodes(ofDiskAt: path, readsPartitions: true).openDisk())")
+        }
+    }
+
+    /// As much as there is of an end; more than anybody would read is left out.
+    /// - Returns: nil when there is no end in time.
+    static func readToEnd(_ descriptor: Int32, until end: ContinuousClock.Instant?) -> String? {
+        var text: [UInt8] = []
+        var piece = [UInt8](repeating: 0, count: 4096)
+        while true {
+            if let end {
+                let left = max(ContinuousClock.now.duration(to: end), .zero)
+                var polled = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+                let count = poll(&polled, 1, Int32(clamping: Int(left / .milliseconds(1))))
+                if count < 0 && errno == EINTR { continue }
+                guard count > 0 else { return nil }
+            }
+            let count = read(descriptor, &piece, piece.count)
+            if count < 0 && errno == EINTR { continue }
+            guard count > 0 else { return String(decoding: text, as: UTF8.self) }
+            if text.count < 65_536 { text += piece.prefix(count) }
+        }
+    }
+}
+
+/// Lends the body arguments for a program, as execve(2) wants them.
+public func withArgumentVector<Result>(
+    _ arguments: [String], _ body: (UnsafePointer<UnsafeMutablePointer<CChar>?>) -> Result
+) -> Result {
+    // SAFETY: the copies live until the body has returned.
+    let copies: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
+    defer { for copy in copies { free(copy) } }
+    return copies.withUnsafeBufferPointer { body($0.baseAddress.unsafelyUnwrapped) }
+}
