@@ -26,7 +26,7 @@ extension World {
     func verdict(of step: Step, isMarked: Bool = false) -> Verdict? {
         switch step {
         case .add(let name, let options, _): verdictOfAdd(name, options)
-        case .del(let id, let force, _): verdictOfDel(id, force: force)
+        case .del(let id, let force, let interruption): verdictOfDel(id, force: force, interruption)
         case .recover(let id, _, _, _): verdictOfRecover(id)
         case .recoverAll: verdictOfRecoverAll()
         case .create(let name, let force, _): verdictOfCreate(name, force: force)
@@ -56,14 +56,17 @@ extension World {
         }
     }
 
-    private func verdictOfDel(_ id: Int, force: Bool) -> Verdict {
+    private func verdictOfDel(_ id: Int, force: Bool, _ interruption: Interruption) -> Verdict {
         guard let device = devices[id] else { return .notFound }
         // It could be another program's.
         if device.life == .live && (!device.hasRecord || device.isRecordOld) { return .busy }
         // One that is dead has no disk any more, and its users nothing to lose.
         if device.isUsed && device.life != .dead && !force { return .busy }
-        // Its server cannot be asked.
-        if device.life == .live && !device.hasSocket { return .busy }
+        // Its server cannot be asked. One that is killed while del waits for its end leaves a device that can be removed.
+        if device.life == .live && !device.hasSocket {
+            if case .server = interruption { return .either }
+            return .busy
+        }
         if force { return .either }
         if device.life == .live { return .succeeds }
         guard device.hasRecord else { return .succeeds }
