@@ -22,7 +22,7 @@ public struct EarlySubmission: Sendable {
         count = 0
     }
 
-    /// One more request was started, or answered.
+    /// One more request was started.
     /// - Returns: whether it and those before it are to be submitted now.
     @inlinable @inline(__always)
     public mutating func add() -> Bool {

@@ -47,8 +47,8 @@ public final class RingLoop: @unchecked Sendable {
         executor.runReady()
     }
 
-    /// In the middle of a turn, after each request that was started or answered: submits what is prepared if the disk should
-    /// not wait for the turn's end.
+    /// In the middle of a turn, after each request that was started: submits what is prepared if the disk should not wait for
+    /// the turn's end.
     @inlinable @inline(__always)
     public func submitEarly() {
         if early.add() { ring.submit() }

@@ -148,7 +148,6 @@ public final class QueueLoop<Ring: QueueRing, Target: BlockTarget> {
         }
         precondition(answer != -EAGAIN, "the block layer would take EAGAIN for a wish to be asked again")
         ring.commitAndFetch(tag, result: answer, token: token(tag))
-        ring.submitEarly()
     }
 
     @inline(__always)

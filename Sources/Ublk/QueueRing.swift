@@ -27,7 +27,7 @@ public protocol QueueRing: AnyObject {
 
     /// Submits what is prepared, and waits for nothing.
     func submit()
-    /// After each request that was started or answered: the same, if the disk should not wait for it until the turn ends.
+    /// After each request that was started: the same, if the disk should not wait for it until the turn ends.
     func submitEarly()
     /// Submits what is prepared, waits for a completion if asked to, and hands over the completions of inline tokens. Runs
     /// tasks that became ready.

@@ -66,6 +66,8 @@ public final class ScriptedRing: QueueRing, @unchecked Sendable {
     private let driver: Lock<Driver>
     private var prepared: [Command] = []
     private var early = EarlySubmission()
+    /// How often it was submitted before the turn ended.
+    public private(set) var earlySubmissions = 0
     private var tokens: [CompletionToken]
 
     /// On the thread that will run the loop.
@@ -158,7 +160,9 @@ public final class ScriptedRing: QueueRing, @unchecked Sendable {
     }
 
     public func submitEarly() {
-        if early.add() { submit() }
+        guard early.add() else { return }
+        earlySubmissions += 1
+        submit()
     }
 
     // MARK: The driver's side, any thread

@@ -16,8 +16,6 @@ final class ScriptedTarget: BlockTarget {
     private(set) var isStopped = false
     /// Called at each start.
     var whenStarted: (Int) -> Void = { _ in }
-    /// Called whenever the loop asks for what has finished.
-    var whenAsked: () -> Void = {}
 
     func start(tag: Int, _ request: RequestDescriptor, buffer: UnsafeMutableRawPointer, isRegistered: Bool) {
         precondition(underWay.insert(tag).inserted, "started twice")
@@ -32,11 +30,7 @@ final class ScriptedTarget: BlockTarget {
 
     func completed(_ token: CompletionToken, _ result: Int32) { completions.append((token, result)) }
     func endOfBatch() { batches += 1 }
-    func nextFinished() -> (tag: Int, result: Int32)? {
-        whenAsked()
-        return finished.isEmpty ? nil : finished.removeFirst()
-    }
-
+    func nextFinished() -> (tag: Int, result: Int32)? { finished.isEmpty ? nil : finished.removeFirst() }
     func tick(nowMilliseconds: UInt64) { ticks += 1 }
     var isQuiet: Bool { !isBusy }
 
