@@ -24,13 +24,13 @@ import Testing
         }
         #expect(from == 5 * clusterBytes)
         #expect(leastEnd == 8 * clusterBytes)
-        #expect(end == from + AllocationCursor.smallestChunkBytes)
+        #expect(end == from + AllocationCursor.standardSmallestChunkBytes)
         // Not durable yet.
         #expect(cursor.reserve(1) == nil)
         cursor.extensionEnded(at: end)
         #expect(cursor.reserve(1) == 5 * clusterBytes)
         #expect(cursor.reserve(2) == 6 * clusterBytes)
-        let rest = Int(AllocationCursor.smallestChunkBytes / clusterBytes) - 3
+        let rest = Int(AllocationCursor.standardSmallestChunkBytes / clusterBytes) - 3
         #expect(cursor.reserve(rest + 1) == nil)
         #expect(cursor.reserve(rest) == 8 * clusterBytes)
         #expect(cursor.reserve(1) == nil)

@@ -15,7 +15,7 @@ struct AllocationCursor {
         case enough
     }
 
-    static let smallestChunkBytes: UInt64 = 8 << 20
+    static let standardSmallestChunkBytes: UInt64 = 8 << 20
     static let largestChunkBytes: UInt64 = 256 << 20
 
     let clusterSizeBytes: UInt64
@@ -28,11 +28,18 @@ struct AllocationCursor {
     var isBusy: Bool { needCheck.isBusy }
     /// Below `nextFileOffset`: taken, and given back as fresh as they were.
     private var givenBack: [Range<UInt64>] = []
-    private var chunkBytes = AllocationCursor.smallestChunkBytes
+    private let smallestChunkBytes: UInt64
+    private var chunkBytes: UInt64
 
     /// - Parameter endOfClusters: end of the last cluster in use, a multiple of the cluster size: the file's length.
-    init(clusterSizeBytes: UInt64, endOfClusters: UInt64, needCheck: NeedCheckState = .clear) {
+    init(
+        smallestChunkBytes: UInt64 = AllocationCursor.standardSmallestChunkBytes, clusterSizeBytes: UInt64,
+        endOfClusters: UInt64, needCheck: NeedCheckState = .clear
+    ) {
         precondition(endOfClusters % clusterSizeBytes == 0, "the image does not end with a cluster")
+        precondition(smallestChunkBytes > 0, "extensions by nothing")
+        self.smallestChunkBytes = smallestChunkBytes
+        chunkBytes = smallestChunkBytes
         self.clusterSizeBytes = clusterSizeBytes
         self.needCheck = needCheck
         nextFileOffset = endOfClusters
@@ -45,7 +52,7 @@ struct AllocationCursor {
     /// - Returns: the file offset of the first, or nil when the file has to be extended first.
     mutating func reserve(_ clusters: Int) -> UInt64? {
         precondition(clusters > 0, "nothing to reserve")
-        if isSabotaged(.reservePastDurableEnd) && nextFileOffset % (16 * clusterSizeBytes) == 0 {
+        if isSabotaged(.reservePastDurableEnd) && nextFileOffset % (4 * clusterSizeBytes) == 0 {
             durableEnd = max(durableEnd, nextFileOffset + UInt64(clusters) * clusterSizeBytes)
         }
         // Not beside a trim, which waits for nothing to be allocated.
@@ -110,7 +117,7 @@ struct AllocationCursor {
     /// - Parameter succeeded: the image is marked as clean, durably.
     mutating func trimEnded(succeeded: Bool) {
         needCheck.trimEnded(succeeded: succeeded)
-        chunkBytes = AllocationCursor.smallestChunkBytes
+        chunkBytes = smallestChunkBytes
     }
 
     private func roundedUp(_ bytes: UInt64) -> UInt64 {

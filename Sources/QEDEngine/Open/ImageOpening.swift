@@ -17,6 +17,8 @@ public struct ImageOptions: Sendable {
 
     /// Of the words by which lookups find L2 pages without a lock; see `PageCache.standardPageWordLimit`.
     package var pageWordLimit = PageCache.standardPageWordLimit
+    /// By how much the file is extended ahead, at first.
+    package var smallestChunkBytes = AllocationCursor.standardSmallestChunkBytes
 
     /// Memory that outlives this process, for the image's mapping log; what an earlier process left there is replayed.
     public var session: SessionMemory?
@@ -152,7 +154,7 @@ extension Image {
         }
         guard case .qed(let top) = layers[0] else { preconditionFailure("the image must be QED") }
         let cursor = AllocationCursor(
-            clusterSizeBytes: header.geometry.clusterSizeBytes,
+            smallestChunkBytes: options.smallestChunkBytes, clusterSizeBytes: header.geometry.clusterSizeBytes,
             endOfClusters: prepared.endOfClusters,
             // What an earlier process has left need not be durable, and without a log its bit is not there: the first
             // extension writes both again.

@@ -31,6 +31,8 @@ public final class Machine: @unchecked Sendable {
         public var slowPercent = 10
         /// How many L2 pages can be found without a lock; nil: as many as usual.
         public var pageWordLimit: Int?
+        /// By how much the image is extended ahead at first; nil: as usual, which is more than most simulated disks hold.
+        public var smallestChunkBytes: UInt64?
 
         public init() {}
     }
@@ -167,6 +169,7 @@ public final class Machine: @unchecked Sendable {
         var imageOptions = ImageOptions(
             isReadOnly: isReadOnly, cacheBytes: options.cacheBytes, session: session?.engineMemory)
         if let limit = options.pageWordLimit { imageOptions.pageWordLimit = limit }
+        if let chunk = options.smallestChunkBytes { imageOptions.smallestChunkBytes = chunk }
         let members = chain
         let openOptions = imageOptions
         let first = storages[0]

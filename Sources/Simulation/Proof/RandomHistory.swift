@@ -75,6 +75,8 @@ public struct RandomHistory {
         }
         largestSectors = random.pick([8, 2 * clusterSectors, 4 * clusterSectors]).clamped(to: blockSectors...512)
         // One table of 4 KiB clusters has two pages.
+        // Space that runs out again and again, while requests wait for it and while it is extended ahead.
+        if seed % 3 == 2 { options.smallestChunkBytes = clusterSizeBytes << (seed / 3 % 4) }
         if seed % 5 == 4 { options.pageWordLimit = isWide ? 20 : 0 }
         logCapacity = model == .kill ? random.pick([6, 16, 64, 256]) : 0
     }
