@@ -102,7 +102,7 @@ class Cost:
             return (value(pair[1]) - value(pair[0])) / (LONG - SHORT)
         ours = self.profiles(lambda count: self.ours(kind, count, depth))
         theirs = self.profiles(lambda count: self.theirs(kind, count, depth))
-        engine = per_request(ours, lambda profile: profile.total(r"QEDEngine|IOURing|io_uring|BlockStorage"))
+        engine = per_request(ours, lambda profile: profile.total(r"QEDEngine|QEDChain|IOURing|io_uring|BlockStorage"))
         ratios = []
         for _ in range(self.rounds):
             c = json.loads(run(*self.theirs(kind, LONG, depth)))["processor-seconds"]
