@@ -71,7 +71,9 @@ struct DelCommand: ParsableCommand {
         let control = try UblkControlDevice()
         var failure: (any Error)?
         for record in records {
-            do { try remove(record, registry, control) } catch {
+            do { try remove(record, registry, control) } catch DelError.gone {
+                // Nothing is left to be removed.
+            } catch {
                 if let failure { printError("\(failure)") }
                 failure = error
             }
@@ -91,8 +93,12 @@ struct DelCommand: ParsableCommand {
             defer { lock.release() }
             let current = registry.record(of: record.deviceID)
             if let info = try control.existingDeviceInfo(record.deviceID, timeout: .seconds(5)), current?.isOf(info) != true {
-                // Somebody else's del was first, and could not delete it; or the record is that of a device before it.
-                if let current { try registry.remove(current) }
+                if let current {
+                    // Of a device before it. Whose this one is nobody has said: it is not taken for the one that was meant.
+                    try registry.remove(current)
+                    throw DelError.gone(UblkPaths.blockDevice(record.deviceID), image: current.imagePath)
+                }
+                // Somebody else's del was first, and could not delete it.
                 lock.release()
                 return try removeOrphan(record.deviceID, UblkPaths.blockDevice(record.deviceID), registry)
             }
@@ -254,6 +260,8 @@ enum DelError: ReportableError {
     case notFound(String)
     case ambiguous(String, [UInt32])
     case refused(isBusy: Bool, String)
+    /// What its record says is of an earlier device.
+    case gone(String, image: String)
     /// Its server runs, and its control socket is gone.
     case unreachable(String, Int32)
     /// By a process that this program has no record of.
@@ -261,7 +269,7 @@ enum DelError: ReportableError {
 
     var exitStatus: ExitStatus {
         switch self {
-        case .notFound: .notFound
+        case .notFound, .gone: .notFound
         case .ambiguous: .usage
         case .served, .unreachable: .busy
         case .refused(let isBusy, _): isBusy ? .busy : .failure
@@ -274,6 +282,9 @@ enum DelError: ReportableError {
         case .ambiguous(let image, let ids):
             "\(image) is served by \(ids.map(UblkPaths.blockDevice).joined(separator: " and ")); name the device"
         case .refused(_, let sentence): sentence
+        case .gone(let device, let image):
+            "the record of \(device) was that of an earlier device, of \(image), which is gone, and is removed; the one that has its "
+                + "number now is another: see 'qed-ublk list'"
         case .unreachable(let device, let process):
             "the server of \(device) (process \(process)) cannot be asked, as it has no control socket: it is about to end, or "
                 + "somebody has removed the socket, and then 'kill \(process)' removes the device once nobody uses it"

@@ -127,9 +127,16 @@ if ((VM_BOOT == 1)); then
     cp record /run/qed-ublk/ublk0.json
     expect_refusal 4 . qed-ublk recover 0
     expect_equal "recovered" '' "$(qed-ublk recover --all)"
-    cp record /run/qed-ublk/ublk0.json
-    qed-ublk del 0
-    [[ -b /dev/ublkb0 ]] || fail "a stale record took another program's device away"
+    for device in 0 --all; do
+        cp record /run/qed-ublk/ublk0.json
+        if [[ $device == 0 ]]; then
+            expect_refusal 4 'that of an earlier device' qed-ublk del 0
+        else
+            qed-ublk del --all
+        fi
+        [[ ! -e /run/qed-ublk/ublk0.json ]] || fail "del $device left the stale record"
+        [[ -b /dev/ublkb0 ]] || fail "with a stale record, del $device took another program's device away"
+    done
     export QED_UBLK_RUNTIME_DIR=/run/another
     qed-ublk recover 0
     expect_equal "bytes that were answered" $((4 << 20)) "$(count_sevens /dev/ublkb0)"
