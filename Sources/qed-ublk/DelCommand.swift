@@ -283,8 +283,8 @@ enum DelError: ReportableError {
             "\(image) is served by \(ids.map(UblkPaths.blockDevice).joined(separator: " and ")); name the device"
         case .refused(_, let sentence): sentence
         case .gone(let device, let image):
-            "the record of \(device) was that of an earlier device, of \(image), which is gone, and is removed; the one that has its "
-                + "number now is another: see 'qed-ublk list'"
+            "the record of \(device) was that of an earlier device, of \(image), which is gone, and is removed; the one that has "
+                + "its number now is another: see 'qed-ublk list'"
         case .unreachable(let device, let process):
             "the server of \(device) (process \(process)) cannot be asked, as it has no control socket: it is about to end, or "
                 + "somebody has removed the socket, and then 'kill \(process)' removes the device once nobody uses it"

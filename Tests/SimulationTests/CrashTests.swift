@@ -25,7 +25,7 @@ import Testing
             var history = RandomHistory(seed: seed, requestLimit: Self.isThorough ? 120 : 40)
             do { states += try history.run().states } catch { throw Violation("random history, seed \(seed): \(error)") }
         }
-        #expect(states > 100)
+        #expect(states > (Self.isThorough ? 1000 : 50))
     }
 
     /// 900034: a sync succeeded beside one that failed and had lost what both were to make durable.

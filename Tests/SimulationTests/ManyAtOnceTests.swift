@@ -57,9 +57,10 @@ import Testing
         options.depth = 64
         let machine = Machine(disk: try scene.makeDisk(), backing: try scene.makeBacking(), options: options, seed: 1)
         #expect(try machine.open() == nil)
-        // The tables are there.
+        // The tables are there, and each queue has asked for the base's holes.
         let pages = (0..<4).map { UInt64($0) << 21 }
         _ = try most(machine, writesAt: pages) { _ in false }
+        _ = try most(machine, writesAt: (0..<4).map { UInt64($0) << 14 + 8192 }) { _ in false }
         // Not neighbours: each is read by itself.
         let offsets = (0..<(16 * queueCount)).map { UInt64($0) * 16384 + 4096 }
         let reads = try most(machine, writesAt: offsets) { operation in
