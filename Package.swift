@@ -124,7 +124,8 @@ let package = Package(
         .executableTarget(
             name: "qed-ublk-linearize",
             dependencies: [
-                "Simulation", "RealDisk", "CSupport", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "Platform", "Simulation", "RealDisk", "CSupport",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: swiftSettings),
         // What a power cut may take of what was written to a real disk, and what it may not.
@@ -185,7 +186,8 @@ let package = Package(
         .testTarget(
             name: "UblkTests",
             dependencies: [
-                "Ublk", "IOURing", "CSupport", "TestSupport", .product(name: "SystemPackage", package: "swift-system"),
+                "Platform", "Ublk", "IOURing", "CSupport", "TestSupport",
+                .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: swiftSettings),
         .testTarget(

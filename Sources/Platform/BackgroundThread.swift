@@ -3,7 +3,8 @@ import Glibc
 import SystemPackage
 
 /// A thread that runs a body and ends.
-package struct BackgroundThread {
+package struct BackgroundThread: @unchecked Sendable {
+    // SAFETY: a number; it is joined or detached once, by whoever was given that.
     private let thread: pthread_t
 
     /// Enough for what threads do here, and too small for a huge page: of the usual 8 MiB the kernel would at once give 2 to a

@@ -1,5 +1,6 @@
 import CSupport
 import Glibc
+import Platform
 import RealDisk
 import Simulation
 
@@ -33,7 +34,7 @@ final class LoadThread: @unchecked Sendable {
     private let firstRequest: Int
     private let processor: Int
     private var random: SeededRandom
-    private var thread = pthread_t()
+    private var thread: BackgroundThread?
 
     /// Starts it.
     init(_ round: Round, count: Int, firstRequest: Int, processor: Int, random: SeededRandom) {
@@ -42,17 +43,10 @@ final class LoadThread: @unchecked Sendable {
         self.firstRequest = firstRequest
         self.processor = processor
         self.random = random
-        let result = pthread_create(
-            &thread, nil,
-            { argument in
-                guard let argument else { return nil }
-                Unmanaged<LoadThread>.fromOpaque(argument).takeRetainedValue().run()
-                return nil
-            }, Unmanaged.passRetained(self).toOpaque())
-        precondition(result == 0, "no thread: errno \(result)")
+        do { thread = try BackgroundThread { [self] in run() } } catch { preconditionFailure("no thread: \(error)") }
     }
 
-    func join() { pthread_join(thread, nil) }
+    func join() { thread?.join() }
 
     private func run() {
         // Where it may not run there it runs elsewhere.

@@ -42,14 +42,14 @@ struct ServingQueuesTests {
     /// A queue's thread.
     private struct Queue {
         let ring: ScriptedRing
-        let thread: TestThread
+        let thread: BackgroundThread
         let end: Answer<QueueEnd>
     }
 
     private func serve() throws -> [Queue] {
         try queues.mailboxes.map { mailbox in
             let (made, end) = (Answer<ScriptedRing?>(), Answer<QueueEnd>())
-            let thread = TestThread { [image, chain] in
+            let thread = try BackgroundThread { [image, chain] in
                 let ring = try? ScriptedRing(depth: Self.depth, sizePerTagBytes: Self.blockBytes)
                 made.give(ring)
                 guard let ring else { return }
@@ -114,7 +114,7 @@ struct ServingQueuesTests {
         let isOver = Lock(false)
         let given = Lock<[[Int]]>([])
         let fed = Answer<Bool>()
-        let feeder = TestThread {
+        let feeder = try BackgroundThread {
             let counts = Self.feed(served) { isOver.withLock { $0 } }
             given.withLock { $0 = counts }
             fed.give(true)

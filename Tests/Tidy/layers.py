@@ -28,7 +28,7 @@ LAYERS = {
     "RealDisk": "CSupport",
     "qed-ublk-sim": "QEDEngine Simulation",
     "qed-ublk-null": "Platform CSupport Ublk",
-    "qed-ublk-linearize": "CSupport Simulation RealDisk",
+    "qed-ublk-linearize": "CSupport Platform Simulation RealDisk",
     "qed-ublk-power-cuts": "Platform Simulation RealDisk",
     "qed-ublk-lifecycle": "Platform CSupport BlockStorage Ublk DeviceServer Simulation RealDisk",
 }

@@ -45,21 +45,21 @@ struct DeviceQueuesTests {
     private final class ServedQueues: Sendable {
         let queues = DeviceQueues<SlowTarget>(count: 3)
         let parts: [(ring: ScriptedRing, target: SlowTarget)]
-        private let threads: [TestThread]
+        private let threads: [BackgroundThread]
         private let ends: [Answer<QueueEnd>]
         private let isOver = Atomic(false)
         private let isStopping = Atomic(false)
-        private let driver: Lock<TestThread?>
+        private let driver: Lock<BackgroundThread?>
 
         init() throws {
             var parts: [(ring: ScriptedRing, target: SlowTarget)] = []
-            var threads: [TestThread] = []
+            var threads: [BackgroundThread] = []
             var ends: [Answer<QueueEnd>] = []
             for mailbox in queues.mailboxes {
                 let (made, end) = (Answer<ScriptedRing?>(), Answer<QueueEnd>())
                 let target = SlowTarget()
                 threads.append(
-                    TestThread {
+                    try BackgroundThread {
                         let ring = try? ScriptedRing(depth: 8)
                         made.give(ring)
                         guard let ring else { return }
@@ -72,7 +72,7 @@ struct DeviceQueuesTests {
             self.threads = threads
             self.ends = ends
             driver = Lock(nil)
-            let thread = TestThread { [self] in drive() }
+            let thread = try BackgroundThread { [self] in drive() }
             driver.withLock { $0 = thread }
         }
 

@@ -9,8 +9,8 @@ struct PlannedCopy {
     var plan: CopyPlan
     /// The request's data, from `plan.start` on.
     var data: UnsafeMutableRawPointer
-    /// Which of the jobs' `beneath` tell what lies beneath the plan's clusters.
-    var beneath: Range<Int>
+    /// How many of the jobs' `beneath`, which are in the order of the copies, tell what lies beneath the plan's clusters.
+    var beneathCount: Int
 }
 
 /// Copies that are performed together: what lies beneath is read into one buffer, the requests' data is laid over it, and

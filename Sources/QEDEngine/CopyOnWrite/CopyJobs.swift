@@ -23,7 +23,7 @@ struct CopyJobs<S: Storage>: @unchecked Sendable {
     private let firstGroup: Int
     /// Copies that wait for the end of the batch, or for a job; in the order of their new clusters.
     private var planned: [PlannedCopy] = []
-    /// Where the old content of their clusters lies: device offsets.
+    /// Where the old content of their clusters lies, in the same order: device offsets.
     private var beneath: [Extent] = []
     private var jobs: [CopyJob]
     private var free: [JobID]
@@ -76,7 +76,7 @@ struct CopyJobs<S: Storage>: @unchecked Sendable {
         precondition(canTake(plan, beneath: list), "a copy that no job can do")
         let first = beneath.count
         for index in 0..<list.count where list[index].deviceOffset < plan.clustersEnd { beneath.append(list[index]) }
-        planned.append(PlannedCopy(id: id, plan: plan, data: data, beneath: first..<beneath.count))
+        planned.append(PlannedCopy(id: id, plan: plan, data: data, beneathCount: beneath.count - first))
     }
 
     // MARK: - Performing
@@ -86,11 +86,14 @@ struct CopyJobs<S: Storage>: @unchecked Sendable {
     mutating func start(cannot: (PlannedCopy) -> Void) {
         while !planned.isEmpty, let job = free.popLast() {
             var taken = 0
+            var looked = 0
             reads.removeAll()
             for copy in planned {
                 guard jobs[job.index].takes(copy.plan) else { break }
+                let extents = looked..<looked + copy.beneathCount
+                looked = extents.upperBound
                 taken += 1
-                if addReads(of: copy, jobOffset: UInt64(jobs[job.index].byteCount)) {
+                if addReads(of: copy.plan, extents, jobOffset: UInt64(jobs[job.index].byteCount)) {
                     jobs[job.index].append(copy)
                 } else {
                     cannot(copy)
@@ -98,7 +101,9 @@ struct CopyJobs<S: Storage>: @unchecked Sendable {
                 }
             }
             planned.removeFirst(taken)
-            if planned.isEmpty { beneath.removeAll(keepingCapacity: true) }
+            // With them, not when there are none: under steady load there always are some.
+            beneath.removeFirst(looked)
+            precondition(!planned.isEmpty || beneath.isEmpty, "extents of no copy")
             if jobs[job.index].members.isEmpty { free.append(job) } else { read(job) }
         }
     }
@@ -107,8 +112,7 @@ struct CopyJobs<S: Storage>: @unchecked Sendable {
     ///
     /// A small request's own part is read too, so that the clusters of neighbours become one read.
     /// - Returns: false when the list is full; nothing was added then.
-    private mutating func addReads(of copy: PlannedCopy, jobOffset: UInt64) -> Bool {
-        let plan = copy.plan
+    private mutating func addReads(of plan: CopyPlan, _ extents: Range<Int>, jobOffset: UInt64) -> Bool {
         let dataIsSmall = (plan.end - plan.start) * 4 <= plan.sizeBytes
         var head = plan.clustersStart..<(dataIsSmall ? plan.clustersEnd : plan.start)
         var tail = (dataIsSmall ? plan.clustersEnd : plan.end)..<plan.clustersEnd
@@ -117,15 +121,19 @@ struct CopyJobs<S: Storage>: @unchecked Sendable {
         // A zero cluster at the end hides what lies beneath.
         let hiddenFrom = plan.tailIsZeros ? plan.clustersEnd - (1 << plan.clusterShift) : plan.clustersEnd
         let before = reads.mark
-        if add(head, of: copy, hiddenFrom, jobOffset), add(tail, of: copy, hiddenFrom, jobOffset) { return true }
+        if add(head, of: plan, extents, hiddenFrom, jobOffset), add(tail, of: plan, extents, hiddenFrom, jobOffset) {
+            return true
+        }
         reads.rewind(to: before)
         return false
     }
 
-    private mutating func add(_ range: Range<UInt64>, of copy: PlannedCopy, _ hiddenFrom: UInt64, _ jobOffset: UInt64) -> Bool {
+    private mutating func add(
+        _ range: Range<UInt64>, of plan: CopyPlan, _ extents: Range<Int>, _ hiddenFrom: UInt64, _ jobOffset: UInt64
+    ) -> Bool {
         guard !range.isEmpty else { return true }
-        let base = copy.plan.clustersStart
-        for extent in beneath[copy.beneath] {
+        let base = plan.clustersStart
+        for extent in beneath[extents] {
             let start = max(extent.deviceOffset, range.lowerBound)
             let end = min(extent.deviceOffset + UInt64(extent.byteCount), range.upperBound, hiddenFrom)
             guard start < end else { continue }
@@ -141,7 +149,7 @@ struct CopyJobs<S: Storage>: @unchecked Sendable {
     }
 
     private mutating func read(_ job: JobID) {
-        precondition(jobs[job.index].buffer != nil || jobs[job.index].state == .free, "a job that reads twice")
+        precondition(jobs[job.index].state == .free, "a job that reads twice")
         let buffer =
             jobs[job.index].buffer
             ?? .allocate(byteCount: CopyJob.bufferBytes, alignment: CopyJob.bufferAlignmentBytes)

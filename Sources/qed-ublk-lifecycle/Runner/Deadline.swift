@@ -1,5 +1,6 @@
 import CSupport
 import Glibc
+import Platform
 import Synchronization
 
 /// Work on a thread of its own, which may hang in the kernel without the test hanging with it.
@@ -12,16 +13,7 @@ final class Work<Value: Sendable>: @unchecked Sendable {
 
     init(_ body: @escaping @Sendable () -> Value) {
         self.body = body
-        var thread = pthread_t()
-        let result = pthread_create(
-            &thread, nil,
-            { argument in
-                guard let argument else { return nil }
-                Unmanaged<AnyWork>.fromOpaque(argument).takeRetainedValue().run()
-                return nil
-            }, Unmanaged.passRetained(AnyWork { self.run() }).toOpaque())
-        precondition(result == 0, "no thread: errno \(result)")
-        pthread_detach(thread)
+        do { try BackgroundThread { self.run() }.detach() } catch { preconditionFailure("no thread: \(error)") }
     }
 
     private func run() {
@@ -39,11 +31,6 @@ final class Work<Value: Sendable>: @unchecked Sendable {
         }
         return value
     }
-}
-
-private final class AnyWork {
-    let run: () -> Void
-    init(_ run: @escaping () -> Void) { self.run = run }
 }
 
 /// How long anything may take, in an emulated machine beside others.
