@@ -15,19 +15,15 @@ extension EngineQueue {
             map.resolve(request.deviceOffset, to: request.end, fromLayer: 0, judging: false, into: &extents) == .complete,
             let buffer = request.buffer
         else { return false }
-        slots[id].state = .transferring
-        if !request.registered.isNone, !extents.hasZeros {
-            transfers.startRegistered(
-                id.transfers, isWrite: false, extents, request.registered, bufferStart: request.deviceOffset)
-        } else {
+        if extents.hasZeros {
+            // They are laid into the request's memory.
             let lent = borrowMemory(id)
             guard lent == 0 else {
                 finish(id, lent)
                 return true
             }
-            transfers.start(id.transfers, isWrite: false, extents, buffer: buffer, bufferStart: request.deviceOffset)
         }
-        if transfers.isIdle(id.transfers) { finish(id, 0) }
+        startTransfers(id, isWrite: false, buffer)
         return true
     }
 
@@ -41,20 +37,26 @@ extension EngineQueue {
         switch map.planWrite(request.deviceOffset, to: request.end, into: &extents, beneath: &beneath) {
         case .direct(request.end):
             guard let buffer = request.buffer else { return false }
-            slots[id].state = .transferring
-            if !request.registered.isNone {
-                transfers.startRegistered(
-                    id.transfers, isWrite: true, extents, request.registered, bufferStart: request.deviceOffset)
-            } else {
-                transfers.start(id.transfers, isWrite: true, extents, buffer: buffer, bufferStart: request.deviceOffset)
-            }
-            if transfers.isIdle(id.transfers) { finish(id, 0) }
+            startTransfers(id, isWrite: true, buffer)
             return true
         case .copy(let plan):
             return startCopy(id, plan)
         case .direct, .blocked:
             return false
         }
+    }
+
+    /// Starts the transfers of `extents`, with the request's registered buffer or its memory. One that has none is finished.
+    private func startTransfers(_ id: RequestID, isWrite: Bool, _ buffer: UnsafeMutableRawPointer) {
+        let request = slots[id].request
+        slots[id].state = .transferring
+        if request.registered.isNone {
+            transfers.start(id.transfers, isWrite: isWrite, extents, buffer: buffer, bufferStart: request.deviceOffset)
+        } else {
+            transfers.startRegistered(
+                id.transfers, isWrite: isWrite, extents, request.registered, bufferStart: request.deviceOffset)
+        }
+        if transfers.isIdle(id.transfers) { finish(id, 0) }
     }
 
     /// Starts the transfer of a request whose bytes lie in one cluster of the image itself.
