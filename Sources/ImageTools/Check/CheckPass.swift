@@ -138,8 +138,7 @@ final class CheckPass<S: Storage>: @unchecked Sendable {
             done = place
             let fileOffset = l1[l1Index] + done
             do throws(StorageError) {
-                try await StructureScan.readTable(
-                    structure.storage, into: buffer, byteCount: pieceBytes, at: fileOffset)
+                try await structure.storage.readSectors(into: buffer, byteCount: pieceBytes, fileOffset: fileOffset)
             } catch {
                 report.unreadableTables += 1
                 return

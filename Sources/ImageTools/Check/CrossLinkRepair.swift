@@ -67,8 +67,8 @@ struct CrossLinkRepair<S: Storage>: ~Copyable {
         let destination = endFileOffset
         var done: UInt64 = 0
         while done < geometry.tableSizeBytes {
-            try await StructureScan.readTable(
-                structure.storage, into: tableBuffer.address, byteCount: tableBuffer.byteCount, at: source + done)
+            try await structure.storage.readSectors(
+                into: tableBuffer.address, byteCount: tableBuffer.byteCount, fileOffset: source + done)
             let entries = tableBuffer.address.assumingMemoryBound(to: UInt64.self)
             for position in 0..<(tableBuffer.byteCount / 8) {
                 let value = UInt64(littleEndian: entries[position])

@@ -158,8 +158,7 @@ final class CompactionRound<S: Storage>: @unchecked Sendable {
         var done: UInt64 = 0
         while done < geometry.clusterSizeBytes {
             let piece = Int(min(UInt64(buffer.byteCount), geometry.clusterSizeBytes - done))
-            try await StructureScan.readTable(
-                structure.storage, into: buffer.address, byteCount: piece, at: source + done)
+            try await structure.storage.readSectors(into: buffer.address, byteCount: piece, fileOffset: source + done)
             if Zeros.fill(buffer.address, count: piece) {
                 try await structure.storage.zero(
                     fileOffset: destination + done, byteCount: UInt64(piece), through: buffer)

@@ -51,7 +51,7 @@ struct ZeroClusters<S: Storage> {
         var done: UInt64 = 0
         while done < structure.geometry.clusterSizeBytes {
             let piece = Int(min(UInt64(buffer.byteCount), structure.geometry.clusterSizeBytes - done))
-            try await StructureScan.readTable(structure.storage, into: buffer.address, byteCount: piece, at: fileOffset + done)
+            try await structure.storage.readSectors(into: buffer.address, byteCount: piece, fileOffset: fileOffset + done)
             guard Zeros.fill(buffer.address, count: piece) else { return false }
             done += UInt64(piece)
         }

@@ -177,8 +177,7 @@ extension ImageStructure {
         }
         let buffer = PageBuffer(byteCount: 4096)
         let index = UInt64(geometry.l2Index(ofDeviceOffset: deviceOffset))
-        try await StructureScan.readTable(
-            storage, into: buffer.address, byteCount: 8, at: table + index * 8)
+        try await storage.readSectors(into: buffer.address, byteCount: 8, fileOffset: table + index * 8)
         let entry = UInt64(littleEndian: buffer.address.load(as: UInt64.self))
         guard case .allocated(let cluster) = bounds.l2Entry(entry) else { return }
         try await storage.zero(

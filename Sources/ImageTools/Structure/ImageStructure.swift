@@ -32,9 +32,9 @@ struct ImageStructure<S: Storage>: Sendable {
         entries.reserveCapacity(geometry.entriesPerTable)
         let buffer = PageBuffer(byteCount: tablePieceBytes)
         while entries.count < geometry.entriesPerTable {
-            try await StructureScan.readTable(
-                storage, into: buffer.address, byteCount: buffer.byteCount,
-                at: header.l1TableFileOffset + UInt64(entries.count * 8))
+            try await storage.readSectors(
+                into: buffer.address, byteCount: buffer.byteCount,
+                fileOffset: header.l1TableFileOffset + UInt64(entries.count * 8))
             let values = buffer.address.assumingMemoryBound(to: UInt64.self)
             for index in 0..<(buffer.byteCount / 8) { entries.append(UInt64(littleEndian: values[index])) }
         }
@@ -60,7 +60,7 @@ struct ImageStructure<S: Storage>: Sendable {
         let buffer = UnsafeMutableRawPointer.allocate(byteCount: sector, alignment: sector)
         defer { buffer.deallocate() }
         let sectorOffset = entryFileOffset & ~UInt64(sector - 1)
-        try await StructureScan.readTable(storage, into: buffer, byteCount: sector, at: sectorOffset)
+        try await storage.readSectors(into: buffer, byteCount: sector, fileOffset: sectorOffset)
         buffer.storeBytes(of: value.littleEndian, toByteOffset: Int(entryFileOffset - sectorOffset), as: UInt64.self)
         try await storage.writeFully(from: buffer, byteCount: sector, fileOffset: sectorOffset)
     }
@@ -91,7 +91,7 @@ struct ImageStructure<S: Storage>: Sendable {
         var done: UInt64 = 0
         while done < byteCount {
             let piece = Int(min(UInt64(bufferBytes), byteCount - done))
-            try await StructureScan.readTable(storage, into: buffer, byteCount: piece, at: source + done)
+            try await storage.readSectors(into: buffer, byteCount: piece, fileOffset: source + done)
             try await storage.writeFully(from: buffer, byteCount: piece, fileOffset: destination + done)
             done += UInt64(piece)
         }

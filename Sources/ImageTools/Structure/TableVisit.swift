@@ -19,7 +19,7 @@ extension ImageStructure {
         {
             done = place
             let piece = Int(min(UInt64(pieceBytes), geometry.tableSizeBytes - done))
-            try await StructureScan.readTable(storage, into: buffer, byteCount: piece, at: tableFileOffset + done)
+            try await storage.readSectors(into: buffer, byteCount: piece, fileOffset: tableFileOffset + done)
             let entries = UnsafeMutableBufferPointer(
                 start: buffer.assumingMemoryBound(to: UInt64.self), count: piece / 8)
             try await body(

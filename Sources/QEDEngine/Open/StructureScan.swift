@@ -104,11 +104,4 @@ package struct StructureScan {
         }
         return changed
     }
-
-    /// Reads a piece of a table, which is whole sectors.
-    package static func readTable<S: Storage>(
-        _ storage: S, into buffer: UnsafeMutableRawPointer, byteCount: Int, at fileOffset: UInt64
-    ) async throws(StorageError) {
-        try await storage.readSectors(into: buffer, byteCount: byteCount, fileOffset: fileOffset)
-    }
 }
