@@ -67,17 +67,13 @@ public struct FileStorage: Storage {
 
     public func findData(from fileOffset: UInt64) async -> Range<UInt64>? {
         let storage = self
-        let found = Box<Range<UInt64>>()
+        let found = Lock<Range<UInt64>?>(nil)
         _ = await BlockingCalls.shared.run {
-            found.value = storage.nextData(from: fileOffset)
+            let data = storage.nextData(from: fileOffset)
+            found.withLock { $0 = data }
             return 0
         }
-        return found.value
-    }
-
-    private final class Box<Value>: @unchecked Sendable {
-        // SAFETY: set before the call ends, and read after.
-        var value: Value?
+        return found.withLock { $0 }
     }
 
     public func length() async throws(StorageError) -> UInt64 {
