@@ -6,7 +6,7 @@ source devices.bash
 ROUNDS=${ROUNDS:-1}
 cd /data
 # The machine's root, with the program, is a file system in memory, which is swapped out as well: to the server's own disk. What
-# the server runs stays in memory.
+# the server runs stays in memory; and a real-time priority lets it allocate when nobody else may, see docs/architecture.md.
 
 # mebibytes KEY: of /proc/meminfo.
 mebibytes() { awk -v key="$1:" '$1 == key { print int($2 / 1024) }' /proc/meminfo; }
@@ -22,6 +22,7 @@ qed-ublk create swap.qed 1G
 device=$(qed-ublk add swap.qed)
 expect_status 0 busybox mkswap "$device"
 expect_status 0 busybox swapon "$device"
+expect_status 0 chrt -a -r -p 1 "$(qed-ublk list --json | jq '.[0].pid')"
 
 files=$((($(mebibytes MemAvailable) + 160) / 8))
 step "$files files of 8 MiB in memory"
@@ -30,7 +31,7 @@ mkdir /tmp/memory
 mount -t tmpfs -o size=900M tmpfs /tmp/memory
 for ((number = 1; number <= files; number++)); do file "$number" >"/tmp/memory/$number"; done
 echo "          $(swapped) MiB are on the device"
-(($(swapped) >= 100)) || fail "too little was swapped out: $(swapped) MiB"
+(($(swapped) >= 64)) || fail "too little was swapped out: $(swapped) MiB"
 for ((round = 1; round <= ROUNDS; round++)); do
     step "read, $round"
     for ((number = 1; number <= files; number++)); do
