@@ -125,8 +125,6 @@ struct FuzzStorage: Storage {
         return max(page * pageBytes, fileOffset)..<min((page + 1) * pageBytes, length)
     }
 
-    func findData(from fileOffset: UInt64) async -> Range<UInt64>? { nextData(from: fileOffset) }
-
     func length() async throws(StorageError) -> UInt64 { file.content.length }
 
     var nanoseconds: UInt64 { 0 }

@@ -130,6 +130,9 @@ extension Storage {
     public func submit(_ transfer: RegisteredTransfer, token: CompletionToken) {
         preconditionFailure("no buffer can be registered with this storage")
     }
+
+    /// For storage whose `nextData` waits for nothing.
+    public func findData(from fileOffset: UInt64) async -> Range<UInt64>? { nextData(from: fileOffset) }
 }
 
 /// The multiples that a file asks for: those of direct I/O, or 1.

@@ -115,8 +115,6 @@ struct MemoryStorage: Storage {
         UInt64(file.current.count)..<max(UInt64(file.current.count), fileOffset)
     }
 
-    func findData(from fileOffset: UInt64) async -> Range<UInt64>? { nextData(from: fileOffset) }
-
     let tellsHolesTruly = false
 
     func length() async throws(StorageError) -> UInt64 { UInt64(file.current.count) }
