@@ -24,14 +24,14 @@ expect_status 0 busybox mkswap "$device"
 expect_status 0 busybox swapon "$device"
 expect_status 0 chrt -a -r -p 1 "$(qed-ublk list --json | jq '.[0].pid')"
 
-files=$((($(mebibytes MemAvailable) + 160) / 8))
+files=$((($(mebibytes MemAvailable) + 192) / 8))
 step "$files files of 8 MiB in memory"
 head -c $(((8 << 20) - 4096)) /dev/urandom >random
 mkdir /tmp/memory
 mount -t tmpfs -o size=900M tmpfs /tmp/memory
 for ((number = 1; number <= files; number++)); do file "$number" >"/tmp/memory/$number"; done
 echo "          $(swapped) MiB are on the device"
-(($(swapped) >= 64)) || fail "too little was swapped out: $(swapped) MiB"
+(($(swapped) >= 100)) || fail "too little was swapped out: $(swapped) MiB"
 for ((round = 1; round <= ROUNDS; round++)); do
     step "read, $round"
     for ((number = 1; number <= files; number++)); do
