@@ -22,6 +22,8 @@ final class QueueThread: @unchecked Sendable {
     private let phaseLock = Lock(Phase.starting)
     private let warningsLock = Lock<[String]>([])
     private let changed: Int32
+    /// What the thread has served, until it has ended.
+    private let served = Lock<DriverQueue?>(nil)
     private let body: (QueueThread) -> Void
     private var thread: BackgroundThread?
 
@@ -47,6 +49,7 @@ final class QueueThread: @unchecked Sendable {
             thread.bind(to: processors)
             do {
                 let ring = try DriverQueue(device: device, info: info, queue: number)
+                thread.served.withLock { $0 = ring }
                 let engine = EngineQueue(
                     image: image, storages: chain.map { $0.file.storage(on: ring.loop.ring) }, depth: info.queueDepth,
                     largestRequestBytes: info.maxIOSizeBytes, executor: ring.loop.executor)
@@ -65,8 +68,14 @@ final class QueueThread: @unchecked Sendable {
         thread = try BackgroundThread { [self] in body(self) }
     }
 
-    /// Waits for the thread to end. Once.
-    func join() { thread?.join() }
+    /// Waits for the thread to end, and lets go of the queue. Once.
+    func join() {
+        thread?.join()
+        served.withLock { queue in
+            queue?.close()
+            queue = nil
+        }
+    }
 
     /// Before the queue's memory is allocated, so that it is near.
     private func bind(to processors: [Int]) {

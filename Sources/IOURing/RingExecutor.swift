@@ -42,12 +42,18 @@ public final class RingExecutor: TaskExecutor, @unchecked Sendable {
         cs_current_executor_set(UnsafeRawPointer(Unmanaged.passUnretained(self).toOpaque()))
     }
 
+    /// The calling thread is the ring's.
+    public var isOnItsThread: Bool { cs_current_executor_get() == UnsafeRawPointer(Unmanaged.passUnretained(self).toOpaque()) }
+
     /// Ends the thread's bond; later jobs go to the inbox and are never run.
-    public func unbindFromCurrentThread() { cs_current_executor_set(nil) }
+    public func unbindFromCurrentThread() {
+        // A thread may have made another loop since.
+        if isOnItsThread { cs_current_executor_set(nil) }
+    }
 
     public func enqueue(_ job: consuming ExecutorJob) {
         let job = UnownedJob(job)
-        if cs_current_executor_get() == UnsafeRawPointer(Unmanaged.passUnretained(self).toOpaque()) {
+        if isOnItsThread {
             push(job)
         } else {
             inbox.withLock { $0.append(job) }

@@ -23,9 +23,12 @@ public final class RingLoop: @unchecked Sendable {
     /// Ends the loop; no operation but the wake-up's read and timers may be in flight. The calling thread is free for
     /// another loop.
     public func close() {
-        executor.unbindFromCurrentThread()
+        end()
         ring.close()
     }
+
+    /// The thread has done with the loop, and is free for another one. Whoever sees the thread's end closes the ring.
+    public func end() { executor.unbindFromCurrentThread() }
 
     /// One turn.
     /// - Parameters:

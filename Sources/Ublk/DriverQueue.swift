@@ -1,4 +1,5 @@
 import CSupport
+import Glibc
 import IOURing
 import SystemPackage
 
@@ -13,6 +14,8 @@ public final class DriverQueue: QueueRing {
     /// For the target's own I/O and tasks.
     public let loop: RingLoop
     private let queue: UInt16
+    /// The queue's.
+    private let thread = pthread_self()
     private let descriptors: DescriptorTable
     private let buffers: QueueBuffers
     private let device = DeviceFile.registered(index: 0)
@@ -84,9 +87,19 @@ public final class DriverQueue: QueueRing {
     @inline(__always)
     public func runReady() { loop.executor.runReady() }
 
-    /// The character device itself is not closed.
-    public func close() {
+    public func end() {
         descriptors.unmap()
-        loop.close()
+        loop.end()
+    }
+
+    /// Lets go of the ring, and so of the tags that the driver has. After `end`, when the queue's thread has ended too. The
+    /// character device itself is not closed.
+    ///
+    /// Linux 6.12 completes the commands of a ring that is closed (`ublk_cancel_cmd`), and meanwhile, on the thread that fetched
+    /// them, those for which it has a request (`__ublk_rq_task_work`): some twice, which corrupts the kernel's memory. For a
+    /// thread that has ended it completes none.
+    public func close() {
+        precondition(pthread_self() != thread, "a queue's ring is closed by its own thread, which has not ended")
+        loop.ring.close()
     }
 }

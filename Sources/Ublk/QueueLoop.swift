@@ -44,7 +44,8 @@ public final class QueueLoop<Ring: QueueRing, Target: BlockTarget> {
         mailbox.open(waker: ring.waker)
     }
 
-    /// Serves until the device stops or the server departs. The ring is closed, and the mailbox too, when it returns.
+    /// Serves until the device stops or the server departs. The mailbox is closed when it returns; the ring is not: see
+    /// `DriverQueue.close`.
     ///
     /// When the server departs, what the target has is finished and answered. What is delivered later is left alone: the
     /// kernel gives it to the next server, as it does with what a killed one had (`recoveryReissue`).
@@ -61,7 +62,7 @@ public final class QueueLoop<Ring: QueueRing, Target: BlockTarget> {
         target.stop()
         ring.runReady()
         while !target.isStopped { turn(waits: true) }
-        ring.close()
+        ring.end()
         return end
     }
 

@@ -35,6 +35,7 @@ public protocol QueueRing: AnyObject {
     /// Runs the tasks that are ready.
     func runReady()
 
-    /// Lets go of everything. Nothing of the target's is under way.
-    func close()
+    /// The thread has done with it: nothing of the target's is under way. Tags that the driver has are the next server's, and
+    /// stay as they are until the thread has ended.
+    func end()
 }

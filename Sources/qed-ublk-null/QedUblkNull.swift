@@ -63,13 +63,15 @@ private struct ServedQueue {
     let number: Int
     /// Why it cannot be served; nil: it is.
     let ready = Answer<String?>()
+    private let queue = Lock<DriverQueue?>(nil)
     private let thread: BackgroundThread
 
     init(_ device: UblkCharacterDevice, _ info: UblkDeviceInfo, number: Int) throws {
         self.number = number
-        thread = try BackgroundThread { [ready] in
+        thread = try BackgroundThread { [ready, queue] in
             do {
                 let ring = try DriverQueue(device: device, info: info, queue: number)
+                queue.withLock { $0 = ring }
                 ready.give(nil)
                 _ = QueueLoop(ring: ring, target: NullTarget(), mailbox: QueueMailbox()).run()
             } catch {
@@ -78,5 +80,8 @@ private struct ServedQueue {
         }
     }
 
-    func join() { thread.join() }
+    func join() {
+        thread.join()
+        queue.withLock { $0 }?.close()
+    }
 }

@@ -46,7 +46,7 @@ public final class ScriptedRing: QueueRing, @unchecked Sendable {
         var commits: [Commit] = []
         /// A timer runs.
         var tick: CompletionToken?
-        var isClosed = false
+        var hasEnded = false
     }
 
     private enum Command {
@@ -122,11 +122,12 @@ public final class ScriptedRing: QueueRing, @unchecked Sendable {
 
     public func runReady() { loop.executor.runReady() }
 
-    public func close() {
+    public func end() {
         driver.withLock { driver in
-            precondition(!driver.isClosed, "closed twice")
-            driver.isClosed = true
+            precondition(!driver.hasEnded, "ended twice")
+            driver.hasEnded = true
         }
+        // Nothing here is a driver's, to which it would matter whose thread closes the ring.
         loop.close()
     }
 
@@ -168,7 +169,7 @@ public final class ScriptedRing: QueueRing, @unchecked Sendable {
     // MARK: The driver's side, any thread
 
     public var commits: [Commit] { driver.withLock { $0.commits } }
-    public var isClosed: Bool { driver.withLock { $0.isClosed } }
+    public var hasEnded: Bool { driver.withLock { $0.hasEnded } }
     public var hasTimer: Bool { driver.withLock { $0.tick != nil } }
     public func state(_ tag: Int) -> TagState { driver.withLock { $0.tags[tag] } }
     public var idleTags: [Int] { driver.withLock { driver in driver.tags.indices.filter { driver.tags[$0] == .idle } } }

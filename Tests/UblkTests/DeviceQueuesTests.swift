@@ -153,7 +153,7 @@ struct DeviceQueuesTests {
         let served = try ServedQueues()
         served.waitForAnswers()
         served.queues.mailboxes[2].leave()
-        while !served.parts[2].ring.isClosed { usleep(100) }
+        while !served.parts[2].ring.hasEnded { usleep(100) }
         #expect(throws: QueueSilence.ended(queue: 2)) {
             try served.queues.whileQuiet(timeout: .seconds(60)) { Issue.record("a queue is gone") }
         }
@@ -170,7 +170,7 @@ struct DeviceQueuesTests {
         try served.queues.whileQuiet(timeout: .seconds(60)) {
             served.queues.leave()
             usleep(20_000)
-            #expect(served.parts.allSatisfy { !$0.ring.isClosed })
+            #expect(served.parts.allSatisfy { !$0.ring.hasEnded })
         }
         #expect(served.finish() == [.left, .left, .left])
     }

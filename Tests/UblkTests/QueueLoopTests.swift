@@ -30,7 +30,7 @@ struct QueueLoopTests {
         #expect(queue.target.started == [2, 0, 3, 1])
         // The whole size, or 0 where there is none, or the error.
         #expect(queue.ring.commits == [.init(1, 0), .init(3, 4096), .init(0, -ENOSPC), .init(2, 4096)])
-        #expect(queue.target.isStopped && queue.ring.isClosed)
+        #expect(queue.target.isStopped && queue.ring.hasEnded)
     }
 
     /// A tag's next request may be there with the completions that the answer to its last one came with.

@@ -254,7 +254,7 @@ struct QueueMailboxTests {
         queue.run(play)
         #expect(queue.end == (isLeaving ? .left : .stopped))
         #expect(ring.commits == expected)
-        #expect(target.started.count == expected.count && target.isStopped && ring.isClosed)
+        #expect(target.started.count == expected.count && target.isStopped && ring.hasEnded)
         if !isLeaving { #expect(expected.count == delivered) }
         for question in questions { #expect(question.value != nil || question.hasEnded) }
         #expect(ring.vainWaits == 0)
