@@ -38,6 +38,8 @@ public final class Image: @unchecked Sendable {
     /// Device offsets from here on have nothing in the backing chain: they read as zeros when unallocated.
     let backingEnd: UInt64
     let state: Lock<ImageState>
+    /// Of the raw file at the bottom of the chain, if there is one.
+    let bottomData = SharedKnownData()
 
     /// The cursor's `needCheck`, for those who want to know without the lock and decide nothing by it.
     let needCheckHint: Atomic<NeedCheckState>

@@ -1,3 +1,4 @@
+import Platform
 import Simulation
 import Testing
 
@@ -79,5 +80,37 @@ struct KnownDataTests {
         #expect(!known.knows(0))
         known.learn(1..<2, from: 0, fileSizeBytes: 1 << 30)
         #expect(known.endOfHole(at: 0) == 1)
+    }
+
+    @Test("a hole is asked for once, however many requests of whichever queue come upon it")
+    func askedOnce() async {
+        let shared = SharedKnownData()
+        let questions = Lock(0)
+        await withTaskGroup(of: Range<UInt64>?.self) { group in
+            for number in 0..<32 as Range<UInt64> {
+                group.addTask {
+                    await shared.data(from: 100 + number % 2, fileSizeBytes: 4096) {
+                        questions.withLock { $0 += 1 }
+                        try? await Task.sleep(for: .milliseconds(20))
+                        return 200..<300
+                    }
+                }
+            }
+            for await answer in group { #expect(answer == 200..<300) }
+        }
+        // The first may have asked from 101 on.
+        #expect(questions.withLock { $0 } <= 2)
+    }
+
+    @Test("an answer that does not fit makes the next one ask, and that it cannot be told is told to all")
+    func askedAgain() async {
+        let shared = SharedKnownData()
+        #expect(await shared.data(from: 0, fileSizeBytes: 4096) { 0..<50 } == 0..<50)
+        #expect(await shared.data(from: 10, fileSizeBytes: 4096) { 7..<8 } == 10..<50)
+        #expect(await shared.data(from: 50, fileSizeBytes: 4096) { 4096..<4096 } == 4096..<4096)
+        #expect(await shared.data(from: 4000, fileSizeBytes: 4096) { 0..<1 } == 4096..<4096)
+        let untold = SharedKnownData()
+        #expect(await untold.data(from: 0, fileSizeBytes: 4096) { nil } == nil)
+        #expect(await untold.data(from: 60, fileSizeBytes: 4096) { 60..<61 } == nil)
     }
 }

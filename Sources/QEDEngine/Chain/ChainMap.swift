@@ -83,11 +83,14 @@ struct ChainMap<S: Storage> {
             && !bottom.pointee.data.knows(deviceOffset)
     }
 
-    /// Asks it. Where the answer could be wrong it is not asked, and everything counts as data.
+    /// Asks it, unless another queue has. Where the answer could be wrong it is not asked, and everything counts as data.
     func learnHoles(at deviceOffset: UInt64) async {
         let bottom = files.layers + (files.layerCount - 1)
         precondition(bottom.pointee.lookup == nil && bottom.pointee.storage.tellsHolesTruly, "a file that is not asked")
-        let data = await bottom.pointee.storage.findData(from: deviceOffset)
-        bottom.pointee.data.learn(data, from: deviceOffset, fileSizeBytes: bottom.pointee.sizeBytes)
+        let sizeBytes = bottom.pointee.sizeBytes
+        let data = await image.bottomData.data(from: deviceOffset, fileSizeBytes: sizeBytes) {
+            await bottom.pointee.storage.findData(from: deviceOffset)
+        }
+        bottom.pointee.data.learn(data, from: deviceOffset, fileSizeBytes: sizeBytes)
     }
 }

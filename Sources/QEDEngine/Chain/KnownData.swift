@@ -51,6 +51,12 @@ struct KnownData {
         return piece.dataStart
     }
 
+    /// What was learned for `fileOffset`, which is known, as the file would tell it; nil: it cannot tell.
+    func nextData(from fileOffset: UInt64) -> Range<UInt64>? {
+        precondition(knows(fileOffset), "nobody has asked")
+        return piece(at: fileOffset).map { max($0.dataStart, fileOffset)..<$0.end }
+    }
+
     private func piece(at fileOffset: UInt64) -> Piece? {
         let index = firstIndex(behind: fileOffset)
         guard index > 0, fileOffset < pieces[index - 1].end else { return nil }
