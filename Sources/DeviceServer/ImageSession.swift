@@ -39,7 +39,7 @@ final class ImageSession {
         defer { loop.close() }
         let storages = chain.map { $0.file.storage(on: loop.ring) }
         var options = ImageOptions(
-            isReadOnly: isReadOnly, continuesSession: record != nil,
+            isReadOnly: isReadOnly, cacheBytes: configuration.cacheBytes, continuesSession: record != nil,
             discardsLostSession: configuration.discardsLostSession)
         var sessionFile: SessionFile?
         if !isReadOnly {

@@ -41,6 +41,8 @@ public struct DeviceRecord: Equatable, Sendable {
     public var startedAt: Int64
     /// What the next server has to be told of the files that the image may name: options of `add`.
     public var backingArguments: [String]
+    /// For the tables, as `add` was told; nil: as usual.
+    public var cacheBytes: Int?
     /// Set when the server has left the device to the next one, and closed the image well.
     public var leftImage: ImageMark?
     /// Set while a server takes the device over from `server`; stays set when that is cut short (see `Takeover`).
@@ -53,7 +55,7 @@ public struct DeviceRecord: Equatable, Sendable {
     public init(
         deviceID: UInt32, server: ProcessIdentity, imagePath: String, image: FileIdentity,
         backingFiles: [FileIdentity] = [], deviceNonce: UInt64,
-        isReadOnly: Bool, startedAt: Int64, backingArguments: [String] = [], leftImage: ImageMark? = nil,
+        isReadOnly: Bool, startedAt: Int64, backingArguments: [String] = [], cacheBytes: Int? = nil, leftImage: ImageMark? = nil,
         isBeingTakenOver: Bool = false
     ) {
         self.deviceID = deviceID
@@ -65,6 +67,7 @@ public struct DeviceRecord: Equatable, Sendable {
         self.isReadOnly = isReadOnly
         self.startedAt = startedAt
         self.backingArguments = backingArguments
+        self.cacheBytes = cacheBytes
         self.leftImage = leftImage
         self.isBeingTakenOver = isBeingTakenOver
     }
@@ -85,6 +88,7 @@ extension DeviceRecord {
             "read_only": .bool(isReadOnly), "started_at": JSONValue(startedAt),
             "backing_options": .array(backingArguments.map { .string($0) }), "left_image": left,
             "being_taken_over": .bool(isBeingTakenOver), "failed": .bool(hasFailed),
+            "cache_size": cacheBytes.map { JSONValue($0) } ?? .null,
             "direct_io": isDirect.map { .bool($0) } ?? .null,
         ]
     }
@@ -116,6 +120,8 @@ extension DeviceRecord {
         isBeingTakenOver = json["being_taken_over"]?.truth ?? false
         hasFailed = json["failed"]?.truth ?? false
         isDirect = json["direct_io"]?.truth
+        cacheBytes = json["cache_size"]?.integer(as: Int.self)
+        if let cacheBytes, !ServerConfiguration.cacheLimits.contains(cacheBytes) { self.cacheBytes = nil }
     }
 }
 

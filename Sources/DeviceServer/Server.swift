@@ -154,7 +154,7 @@ public final class Server {
             deviceID: info.id, server: process, imagePath: configuration.imagePath,
             image: file.identity, deviceNonce: info.serverFlags,
             isReadOnly: configuration.isReadOnly, startedAt: Int64(time(nil)),
-            backingArguments: configuration.backingArguments)
+            backingArguments: configuration.backingArguments, cacheBytes: configuration.cacheBytes)
     }
 
     /// Waits for a reason to end, and stops the device unless it is to be left.

@@ -30,12 +30,16 @@ public struct ServerConfiguration: Sendable {
     public var zeroCopy = ZeroCopyChoice.auto
     /// The size of the device's logical blocks; nil: 512 unless the image's partition table was made for others.
     public var blockSizeBytes: Int?
+    /// For the tables of the image and its backing files.
+    public var cacheBytes = ImageOptions.standardCacheBytes
 
     public init(imagePath: String) { self.imagePath = imagePath }
 
     /// How many queues a device can be asked to have, and requests in each; and the sizes of its blocks.
     public static let countLimits = 1...4096
     public static let blockSizes = [512, 4096]
+    /// From what a few requests at once need to what maps 8 TiB in the usual geometry.
+    public static let cacheLimits = 1 << 20...1 << 30
 
     /// As many as this process may use processors, and no more than the engine can feed.
     public static var defaultQueues: Int { min(Int(cs_available_processors()), 4) }

@@ -55,6 +55,14 @@ struct DeviceOptions: ParsableArguments {
             """)
     var zeroCopy: ZeroCopyChoice?
 
+    @Option(
+        help: ArgumentHelp(
+            """
+            Memory for the tables of the image and its backing files, 1M to 1G; used as far as they are read. 1M holds those of \
+            8G, with the usual clusters; what does not fit is read again. (default: 32M)
+            """, valueName: "size"), transform: SizeArgument.parse)
+    var cacheSize: UInt64?
+
     @OptionGroup var backing: BackingOptions
 
     func validate() throws {
@@ -66,6 +74,9 @@ struct DeviceOptions: ParsableArguments {
         guard limits.contains(depth ?? 1) else { throw ValidationError("--depth must be between 1 and 4096") }
         if let blockSize, !ServerConfiguration.blockSizes.contains(blockSize) {
             throw ValidationError("--block-size must be 512 or 4096")
+        }
+        if let cacheSize, !ServerConfiguration.cacheLimits.contains(Int(clamping: cacheSize)) {
+            throw ValidationError("--cache-size must be between 1M and 1G")
         }
     }
 
@@ -89,6 +100,7 @@ struct DeviceOptions: ParsableArguments {
         configuration.isRecoverable = !noRecovery
         configuration.discardsLostSession = force
         if let zeroCopy { configuration.zeroCopy = zeroCopy }
+        if let cacheSize { configuration.cacheBytes = Int(clamping: cacheSize) }
         configuration.backing = try backing.policy()
         configuration.backingArguments = try backing.arguments()
         return configuration

@@ -14,6 +14,7 @@ struct DeviceTraits {
     var queueDepth: Int
     var blockSizeBytes: Int
     var isZeroCopy: Bool
+    var cacheBytes: Int
     /// Options of `add`.
     var backingArguments: [String]
     /// The driver makes no more queues than these.
@@ -47,6 +48,9 @@ struct DeviceTraits {
         case .off where isZeroCopy: return Difference(has: "has zero copy", option: "--zero-copy")
         default: break
         }
+        if let size = options.cacheSize, size != UInt64(cacheBytes) {
+            return Difference(has: "has a cache of \(cacheBytes) bytes", option: "--cache-size")
+        }
         return try backingDifference(from: options.backing)
     }
 
@@ -73,6 +77,7 @@ extension DeviceTraits {
         queueDepth = info.queueDepth
         blockSizeBytes = 1 << Int(parameters.basic.logicalBlockShift)
         isZeroCopy = info.isZeroCopy
+        cacheBytes = record.cacheBytes ?? ServerConfiguration(imagePath: "").cacheBytes
         backingArguments = record.backingArguments
         processorCount = max(sysconf(Int32(_SC_NPROCESSORS_CONF)), 1)
     }

@@ -128,6 +128,7 @@ extension ImageOpenError: ReportableError {
         switch self {
         case .storage: .failure
         case .damaged, .tooLargeToCheck, .tablesInHoles, .sessionLost: .unusableImage
+        case .noCache: .failure
         case .unfinishedSession, .logNotHere: .busy
         }
     }

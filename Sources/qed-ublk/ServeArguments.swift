@@ -16,6 +16,7 @@ extension ServerConfiguration {
         if recovers { words.append("--recover") }
         if discardsLostSession { words.append("--force") }
         if zeroCopy != .auto { words += ["--zero-copy", zeroCopy.rawValue] }
+        words += ["--cache-size", "\(cacheBytes)"]
         return words + backingArguments + ["--", imagePath]
     }
 
@@ -45,6 +46,7 @@ extension ServerConfiguration {
             case "--zero-copy":
                 guard let choice = ZeroCopyChoice(rawValue: try next()) else { throw ServeArgumentError(words: words) }
                 zeroCopy = choice
+            case "--cache-size": cacheBytes = try number()
             case "--backing-dir": backingArguments += [word, try next()]
             case "--no-backing", "--backing-devices": backingArguments.append(word)
             case "--": imagePath = try next()
@@ -54,6 +56,7 @@ extension ServerConfiguration {
         let limits = ServerConfiguration.countLimits
         guard rest.isEmpty, limits.contains(queues), limits.contains(queueDepth),
             blockSizeBytes.map(ServerConfiguration.blockSizes.contains) ?? true,
+            ServerConfiguration.cacheLimits.contains(cacheBytes),
             // Which device it is to take over.
             !recovers || deviceID != nil
         else { throw ServeArgumentError(words: words) }

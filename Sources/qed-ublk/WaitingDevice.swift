@@ -43,6 +43,7 @@ struct WaitingDevice {
         configuration.isReadOnly = record.isReadOnly
         configuration.recovers = true
         configuration.backingArguments = record.backingArguments
+        if let cacheBytes = record.cacheBytes { configuration.cacheBytes = cacheBytes }
         return configuration
     }
 

@@ -27,6 +27,9 @@ import Testing
         Row(option: "--no-recovery", same: [], other: [["--no-recovery"]]),
         Row(
             option: "--zero-copy", same: [["--zero-copy", "auto"], ["--zero-copy", "off"]], other: [["--zero-copy", "on"]]),
+        Row(
+            option: "--cache-size", same: [["--cache-size", "64M"], ["--cache-size", "67108864"]],
+            other: [["--cache-size", "32M"], ["--cache-size", "1G"]]),
         Row(option: "--no-backing", same: [], other: [["--no-backing"]]),
         Row(
             option: "--backing-dir",
@@ -40,6 +43,7 @@ import Testing
 
     private let device = DeviceTraits(
         id: 5, isReadOnly: false, isRecoverable: true, queueCount: 4, queueDepth: 64, blockSizeBytes: 512, isZeroCopy: false,
+        cacheBytes: 64 << 20,
         backingArguments: ["--backing-devices", "--backing-dir", "/", "--backing-dir", "/usr"], processorCount: 4)
 
     @Test("an option that is what the device has, or is not given", arguments: rows)

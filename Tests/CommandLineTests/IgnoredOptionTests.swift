@@ -105,7 +105,7 @@ import Testing
             name: "add",
             honoured: [
                 // Of a device that is there already: `AddToWaitingDeviceTests`.
-                "--queues", "--depth", "--block-size", "--id", "--read-only", "--zero-copy", "--foreground",
+                "--queues", "--depth", "--block-size", "--id", "--read-only", "--zero-copy", "--cache-size", "--foreground",
             ] + backing,
             refused: noBacking.merging([
                 "--force": [["--force", "-r", "x"]], "--supervise": [["--supervise", "-f", "x"]],

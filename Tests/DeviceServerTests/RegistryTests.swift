@@ -223,6 +223,7 @@ struct RegistryTests {
     @Test func whatIsRecordedCanBeRead() throws {
         var large = record(3)
         large.backingArguments = (0..<2000).flatMap { ["--backing-dir", "/\(String(repeating: "d", count: 200))/\($0)"] }
+        large.cacheBytes = 64 << 20
         try registry.record(large)
         #expect(registry.record(of: 3) == large)
         large.backingArguments += (0..<2000).flatMap { ["--backing-dir", "/\(String(repeating: "d", count: 200))/\($0)"] }

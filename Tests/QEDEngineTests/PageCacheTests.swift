@@ -31,7 +31,7 @@ import Testing
     }
 
     @Test func anUnsealedEntryGoesOutWithItsOldValue() throws {
-        var cache = PageCache(budgetBytes: 64 << 10)
+        var cache = try PageCache(budgetBytes: 64 << 10)
         let layer = try makeLayer(&cache)
         let slot = try takeSlot(&cache, layer)
         cache.addEmptyPage(slot, page: 0, in: layer)
@@ -58,7 +58,7 @@ import Testing
     }
 
     @Test func anEntryThatChangedTwiceGoesOutAsItWasFirst() throws {
-        var cache = PageCache(budgetBytes: 64 << 10)
+        var cache = try PageCache(budgetBytes: 64 << 10)
         let layer = try makeLayer(&cache)
         let slot = try takeSlot(&cache, layer)
         cache.addEmptyPage(slot, page: 0, in: layer)
@@ -76,7 +76,7 @@ import Testing
     }
 
     @Test func dirtyPinnedAndWrittenPagesAreNotEvicted() throws {
-        var cache = PageCache(budgetBytes: 64 << 10)
+        var cache = try PageCache(budgetBytes: 64 << 10)
         let layer = try makeLayer(&cache)
         let slotCount = cache.slotCount
         #expect(slotCount == 16)
@@ -99,7 +99,7 @@ import Testing
 
     /// Its pages are in memory all the same, for those who hold the lock.
     @Test func aTableThatGetsNoPageWordsIsMissedByLookups() throws {
-        var cache = PageCache(budgetBytes: 64 << 10, pageWordLimit: 63)
+        var cache = try PageCache(budgetBytes: 64 << 10, pageWordLimit: 63)
         let layer = try makeLayer(&cache)
         #expect(layer.geometry.pagesPerTable == 64)
         let slot = try takeSlot(&cache, layer)
@@ -121,7 +121,7 @@ import Testing
     }
 
     @Test func aPageThatCouldNotBeWrittenStaysDirty() throws {
-        var cache = PageCache(budgetBytes: 64 << 10)
+        var cache = try PageCache(budgetBytes: 64 << 10)
         let layer = try makeLayer(&cache)
         let slot = try takeSlot(&cache, layer)
         cache.addEmptyPage(slot, page: 0, in: layer)

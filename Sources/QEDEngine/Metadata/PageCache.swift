@@ -2,6 +2,7 @@ import Glibc
 import IOURing
 import QEDFormat
 import Synchronization
+import SystemPackage
 
 /// The L2 pages that are in memory, within a budget of bytes; the unit is 4 KiB of a table, wherever it belongs.
 ///
@@ -68,14 +69,13 @@ struct PageCache: ~Copyable {
     /// - Parameters:
     ///   - budgetBytes: of pages; at least 16 of them.
     ///   - pageWordLimit: how many page words may be made.
-    init(budgetBytes: Int, pageWordLimit: Int = PageCache.standardPageWordLimit) {
-        pageWordsLeft = pageWordLimit
+    /// - Throws: the errno of `mmap`.
+    init(budgetBytes: Int, pageWordLimit: Int = PageCache.standardPageWordLimit) throws(Errno) {
         slotCount = max(budgetBytes / QEDGeometry.l2PageSizeBytes, 16)
         let sizeBytes = slotCount * QEDGeometry.l2PageSizeBytes
         let mapped = mmap(nil, sizeBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-        guard let mapped, mapped != MAP_FAILED else {
-            preconditionFailure("no memory for an L2 cache of \(sizeBytes) bytes")
-        }
+        guard let mapped, mapped != MAP_FAILED else { throw Errno(rawValue: errno) }
+        pageWordsLeft = pageWordLimit
         memory = mapped
         referenced = .allocate(capacity: slotCount)
         for slot in 0..<slotCount { (referenced + slot).initialize(to: Atomic(0)) }

@@ -12,8 +12,10 @@ public enum ChainMember: Sendable {
 /// How an image is to be opened.
 public struct ImageOptions: Sendable {
     public var isReadOnly: Bool
-    /// For L2 pages in memory, those of backing files included.
+    /// For L2 pages in memory, those of backing files included. Not in it: what the L1 tables and the directory of L2 pages
+    /// take, which grow with what the image has (see `PageCache.standardPageWordLimit`).
     public var cacheBytes: Int
+    public static let standardCacheBytes = 32 << 20
 
     /// Of the words by which lookups find L2 pages without a lock; see `PageCache.standardPageWordLimit`.
     package var pageWordLimit = PageCache.standardPageWordLimit
@@ -29,7 +31,7 @@ public struct ImageOptions: Sendable {
     public var discardsLostSession: Bool
 
     public init(
-        isReadOnly: Bool = false, cacheBytes: Int = 32 << 20, session: SessionMemory? = nil,
+        isReadOnly: Bool = false, cacheBytes: Int = standardCacheBytes, session: SessionMemory? = nil,
         continuesSession: Bool = false, discardsLostSession: Bool = false
     ) {
         self.isReadOnly = isReadOnly
@@ -73,6 +75,8 @@ public enum ImageOpenError: Error, Equatable, CustomStringConvertible {
     /// The same, where nobody waits for it yet.
     case logNotHere(reason: String)
     case unfinishedSession
+    /// There is no memory for the cache of L2 pages.
+    case noCache(sizeBytes: Int, Errno)
 
     public var description: String {
         switch self {
@@ -93,6 +97,8 @@ public enum ImageOpenError: Error, Equatable, CustomStringConvertible {
             "its server died, and what it had acknowledged and not yet written cannot be had: \(reason); look for the log "
                 + "(QED_UBLK_RUNTIME_DIR, the file system that the image was on), or give those writes up with 'qed-ublk add "
                 + "--force', as for a copy that was made while the image was in use"
+        case .noCache(let sizeBytes, let errno):
+            "no memory for a cache of \(sizeBytes) bytes for its tables (\(errno)); ask for less (qed-ublk add --cache-size)"
         case .unfinishedSession:
             "its server died and has left writes that are not in the image yet: go on with its device ('qed-ublk recover') or "
                 + "remove that ('qed-ublk del') first; where there is none any more, add the image once, or give those writes up "
@@ -136,7 +142,10 @@ extension Image {
                 fileSizeBytes: &fileSizeBytes, headerPage: headerPage)
         }
 
-        let cache = PageCache(budgetBytes: options.cacheBytes, pageWordLimit: options.pageWordLimit)
+        let cache: PageCache
+        do { cache = try PageCache(budgetBytes: options.cacheBytes, pageWordLimit: options.pageWordLimit) } catch {
+            throw .noCache(sizeBytes: options.cacheBytes, error)
+        }
         var layers: [Layer] = []
         for (index, member) in chain.enumerated() {
             switch member {
