@@ -5,7 +5,7 @@ import re
 
 from repository import Finding, line_of, lines
 
-TABLE = "Sources/qed-ublk/ExitStatus.swift"
+TABLE = "Sources/qed-ublk/Output/ExitStatus.swift"
 
 _HEADING = re.compile(r"Exit status:(?:\\n|\n\s*)(.*)")
 _FROM_THE_TABLE = re.compile(r"\\\((?:ExitStatus\.tableOfTool\(|\w+\.table\)|statuses\))")
