@@ -14,14 +14,15 @@ final class OpenImage {
 
     let bench: Workbench
     let image: Image
-    let queue: EngineQueue<FuzzStorage>
+    private let driver: EngineDriver<FuzzStorage, Workbench>
+    private var queue: EngineQueue<FuzzStorage> { driver.queue }
     static let depth = 8
     static let largestRequestBytes = 1 << 18
 
     private init(bench: Workbench, image: Image, queue: EngineQueue<FuzzStorage>) {
         self.bench = bench
         self.image = image
-        self.queue = queue
+        driver = EngineDriver(queue, on: bench)
     }
 
     /// The members of the chain, as they are told apart before the engine sees them.
@@ -63,7 +64,6 @@ final class OpenImage {
             let queue = EngineQueue(
                 image: image, storages: storages, depth: depth, largestRequestBytes: largestRequestBytes,
                 executor: bench.executor)
-            bench.inlineCompletion = { queue.storageCompleted($0, $1) }
             return .success(OpenImage(bench: bench, image: image, queue: queue))
         }
     }
@@ -83,10 +83,7 @@ final class OpenImage {
                 results[slot] = result
                 pending -= 1
             }
-            guard pending > 0 else { break }
-            if bench.step() { continue }
-            queue.endOfBatch()
-            require(bench.step() || queue.hasFinished, "a request waits for nothing")
+            if pending > 0 { driver.turn(waits: true) }
         }
         return results
     }
@@ -105,17 +102,18 @@ final class OpenImage {
         settle()
     }
 
+    /// Turn after turn, until nothing is under way. There are no requests.
     func settle() {
-        bench.settle()
-        queue.endOfBatch()
-        bench.settle()
+        repeat { driver.turn(waits: bench.isBusy) } while bench.isBusy
     }
 
     /// Closes the image in good order.
     func close() -> RequestError? {
         settle()
         let queue = self.queue
-        let result = bench.run("closing") { () async throws(RequestError) in try await queue.close() }
+        let result = bench.run("closing", inline: queue.storageCompleted) { () async throws(RequestError) in
+            try await queue.close()
+        }
         takeDown()
         if case .failure(let error) = result { return error }
         return nil
@@ -124,12 +122,7 @@ final class OpenImage {
     /// Ends all tasks without touching the files any more, as a crash would.
     func takeDown() {
         bench.io.isDead = true
-        bench.settle()
-        while queue.nextFinished() != nil {}
-        queue.stop()
-        bench.settle()
-        require(queue.isStopped, "a task does not end")
+        driver.stop()
         bench.io.isDead = false
-        bench.inlineCompletion = nil
     }
 }

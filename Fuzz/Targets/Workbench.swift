@@ -4,12 +4,10 @@ import IOURing
 import QEDEngine
 
 /// Runs asynchronous code of the engine and the tools on files in memory, on this thread, within limits.
-final class Workbench: @unchecked Sendable {
+final class Workbench: EngineLoop, @unchecked Sendable {
     // SAFETY: one thread.
     let io: FuzzIO
     let executor = FuzzExecutor()
-    /// What gets the completions of inline tokens.
-    var inlineCompletion: ((CompletionToken, Int32) -> Void)?
 
     /// Memory that an input may make the code allocate beyond what was there before; that of the files is in it.
     static let memoryLimitBytes = 80 << 20
@@ -26,16 +24,20 @@ final class Workbench: @unchecked Sendable {
     }
 
     /// Runs `operation` to its end.
+    /// - Parameter inline: gets the completions of inline tokens.
     func run<Value: Sendable, Failure: Error>(
-        _ name: String, _ operation: @escaping @Sendable () async throws(Failure) -> Value
+        _ name: String, inline: (CompletionToken, Int32) -> Void = { _, _ in fail("a completion for nobody") },
+        _ operation: @escaping @Sendable () async throws(Failure) -> Value
     ) -> Result<Value, Failure> {
         let box = Box<Value, Failure>()
         fuzz_memory_begin()
         Task(executorPreference: executor) {
             do throws(Failure) { box.result = .success(try await operation()) } catch { box.result = .failure(error) }
         }
+        runReady()
         while box.result == nil {
-            require(step(), "\(name) waits for nothing")
+            require(isBusy, "\(name) waits for nothing")
+            turn(waits: true, inline: inline)
         }
         checkMemory(name)
         guard let result = box.result else { fail("\(name) has no result") }
@@ -47,21 +49,26 @@ final class Workbench: @unchecked Sendable {
         require(peak <= Workbench.memoryLimitBytes, "\(name) takes \(peak >> 20) MiB of memory")
     }
 
-    /// Runs one task, or completes one operation.
-    /// - Returns: false when there was nothing to do.
-    func step() -> Bool {
-        if executor.runOne() {
+    // MARK: A loop
+
+    /// Something has been submitted.
+    var isBusy: Bool { !io.pending.isEmpty }
+
+    func runReady() {
+        while executor.runOne() {
             jobCount += 1
             require(jobCount < Workbench.jobLimit, "it does not end: \(jobCount) steps of tasks")
-            return true
         }
-        guard !io.pending.isEmpty else { return false }
-        let (token, result) = io.completeOne()
-        if token.isInline { inlineCompletion?(token, result) } else { token.resume(returning: result) }
-        return true
     }
 
-    func settle() { while step() {} }
+    /// Who waits gets one completion, whichever the seed decides.
+    func turn(waits: Bool, inline: (CompletionToken, Int32) -> Void) {
+        guard waits else { return }
+        require(isBusy, "the engine waits for nothing")
+        let (token, result) = io.completeOne()
+        if token.isInline { inline(token, result) } else { token.resume(returning: result) }
+        runReady()
+    }
 }
 
 /// Runs tasks in the order in which they become ready.

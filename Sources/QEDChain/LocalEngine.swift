@@ -12,10 +12,9 @@ public final class LocalEngine: @unchecked Sendable {
     public let image: Image
     /// The open files, until the engine is closed: then they are closed, and their locks released.
     public private(set) var chain: [ChainFile]
-    public let queue: EngineQueue<FileStorage>
     /// How often the kernel was entered.
     public private(set) var turns: UInt64 = 0
-    @usableFromInline let loop: RingLoop
+    @usableFromInline let driver: EngineDriver<FileStorage, RingLoop>
 
     /// Opens the image at `path` with its backing chain.
     /// - Throws: `ChainError`, `ImageOpenError`, or `Errno` where there is no io_uring.
@@ -44,29 +43,27 @@ public final class LocalEngine: @unchecked Sendable {
             image = try loop.run { () throws(ImageOpenError) in
                 try await Image.open(chain: chain.map(\.member), storages: storages, options: options)
             }
-            queue = EngineQueue(
-                image: image, storages: storages, depth: depth, largestRequestBytes: largestRequestBytes,
-                executor: loop.executor)
+            driver = EngineDriver(
+                image: image, storages: storages, depth: depth, largestRequestBytes: largestRequestBytes, on: loop)
         } catch {
             loop.close()
             throw error
         }
         self.chain = chain
-        self.loop = loop
     }
+
+    @inlinable @inline(__always)
+    public var queue: EngineQueue<FileStorage> { driver.queue }
 
     /// Hands what is prepared to the kernel, and handles what has completed.
     public func turn(waits: Bool) {
         turns += 1
-        queue.endOfBatch()
-        // Tasks first: one may be ready to finish a request, and nothing would end the wait then.
-        loop.executor.runReady()
-        loop.turn(waits: waits && !queue.hasFinished) { token, result in queue.storageCompleted(token, result) }
+        driver.turn(waits: waits)
     }
 
     /// When a request was started, and others follow: its transfers begin now if the disk should not wait for them.
     @inlinable @inline(__always)
-    public func submitEarly() { loop.submitEarly() }
+    public func submitEarly() { driver.loop.submitEarly() }
 
     /// Performs requests, as many at once as there are slots.
     /// - Returns: the result of each: 0 or a negative errno.
@@ -83,32 +80,32 @@ public final class LocalEngine: @unchecked Sendable {
                 submitEarly()
                 next += 1
             }
-            loop.executor.runReady()
+            driver.loop.runReady()
             while let (slot, result) = queue.nextFinished() {
                 results[requestOfSlot[slot]] = result
                 freeSlots.append(slot)
                 pending -= 1
             }
-            if pending > 0 && (freeSlots.isEmpty || next == requests.count) { turn(waits: !queue.hasFinished) }
+            if pending > 0 && (freeSlots.isEmpty || next == requests.count) { turn(waits: true) }
         }
         return results
     }
 
-    /// Makes everything durable, trims the image, marks it as clean and ends the loop.
+    /// Makes everything durable, trims the image, marks it as clean and ends the loop. No request is under way.
     public func close() throws {
-        defer { shutDown() }
-        let queue = self.queue
-        try loop.run({ () throws(RequestError) in try await queue.close() }, inline: queue.storageCompleted)
+        defer { letGo() }
+        try driver.close()
     }
 
-    /// Ends the loop and leaves the image as it is, as a crash would, but for what has been written already.
-    public func abandon() { shutDown() }
+    /// Ends the loop and leaves the image as it is, as a crash would, but for what has been written already. No request is
+    /// under way.
+    public func abandon() {
+        driver.stop()
+        letGo()
+    }
 
-    private func shutDown() {
-        queue.stop()
-        loop.executor.runReady()
-        while !queue.isStopped { turn(waits: true) }
-        loop.close()
+    private func letGo() {
+        driver.loop.close()
         chain = []
     }
 }

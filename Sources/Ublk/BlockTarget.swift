@@ -2,6 +2,11 @@ import IOURing
 
 /// What serves the requests of one queue: the queue loop hands it requests and its own I/O's completions, and takes
 /// results. Everything happens on the queue's thread.
+///
+/// In a turn the loop waits, hands over completions and new requests, ends the batch, runs the tasks that are ready, and takes
+/// results until there are none. So it never waits beside a result, a task that is ready, or a batch that has not ended; a target
+/// may rely on that, but for a queue that is quiet, whose batches do not end. In the end no request is under way: then comes
+/// `stop`, and turns until `isStopped`.
 public protocol BlockTarget: AnyObject, SendableMetatype {
     /// Starts a request. `buffer` holds the data of a write, or takes that of a read; it is the target's until the request is
     /// finished. The result comes from `nextFinished`, perhaps at once.

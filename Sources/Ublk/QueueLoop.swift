@@ -16,7 +16,8 @@ public enum QueueEnd: Equatable, Sendable {
 /// A hardware queue: fetches its tags, hands their requests to a target and commits the results, until the device stops.
 ///
 /// One thread runs it from beginning to end. One turn: everything that has completed is handled, messages are taken from the
-/// mailbox, the target's finished requests are committed, and one system call submits all of it and waits.
+/// mailbox, the target's finished requests are committed, and one system call submits all of it and waits. In which order, and
+/// what a target may rely on, says `BlockTarget`.
 public final class QueueLoop<Ring: QueueRing, Target: BlockTarget> {
     private let ring: Ring
     private let target: Target

@@ -102,10 +102,10 @@ struct ServingQueuesTests {
     private func close() throws {
         let loop = try RingLoop(entries: 64, completionEntries: 256)
         defer { loop.close() }
-        let queue = EngineQueue(
+        let driver = EngineDriver(
             image: image, storages: chain.map { $0.file.storage(on: loop.ring) }, depth: 1, largestRequestBytes: 1 << 20,
-            executor: loop.executor)
-        try loop.run({ () throws(RequestError) in try await queue.close() }, inline: queue.storageCompleted)
+            on: loop)
+        try driver.close()
         for file in chain { file.file.releaseLock() }
     }
 

@@ -21,7 +21,7 @@ final class RegisteredMemory {
         self.count = count
         self.sizeBytes = sizeBytes
         lendable = .allocate(byteCount: count * sizeBytes, alignment: 4096)
-        try engine.loop.ring.registerBuffers(
+        try engine.driver.loop.ring.registerBuffers(
             (0..<count).map { UnsafeMutableRawBufferPointer(start: buffers + $0 * sizeBytes, count: sizeBytes) })
         engine.queue.lendMemory = { [unowned self] _, request in self.lend(request) }
     }

@@ -38,10 +38,10 @@ import Testing
         for worker in workers { #expect(worker.failures == [], "queue \(worker.number)") }
 
         try onLoop { loop in
-            let queue = EngineQueue(
+            let driver = EngineDriver(
                 image: image, storages: chain.map { $0.file.storage(on: loop.ring) }, depth: 1,
-                largestRequestBytes: 1 << 20, executor: loop.executor)
-            try loop.run({ () throws(RequestError) in try await queue.close() }, inline: queue.storageCompleted)
+                largestRequestBytes: 1 << 20, on: loop)
+            try driver.close()
         }
         for file in chain { file.file.releaseLock() }
         try expectCheckClean(path, clusterSizeBytes: 65536)
@@ -106,26 +106,19 @@ private final class QueueWorker: @unchecked Sendable {
         defer { done.signal() }
         do {
             let loop = try RingLoop(entries: 256, completionEntries: 1024)
-            let queue = EngineQueue(
+            let driver = EngineDriver(
                 image: image, storages: chain.map { $0.file.storage(on: loop.ring) }, depth: QueueWorker.depth,
-                largestRequestBytes: 1 << 20, executor: loop.executor)
-            work(loop, queue)
-            queue.stop()
-            loop.executor.runReady()
-            while !queue.isStopped { turn(loop, queue) }
+                largestRequestBytes: 1 << 20, on: loop)
+            work(driver)
+            driver.stop()
             loop.close()
         } catch {
             failures.append("\(error)")
         }
     }
 
-    private func turn(_ loop: RingLoop, _ queue: EngineQueue<FileStorage>) {
-        queue.endOfBatch()
-        loop.executor.runReady()
-        loop.turn(waits: !queue.hasFinished) { queue.storageCompleted($0, $1) }
-    }
-
-    private func work(_ loop: RingLoop, _ queue: EngineQueue<FileStorage>) {
+    private func work(_ driver: EngineDriver<FileStorage, RingLoop>) {
+        let queue = driver.queue
         var random = SeededGenerator(seed: UInt64(number + 1))
         let memory = UnsafeMutableRawPointer.allocate(
             byteCount: QueueWorker.depth * QueueWorker.blockBytes, alignment: 4096)
@@ -180,7 +173,7 @@ private final class QueueWorker: @unchecked Sendable {
                         UnsafeRawBufferPointer(start: memory + slot * QueueWorker.blockBytes, count: QueueWorker.blockBytes))
                 }
             }
-            if !underWay.isEmpty { turn(loop, queue) }
+            if !underWay.isEmpty { driver.turn(waits: true) }
         }
     }
 

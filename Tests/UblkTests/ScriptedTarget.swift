@@ -14,12 +14,15 @@ final class ScriptedTarget: BlockTarget {
     var isBusy = false
     var needsTick = false
     private(set) var isStopped = false
+    /// A request was started since the last batch ended.
+    private var isInBatch = false
     /// Called at each start.
     var whenStarted: (Int) -> Void = { _ in }
 
     func start(tag: Int, _ request: RequestDescriptor, buffer: UnsafeMutableRawPointer, isRegistered: Bool) {
         precondition(underWay.insert(tag).inserted, "started twice")
         started.append(tag)
+        isInBatch = true
         whenStarted(tag)
     }
 
@@ -29,7 +32,18 @@ final class ScriptedTarget: BlockTarget {
     }
 
     func completed(_ token: CompletionToken, _ result: Int32) { completions.append((token, result)) }
-    func endOfBatch() { batches += 1 }
+
+    func endOfBatch() {
+        batches += 1
+        isInBatch = false
+    }
+
+    /// The loop is about to wait: what it has to do before, it has done.
+    func expectOrder() {
+        precondition(!isInBatch, "the loop waits, and the batch has not ended")
+        precondition(finished.isEmpty, "the loop waits beside a result")
+    }
+
     func nextFinished() -> (tag: Int, result: Int32)? { finished.isEmpty ? nil : finished.removeFirst() }
     func tick(nowMilliseconds: UInt64) { ticks += 1 }
     var isQuiet: Bool { !isBusy }
@@ -60,7 +74,10 @@ final class PlayedQueue {
     }
 
     func run(_ play: @escaping () -> Bool) {
-        ring.play = play
+        ring.play = { [target] in
+            target.expectOrder()
+            return play()
+        }
         end = QueueLoop(ring: ring, target: target, mailbox: mailbox).run()
         ring.play = nil
     }

@@ -135,12 +135,10 @@ final class ImageSession {
         defer { chain = [] }
         let loop = try ImageSession.makeLoop()
         defer { loop.close() }
-        let queue = EngineQueue(
-            image: image, storages: chain.map { $0.file.storage(on: loop.ring) }, depth: 1,
-            largestRequestBytes: 1 << 20, executor: loop.executor)
-        do throws(RequestError) {
-            try loop.run({ () throws(RequestError) in try await queue.close() }, inline: queue.storageCompleted)
-        } catch {
+        let driver = EngineDriver(
+            image: image, storages: chain.map { $0.file.storage(on: loop.ring) }, depth: 1, largestRequestBytes: 1 << 20,
+            on: loop)
+        do throws(RequestError) { try driver.close() } catch {
             throw .notClosed(path: path, error.errno)
         }
         sessionFile?.remove()

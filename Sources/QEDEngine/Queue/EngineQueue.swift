@@ -239,8 +239,13 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     /// - Throws: what went wrong; the image is then as after a crash: sound, and checked when it is next opened.
     public func close() async throws(RequestError) { try await housekeeper.close() }
 
-    /// Ends the requests' tasks. Call it when no request is under way, then run the executor until `isStopped`.
+    /// Whether a request is under way: started, and not finished. Looks at every tag.
+    public var hasRequests: Bool { (0..<depth).contains { slots[RequestID(tag: $0)].state != .idle } }
+
+    /// Ends the requests' tasks. Then run the executor until `isStopped`. No request is under way: the storage would go on to
+    /// use its buffer, and nobody would know when that is over.
     public func stop() {
+        precondition(!hasRequests, "stopped with requests under way")
         tasks.stop()
         for tag in 0..<depth { slots[RequestID(tag: tag)].task.release() }
     }

@@ -244,6 +244,7 @@ public final class Machine: @unchecked Sendable {
         try settle()
         for queue in queues {
             while queue.nextFinished() != nil {}
+            if queue.hasRequests { throw Hang(reason: "a request is never answered") }
             queue.stop()
         }
         try settle()
