@@ -52,7 +52,7 @@ final class OpenImage {
         case .failure(let error): return .failure(RefusalError(refusal: .header(error)))
         case .success(let members): chain = members
         }
-        let storages = files.map { bench.storage($0) }
+        let storages = ChainStorage(top: bench.storage(files[0]), bases: files.dropFirst().map { bench.storage($0) })
         let options = ImageOptions(isReadOnly: isReadOnly, cacheBytes: 1 << 16, session: session)
         let opened = bench.run("opening") { () async throws(ImageOpenError) in
             try await Image.open(chain: chain, storages: storages, options: options)

@@ -17,7 +17,9 @@ extension Storage {
     func performPatiently(_ operation: StorageOperation) async -> Int32 {
         await patiently { await perform(operation) }
     }
+}
 
+extension BaseStorage {
     /// Repeats what was interrupted or could not be begun: at once at first, then with pauses, and not for ever, because
     /// somebody waits for the answer.
     public func patiently(_ attempt: () async -> Int32) async -> Int32 {
@@ -42,7 +44,13 @@ extension Storage {
         while done < byteCount {
             let position = fileOffset + UInt64(done)
             let piece = min(byteCount - done, transferLimitBytes)
-            let result = await performPatiently(.read(buffer + done, byteCount: UInt32(piece), fileOffset: position))
+            let place = buffer + done
+            let result = await patiently {
+                await withUnsafeContinuation { (continuation: CompletionContinuation) in
+                    submitRead(
+                        into: place, byteCount: UInt32(piece), fileOffset: position, token: CompletionToken(continuation))
+                }
+            }
             guard result >= 0 else {
                 throw StorageError(
                     .read, fileOffset: position, byteCount: UInt64(piece), errno: Errno(rawValue: -result))
@@ -65,7 +73,9 @@ extension Storage {
             throw StorageError(.read, fileOffset: fileOffset, byteCount: UInt64(byteCount), errno: .ioError)
         }
     }
+}
 
+extension Storage {
     /// Writes all `byteCount` bytes; a file that never takes a whole block is an `ioError`.
     public func writeFully(
         from buffer: UnsafeRawPointer, byteCount: Int, fileOffset: UInt64

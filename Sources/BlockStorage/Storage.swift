@@ -87,46 +87,35 @@ public struct RegisteredTransfer {
 /// A file as one queue sees it: operations go in with a token, the token comes back with the result on the same thread.
 ///
 /// The engine is generic over this protocol; what ships is `FileStorage`. A value per queue and file, cheap to copy.
-public protocol Storage: Sendable {
-    /// What offsets, lengths and buffers must be multiples of.
-    var alignment: StorageAlignment { get }
-
+public protocol Storage: BaseStorage {
     /// Starts an operation. It reaches the file when the owner of the queue next enters the kernel.
     /// The completion carries `token` and a result as documented at the operation, or a negative errno.
     func submit(_ operation: StorageOperation, token: CompletionToken)
-
-    /// Starts a transfer with a registered buffer, as `submit` does an operation. Only for storage that has such
-    /// buffers.
-    func submit(_ transfer: RegisteredTransfer, token: CompletionToken)
 
     /// Makes the file exactly this long. What it gains reads as zeros.
     /// - Throws: the errno of `ftruncate`; interruptions are retried here, as the operations' waiting forms do (`patiently`).
     func setLength(_ sizeBytes: UInt64) async throws(StorageError)
 
-    /// The next range that may hold something else than zeros, from `fileOffset` on, as the file system says; empty, and at
-    /// the file's end or past it, when there is none. The file system may have to read its tables for the answer: the calling
-    /// thread waits for it.
-    /// - Returns: nil when the file cannot tell.
+    /// What `findData` tells. The file system may have to read its tables for the answer: the calling thread waits for it.
     func nextData(from fileOffset: UInt64) -> Range<UInt64>?
-
-    /// The same for a thread that has something else to do meanwhile.
-    func findData(from fileOffset: UInt64) async -> Range<UInt64>?
-
-    /// Whether `nextData` can be believed so far that what it calls a hole need not be copied. Some file systems have called
-    /// data holes.
-    var tellsHolesTruly: Bool { get }
 
     /// How long the file is now.
     func length() async throws(StorageError) -> UInt64
 
     /// Nanoseconds of a clock that does not go back.
     var nanoseconds: UInt64 { get }
-
-    /// Suspends the task for about so long. What else the queue has to do goes on.
-    func pause(nanoseconds: UInt64) async
 }
 
 extension Storage {
+    @inlinable @inline(__always)
+    public func submitRead(
+        into buffer: UnsafeMutableRawPointer, byteCount: UInt32, fileOffset: UInt64, token: CompletionToken
+    ) {
+        submit(.read(buffer, byteCount: byteCount, fileOffset: fileOffset), token: token)
+    }
+
+    public var takesRegisteredBuffers: Bool { true }
+
     public func submit(_ transfer: RegisteredTransfer, token: CompletionToken) {
         preconditionFailure("no buffer can be registered with this storage")
     }

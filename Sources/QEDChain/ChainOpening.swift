@@ -1,4 +1,5 @@
 import BlockStorage
+import IOURing
 import Platform
 import QEDEngine
 import QEDFormat
@@ -17,6 +18,13 @@ public struct ChainFile: Sendable {
     var l1EntryCount: Int {
         guard case .qed(let header, _) = member else { return 0 }
         return header.geometry.requiredL1Entries(imageSizeBytes: header.imageSizeBytes)
+    }
+}
+
+extension [ChainFile] {
+    /// What an engine's queue reads and writes on a ring.
+    public func storages(on ring: Ring) -> ChainStorage<FileStorage> {
+        ChainStorage(top: self[0].file.storage(on: ring), bases: dropFirst().map { $0.file.storage(on: ring) })
     }
 }
 

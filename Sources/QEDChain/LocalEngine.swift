@@ -31,7 +31,16 @@ public final class LocalEngine: @unchecked Sendable {
 
     /// Serves the files of a chain that is open already.
     /// - Throws: `ImageOpenError`, or `Errno` where there is no io_uring.
-    public init(chain: [ChainFile], options: ImageOptions, depth: Int, largestRequestBytes: Int) throws {
+    public convenience init(chain: [ChainFile], options: ImageOptions, depth: Int, largestRequestBytes: Int) throws {
+        try self.init(
+            chain: chain, options: options, depth: depth, largestRequestBytes: largestRequestBytes, storages: { $0.storages(on: $1) })
+    }
+
+    /// - Parameter storages: how the queue is to reach the files.
+    package init(
+        chain: [ChainFile], options: ImageOptions, depth: Int, largestRequestBytes: Int,
+        storages: ([ChainFile], Ring) -> ChainStorage<FileStorage>
+    ) throws {
         if !options.isReadOnly, options.session == nil, case .qed(let header, _) = chain[0].member,
             try !options.discardsLostSession && chain[0].file.hasUnfinishedSession(header)
         {
@@ -39,7 +48,7 @@ public final class LocalEngine: @unchecked Sendable {
         }
         let loop = try RingLoop(entries: 256, completionEntries: 4096)
         do {
-            let storages = chain.map { $0.file.storage(on: loop.ring) }
+            let storages = storages(chain, loop.ring)
             image = try loop.run { () throws(ImageOpenError) in
                 try await Image.open(chain: chain.map(\.member), storages: storages, options: options)
             }

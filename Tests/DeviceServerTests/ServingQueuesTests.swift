@@ -33,7 +33,7 @@ struct ServingQueuesTests {
         self.chain = chain
         let loop = try RingLoop(entries: 64, completionEntries: 256)
         defer { loop.close() }
-        let storages = chain.map { $0.file.storage(on: loop.ring) }
+        let storages = chain.storages(on: loop.ring)
         image = try loop.run { () throws(ImageOpenError) in
             try await Image.open(chain: chain.map(\.member), storages: storages, options: ImageOptions())
         }
@@ -54,7 +54,7 @@ struct ServingQueuesTests {
                 made.give(ring)
                 guard let ring else { return }
                 let engine = EngineQueue(
-                    image: image, storages: chain.map { $0.file.storage(on: ring.loop.ring) }, depth: Self.depth,
+                    image: image, storages: chain.storages(on: ring.loop.ring), depth: Self.depth,
                     largestRequestBytes: Self.blockBytes, executor: ring.loop.executor)
                 let target = EngineTarget(engine: engine, of: image, memory: nil, whenFailed: {})
                 end.give(QueueLoop(ring: ring, target: target, mailbox: mailbox).run())
@@ -103,7 +103,7 @@ struct ServingQueuesTests {
         let loop = try RingLoop(entries: 64, completionEntries: 256)
         defer { loop.close() }
         let driver = EngineDriver(
-            image: image, storages: chain.map { $0.file.storage(on: loop.ring) }, depth: 1, largestRequestBytes: 1 << 20,
+            image: image, storages: chain.storages(on: loop.ring), depth: 1, largestRequestBytes: 1 << 20,
             on: loop)
         try driver.close()
         for file in chain { file.file.releaseLock() }

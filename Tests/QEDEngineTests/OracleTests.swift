@@ -1,4 +1,6 @@
+import BlockStorage
 import Foundation
+import IOURing
 import QEDChain
 import QEDEngine
 import QEDFormat
@@ -62,15 +64,22 @@ struct OracleCase: CustomStringConvertible, Sendable {
 
     /// What can goes straight between file and buffer, the rest through memory that is borrowed for it; a transfer that
     /// the file refuses is done again in memory.
-    @Test("data in registered buffers", arguments: OracleCase.all.filter { $0.tableSizeClusters == 4 })
-    func registeredBuffers(_ geometry: OracleCase) throws {
+    @Test("data in registered buffers", arguments: OracleCase.all.filter { $0.tableSizeClusters == 4 }, [true, false])
+    func registeredBuffers(_ geometry: OracleCase, basesTakeThem: Bool) throws {
         let scratch = try TemporaryDirectory()
         let image = scratch.path("image.qed")
         let baseContent = try makeImage(image, geometry, in: scratch)
         let model = DeviceModel(
             origins: [0, 40 << 20, UInt64(Self.virtualBytes - Self.windowBytes)], windowBytes: Self.windowBytes,
             initial: baseContent)
-        let engine = try LocalEngine(path: image, options: ImageOptions(cacheBytes: 64 << 10), depth: 32)
+        let engine = try LocalEngine(
+            chain: ImageChain.open(path: image, isReadOnly: false), options: ImageOptions(cacheBytes: 64 << 10), depth: 32,
+            largestRequestBytes: 1 << 20
+        ) { chain, ring in
+            var storages = chain.storages(on: ring)
+            if !basesTakeThem { storages.bases = chain.dropFirst().map { PlainBase(file: $0.file.storage(on: ring)) } }
+            return storages
+        }
         let history = RandomHistory(engine: engine, model: model, seed: 3)
         try history.registerBuffers()
         history.play(rounds: 40)
@@ -160,4 +169,25 @@ struct OracleCase: CustomStringConvertible, Sendable {
         let header = try #require(FileHandle(forReadingAtPath: image)).read(upToCount: 64)
         return try #require(header)[16] & 2 != 0
     }
+}
+
+/// A file beneath an image that takes no registered buffers, as one that is far away does not.
+private struct PlainBase: BaseStorage {
+    let file: FileStorage
+
+    var alignment: StorageAlignment { file.alignment }
+    var takesRegisteredBuffers: Bool { false }
+    var tellsHolesTruly: Bool { file.tellsHolesTruly }
+
+    func submitRead(into buffer: UnsafeMutableRawPointer, byteCount: UInt32, fileOffset: UInt64, token: CompletionToken) {
+        file.submitRead(into: buffer, byteCount: byteCount, fileOffset: fileOffset, token: token)
+    }
+
+    func submit(_ transfer: RegisteredTransfer, token: CompletionToken) {
+        preconditionFailure("a base that takes no registered buffers was given one")
+    }
+
+    func findData(from fileOffset: UInt64) async -> Range<UInt64>? { await file.findData(from: fileOffset) }
+
+    func pause(nanoseconds: UInt64) async { await file.pause(nanoseconds: nanoseconds) }
 }

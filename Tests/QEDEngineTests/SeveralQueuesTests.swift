@@ -20,7 +20,7 @@ import Testing
         let threadCount = 4
         let chain = try ImageChain.open(path: path, isReadOnly: false)
         let image = try onLoop { loop in
-            let storages = chain.map { $0.file.storage(on: loop.ring) }
+            let storages = chain.storages(on: loop.ring)
             return try loop.run { () throws(ImageOpenError) in
                 try await Image.open(
                     chain: chain.map(\.member), storages: storages, options: ImageOptions(cacheBytes: 64 << 10))
@@ -39,7 +39,7 @@ import Testing
 
         try onLoop { loop in
             let driver = EngineDriver(
-                image: image, storages: chain.map { $0.file.storage(on: loop.ring) }, depth: 1,
+                image: image, storages: chain.storages(on: loop.ring), depth: 1,
                 largestRequestBytes: 1 << 20, on: loop)
             try driver.close()
         }
@@ -107,7 +107,7 @@ private final class QueueWorker: @unchecked Sendable {
         do {
             let loop = try RingLoop(entries: 256, completionEntries: 1024)
             let driver = EngineDriver(
-                image: image, storages: chain.map { $0.file.storage(on: loop.ring) }, depth: QueueWorker.depth,
+                image: image, storages: chain.storages(on: loop.ring), depth: QueueWorker.depth,
                 largestRequestBytes: 1 << 20, on: loop)
             work(driver)
             driver.stop()

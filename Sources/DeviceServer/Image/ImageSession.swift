@@ -37,7 +37,7 @@ final class ImageSession {
         try willChange(chain[0].file)
         let loop = try ImageSession.makeLoop()
         defer { loop.close() }
-        let storages = chain.map { $0.file.storage(on: loop.ring) }
+        let storages = chain.storages(on: loop.ring)
         var options = ImageOptions(
             isReadOnly: isReadOnly, cacheBytes: configuration.cacheBytes, continuesSession: record != nil,
             discardsLostSession: configuration.discardsLostSession)
@@ -136,7 +136,7 @@ final class ImageSession {
         let loop = try ImageSession.makeLoop()
         defer { loop.close() }
         let driver = EngineDriver(
-            image: image, storages: chain.map { $0.file.storage(on: loop.ring) }, depth: 1, largestRequestBytes: 1 << 20,
+            image: image, storages: chain.storages(on: loop.ring), depth: 1, largestRequestBytes: 1 << 20,
             on: loop)
         do throws(RequestError) { try driver.close() } catch {
             throw .notClosed(path: path, error.errno)

@@ -51,7 +51,7 @@ final class QueueThread: @unchecked Sendable {
                 let ring = try DriverQueue(device: device, info: info, queue: number)
                 thread.served.withLock { $0 = ring }
                 let engine = EngineQueue(
-                    image: image, storages: chain.map { $0.file.storage(on: ring.loop.ring) }, depth: info.queueDepth,
+                    image: image, storages: chain.storages(on: ring.loop.ring), depth: info.queueDepth,
                     largestRequestBytes: info.maxIOSizeBytes, executor: ring.loop.executor)
                 let target = EngineTarget(
                     engine: engine, of: image, memory: ring.memory, whenFailed: { cs_eventfd_signal(changed) })

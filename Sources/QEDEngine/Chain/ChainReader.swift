@@ -59,7 +59,8 @@ final class ChainReader<S: Storage>: @unchecked Sendable {
                 let extent = list[index]
                 let position = buffer + Int(extent.deviceOffset - bufferStart)
                 if isWrite {
-                    try await files.layers[Int(extent.layer)].storage.writeFully(
+                    precondition(extent.layer == 0, "a backing file is never written to")
+                    try await files.top.writeFully(
                         from: position, byteCount: Int(extent.byteCount), fileOffset: extent.fileOffset)
                 } else {
                     try await files.read(

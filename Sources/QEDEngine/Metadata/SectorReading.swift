@@ -2,7 +2,7 @@ import BlockStorage
 import QEDFormat
 import SystemPackage
 
-extension Storage {
+extension BaseStorage {
     /// Reads whole sectors of an image: of the file's last one up to 511 bytes may be missing, and count as zeros.
     /// - Throws: an `ioError` where more is missing.
     package func readSectors(

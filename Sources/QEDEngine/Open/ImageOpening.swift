@@ -112,17 +112,17 @@ extension Image {
     ///
     /// A writable image is served only when every entry of every table points at a cluster of its own. If NEED_CHECK is set
     /// the entries that a crash left dangling are dropped first, as the format asks; the bit stays set until the image is
-    /// closed or idle. Runs on the thread of `storages`' ring, before the image is shared.
+    /// closed or idle. Runs on the thread of the storages' ring, before the image is shared.
     public static func open<S: Storage>(
-        chain: [ChainMember], storages: [S], options: ImageOptions
+        chain: [ChainMember], storages: ChainStorage<S>, options: ImageOptions
     ) async throws(ImageOpenError) -> Image {
-        precondition(chain.count == storages.count && !chain.isEmpty, "a storage for each file of the chain")
+        precondition(chain.count == storages.count, "a storage for each file of the chain")
         guard case .qed(var header, var fileSizeBytes) = chain[0] else { preconditionFailure("the image must be QED") }
         let headerPage = UnsafeMutableRawPointer.allocate(byteCount: headerPageBytes, alignment: headerPageBytes)
         var owned = false
         defer { if !owned { headerPage.deallocate() } }
         do throws(StorageError) {
-            try await storages[0].readFully(into: headerPage, byteCount: headerPageBytes, fileOffset: 0)
+            try await storages.top.readFully(into: headerPage, byteCount: headerPageBytes, fileOffset: 0)
         } catch {
             throw .storage(error)
         }
@@ -132,13 +132,13 @@ extension Image {
         if !options.isReadOnly {
             if let session = options.session {
                 lastLog = try await goOn(
-                    with: session, storages[0], header: header, fileSizeBytes: fileSizeBytes, headerPage: headerPage,
+                    with: session, storages.top, header: header, fileSizeBytes: fileSizeBytes, headerPage: headerPage,
                     options: options, replay: &replay)
             } else if options.continuesSession && header.needsCheck {
                 throw .sessionLost(reason: "its log is gone")
             }
             prepared = try await prepareForWriting(
-                storages[0], header: &header, keeping: lastLog == nil ? [] : .mappingLog,
+                storages.top, header: &header, keeping: lastLog == nil ? [] : .mappingLog,
                 fileSizeBytes: &fileSizeBytes, headerPage: headerPage)
         }
 
@@ -282,7 +282,7 @@ extension Image {
     }
 
     /// As much of the L1 table as the image's size needs.
-    private static func readL1<S: Storage>(_ storage: S, header: QEDHeader) async throws(ImageOpenError) -> [UInt64] {
+    private static func readL1(_ storage: any BaseStorage, header: QEDHeader) async throws(ImageOpenError) -> [UInt64] {
         let count = header.geometry.requiredL1Entries(imageSizeBytes: header.imageSizeBytes)
         var entries: [UInt64] = []
         entries.reserveCapacity(

@@ -42,12 +42,12 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     public static var tokenKind: UInt8 { 1 }
 
     /// - Parameters:
-    ///   - storages: this queue's storage of each file of the chain, the image first.
+    ///   - storages: this queue's, of each file of the chain.
     ///   - depth: how many requests can be under way; their tags count from 0.
     ///   - largestRequestBytes: of reads and writes; larger ones are split by the slow path.
     ///   - executor: runs tasks on this queue's thread, and on no other.
     public init(
-        image: Image, storages: [S], depth: Int, largestRequestBytes: Int, executor: any TaskExecutor
+        image: Image, storages: ChainStorage<S>, depth: Int, largestRequestBytes: Int, executor: any TaskExecutor
     ) {
         self.image = image
         self.depth = depth

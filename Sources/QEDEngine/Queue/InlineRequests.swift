@@ -15,8 +15,8 @@ extension EngineQueue {
             map.resolve(request.deviceOffset, to: request.end, fromLayer: 0, judging: false, into: &extents) == .complete,
             let buffer = request.buffer
         else { return false }
-        if extents.hasZeros {
-            // They are laid into the request's memory.
+        if extents.hasZeros || !files.allTakeRegisteredBuffers {
+            // Zeros are laid into the request's memory.
             let lent = borrowMemory(id)
             guard lent == 0 else {
                 finish(id, lent)

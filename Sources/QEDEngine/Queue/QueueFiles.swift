@@ -17,7 +17,7 @@ struct QueueFiles<S: Storage>: @unchecked Sendable {
         var sizeBytes: UInt64
         /// Length of the file when it was opened.
         var fileSizeBytes: UInt64
-        var storage: S
+        var storage: any BaseStorage
         /// Of a raw file: which part of it is known to be data, and which a hole.
         var data = KnownData()
     }
@@ -28,19 +28,22 @@ struct QueueFiles<S: Storage>: @unchecked Sendable {
     let topLookup: PageLookup
     let layers: UnsafeMutablePointer<Layer>
     let layerCount: Int
+    /// Whether a registered buffer can be filled from any file of the chain.
+    let allTakeRegisteredBuffers: Bool
     let counters: UnsafeMutablePointer<EngineStatistics>
 
-    /// - Parameter storages: this queue's storage of each file of the chain, the image first.
-    init(image: Image, storages: [S]) {
+    /// - Parameter storages: this queue's, of each file of the chain.
+    init(image: Image, storages: ChainStorage<S>) {
         precondition(storages.count == image.layers.count, "a storage for each file of the chain")
         self.image = image
-        top = storages[0]
+        top = storages.top
+        allTakeRegisteredBuffers = storages.bases.allSatisfy(\.takesRegisteredBuffers)
         topLookup = image.top.lookup
         layerCount = storages.count
         layers = .allocate(capacity: storages.count)
         counters = .allocate(capacity: 1)
         counters.initialize(to: EngineStatistics())
-        for (index, storage) in storages.enumerated() {
+        for index in 0..<layerCount {
             let (lookup, fileSizeBytes): (PageLookup?, UInt64) =
                 switch image.layers[index] {
                 case .qed(let layer): (layer.lookup, layer.fileSizeBytes)
@@ -49,7 +52,7 @@ struct QueueFiles<S: Storage>: @unchecked Sendable {
             (layers + index).initialize(
                 to: Layer(
                     lookup: lookup, sizeBytes: image.layers[index].sizeBytes, fileSizeBytes: fileSizeBytes,
-                    storage: storage))
+                    storage: storages[index]))
         }
     }
 

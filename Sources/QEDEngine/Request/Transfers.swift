@@ -82,14 +82,18 @@ struct Transfers<S: Storage>: @unchecked Sendable {
             }
             counts[group.number].outstanding &+= 1
             let token = token(group, byteCount: extent.byteCount)
-            let storage = files.layers[Int(extent.layer)].storage
             if isWrite {
                 precondition(extent.layer == 0, "a backing file is never written to")
                 files.counters.pointee.dataWrites &+= 1
-                storage.submit(.write(position, byteCount: extent.byteCount, fileOffset: extent.fileOffset), token: token)
+                files.top.submit(.write(position, byteCount: extent.byteCount, fileOffset: extent.fileOffset), token: token)
+                continue
+            }
+            files.counters.pointee.dataReads &+= 1
+            if extent.layer == 0 {
+                files.top.submit(.read(position, byteCount: extent.byteCount, fileOffset: extent.fileOffset), token: token)
             } else {
-                files.counters.pointee.dataReads &+= 1
-                storage.submit(.read(position, byteCount: extent.byteCount, fileOffset: extent.fileOffset), token: token)
+                files.layers[Int(extent.layer)].storage.submitRead(
+                    into: position, byteCount: extent.byteCount, fileOffset: extent.fileOffset, token: token)
             }
         }
     }
@@ -103,9 +107,9 @@ struct Transfers<S: Storage>: @unchecked Sendable {
         counts[group.number].outstanding &+= 1
         if isWrite { files.counters.pointee.dataWrites &+= 1 } else { files.counters.pointee.dataReads &+= 1 }
         files.counters.pointee.registeredTransfers &+= 1
-        files.layers[layer].storage.submit(
-            RegisteredTransfer(isWrite: isWrite, buffer: buffer, byteCount: byteCount, fileOffset: fileOffset),
-            token: token(group, byteCount: byteCount))
+        let transfer = RegisteredTransfer(isWrite: isWrite, buffer: buffer, byteCount: byteCount, fileOffset: fileOffset)
+        let token = token(group, byteCount: byteCount)
+        if layer == 0 { files.top.submit(transfer, token: token) } else { files.layers[layer].storage.submit(transfer, token: token) }
     }
 
     /// The same for extents, none of which is of zeros.

@@ -163,8 +163,11 @@ public final class Machine: @unchecked Sendable {
             return .header(error)
         }
         let storages = (0..<options.queueCount).map { queue in
-            [storage(disk, queue: queue, alignmentBytes: options.alignmentBytes, tellsHolesTruly: false)]
-                + backing.map { storage($0.disk, queue: queue, alignmentBytes: 1, tellsHolesTruly: true) }
+            ChainStorage(
+                top: storage(disk, queue: queue, alignmentBytes: options.alignmentBytes, tellsHolesTruly: false),
+                bases: backing.map {
+                    SimulatedBase(storage: storage($0.disk, queue: queue, alignmentBytes: 1, tellsHolesTruly: true))
+                })
         }
         var imageOptions = ImageOptions(
             isReadOnly: isReadOnly, cacheBytes: options.cacheBytes, session: session?.engineMemory)

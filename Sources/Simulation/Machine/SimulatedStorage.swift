@@ -48,3 +48,24 @@ struct SimulatedStorage: Storage {
         }
     }
 }
+
+/// A simulated file beneath the image: of another kind than the image's own, which the engine must not mind.
+struct SimulatedBase: BaseStorage {
+    let storage: SimulatedStorage
+
+    var alignment: StorageAlignment { storage.alignment }
+    var takesRegisteredBuffers: Bool { false }
+    var tellsHolesTruly: Bool { storage.tellsHolesTruly }
+
+    func submitRead(into buffer: UnsafeMutableRawPointer, byteCount: UInt32, fileOffset: UInt64, token: CompletionToken) {
+        storage.submit(.read(buffer, byteCount: byteCount, fileOffset: fileOffset), token: token)
+    }
+
+    func submit(_ transfer: RegisteredTransfer, token: CompletionToken) {
+        preconditionFailure("a base that takes no registered buffers was given one")
+    }
+
+    func findData(from fileOffset: UInt64) async -> Range<UInt64>? { await storage.findData(from: fileOffset) }
+
+    func pause(nanoseconds: UInt64) async { await storage.pause(nanoseconds: nanoseconds) }
+}
