@@ -33,7 +33,8 @@ public final class LocalEngine: @unchecked Sendable {
     /// - Throws: `ImageOpenError`, or `Errno` where there is no io_uring.
     public convenience init(chain: [ChainFile], options: ImageOptions, depth: Int, largestRequestBytes: Int) throws {
         try self.init(
-            chain: chain, options: options, depth: depth, largestRequestBytes: largestRequestBytes, storages: { $0.storages(on: $1) })
+            chain: chain, options: options, depth: depth, largestRequestBytes: largestRequestBytes,
+            storages: { $0.storages(on: $1) })
     }
 
     /// - Parameter storages: how the queue is to reach the files.

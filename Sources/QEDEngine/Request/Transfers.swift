@@ -109,7 +109,11 @@ struct Transfers<S: Storage>: @unchecked Sendable {
         files.counters.pointee.registeredTransfers &+= 1
         let transfer = RegisteredTransfer(isWrite: isWrite, buffer: buffer, byteCount: byteCount, fileOffset: fileOffset)
         let token = token(group, byteCount: byteCount)
-        if layer == 0 { files.top.submit(transfer, token: token) } else { files.layers[layer].storage.submit(transfer, token: token) }
+        if layer == 0 {
+            files.top.submit(transfer, token: token)
+        } else {
+            files.layers[layer].storage.submit(transfer, token: token)
+        }
     }
 
     /// The same for extents, none of which is of zeros.
