@@ -56,7 +56,7 @@ public struct EngineDriver<S: Storage, Loop: EngineLoop> {
 
 extension EngineDriver where Loop == RingLoop {
     /// A queue on the ring of `loop`, with a storage of its own for each file of the chain.
-    public init(image: Image, storages: [S], depth: Int, largestRequestBytes: Int, on loop: RingLoop) {
+    public init(image: Image, storages: ChainStorage<S>, depth: Int, largestRequestBytes: Int, on loop: RingLoop) {
         self.init(
             EngineQueue(
                 image: image, storages: storages, depth: depth, largestRequestBytes: largestRequestBytes,
