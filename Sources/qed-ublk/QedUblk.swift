@@ -1,6 +1,7 @@
 import ArgumentParser
 import CSupport
 import DeviceServer
+import Logging
 
 /// Raised with each release.
 enum Version {
@@ -27,8 +28,8 @@ struct QedUblk: ParsableCommand {
             let arguments = ProcessArguments.all.dropFirst()
             switch arguments.first {
             // Started by `add`, not by users.
-            case "serve": try ServeProcess.run(Array(arguments.dropFirst()))
-            case "supervise": try SupervisingProcess.run(Array(arguments.dropFirst()))
+            case "serve": try serve(Array(arguments.dropFirst()))
+            case "supervise": try supervise(Array(arguments.dropFirst()))
             // Started by a server.
             case "own-disk": OwnDiskProcess.main(Array(arguments.dropFirst()))
             default:
@@ -37,6 +38,20 @@ struct QedUblk: ParsableCommand {
             }
         } catch {
             exit(after: error)
+        }
+    }
+
+    private static func serve(_ arguments: [String]) throws {
+        LoggingSystem.bootstrap(PrintableLog.standardError)
+        let ending = try ServeProcess.run(arguments, log: Logger(label: "qed-ublk")) { ExitStatus(after: $0).rawValue }
+        if ending == .left { throw ExitCode(ExitStatus.left.rawValue) }
+    }
+
+    private static func supervise(_ arguments: [String]) throws {
+        switch try SupervisingProcess.run(arguments) {
+        case .done: break
+        case .left: throw ExitCode(ExitStatus.left.rawValue)
+        case .serverFailed: throw ExitCode(ExitStatus.failure.rawValue)
         }
     }
 

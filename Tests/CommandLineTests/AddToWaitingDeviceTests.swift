@@ -1,10 +1,10 @@
 import ArgumentParser
 import BlockStorage
-import DeviceServer
 import Foundation
 import TestSupport
 import Testing
 
+@testable import DeviceServer
 @testable import qed_ublk
 
 /// `add` of an image whose device waits for a server: each option is what the device has, or is refused.
@@ -49,14 +49,15 @@ import Testing
     @Test("an option that is what the device has, or is not given", arguments: rows)
     func same(row: Row) throws {
         for words in row.same + [[]] {
-            #expect(try device.difference(from: DeviceOptions.parse(words + ["x.qed"])) == nil, "\(words)")
+            #expect(try device.difference(from: DeviceOptions.parse(words + ["x.qed"]).requested()) == nil, "\(words)")
         }
     }
 
     @Test("an option that asks for another device", arguments: rows)
     func other(row: Row) throws {
         for words in row.other {
-            #expect(try device.difference(from: DeviceOptions.parse(words + ["x.qed"]))?.option == row.option, "\(words)")
+            #expect(
+                try device.difference(from: DeviceOptions.parse(words + ["x.qed"]).requested())?.option == row.option, "\(words)")
         }
     }
 
@@ -64,16 +65,19 @@ import Testing
     func otherDevices() throws {
         var other = device
         other.isReadOnly = true
-        #expect(try other.difference(from: DeviceOptions.parse(["-r", "x.qed"])) == nil)
+        #expect(try other.difference(from: DeviceOptions.parse(["-r", "x.qed"]).requested()) == nil)
         other.isZeroCopy = true
-        #expect(try other.difference(from: DeviceOptions.parse(["--zero-copy", "on", "x.qed"])) == nil)
-        #expect(try other.difference(from: DeviceOptions.parse(["--zero-copy", "off", "x.qed"]))?.option == "--zero-copy")
+        #expect(try other.difference(from: DeviceOptions.parse(["--zero-copy", "on", "x.qed"]).requested()) == nil)
+        #expect(
+            try other.difference(from: DeviceOptions.parse(["--zero-copy", "off", "x.qed"]).requested())?.option == "--zero-copy")
         other.backingArguments = ["--no-backing"]
-        #expect(try other.difference(from: DeviceOptions.parse(["--no-backing", "x.qed"])) == nil)
-        #expect(try other.difference(from: DeviceOptions.parse(["--backing-dir", "/", "x.qed"]))?.option == "--backing-dir")
+        #expect(try other.difference(from: DeviceOptions.parse(["--no-backing", "x.qed"]).requested()) == nil)
+        #expect(
+            try other.difference(from: DeviceOptions.parse(["--backing-dir", "/", "x.qed"]).requested())?.option
+                == "--backing-dir")
         other.backingArguments = []
         for words in [["--backing-devices"], ["--no-backing"], ["--backing-dir", "/"]] {
-            #expect(try other.difference(from: DeviceOptions.parse(words + ["x.qed"]))?.option == words[0])
+            #expect(try other.difference(from: DeviceOptions.parse(words + ["x.qed"]).requested())?.option == words[0])
         }
     }
 

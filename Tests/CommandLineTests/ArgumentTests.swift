@@ -1,9 +1,17 @@
 import ArgumentParser
 import BlockStorage
-import DeviceServer
+import Platform
 import Testing
 
+@testable import DeviceServer
 @testable import qed_ublk
+
+extension DeviceOptions {
+    /// What the server of a device that is made with these is told.
+    func configuration() throws -> ServerConfiguration {
+        try requested().configuration(imagePath: AbsolutePath.ofFile(image))
+    }
+}
 
 @Suite struct SizeArgumentTests {
     @Test(

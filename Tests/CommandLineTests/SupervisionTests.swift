@@ -36,12 +36,4 @@ import Testing
         #expect(statuses.compactMap(ExitStatus.init) == [.unusableImage, .notFound, .noPermission, .noUblk, .usage])
         #expect(ExitStatus.left.rawValue == 7)
     }
-
-    @Test func programOfAnUpgrade() throws {
-        #expect(Program.path(ofRunning: "/bin/sh") == "/bin/sh")
-        #expect(Program.path(ofRunning: "/bin/sh (deleted)") == "/bin/sh")
-        for gone in ["/nonexistent/program", "/nonexistent/program (deleted)"] {
-            #expect(Program.path(ofRunning: gone) == "/proc/self/exe")
-        }
-    }
 }

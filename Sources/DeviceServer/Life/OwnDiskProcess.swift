@@ -107,13 +107,3 @@ public struct OwnDiskProcess {
         }
     }
 }
-
-/// Lends the body arguments for a program, as execve(2) wants them.
-public func withArgumentVector<Result>(
-    _ arguments: [String], _ body: (UnsafePointer<UnsafeMutablePointer<CChar>?>) -> Result
-) -> Result {
-    // SAFETY: the copies live until the body has returned.
-    let copies: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
-    defer { for copy in copies { free(copy) } }
-    return copies.withUnsafeBufferPointer { body($0.baseAddress.unsafelyUnwrapped) }
-}

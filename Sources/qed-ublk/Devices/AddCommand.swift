@@ -1,9 +1,6 @@
 import ArgumentParser
-import BlockStorage
 import DeviceServer
 import Logging
-import QEDChain
-import QEDEngine
 import Ublk
 
 struct AddCommand: ParsableCommand {
@@ -43,54 +40,14 @@ struct AddCommand: ParsableCommand {
     }
 
     func run() throws {
-        // In the background the server is another process, that gets nothing.
-        if foreground { Detachment.closeGivenDescriptors() }
-        try DeviceRequirements.check()
-        let waiting = try WaitingDevice.ofImage(device.image)
-        if let waiting { try waiting.refuse(whatDiffersIn: device) }
-        if waiting == nil {
-            try WaitingImages.refuseReplaced(device.image)
-            if !device.readOnly { try WaitingImages.refuseChange(of: device.image) }
-        }
-        // It may take the whole machine along: said before, not after.
-        if let defect = KernelRelease.running?.ublkDefect { printError("warning: \(defect)") }
-        if foreground {
-            try serve(waiting)
+        let addition = DeviceAddition(imagePath: device.image, try device.requested(), warn: printError)
+        guard foreground else {
+            try addition.runInBackground(isSupervised: supervise, announce: printOutput)
             return
         }
-        if let waiting {
-            try waiting.recover(isSupervised: supervise)
-            return
-        }
-        // What is wrong with the files is said first, as in the foreground: a mistyped name has nothing to do with the
-        // driver.
-        _ = try ImageChain.open(
-            path: device.image, isReadOnly: true, caching: .buffered, locking: .none, policy: try device.backing.policy())
-        // Without a driver, or the right to use it, there is no point in going further.
-        _ = try UblkControlDevice()
-        let server = try BackgroundServer.start(device.configuration(), isSupervised: supervise)
-        do { try printOutput(server.path) } catch {
-            server.abandon()
-            throw error
-        }
-        try server.keep()
-    }
-
-    private func serve(_ waiting: WaitingDevice?) throws {
         // stdout is scripted: the path alone.
         LoggingSystem.bootstrap(PrintableLog.standardError)
-        let log = Logger(label: "qed-ublk")
-        let device = try device.fromRoot()
-        let process = try ServerProcess()
-        let configuration = try waiting?.configuration() ?? device.configuration()
-        let server = Server(configuration, process: process, log: log)
-        var failure: OutputError?
-        let ending = try server.run { _, path in
-            do throws(OutputError) { try printOutput(path) } catch { failure = error }
-            ServiceNotification.ready("serving \(configuration.imagePath.printable) as \(path)")
-            return failure == nil
-        }
-        if let failure { throw failure }
+        let ending = try addition.runInForeground(log: Logger(label: "qed-ublk"), announce: printOutput)
         if ending == .left { throw ExitCode(ExitStatus.left.rawValue) }
     }
 }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import DeviceServer
+import Platform
 import Ublk
 
 struct ListCommand: ParsableCommand {

@@ -1,6 +1,5 @@
 import ArgumentParser
 import DeviceServer
-import Ublk
 
 struct StatsCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -30,25 +29,10 @@ struct StatsCommand: ParsableCommand {
     @OptionGroup var output: OutputOption
 
     func run() throws {
-        try DeviceRequirements.check()
-        let records = DeviceRegistry().find(DeviceReference(device))
-        guard let record = records.first else { throw DelError.notFound(device) }
-        guard records.count == 1 else { throw DelError.ambiguous(device, records.map(\.deviceID)) }
-        var members: [JSONValue.Member] = []
-        if quiesce, let pause = try ask(.quiesce, of: record)["microseconds"] {
-            members.append(.init("quiesce-microseconds", pause))
-        }
-        if case .object(let figures) = try ask(.stats, of: record) { members = figures + members }
+        let figures = try DeviceFigures.ofDevice(named: device, quiesces: quiesce)
         switch output.format {
-        case .human: try printOutput(StatsCommand.table(.object(members)))
-        case .json: try printOutput(JSONValue.object(members).indented())
-        }
-    }
-
-    private func ask(_ request: ControlRequest, of record: DeviceRecord) throws -> JSONValue {
-        switch try ControlSocketClient.send(request, deviceID: record.deviceID, timeout: .seconds(30)) {
-        case .success(let answer): return answer
-        case .failure(let code, let sentence): throw DelError.refused(isBusy: code == .busy, sentence)
+        case .human: try printOutput(StatsCommand.table(figures))
+        case .json: try printOutput(figures.indented())
         }
     }
 

@@ -1,5 +1,6 @@
 import ArgumentParser
 import BlockStorage
+import DeviceServer
 
 /// What a command may open because an image names it, in every command that opens backing files.
 struct BackingOptions: ParsableArguments {
@@ -24,25 +25,19 @@ struct BackingOptions: ParsableArguments {
     }
 
     /// Holds the directories open.
-    func policy() throws(ImageFileError) -> BackingPolicy {
-        var policy = BackingPolicy(refusesBackingFiles: noBacking, allowsBlockDevices: backingDevices)
-        if !backingDirectories.isEmpty {
-            policy.directories = try backingDirectories.map { path throws(ImageFileError) in try HeldDirectory(path) }
-        }
-        return policy
-    }
+    func policy() throws(ImageFileError) -> BackingPolicy { try choice(in: backingDirectories).policy() }
 
     var isGiven: Bool { noBacking || backingDevices || !backingDirectories.isEmpty }
 
-    /// The same options as arguments, for a process with another working directory.
+    /// For a process with another working directory.
     /// - Throws: why a directory cannot be found.
-    func arguments() throws(ImageFileError) -> [String] {
-        (noBacking ? ["--no-backing"] : []) + (backingDevices ? ["--backing-devices"] : [])
-            + (try absoluteDirectories()).flatMap { ["--backing-dir", $0] }
+    func absoluteChoice() throws(ImageFileError) -> BackingChoice {
+        choice(
+            in: try backingDirectories.map { path throws(ImageFileError) in try AbsolutePath.ofDirectory(path) })
     }
 
-    func absoluteDirectories() throws(ImageFileError) -> [String] {
-        try backingDirectories.map { path throws(ImageFileError) in try AbsolutePath.ofDirectory(path) }
+    private func choice(in directories: [String]) -> BackingChoice {
+        BackingChoice(refusesBackingFiles: noBacking, allowsBlockDevices: backingDevices, directories: directories)
     }
 
     private static func directory(_ text: String) throws(PathArgumentError) -> String {

@@ -80,30 +80,20 @@ struct DeviceOptions: ParsableArguments {
         }
     }
 
-    /// The same with paths that name the same files from any directory: a server's is not its caller's.
-    func fromRoot() throws(ImageFileError) -> DeviceOptions {
-        var options = self
-        options.image = try AbsolutePath.ofFile(image)
-        options.backing.backingDirectories = try backing.backingDirectories.map { path throws(ImageFileError) in
-            try AbsolutePath.ofDirectory(path)
-        }
-        return options
-    }
-
-    func configuration() throws(ImageFileError) -> ServerConfiguration {
-        var configuration = ServerConfiguration(imagePath: try AbsolutePath.ofFile(image))
-        if let queues { configuration.queues = queues }
-        configuration.blockSizeBytes = blockSize
-        if let depth { configuration.queueDepth = depth }
-        configuration.deviceID = id
-        configuration.isReadOnly = readOnly
-        configuration.isRecoverable = !noRecovery
-        configuration.discardsLostSession = force
-        if let zeroCopy { configuration.zeroCopy = zeroCopy }
-        if let cacheSize { configuration.cacheBytes = Int(clamping: cacheSize) }
-        configuration.backing = try backing.policy()
-        configuration.backingArguments = try backing.arguments()
-        return configuration
+    /// - Throws: why a directory of `--backing-dir` cannot be found: a server's working directory is not its caller's.
+    func requested() throws(ImageFileError) -> RequestedDevice {
+        var requested = RequestedDevice()
+        requested.id = id
+        requested.queues = queues
+        requested.queueDepth = depth
+        requested.blockSizeBytes = blockSize
+        requested.isReadOnly = readOnly
+        requested.isUnrecoverable = noRecovery
+        requested.discardsLostSession = force
+        requested.zeroCopy = zeroCopy
+        requested.cacheBytes = cacheSize.map { Int(clamping: $0) }
+        requested.backing = try backing.absoluteChoice()
+        return requested
     }
 }
 

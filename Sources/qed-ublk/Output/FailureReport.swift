@@ -2,6 +2,7 @@ import ArgumentParser
 import BlockStorage
 import DeviceServer
 import ImageTools
+import Platform
 import QEDChain
 import QEDEngine
 import SystemPackage
@@ -10,6 +11,11 @@ import Ublk
 /// An error that says what it means for the exit status. Its description is one sentence for the user.
 protocol ReportableError: Error, CustomStringConvertible {
     var exitStatus: ExitStatus { get }
+}
+
+extension ExitStatus {
+    /// Of whatever was thrown, the argument parser's own errors left out.
+    init(after error: any Error) { self = (error as? any ReportableError)?.exitStatus ?? .failure }
 }
 
 extension QedUblk {
@@ -57,22 +63,6 @@ struct OutputError: ReportableError {
 
     var exitStatus: ExitStatus { .failure }
     var description: String { "cannot write to standard output: \(errno)" }
-}
-
-extension String {
-    /// The text with its control characters escaped. Names found in images can hold any byte, and a terminal obeys
-    /// some.
-    var printable: String {
-        var result = ""
-        for scalar in unicodeScalars {
-            switch scalar.properties.generalCategory {
-            case .control, .format, .lineSeparator, .paragraphSeparator:
-                result += "\\u{\(String(scalar.value, radix: 16))}"
-            default: result.unicodeScalars.append(scalar)
-            }
-        }
-        return result
-    }
 }
 
 // MARK: - What errors mean
@@ -179,6 +169,59 @@ extension UblkControlError: ReportableError {
         case .cannotOpen, .ringUnavailable, .invalidParameters, .featureMissing, .wrongState, .timedOut: .failure
         }
     }
+}
+
+extension DeviceRequirements.ProcMissing: ReportableError {
+    var exitStatus: ExitStatus { .failure }
+}
+
+extension DeviceReferenceError: ReportableError {
+    var exitStatus: ExitStatus {
+        switch self {
+        case .notFound: .notFound
+        case .ambiguous: .usage
+        }
+    }
+}
+
+extension RemovalError: ReportableError {
+    var exitStatus: ExitStatus {
+        switch self {
+        case .gone: .notFound
+        case .served, .unreachable: .busy
+        case .refused(let isBusy, _): isBusy ? .busy : .failure
+        }
+    }
+}
+
+extension ServerRefusal: ReportableError {
+    var exitStatus: ExitStatus { code == .busy ? .busy : .failure }
+}
+
+extension WaitingDeviceError: ReportableError {
+    var exitStatus: ExitStatus {
+        switch self {
+        case .isAnother, .isServed, .belongs, .replaced: .busy
+        case .notFound, .cannotWait, .orphan: .notFound
+        }
+    }
+}
+
+extension ServerStartError: ReportableError {
+    var exitStatus: ExitStatus {
+        switch self {
+        case .refused(let status, _): ExitStatus(rawValue: status) ?? .failure
+        case .cannotStart, .died, .timedOut, .keepsDying: .failure
+        }
+    }
+}
+
+extension ServeArgumentError: ReportableError {
+    var exitStatus: ExitStatus { .usage }
+}
+
+extension BackingArgumentError: ReportableError {
+    var exitStatus: ExitStatus { .failure }
 }
 
 extension DeviceLockError: ReportableError {

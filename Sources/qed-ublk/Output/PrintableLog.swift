@@ -1,4 +1,5 @@
 import Logging
+import Platform
 
 /// A log in which every message is one line, whatever names it holds: an image's path can have line breaks, and what follows
 /// one would pass for the server's own word.

@@ -3,6 +3,7 @@ import BlockStorage
 import DeviceServer
 import Glibc
 import ImageTools
+import Platform
 import QEDChain
 import QEDEngine
 import SystemPackage

@@ -1,10 +1,6 @@
-import ArgumentParser
-import BlockStorage
-import DeviceServer
-
 /// What the process that serves a device is told, as its arguments.
 ///
-/// Only this program starts it, so they are read by hand: the argument parser takes as many instructions as the rest of the
+/// Only this program starts it, so they are read by hand: an argument parser takes as many instructions as the rest of the
 /// start.
 extension ServerConfiguration {
     var serveArguments: [String] {
@@ -20,7 +16,7 @@ extension ServerConfiguration {
         return words + backingArguments + ["--", imagePath]
     }
 
-    /// - Throws: `ServeArgumentError`, or why a directory of `--backing-dir` cannot be opened.
+    /// - Throws: `ServeArgumentError`, `BackingArgumentError`, or why a directory of `--backing-dir` cannot be opened.
     init(serveArguments words: [String]) throws {
         var rest = words[...]
         func next() throws(ServeArgumentError) -> String {
@@ -60,14 +56,15 @@ extension ServerConfiguration {
             // Which device it is to take over.
             !recovers || deviceID != nil
         else { throw ServeArgumentError(words: words) }
-        if !backingArguments.isEmpty { backing = try BackingOptions.parse(backingArguments).policy() }
+        if !backingArguments.isEmpty { backing = try BackingChoice(arguments: backingArguments).policy() }
     }
 }
 
 /// Somebody else has started the process.
-struct ServeArgumentError: ReportableError, Equatable {
+public struct ServeArgumentError: Error, Equatable, CustomStringConvertible {
     let words: [String]
 
-    var exitStatus: ExitStatus { .usage }
-    var description: String { "'\(words.joined(separator: " "))' is not what 'qed-ublk add' starts a server with; use 'add'" }
+    public var description: String {
+        "'\(words.joined(separator: " "))' is not what 'qed-ublk add' starts a server with; use 'add'"
+    }
 }

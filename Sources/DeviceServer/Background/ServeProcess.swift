@@ -1,27 +1,29 @@
-import ArgumentParser
 import CSupport
-import DeviceServer
 import Logging
 import SystemPackage
 
 /// The process behind `add` without `--foreground`. Not for users: its standard error is a log file, and descriptor 3 is
 /// connected with `add`.
-enum ServeProcess {
-    /// - Parameter arguments: `ServerConfiguration.serveArguments`.
-    static func run(_ arguments: [String]) throws {
+public enum ServeProcess {
+    /// Serves a device until it is gone, or left to the next server.
+    /// - Parameters:
+    ///   - arguments: `ServerConfiguration.serveArguments`.
+    ///   - status: what the program ends with after an error: `add` is to end with it too.
+    /// - Throws: what the process is to say before it ends; `add` has been told, where there is no device yet.
+    public static func run(
+        _ arguments: [String], log: Logger, status: (any Error) -> Int32
+    ) throws -> Server.Ending {
         // It was started as /proc/self/exe, and would be called exe.
         cs_name_process("qed-ublk")
         Detachment.leaveControlGroup()
-        LoggingSystem.bootstrap(PrintableLog.standardError)
         let add = FileDescriptor(rawValue: 3)
         var deviceID: UInt32?
         do {
-            let log = Logger(label: "qed-ublk")
             let logDirectory = try ServerLog.openDirectory()
             let process = try ServerProcess()
             let configuration = try ServerConfiguration(serveArguments: arguments)
             let server = Server(configuration, process: process, log: log)
-            let ending = try server.run { id, path in
+            return try server.run { id, path in
                 deviceID = id
                 defer { try? logDirectory.close() }
                 do {
@@ -31,12 +33,10 @@ enum ServeProcess {
             } gone: {
                 if let deviceID { ServerLog.remove(deviceID: deviceID) }
             }
-            if ending == .left { throw ExitCode(ExitStatus.left.rawValue) }
         } catch {
             // Afterwards the log has it.
             if deviceID == nil {
-                let status = (error as? any ReportableError)?.exitStatus ?? .failure
-                _ = try? add.writeAll(BackgroundServer.Report.failed(status, "\(error)").line.utf8)
+                _ = try? add.writeAll(BackgroundServer.Report.failed(status: status(error), "\(error)").line.utf8)
             }
             throw error
         }

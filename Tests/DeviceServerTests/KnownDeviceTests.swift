@@ -1,14 +1,13 @@
 import BlockStorage
 import CSupport
-import DeviceServer
 import Platform
 import Testing
 
+@testable import DeviceServer
 @testable import Ublk
-@testable import qed_ublk
 
 /// What `list` calls a device.
-@Suite struct ListStateTests {
+@Suite struct KnownDeviceTests {
     private func state(_ driverState: UInt16, hasServer: Bool, isRecoverable: Bool = true, hasFailed: Bool = false) throws
         -> String
     {

@@ -1,14 +1,12 @@
-import BlockStorage
-import DeviceServer
 import Platform
 import Ublk
 
 /// The files that belong to devices which wait for a server: whoever changes one gives the device's users other data than
 /// they have left. No lock says so then.
-enum WaitingImages {
+public enum WaitingImages {
     /// Before a command changes or replaces a file.
     /// - Throws: `belongs` where a waiting device is made of the file, or of one over it.
-    static func refuseChange(of path: String) throws {
+    public static func refuseChange(of path: String) throws {
         guard let file = FileIdentity(ofFileAt: path) else { return }
         if let device = try waiting(DeviceRegistry().list().filter { $0.image == file || $0.backingFiles.contains(file) }) {
             throw WaitingDeviceError.belongs(file: path, device: device)
@@ -17,7 +15,7 @@ enum WaitingImages {
 
     /// Where no device is made of the file at `path`.
     /// - Throws: `replaced` where a waiting device was made of another file that was there.
-    static func refuseReplaced(_ path: String) throws {
+    public static func refuseReplaced(_ path: String) throws {
         let file = FileIdentity(ofFileAt: path)
         if let device = try waiting(DeviceRegistry().records(ofPath: path).filter { $0.image != file }) {
             throw WaitingDeviceError.replaced(file: path, device: device)

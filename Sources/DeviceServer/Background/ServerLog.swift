@@ -1,6 +1,5 @@
 import BlockStorage
 import CSupport
-import DeviceServer
 import Glibc
 import Platform
 import SystemPackage

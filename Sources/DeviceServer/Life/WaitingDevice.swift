@@ -1,6 +1,4 @@
-import ArgumentParser
-import DeviceServer
-import Glibc
+import Platform
 import Ublk
 
 /// A device of this program that has lost its server, and waits for another one.
@@ -50,49 +48,49 @@ struct WaitingDevice {
     /// What this process is to do as its server.
     func configuration() throws -> ServerConfiguration {
         var configuration = serverConfiguration
-        configuration.backing = try BackingOptions.parse(record.backingArguments).policy()
+        configuration.backing = try BackingChoice(arguments: record.backingArguments).policy()
         return configuration
     }
 
-    /// Gives it a server in the background, and prints its path when it is served.
-    func recover(isSupervised: Bool = false) throws {
-        try finish(startServer(isSupervised: isSupervised))
-    }
+    /// Gives it a server in the background, and waits until it is served.
+    /// - Returns: its path.
+    func recover(isSupervised: Bool = false) throws -> String { try finish(startServer(isSupervised: isSupervised)) }
 
     /// Opens nothing: what its server has to open may be on a disk that waits as well.
     func startServer(isSupervised: Bool) throws -> BackgroundServer.Start {
         try BackgroundServer.launch(serverConfiguration, isSupervised: isSupervised)
     }
 
-    /// Waits until it is served, and prints its path.
-    func finish(_ start: BackgroundServer.Start) throws {
+    /// Waits until it is served.
+    /// - Returns: its path.
+    func finish(_ start: BackgroundServer.Start) throws -> String {
         let server: BackgroundServer.Ready
         do { server = try start.ready() } catch {
             // Somebody else's was first: its supervisor's, say.
             guard let current = DeviceRegistry().record(of: record.deviceID), current.server != record.server,
                 current.server.isRunning
             else { throw error }
-            try printOutput(path)
-            return
+            return path
         }
         // Whoever uses the device needs the server, even if nobody hears of it.
         try server.keep()
-        try printOutput(server.path)
+        return server.path
     }
 
     /// - Throws: `WaitingDeviceError.isAnother` where `add` is asked for a device that this one is not.
-    func refuse(whatDiffersIn options: DeviceOptions) throws {
+    func refuse(whatDiffersIn requested: RequestedDevice) throws {
         guard let parameters = try UblkControlDevice().parameters(record.deviceID) else {
             throw WaitingDeviceError.notFound(path)
         }
-        if let difference = try DeviceTraits(record, info, parameters).difference(from: options) {
+        if let difference = try DeviceTraits(record, info, parameters).difference(from: requested) {
             throw WaitingDeviceError.isAnother(image: record.imagePath, device: path, difference)
         }
     }
 }
 
-enum WaitingDeviceError: ReportableError {
-    case isAnother(image: String, device: String, DeviceTraits.Difference)
+/// Why a device that waits for a server gets none, or a file none of what was asked for.
+public enum WaitingDeviceError: Error, CustomStringConvertible {
+    case isAnother(image: String, device: String, DeviceDifference)
     case belongs(file: String, device: String)
     case replaced(file: String, device: String)
     case notFound(String)
@@ -100,14 +98,7 @@ enum WaitingDeviceError: ReportableError {
     case cannotWait(String)
     case orphan(UInt32)
 
-    var exitStatus: ExitStatus {
-        switch self {
-        case .isAnother, .isServed, .belongs, .replaced: .busy
-        case .notFound, .cannotWait, .orphan: .notFound
-        }
-    }
-
-    var description: String {
+    public var description: String {
         switch self {
         case .isAnother(let image, let device, let difference):
             "\(image): is that of \(device), which waits for a server and \(difference.has); leave out \(difference.option), or "

@@ -1,41 +1,39 @@
-import BlockStorage
-import DeviceServer
 import Glibc
 import Platform
-import SystemPackage
 import Ublk
 
 /// A device of this program, as the registry and the kernel know it together; or one that nobody serves and nobody knows.
-struct KnownDevice {
-    let id: UInt32
+public struct KnownDevice {
+    public let id: UInt32
     /// nil: an orphan.
-    var record: DeviceRecord?
+    public var record: DeviceRecord?
     /// What the kernel says; nil when it does not say.
-    var info: UblkDeviceInfo?
+    public var info: UblkDeviceInfo?
     /// Of the image, as the device has it; nil when it cannot be told.
-    var sizeBytes: UInt64?
+    public var sizeBytes: UInt64?
     /// Of the device's logical blocks; nil when it cannot be told.
-    var blockSizeBytes: Int?
+    public var blockSizeBytes: Int?
 
-    init(record: DeviceRecord) {
+    public init(record: DeviceRecord) {
         id = record.deviceID
         self.record = record
     }
 
-    init(orphan info: UblkDeviceInfo) {
+    public init(orphan info: UblkDeviceInfo) {
         id = info.id
         self.info = info
     }
 
     /// nil where it has none.
-    var server: Int32? { record.flatMap { $0.server.isRunning ? $0.server.id : nil } }
+    public var server: Int32? { record.flatMap { $0.server.isRunning ? $0.server.id : nil } }
 
     /// What its server takes; nil where it has none or it cannot be told.
-    var memory: ServerMemory? { server.flatMap { ServerMemory(process: $0) } }
+    public var memory: ServerMemory? { server.flatMap { ServerMemory(process: $0) } }
 
-    var path: String { UblkPaths.blockDevice(id) }
+    public var path: String { UblkPaths.blockDevice(id) }
 
-    var state: String {
+    /// One of those that the help of `list` names.
+    public var state: String {
         guard let record else { return "orphan" }
         guard server == nil else {
             // Its server is about to end, or about to serve: the driver knows of none.
@@ -48,12 +46,14 @@ struct KnownDevice {
     }
 }
 
-enum KnownDevices {
+/// What there is of this program's devices.
+public enum KnownDevices {
     /// How long one device may keep the others from being listed: a stop that waits for its requests holds what is asked.
     private static let patience = Duration.seconds(2)
 
     /// All devices that have a record and exist, and the orphans. Records of devices that are gone are removed.
-    static func all(registry: DeviceRegistry = DeviceRegistry()) throws -> [KnownDevice] {
+    /// - Throws: `UblkControlError`, where the kernel cannot be asked at all.
+    public static func all(registry: DeviceRegistry = DeviceRegistry()) throws -> [KnownDevice] {
         let records = registry.list()
         // Where there is nothing to ask the kernel about no right to ask is needed.
         if records.isEmpty && OrphanedDevices.candidates(besides: []).isEmpty { return [] }
@@ -95,31 +95,5 @@ enum KnownDevices {
             // Slow, or going at this moment: what is known of it is shown, and the others are.
         }
         return device
-    }
-}
-
-/// Devices without a record that nobody serves: their server died before it wrote one, or the records were removed.
-enum OrphanedDevices {
-    /// Devices that exist, but for those that are known.
-    static func candidates(besides known: [UInt32]) -> [UInt32] {
-        ProcessFiles.names(in: "/sys/class/ublk-char").compactMap { name in
-            name.hasPrefix("ublkc") ? UInt32(name.dropFirst("ublkc".count)) : nil
-        }.filter { !known.contains($0) }
-    }
-
-    /// nil where the device is gone, or is another program's that serves it or is about to.
-    static func info(of id: UInt32, _ control: UblkControlDevice) -> UblkDeviceInfo? {
-        guard server(of: id) == nil, let info = try? control.existingDeviceInfo(id, timeout: .seconds(2)) else { return nil }
-        // Its server may be in a namespace whose processes this one does not see: then the kernel gives no number.
-        return info.state == .live && info.serverProcess != 0 && ProcessIdentity(running: info.serverProcess) != nil ? nil : info
-    }
-
-    /// The process that has the device's character device open: whoever serves it.
-    static func server(of id: UInt32) -> Int32? {
-        let path = UblkPaths.characterDevice(id)
-        return ProcessFiles.otherProcesses().first { process in
-            let directory = "/proc/\(process)/fd"
-            return ProcessFiles.names(in: directory).contains { ProcessFiles.target(ofLink: "\(directory)/\($0)") == path }
-        }
     }
 }

@@ -1,7 +1,4 @@
-import ArgumentParser
-import BlockStorage
 import CSupport
-import DeviceServer
 import Glibc
 import Platform
 import SystemPackage
@@ -11,7 +8,17 @@ import Ublk
 /// until it is gone. Not for users: it stands in for `ServeProcess` and has the same descriptors.
 ///
 /// What it supervises is the device, not a child: whoever else gives it a server, as in an upgrade, is welcome.
-enum SupervisingProcess {
+public enum SupervisingProcess {
+    /// How it ends.
+    public enum Ending: Sendable {
+        /// The device is gone, or another supervisor has it.
+        case done
+        /// The device waits for its next server, and this process was told to end.
+        case left
+        /// The server could not make the device, and has said why.
+        case serverFailed
+    }
+
     /// A server that dies sooner than this after its start has probably died of what it was asked.
     private static let shortLifeSeconds = 10
     /// So many short lives, and it is left to somebody who reads the log.
@@ -20,7 +27,7 @@ enum SupervisingProcess {
     private static let roomSeconds = 3
 
     /// - Parameter arguments: those of the server.
-    static func run(_ arguments: [String]) throws {
+    public static func run(_ arguments: [String]) throws(ServerStartError) -> Ending {
         cs_name_process("qed-ublk")
         Detachment.leaveCaller()
         Detachment.leaveControlGroup()
@@ -39,16 +46,15 @@ enum SupervisingProcess {
             // It had no device: it has said why, or nobody was to be told.
             var status: Int32 = 0
             waitpid(child, &status, 0)
-            if status == 0 { return }
-            throw ExitCode(ExitStatus.failure.rawValue)
+            return status == 0 ? .done : .serverFailed
         }
         // The one that this server was started beside, after a crash or for an upgrade, has this server too.
-        guard let lock = try? DeviceLock(ofSupervisorOf: found.deviceID) else { return }
+        guard let lock = try? DeviceLock(ofSupervisorOf: found.deviceID) else { return .done }
         defer { lock.release() }
-        try supervise(found, signals)
+        return try supervise(found, signals)
     }
 
-    private static func supervise(_ device: DeviceRecord, _ signals: Int32) throws {
+    private static func supervise(_ device: DeviceRecord, _ signals: Int32) throws(ServerStartError) -> Ending {
         var record = device
         var failures = 0
         while true {
@@ -58,10 +64,10 @@ enum SupervisingProcess {
             waitpid(server.id, nil, 0)
             failures = Int64(time(nil)) - record.startedAt < Int64(shortLifeSeconds) ? failures + 1 : 0
             while true {
-                guard let current = Supervision.record(ofDeviceIn: record) else { return }
+                guard let current = Supervision.record(ofDeviceIn: record) else { return .done }
                 record = current
                 if record.leftImage != nil { Supervision.waitForOther(than: server, of: record, seconds: roomSeconds) }
-                guard let current = Supervision.record(ofDeviceIn: record) else { return }
+                guard let current = Supervision.record(ofDeviceIn: record) else { return .done }
                 record = current
                 if record.server.isRunning { break }
                 guard failures < mostShortLives else {
@@ -76,7 +82,7 @@ enum SupervisingProcess {
                 sleep(1)
             }
         }
-        if Supervision.record(ofDeviceIn: record) != nil { throw ExitCode(ExitStatus.left.rawValue) }
+        return Supervision.record(ofDeviceIn: record) == nil ? .done : .left
     }
 }
 
@@ -158,23 +164,6 @@ private enum Supervision {
         var status: Int32 = 0
         waitpid(process, &status, 0)
         return status == 0 ? nil : String(decoding: text, as: UTF8.self).trimmed
-    }
-}
-
-/// This program's file.
-enum Program {
-    /// Where the program that runs was started from, if there is one now; else the one that runs, which has no name any more.
-    static var path: String {
-        guard let target = ProcessFiles.target(ofLink: "/proc/self/exe") else { return "/proc/self/exe" }
-        return path(ofRunning: target)
-    }
-
-    /// - Parameter target: what the kernel calls the running program: its path, and " (deleted)" when another file, or none,
-    ///   has that by now.
-    static func path(ofRunning target: String) -> String {
-        let mark = " (deleted)"
-        let name = target.hasSuffix(mark) ? String(target.dropLast(mark.count)) : target
-        return access(name, X_OK) == 0 ? name : "/proc/self/exe"
     }
 }
 

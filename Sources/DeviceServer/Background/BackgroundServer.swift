@@ -1,19 +1,20 @@
 import CSupport
-import DeviceServer
 import Glibc
+import Platform
 import SystemPackage
 
 /// Starts the process that serves a device, and hears from it whether it does.
 enum BackgroundServer {
     /// What the server tells `add`, in one line.
-    enum Report {
+    enum Report: Equatable {
         case ready(String)
-        case failed(ExitStatus, String)
+        /// The status that the program ends with after such an error, and the sentence.
+        case failed(status: Int32, String)
 
         var line: String {
             switch self {
             case .ready(let path): "ready \(path)\n"
-            case .failed(let status, let sentence): "failed \(status.rawValue) \(sentence.printable)\n"
+            case .failed(let status, let sentence): "failed \(status) \(sentence.printable)\n"
             }
         }
 
@@ -21,10 +22,8 @@ enum BackgroundServer {
             let words = line.split(separator: " ", maxSplits: 2)
             if words.count == 2, words[0] == "ready" {
                 self = .ready(String(words[1]))
-            } else if words.count == 3, words[0] == "failed", let number = Int32(words[1]),
-                let status = ExitStatus(rawValue: number)
-            {
-                self = .failed(status, String(words[2]))
+            } else if words.count == 3, words[0] == "failed", let status = Int32(words[1]) {
+                self = .failed(status: status, String(words[2]))
             } else {
                 return nil
             }
@@ -78,7 +77,7 @@ enum BackgroundServer {
                 case .failed(let status, let sentence):
                     // It undoes what it has done before it reports; let it end before we do.
                     waitpid(process, nil, 0)
-                    throw ServerStartError.refused(status, sentence)
+                    throw ServerStartError.refused(status: status, sentence)
                 }
             case .timedOut:
                 kill(process, SIGTERM)
@@ -152,21 +151,15 @@ enum BackgroundServer {
 }
 
 /// The server of a device could not be started, or gave up.
-enum ServerStartError: ReportableError {
+public enum ServerStartError: Error, CustomStringConvertible {
     case cannotStart(Errno)
-    case refused(ExitStatus, String)
+    /// It has said why, and with which status the program is to end.
+    case refused(status: Int32, String)
     case died(String)
     case timedOut(seconds: Int)
     case keepsDying(String)
 
-    var exitStatus: ExitStatus {
-        switch self {
-        case .refused(let status, _): status
-        case .cannotStart, .died, .timedOut, .keepsDying: .failure
-        }
-    }
-
-    var description: String {
+    public var description: String {
         switch self {
         case .cannotStart(let errno): "cannot start the server: \(errno)"
         case .refused(_, let sentence): sentence

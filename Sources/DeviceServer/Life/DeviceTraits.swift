@@ -1,0 +1,87 @@
+import Glibc
+import Ublk
+
+/// What a device is, of all that `add` can be asked for: decided when it was made, and kept by all of its servers.
+struct DeviceTraits {
+    var id: UInt32
+    var isReadOnly: Bool
+    /// Whether it outlives its servers.
+    var isRecoverable: Bool
+    var queueCount: Int
+    var queueDepth: Int
+    var blockSizeBytes: Int
+    var isZeroCopy: Bool
+    var cacheBytes: Int
+    /// Options of `add`.
+    var backingArguments: [String]
+    /// The driver makes no more queues than these.
+    var processorCount: Int
+
+    /// - Returns: the first thing that is asked for and that the device is not; nil where there is none. What is not asked for
+    ///   is as it is.
+    /// - Throws: where the record of its backing files makes no sense.
+    func difference(from requested: RequestedDevice) throws(BackingArgumentError) -> DeviceDifference? {
+        typealias Difference = DeviceDifference
+        if let id = requested.id, id != self.id { return Difference(has: "has number \(self.id)", option: "--id") }
+        if requested.isReadOnly, !isReadOnly { return Difference(has: "can be written to", option: "--read-only") }
+        if requested.isUnrecoverable, isRecoverable {
+            return Difference(has: "outlives its servers", option: "--no-recovery")
+        }
+        if requested.discardsLostSession { return Difference(has: "goes on only where nothing is lost", option: "--force") }
+        if let queues = requested.queues, min(queues, processorCount) != queueCount {
+            return Difference(has: "has \(queueCount) queues", option: "--queues")
+        }
+        if let depth = requested.queueDepth, depth != queueDepth {
+            return Difference(has: "has a depth of \(queueDepth)", option: "--depth")
+        }
+        if let blockSize = requested.blockSizeBytes, blockSize != blockSizeBytes {
+            return Difference(has: "has blocks of \(blockSizeBytes) bytes", option: "--block-size")
+        }
+        switch requested.zeroCopy {
+        case .on where !isZeroCopy: return Difference(has: "has no zero copy", option: "--zero-copy")
+        case .off where isZeroCopy: return Difference(has: "has zero copy", option: "--zero-copy")
+        default: break
+        }
+        if let size = requested.cacheBytes, size != cacheBytes {
+            return Difference(has: "has a cache of \(cacheBytes) bytes", option: "--cache-size")
+        }
+        return try backingDifference(from: requested.backing)
+    }
+
+    private func backingDifference(from requested: BackingChoice) throws(BackingArgumentError) -> DeviceDifference? {
+        let own = try BackingChoice(arguments: backingArguments)
+        let has =
+            backingArguments.isEmpty ? "may open any backing file" : "was added with \(backingArguments.joined(separator: " "))"
+        if requested.refusesBackingFiles, !own.refusesBackingFiles {
+            return DeviceDifference(has: has, option: "--no-backing")
+        }
+        if requested.allowsBlockDevices, !own.allowsBlockDevices {
+            return DeviceDifference(has: has, option: "--backing-devices")
+        }
+        guard requested.directories.isEmpty || Set(requested.directories) == Set(own.directories) else {
+            return DeviceDifference(has: has, option: "--backing-dir")
+        }
+        return nil
+    }
+}
+
+/// What a device has, as the end of a sentence, and the option of `add` that asks for something else.
+public struct DeviceDifference: Equatable, Sendable {
+    var has: String
+    var option: String
+}
+
+extension DeviceTraits {
+    init(_ record: DeviceRecord, _ info: UblkDeviceInfo, _ parameters: UblkParameters) {
+        id = record.deviceID
+        isReadOnly = parameters.basic.attributes.contains(.readOnly)
+        isRecoverable = info.features.contains(.userRecovery)
+        queueCount = info.queueCount
+        queueDepth = info.queueDepth
+        blockSizeBytes = 1 << Int(parameters.basic.logicalBlockShift)
+        isZeroCopy = info.isZeroCopy
+        cacheBytes = record.cacheBytes ?? ServerConfiguration(imagePath: "").cacheBytes
+        backingArguments = record.backingArguments
+        processorCount = max(sysconf(Int32(_SC_NPROCESSORS_CONF)), 1)
+    }
+}

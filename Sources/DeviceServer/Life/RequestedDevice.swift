@@ -1,0 +1,41 @@
+import BlockStorage
+
+/// A device as `add` is asked for one. What nothing is said of is nil, or false: it is as usual, or as the device that waits
+/// has it.
+public struct RequestedDevice: Sendable {
+    public var id: UInt32?
+    public var queues: Int?
+    public var queueDepth: Int?
+    /// Of the device's logical blocks.
+    public var blockSizeBytes: Int?
+    public var isReadOnly = false
+    /// It ends with its server.
+    public var isUnrecoverable = false
+    /// Serve the image even though what a dead server has acknowledged is lost.
+    public var discardsLostSession = false
+    public var zeroCopy: ZeroCopyChoice?
+    /// For the tables of the image and its backing files.
+    public var cacheBytes: Int?
+    /// Its directories are absolute.
+    public var backing = BackingChoice()
+
+    public init() {}
+
+    /// What its server is to do. Holds the directories of `backing` open.
+    /// - Parameter imagePath: absolute.
+    func configuration(imagePath: String) throws(ImageFileError) -> ServerConfiguration {
+        var configuration = ServerConfiguration(imagePath: imagePath)
+        if let queues { configuration.queues = queues }
+        configuration.blockSizeBytes = blockSizeBytes
+        if let queueDepth { configuration.queueDepth = queueDepth }
+        configuration.deviceID = id
+        configuration.isReadOnly = isReadOnly
+        configuration.isRecoverable = !isUnrecoverable
+        configuration.discardsLostSession = discardsLostSession
+        if let zeroCopy { configuration.zeroCopy = zeroCopy }
+        if let cacheBytes { configuration.cacheBytes = cacheBytes }
+        configuration.backing = try backing.policy()
+        configuration.backingArguments = backing.arguments
+        return configuration
+    }
+}
