@@ -38,10 +38,12 @@ public final class ImageFile: @unchecked Sendable {
     ///
     /// Follows symbolic links, accepts regular files and, where `allowBlockDevice`, block devices. Whatever else is
     /// there is not even opened: a FIFO would wait, and some devices act when they are opened.
-    /// - Parameter policy: what holds where an image names the file; nil where the user does.
+    /// - Parameters:
+    ///   - policy: what holds where an image names the file; nil where the user does.
+    ///   - isDevices: a device is to be served, or closed, with it: it is that device's, whoever waits for it.
     public init(
         path: String, access: Access, caching: Caching, lock: FileLock?, allowBlockDevice: Bool = false,
-        policy: BackingPolicy? = nil
+        policy: BackingPolicy? = nil, isDevices: Bool = false
     ) throws(ImageFileError) {
         let found = cs_find(path, policy == nil ? 0 : CS_FIND_NO_MAGIC_LINKS)
         guard found >= 0 else { throw ImageFileError(path: path, opening: Errno(rawValue: -found)) }
@@ -77,6 +79,10 @@ public final class ImageFile: @unchecked Sendable {
         guard identified == 0 else { throw ImageFileError(path: path, opening: Errno(rawValue: -identified)) }
         do throws(Errno) { identity = try FileIdentity(descriptor: descriptor) } catch {
             throw ImageFileError(path: path, opening: error)
+        }
+        // Not before it is locked: the server that had it then could have died by now, with a device that waits.
+        if access == .readWrite, !isDevices, let device = FileClaims.claimant(of: identity) {
+            throw .belongs(path: path, device: device)
         }
 
         self.path = path
@@ -171,6 +177,8 @@ public enum ImageFileError: Error, Equatable, Sendable, CustomStringConvertible 
     case outsideDirectories(path: String, actualPath: String)
     /// The programs that hold it may be unknown.
     case inUse(path: String, by: [FileHolder])
+    /// To a device that waits for its server.
+    case belongs(path: String, device: String)
     case cannotLock(path: String, errno: Errno)
     case changedWhileOpening(path: String)
     /// Where a file really is only /proc can tell.
@@ -202,6 +210,9 @@ public enum ImageFileError: Error, Equatable, Sendable, CustomStringConvertible 
                 + (actualPath == path ? "" : " (it is really \(actualPath))")
         case .inUse(let path, let holders):
             "\(path): in use by \(ImageFileError.names(of: holders)); close that program, or remove its device, first"
+        case .belongs(let path, let device):
+            "\(path): belongs to \(device), which waits for a server; give it one ('qed-ublk recover') or remove it ('qed-ublk "
+                + "del') first"
         case .cannotLock(let path, let errno): "\(path): its file system cannot lock it (\(errno)); move it to a local one"
         case .changedWhileOpening(let path): "\(path): was replaced while it was being opened; try again"
         case .cannotTellWhere(let path):

@@ -55,20 +55,22 @@ public enum ImageChain {
     ///   - opensBackingFiles: otherwise the chain ends with the image, and what lies beneath reads as zeros.
     ///   - policy: for the files that images name.
     ///   - isNamedByImage: the image itself is such a file.
+    ///   - isDevices: the image is that of a device, which is to be served or closed.
     /// - Throws: also where a file that is only read belongs to a session that has not ended, unless it is read without
     ///   locks: what a dead server had acknowledged would be missing, and nobody would be told.
     /// - Returns: the image first. The image is locked for writing or reading, the others for reading.
     public static func open(
         path: String, isReadOnly: Bool, caching: ImageFile.Caching = .directWherePossible,
         backingCaching: ImageFile.Caching = .buffered, locking: ChainLocking = .all,
-        opensBackingFiles: Bool = true, policy: BackingPolicy = .plainFiles, isNamedByImage: Bool = false
+        opensBackingFiles: Bool = true, policy: BackingPolicy = .plainFiles, isNamedByImage: Bool = false,
+        isDevices: Bool = false
     ) throws(ChainError) -> [ChainFile] {
         precondition(isReadOnly || locking != .none, "an image that is written is never shared")
         let readLock: FileLock? = locking == .none ? nil : .readOnly
         var (last, name) = try openQED(
             path: path, access: isReadOnly ? .readOnly : .readWrite, caching: caching,
             lock: locking != .all ? nil : isReadOnly ? .readOnly : .writable, backingOf: nil,
-            policy: isNamedByImage ? policy : nil)
+            policy: isNamedByImage ? policy : nil, isDevices: isDevices)
         if isReadOnly && locking == .all { try refuseUnfinished(last, backingOf: nil) }
         var files = [last]
         var l1EntryCount = last.l1EntryCount
@@ -116,10 +118,10 @@ public enum ImageChain {
 
     private static func openQED(
         path: String, access: ImageFile.Access, caching: ImageFile.Caching, lock: FileLock?, backingOf overlay: String?,
-        policy: BackingPolicy?
+        policy: BackingPolicy?, isDevices: Bool = false
     ) throws(ChainError) -> (ChainFile, BackingFileName?) {
         let file = try openFile(
-            path: path, access: access, caching: caching, lock: lock, backingOf: overlay, policy: policy)
+            path: path, access: access, caching: caching, lock: lock, backingOf: overlay, policy: policy, isDevices: isDevices)
         do throws(ImageReadError) {
             let image = try ImageHeader(reading: file)
             // The last block must be whole to be read and written past the page cache, and so must a page of a table.
@@ -139,12 +141,12 @@ public enum ImageChain {
 
     private static func openFile(
         path: String, access: ImageFile.Access, caching: ImageFile.Caching, lock: FileLock?, backingOf overlay: String?,
-        allowBlockDevice: Bool = false, policy: BackingPolicy?
+        allowBlockDevice: Bool = false, policy: BackingPolicy?, isDevices: Bool = false
     ) throws(ChainError) -> ImageFile {
         do throws(ImageFileError) {
             return try ImageFile(
                 path: path, access: access, caching: caching, lock: lock, allowBlockDevice: allowBlockDevice,
-                policy: policy)
+                policy: policy, isDevices: isDevices)
         } catch {
             throw .image(.file(error), backingOf: overlay)
         }

@@ -24,6 +24,7 @@ struct QedUblk: ParsableCommand {
 
     static func main() {
         cs_reserve_standard_descriptors()
+        WaitingImages.protect()
         do {
             let arguments = ProcessArguments.all.dropFirst()
             switch arguments.first {

@@ -39,7 +39,7 @@ import Testing
         return try #require(current)
     }
 
-    private static let changes: [[String]] = [
+    static let changes: [[String]] = [
         ["resize", "image.qed", "8M"], ["resize", "--shrink", "image.qed", "2M"], ["commit", "image.qed"],
         ["rebase", "-b", "other.qed", "-F", "qed", "image.qed"], ["rebase", "-u", "-b", "other.qed", "-F", "qed", "image.qed"],
         ["flatten", "image.qed"], ["compact", "image.qed"], ["check", "-r", "leaks", "image.qed"],

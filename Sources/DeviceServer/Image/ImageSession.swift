@@ -29,7 +29,10 @@ final class ImageSession {
         let path = configuration.imagePath
         let isReadOnly = configuration.isReadOnly
         let chain: [ChainFile]
-        do { chain = try ImageChain.open(path: path, isReadOnly: isReadOnly, policy: configuration.backing) } catch {
+        do {
+            chain = try ImageChain.open(
+                path: path, isReadOnly: isReadOnly, policy: configuration.backing, isDevices: record != nil)
+        } catch {
             throw .chain(error)
         }
         if case .qed(let header, _) = chain[0].member, header.imageSizeBytes == 0 { throw .emptyImage(path: path) }

@@ -69,10 +69,7 @@ public struct DeviceAddition {
         try DeviceRequirements.check()
         let waiting = try WaitingDevice.ofImage(imagePath)
         if let waiting { try waiting.refuse(whatDiffersIn: requested) }
-        if waiting == nil {
-            try WaitingImages.refuseReplaced(imagePath)
-            if !requested.isReadOnly { try WaitingImages.refuseChange(of: imagePath) }
-        }
+        if waiting == nil { try WaitingImages.refuseReplaced(imagePath) }
         // It may take the whole machine along: said before, not after.
         if let defect = KernelRelease.running?.ublkDefect { warn("warning: \(defect)") }
         return waiting

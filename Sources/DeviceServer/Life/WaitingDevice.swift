@@ -91,7 +91,6 @@ struct WaitingDevice {
 /// Why a device that waits for a server gets none, or a file none of what was asked for.
 public enum WaitingDeviceError: Error, CustomStringConvertible {
     case isAnother(image: String, device: String, DeviceDifference)
-    case belongs(file: String, device: String)
     case replaced(file: String, device: String)
     case notFound(String)
     case isServed(String)
@@ -103,9 +102,6 @@ public enum WaitingDeviceError: Error, CustomStringConvertible {
         case .isAnother(let image, let device, let difference):
             "\(image): is that of \(device), which waits for a server and \(difference.has); leave out \(difference.option), or "
                 + "remove that device first"
-        case .belongs(let file, let device):
-            "\(file): belongs to \(device), which waits for a server; give it one ('qed-ublk recover') or remove it ('qed-ublk "
-                + "del') first"
         case .replaced(let file, let device):
             "\(file): is not the file that \(device) was made of, which waits for a server; put that file back in its place and "
                 + "'qed-ublk recover', or remove the device with 'qed-ublk del --force'"

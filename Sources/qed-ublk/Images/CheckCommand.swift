@@ -63,7 +63,6 @@ struct CheckCommand: ParsableCommand {
     }
 
     func run() throws {
-        if repair != nil { try WaitingImages.refuseChange(of: file) }
         var check = ImageCheck(
             path: file, repair: repair == nil ? .nothing : repair == .all ? .all : .leaks,
             separatesCrossLinks: repairCrossLinks, sharing: sharing.forceShare)

@@ -34,7 +34,6 @@ struct CommitCommand: ParsableCommand {
     @OptionGroup var progress: ProgressOptions
 
     func run() throws {
-        try WaitingImages.refuseChange(of: file)
         try ImageCommit(path: file, keepsOverlay: keep, policy: try backing.policy()).run(progress: progress.bar)
         try output.report("Image committed.", [.init("filename", .string(file))], quiet: progress.quiet)
     }

@@ -24,7 +24,6 @@ struct CompactCommand: ParsableCommand {
     @OptionGroup var progress: ProgressOptions
 
     func run() throws {
-        try WaitingImages.refuseChange(of: file)
         let outcome = try ImageCompaction(path: file).run(progress: progress.bar)
         try output.report(
             "\(outcome.freedClusters) clusters of zeros freed, \(outcome.movedClusters) clusters moved; "

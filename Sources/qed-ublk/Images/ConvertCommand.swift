@@ -96,7 +96,6 @@ struct ConvertCommand: ParsableCommand {
     }
 
     func run() throws {
-        try WaitingImages.refuseChange(of: target)
         // A reader that has gone is an error with a status of its own.
         if StreamTarget(target) != nil { signal(SIGPIPE, SIG_IGN) }
         var conversion = Conversion(

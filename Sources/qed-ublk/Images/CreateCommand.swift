@@ -85,7 +85,6 @@ struct CreateCommand: ParsableCommand {
 
     func run() throws {
         let format = backingFormats.first
-        try WaitingImages.refuseChange(of: file)
         var creation = ImageCreation(
             path: file, sizeBytes: size, geometry: try geometry(),
             backing: backingFiles.first.flatMap { name in format.map { .init(name: name, format: $0) } },

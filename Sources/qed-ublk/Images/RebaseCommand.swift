@@ -51,7 +51,6 @@ struct RebaseCommand: ParsableCommand {
     }
 
     func run() throws {
-        try WaitingImages.refuseChange(of: file)
         let new = backing.isEmpty ? nil : backingFormat.map { ImageCreation.Backing(name: backing, format: $0) }
         try ImageRebase(path: file, backing: new, isUnsafe: unsafe, policy: try backingOptions.policy())
             .run(progress: progress.bar)
@@ -89,7 +88,6 @@ struct FlattenCommand: ParsableCommand {
     @OptionGroup var progress: ProgressOptions
 
     func run() throws {
-        try WaitingImages.refuseChange(of: file)
         try ImageRebase(path: file, backing: nil, policy: try backingOptions.policy()).run(progress: progress.bar)
         try output.report(nil, [.init("filename", .string(file))], quiet: progress.quiet)
     }

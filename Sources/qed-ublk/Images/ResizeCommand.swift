@@ -47,7 +47,6 @@ struct ResizeCommand: ParsableCommand {
     }
 
     func run() throws {
-        try WaitingImages.refuseChange(of: file)
         let size = try ImageResize(
             path: file, format: format, change: self.size, allowsShrinking: shrink, policy: try backing.policy()
         ).run()

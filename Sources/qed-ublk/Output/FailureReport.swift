@@ -74,7 +74,7 @@ extension ImageFileError: ReportableError {
         case .noPermission: .noPermission
         case .notARegularFile, .blockDevice, .outsideDirectories: .unusableImage
         case .notADirectory: .usage
-        case .inUse, .changedWhileOpening: .busy
+        case .inUse, .belongs, .changedWhileOpening: .busy
         case .cannotLock, .cannotOpen, .cannotRead, .cannotTellWhere: .failure
         }
     }
@@ -201,7 +201,7 @@ extension ServerRefusal: ReportableError {
 extension WaitingDeviceError: ReportableError {
     var exitStatus: ExitStatus {
         switch self {
-        case .isAnother, .isServed, .belongs, .replaced: .busy
+        case .isAnother, .isServed, .replaced: .busy
         case .notFound, .cannotWait, .orphan: .notFound
         }
     }

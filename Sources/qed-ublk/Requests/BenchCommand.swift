@@ -95,7 +95,6 @@ struct BenchCommand: ParsableCommand {
 
     func run() throws {
         let offset = self.offset ?? 0
-        if write { try WaitingImages.refuseChange(of: image) }
         let engine: LocalEngine
         do {
             engine = try LocalEngine(

@@ -59,7 +59,6 @@ struct IOCommand: ParsableCommand {
     }
 
     func run() throws {
-        if commands.contains(where: \.changesTheDisk) { try WaitingImages.refuseChange(of: file) }
         let disk = try Disk(
             path: file, format: format, isReadOnly: !commands.contains { $0.changesTheDisk },
             sharing: sharing.forceShare, policy: try backing.policy())

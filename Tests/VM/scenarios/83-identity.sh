@@ -92,7 +92,7 @@ if ((VM_BOOT == 1)); then
     kill -TERM "$server"
     wait_until 40 process_is_gone "$server"
     expect_refusal 3 'belongs to /dev/ublkb0, which waits' qed-ublk resize image.qed 128M
-    expect_refusal 3 'belongs to /dev/ublkb0, which waits' qed-ublk check -r all image.qed
+    expect_refusal 1 'belongs to /dev/ublkb0, which waits' qed-ublk check -r all image.qed
     qed-ublk recover 0
     expect_equal "the file" "$sum" "$(md5sum </mnt/file)"
     umount /mnt
@@ -111,6 +111,8 @@ if ((VM_BOOT == 1)); then
     expect_refusal 2 'base.raw: is not the file that /dev/ublkb0 was made of' qed-ublk recover 0
     mv aside.raw base.raw
     expect_refusal 3 'belongs to /dev/ublkb0, which waits' qed-ublk convert --force -f raw backup.qed base.raw
+    qed-ublk create --backing base.raw --backing-format raw second.qed
+    expect_refusal 3 'base.raw: belongs to /dev/ublkb0, which waits' qed-ublk commit second.qed
     qed-ublk recover 0
     qed-ublk del 0
     expect_no_devices
