@@ -5,21 +5,27 @@ public enum DeviceFigures {
     ///   - name: as `DeviceReference` reads it.
     ///   - quiesces: lets the requests under way end on all queues first.
     /// - Returns: an object; with `quiesces` it has "quiesce-microseconds" too, last.
-    public static func ofDevice(named name: String, quiesces: Bool) throws -> JSONValue {
+    public static func ofDevice(
+        named name: String, quiesces: Bool, registry: DeviceRegistry = DeviceRegistry()
+    ) throws -> JSONValue {
         try DeviceRequirements.check()
-        let records = DeviceRegistry().find(DeviceReference(name))
+        let records = registry.find(DeviceReference(name))
         guard let record = records.first else { throw DeviceReferenceError.notFound(name) }
         guard records.count == 1 else { throw DeviceReferenceError.ambiguous(name, records.map(\.deviceID)) }
         var members: [JSONValue.Member] = []
-        if quiesces, let pause = try ask(.quiesce, of: record)["microseconds"] {
+        if quiesces, let pause = try ask(.quiesce, of: record, registry)["microseconds"] {
             members.append(.init("quiesce-microseconds", pause))
         }
-        if case .object(let figures) = try ask(.stats, of: record) { members = figures + members }
+        if case .object(let figures) = try ask(.stats, of: record, registry) { members = figures + members }
         return .object(members)
     }
 
-    private static func ask(_ request: ControlRequest, of record: DeviceRecord) throws -> JSONValue {
-        switch try ControlSocketClient.send(request, deviceID: record.deviceID, timeout: .seconds(30)) {
+    private static func ask(
+        _ request: ControlRequest, of record: DeviceRecord, _ registry: DeviceRegistry
+    ) throws -> JSONValue {
+        switch try ControlSocketClient.send(
+            request, deviceID: record.deviceID, directory: registry.directory, timeout: .seconds(30))
+        {
         case .success(let answer): return answer
         case .failure(let code, let sentence): throw ServerRefusal(code: code, description: sentence)
         }

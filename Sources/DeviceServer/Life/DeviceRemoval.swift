@@ -9,7 +9,7 @@ public struct DeviceRemoval {
     /// Even where it is in use.
     private let force: Bool
     private let timeoutSeconds: Int
-    private let registry = DeviceRegistry()
+    private let registry: DeviceRegistry
     private let tell: (String) -> Void
 
     /// - Parameters:
@@ -17,10 +17,12 @@ public struct DeviceRemoval {
     ///   - timeoutSeconds: how long that may take to be written.
     ///   - tell: is given sentences for the user, of what did not go well and yet does not keep the device from going.
     public init(
-        force: Bool, timeoutSeconds: Int = ControlRequest.defaultStopTimeoutSeconds, tell: @escaping (String) -> Void
+        force: Bool, timeoutSeconds: Int = ControlRequest.defaultStopTimeoutSeconds,
+        registry: DeviceRegistry = DeviceRegistry(), tell: @escaping (String) -> Void
     ) {
         self.force = force
         self.timeoutSeconds = timeoutSeconds
+        self.registry = registry
         self.tell = tell
     }
 
@@ -58,7 +60,7 @@ public struct DeviceRemoval {
     /// How often a device may get another server while it is to be removed.
     private static let mostServers = 5
 
-    private func remove(_ record: DeviceRecord, _ control: UblkControlDevice) throws {
+    func remove(_ record: DeviceRecord, _ control: UblkControlDevice) throws {
         var record = record
         for _ in 0..<Self.mostServers {
             if record.server.isRunning, try serverRemoves(record) { return }
@@ -91,7 +93,7 @@ public struct DeviceRemoval {
         do throws(ControlSocketError) {
             reply = try ControlSocketClient.send(
                 .stop(force: force, timeoutSeconds: timeoutSeconds), deviceID: record.deviceID,
-                timeout: .seconds(150 + timeoutSeconds))
+                directory: registry.directory, timeout: .seconds(150 + timeoutSeconds))
         } catch {
             guard error.serverHasEnded else { throw error }
             waitForEnd(of: record)
