@@ -41,7 +41,7 @@ enum BackgroundServer {
         let process: Int32
 
         /// The path has reached somebody.
-        func keep() throws {
+        func keep() throws(ServerStartError) {
             defer { try? connection.close() }
             do { _ = try connection.writeAll([1]) } catch {
                 throw ServerStartError.died("it ended after it had made \(path)")
@@ -63,7 +63,7 @@ enum BackgroundServer {
         fileprivate let deadline: Int
 
         /// Waits until its device is usable.
-        func ready() throws -> Ready {
+        func ready() throws(ServerStartError) -> Ready {
             defer { try? log.close() }
             var isReady = false
             defer { if !isReady { try? connection.close() } }
@@ -90,14 +90,15 @@ enum BackgroundServer {
 
     /// Starts the server and waits until its device is usable.
     /// - Parameter isSupervised: another process stands between, which starts it again when it dies.
-    static func start(_ configuration: ServerConfiguration, isSupervised: Bool = false) throws -> Ready {
+    static func start(_ configuration: ServerConfiguration, isSupervised: Bool = false) throws(ServerStartError) -> Ready {
         try launch(configuration, isSupervised: isSupervised).ready()
     }
 
     /// Starts the server.
-    static func launch(_ configuration: ServerConfiguration, isSupervised: Bool = false) throws -> Start {
+    static func launch(_ configuration: ServerConfiguration, isSupervised: Bool = false) throws(ServerStartError) -> Start {
         Detachment.fixEnvironment()
-        let log = try ServerLog.create()
+        let log: FileDescriptor
+        do { log = try ServerLog.create() } catch { throw .noLog(error) }
         var isStarted = false
         defer { if !isStarted { try? log.close() } }
         var ends: [Int32] = [-1, -1]
@@ -133,7 +134,9 @@ enum BackgroundServer {
     }
 
     /// Reads a line, or less where the server closes its end before.
-    private static func report(from descriptor: FileDescriptor, until end: Int) throws -> Answer {
+    private static func report(
+        from descriptor: FileDescriptor, until end: Int
+    ) throws(ServerStartError) -> Answer {
         var text: [UInt8] = []
         while true {
             var polled = pollfd(fd: descriptor.rawValue, events: Int16(POLLIN), revents: 0)
@@ -141,7 +144,10 @@ enum BackgroundServer {
             guard remaining > 0 else { return .timedOut }
             guard poll(&polled, 1, Int32(remaining * 1000)) > 0 else { continue }
             var bytes = [UInt8](repeating: 0, count: 4096)
-            let count = try bytes.withUnsafeMutableBytes { try descriptor.read(into: $0) }
+            let count: Int
+            do { count = try bytes.withUnsafeMutableBytes { try descriptor.read(into: $0) } } catch {
+                throw .died("\(error)")
+            }
             text += bytes.prefix(count)
             if count == 0 || text.last == UInt8(ascii: "\n") || text.count > 65_536 { break }
         }
@@ -153,6 +159,7 @@ enum BackgroundServer {
 /// The server of a device could not be started, or gave up.
 public enum ServerStartError: Error, CustomStringConvertible {
     case cannotStart(Errno)
+    case noLog(RegistryError)
     /// It has said why, and with which status the program is to end.
     case refused(status: Int32, String)
     case died(String)
@@ -161,6 +168,7 @@ public enum ServerStartError: Error, CustomStringConvertible {
 
     public var description: String {
         switch self {
+        case .noLog(let error): "\(error)"
         case .cannotStart(let errno): "cannot start the server: \(errno)"
         case .refused(_, let sentence): sentence
         case .died(let words):

@@ -9,7 +9,7 @@ struct WaitingDevice {
     var path: String { UblkPaths.blockDevice(record.deviceID) }
 
     /// nil where the device has a server, or none can be given to it.
-    init?(_ record: DeviceRecord, _ control: UblkControlDevice) throws {
+    init?(_ record: DeviceRecord, _ control: UblkControlDevice) throws(UblkControlError) {
         guard !record.server.isRunning,
             let info = try control.device(of: record, timeout: .seconds(5)),
             info.features.contains(.userRecovery),
@@ -24,7 +24,7 @@ struct WaitingDevice {
     }
 
     /// The device that an image had when its server died; nil where there is none.
-    static func ofImage(_ path: String) throws -> WaitingDevice? {
+    static func ofImage(_ path: String) throws(UblkControlError) -> WaitingDevice? {
         let records = DeviceRegistry().find(.image(path: path)).filter { !$0.server.isRunning }
         if records.isEmpty { return nil }
         let control = try UblkControlDevice()
@@ -54,16 +54,18 @@ struct WaitingDevice {
 
     /// Gives it a server in the background, and waits until it is served.
     /// - Returns: its path.
-    func recover(isSupervised: Bool = false) throws -> String { try finish(startServer(isSupervised: isSupervised)) }
+    func recover(isSupervised: Bool = false) throws(ServerStartError) -> String {
+        try finish(startServer(isSupervised: isSupervised))
+    }
 
     /// Opens nothing: what its server has to open may be on a disk that waits as well.
-    func startServer(isSupervised: Bool) throws -> BackgroundServer.Start {
+    func startServer(isSupervised: Bool) throws(ServerStartError) -> BackgroundServer.Start {
         try BackgroundServer.launch(serverConfiguration, isSupervised: isSupervised)
     }
 
     /// Waits until it is served.
     /// - Returns: its path.
-    func finish(_ start: BackgroundServer.Start) throws -> String {
+    func finish(_ start: BackgroundServer.Start) throws(ServerStartError) -> String {
         let server: BackgroundServer.Ready
         do { server = try start.ready() } catch {
             // Somebody else's was first: its supervisor's, say.

@@ -211,6 +211,7 @@ extension ServerStartError: ReportableError {
     var exitStatus: ExitStatus {
         switch self {
         case .refused(let status, _): ExitStatus(rawValue: status) ?? .failure
+        case .noLog(let error): error.exitStatus
         case .cannotStart, .died, .timedOut, .keepsDying: .failure
         }
     }
