@@ -110,7 +110,7 @@ let package = Package(
         .target(
             name: "Simulation",
             dependencies: [
-                "Platform", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing",
+                "Platform", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "Ublk",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: swiftSettings),

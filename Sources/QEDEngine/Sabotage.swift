@@ -108,6 +108,8 @@ public enum Sabotage: String, CaseIterable, Sendable {
     case writeForcedUnitsTwice
     /// What the file system calls a hole in a table is not read before clusters are given up.
     case believeHoles
+    /// A queue says that it is quiet while its housekeeping is under way.
+    case quietBesideHousekeeping
 
     // Of images that nobody sound has written: for fuzzing to find.
 

@@ -4,8 +4,8 @@
 /// A tag goes from the driver to the target and back, until it retires. While the queue is *held* the requests that arrive
 /// are kept, in order, and started when it is resumed; once it *leaves* they are left alone, for the next server. Whoever
 /// holds the queue may rely on it: it neither leaves nor ends before it is resumed.
-struct TagLedger {
-    enum Owner: UInt8 {
+package struct TagLedger {
+    package enum Owner: UInt8 {
         case driver
         case target
         /// Arrived while the queue was held.
@@ -15,13 +15,13 @@ struct TagLedger {
         case retired
     }
 
-    enum Admission {
+    package enum Admission {
         case starting
         case holding
         case leaving
     }
 
-    private(set) var admission = Admission.starting
+    package private(set) var admission = Admission.starting
     /// Requests that the target has.
     private(set) var underWay = 0
     private var owners: [Owner]
@@ -30,18 +30,18 @@ struct TagLedger {
     private var holders = 0
     private var leavesWhenResumed = false
 
-    init(depth: Int) { owners = Array(repeating: .driver, count: depth) }
+    package init(depth: Int) { owners = Array(repeating: .driver, count: depth) }
 
     var depth: Int { owners.count }
 
-    func owner(of tag: Int) -> Owner { owners[tag] }
+    package func owner(of tag: Int) -> Owner { owners[tag] }
 
     // MARK: Requests
 
     /// A request has arrived.
     /// - Returns: whether to start it.
     @inline(__always)
-    mutating func arrive(_ tag: Int) -> Bool {
+    package mutating func arrive(_ tag: Int) -> Bool {
         precondition(owners[tag] == .driver, "a request arrives for a tag that the driver does not have")
         guard admission == .starting else {
             setAside(tag)
@@ -63,7 +63,7 @@ struct TagLedger {
 
     /// The target has finished a request, whose result goes to the driver.
     @inline(__always)
-    mutating func finish(_ tag: Int) {
+    package mutating func finish(_ tag: Int) {
         precondition(owners[tag] == .target, "a result for a request that the target does not have")
         owners[tag] = .driver
         underWay &-= 1
@@ -79,14 +79,14 @@ struct TagLedger {
     // MARK: Holding and leaving
 
     /// Requests that arrive from now on wait for `resume`. Several may hold the queue; each resumes it.
-    mutating func hold() {
+    package mutating func hold() {
         precondition(admission != .leaving, "nobody can rely on a queue that is leaving")
         holders += 1
         admission = .holding
     }
 
     /// - Returns: the requests to start now, in the order in which they arrived.
-    mutating func resume() -> [Int] {
+    package mutating func resume() -> [Int] {
         precondition(holders > 0 && admission == .holding, "resumed, but not held")
         holders -= 1
         guard holders == 0 else { return [] }
@@ -104,7 +104,7 @@ struct TagLedger {
     }
 
     /// Held, with no request under way.
-    var isQuiet: Bool { admission == .holding && underWay == 0 }
+    package var isQuiet: Bool { admission == .holding && underWay == 0 }
 
     /// There is nothing to wait for any more.
     var hasEnded: Bool {

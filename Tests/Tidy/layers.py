@@ -24,7 +24,8 @@ LAYERS = {
     "Ublk": "CSupport Platform IOURing",
     "DeviceServer": "CSupport Platform IOURing BlockStorage QEDFormat QEDEngine QEDChain Ublk",
     "qed-ublk": "CSupport Platform CProgramStart IOURing BlockStorage QEDFormat QEDEngine QEDChain ImageTools Ublk DeviceServer",
-    "Simulation": "Platform IOURing BlockStorage QEDFormat QEDEngine",
+    # Of Ublk it has the ledger of a queue's tags.
+    "Simulation": "Platform IOURing BlockStorage QEDFormat QEDEngine Ublk",
     "RealDisk": "CSupport",
     "qed-ublk-sim": "QEDEngine Simulation",
     "qed-ublk-null": "Platform CSupport Ublk",

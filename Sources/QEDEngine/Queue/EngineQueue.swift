@@ -232,7 +232,9 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
 
     /// Whether nothing is under way but requests: no background commit, extension or trim. It stays so until the next
     /// request, `tick` or `endOfBatch`.
-    public var isQuiet: Bool { !housekeeper.isRunning && !jobs.hasPlanned }
+    public var isQuiet: Bool {
+        (!housekeeper.isRunning || isSabotaged(.quietBesideHousekeeping)) && !jobs.hasPlanned
+    }
 
     /// Makes everything durable, gives back what was extended ahead, and marks the image as clean. The last thing that is
     /// done with a writable image, by one queue, when no request is under way on any.

@@ -52,7 +52,7 @@ public final class Machine: @unchecked Sendable {
     private let executor = SimulatedExecutor()
     public var random: SeededRandom
     public private(set) var image: Image?
-    private(set) var queues: [EngineQueue<SimulatedStorage>] = []
+    private(set) var queues: [SimulatedQueue] = []
     /// Milliseconds; what the engine's housekeeping believes.
     public private(set) var clock: UInt64 = 1
 
@@ -91,7 +91,7 @@ public final class Machine: @unchecked Sendable {
         guard hasOperations else { return nil }
         let (operation, result) = io.completeOne(&random)
         if operation.token.isInline {
-            queues[operation.queue].storageCompleted(operation.token, result)
+            queues[operation.queue].engine.storageCompleted(operation.token, result)
         } else {
             operation.token.resume(returning: result)
         }
@@ -185,9 +185,10 @@ public final class Machine: @unchecked Sendable {
         case .success(let image):
             self.image = image
             queues = storages.map {
-                EngineQueue(
-                    image: image, storages: $0, depth: options.depth,
-                    largestRequestBytes: options.largestRequestBytes, executor: executor)
+                SimulatedQueue(
+                    EngineQueue(
+                        image: image, storages: $0, depth: options.depth,
+                        largestRequestBytes: options.largestRequestBytes, executor: executor))
             }
             return nil
         }
@@ -195,7 +196,7 @@ public final class Machine: @unchecked Sendable {
 
     public var queueCount: Int { queues.count }
 
-    public func start(queue: Int, slot: Int, _ request: BlockRequest) { queues[queue].start(slot, request) }
+    public func start(queue: Int, slot: Int, _ request: BlockRequest) { queues[queue].arrive(slot, request) }
 
     public func nextFinished(queue: Int) -> (slot: Int, result: Int32)? { queues[queue].nextFinished() }
 
@@ -211,7 +212,7 @@ public final class Machine: @unchecked Sendable {
 
     /// Performs one request while nothing else is under way.
     func perform(_ request: BlockRequest) throws -> Int32 {
-        queues[0].start(0, request)
+        queues[0].arrive(0, request)
         for _ in 0..<Machine.longestRun {
             if let (_, result) = queues[0].nextFinished() { return result }
             if step() == nil { throw Hang(reason: "\(request.operation) waits for nothing") }
@@ -232,7 +233,7 @@ public final class Machine: @unchecked Sendable {
     /// - Returns: what the engine said.
     public func close(afterStep: (Bool) throws -> Void = { _ in }) throws -> RequestError? {
         try settle(afterStep: afterStep)
-        let queue = queues[0]
+        let queue = queues[0].engine
         let result = try run("closing", afterStep: afterStep) { () async throws(RequestError) in
             try await queue.close()
         }
@@ -245,13 +246,13 @@ public final class Machine: @unchecked Sendable {
     public func takeDown() throws {
         io.isDead = true
         try settle()
-        for queue in queues {
+        for queue in queues.map(\.engine) {
             while queue.nextFinished() != nil {}
             if queue.hasRequests { throw Hang(reason: "a request is never answered") }
             queue.stop()
         }
         try settle()
-        for queue in queues where !queue.isStopped { throw Hang(reason: "a task does not end") }
+        for queue in queues where !queue.engine.isStopped { throw Hang(reason: "a task does not end") }
         queues = []
         image = nil
     }
@@ -260,4 +261,9 @@ public final class Machine: @unchecked Sendable {
 extension Machine {
     /// Whether a task can run, or an operation can complete.
     var hasReady: Bool { canStep }
+
+    var isHeld: Bool { queues.contains { $0.isHeld } }
+
+    /// All queues are held, and nothing is under way on any.
+    var isQuiet: Bool { queues.allSatisfy(\.isQuiet) }
 }

@@ -154,6 +154,12 @@ extension SimulatedIO.Operation {
         return 0
     }
 
+    /// A timer is not.
+    var isOfStorage: Bool {
+        if case .pause = kind { return false }
+        return true
+    }
+
     var isSync: Bool {
         if case .storage(.sync) = kind { return true }
         return false

@@ -206,11 +206,18 @@ final class CrashCheck {
     func flush(_ machine: Machine, _ content: DeviceContent, _ when: String) throws {
         let flushed = try machine.perform(BlockRequest(.flush))
         if flushed != 0 { throw Violation("\(when) a flush fails with \(flushed)") }
+        try checkDurable(
+            machine, "what was flushed \(when)", content.ranges, allows: content.allows, explain: content.explain)
+    }
+
+    /// Checks what a power cut leaves that takes everything volatile.
+    func checkDurable(
+        _ machine: Machine, _ what: String, _ ranges: [Range<Int>], allows: (Int, UInt64) -> Bool, explain: (Int) -> String
+    ) throws {
         let left = SimulatedDisk()
         left.beginSurvivor(of: machine.disk, length: machine.disk.durableLength)
         left.finishSurvivor()
-        try checkBytes(
-            left, "what was flushed \(when)", allows: content.allows, explain: content.explain, ranges: content.ranges)
+        try checkBytes(left, what, allows: allows, explain: explain, ranges: ranges)
     }
 
     func close(_ machine: Machine, _ content: DeviceContent, _ when: String) throws {

@@ -87,6 +87,9 @@ package struct SectorHistory {
         }
     }
 
+    /// The request has not begun after all, and never will.
+    mutating func withdraw(_ sector: Int, request: Int) { versions[sector].removeAll { $0.request == request } }
+
     /// The disk has failed an operation, and `request` is under way.
     package mutating func metFault(_ sector: Int, request: Int) {
         for index in versions[sector].indices.reversed() where versions[sector][index].request == request {

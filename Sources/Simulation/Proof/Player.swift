@@ -173,6 +173,29 @@ final class Player {
         }
     }
 
+    // MARK: - Requests that are kept
+
+    private var kept: [Pending] {
+        pending.enumerated().compactMap { slot, request in
+            request.flatMap { machine.queues[slot / depth].keeps(slot % depth) ? $0 : nil }
+        }
+    }
+
+    /// Requests that came while their queue was held, and were not started.
+    var keptCount: Int { kept.count }
+
+    /// As if they had not come: nobody has done anything for them.
+    var historyWithoutKept: SectorHistory {
+        var history = self.history
+        for request in kept where request.request.operation != .read {
+            for sector in request.request.sectors { history.withdraw(sector, request: request.number) }
+        }
+        return history
+    }
+
+    /// They will never be started.
+    func withdrawKept() { history = historyWithoutKept }
+
     /// Another machine goes on, and what was under way will never be answered.
     func goOn(with machine: Machine) {
         self.machine = machine

@@ -18,6 +18,8 @@ public struct RandomHistory {
         public var states = 0
         public var requests = 0
         public var operations = 0
+        /// How often all queues were held until the engine was quiet.
+        public var quietMoments = 0
     }
 
     public let seed: UInt64
@@ -37,6 +39,7 @@ public struct RandomHistory {
     private let faultsPerThousand: Int
     /// Of the mapping log, in records.
     private let logCapacity: Int
+    private var quiesce: Quiesce?
 
     public init(seed: UInt64, model: CrashModel = .powerCut, requestLimit: Int = 120) {
         self.seed = seed
@@ -79,6 +82,8 @@ public struct RandomHistory {
         if seed % 3 == 2 { options.smallestChunkBytes = clusterSizeBytes << (seed / 3 % 4) }
         if seed % 5 == 4 { options.pageWordLimit = isWide ? 20 : 0 }
         logCapacity = model == .kill ? random.pick([6, 16, 64, 256]) : 0
+        // In a part of them, with chances of its own: the others stay the histories that they were.
+        if seed % 7 % 2 == 1 { quiesce = Quiesce(seed: seed, windows: windows) }
     }
 
     // MARK: - Requests
@@ -132,7 +137,7 @@ public struct RandomHistory {
                 try play(player, check, kills)
                 report.operations += machine.completedOperations
                 let isLast = life == 2
-                let closes = random.chance(1, in: 3)
+                let closes = random.chance(1, in: 3) && !machine.isHeld
                 if closes { try drain(player, kills) }
                 // A sync that failed meanwhile: nothing but another start mends that.
                 if closes && machine.io.failedSyncs == 0 {
@@ -166,6 +171,7 @@ public struct RandomHistory {
         }
         report.states = check.states + (kills?.states ?? 0)
         report.requests = player.finishedCount
+        report.quietMoments = quiesce?.count ?? 0
         return report
     }
 
@@ -288,6 +294,10 @@ public struct RandomHistory {
                 player.start(nextRequest())
                 started += 1
                 try kills?.killBetweenStores(machine, player.history, windows)
+            }
+            if quiesce?.isDue() == true {
+                let arrivals = (0..<8).map { _ in nextRequest() }
+                if try quiesce?.perform(player, check, kills, arrivals: arrivals) == true { return }
             }
             if random.chance(faultsPerThousand, in: 1000) { plantFault(player) }
             if machine.io.failedSyncs > 0 && random.chance(1, in: 100) { return }

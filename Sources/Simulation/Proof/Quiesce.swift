@@ -1,0 +1,150 @@
+import QEDEngine
+
+/// At random moments of a history all queues are held until the engine is quiet, as `DeviceQueues.whileQuiet` does it for a
+/// device, and then go on.
+///
+/// What is judged is what a copy or a switch of the file relies on while they are quiet:
+///
+/// - No storage operation is under way, and whatever is ready to run begins none, however much time goes by.
+/// - What was answered is in the file, with the log of a killed process or as far as it was flushed, and of the requests that
+///   are kept there is nothing.
+/// - Where everything was flushed before, the durable bytes alone are the whole disk.
+struct Quiesce {
+    private var random: SeededRandom
+    private let windows: [Range<Int>]
+    /// How often all queues were quiet.
+    private(set) var count = 0
+
+    init(seed: UInt64, windows: [Range<Int>]) {
+        random = SeededRandom(seed: seed ^ 0x901e7)
+        self.windows = windows
+    }
+
+    /// Asked at every step of a history.
+    mutating func isDue() -> Bool { random.chance(1, in: 80) }
+
+    /// - Parameter arrivals: requests that come meanwhile, as far as there are slots.
+    /// - Returns: true when the machine's life is to end while its queues are quiet.
+    mutating func perform(
+        _ player: Player, _ check: CrashCheck, _ kills: KillCheck?, arrivals: [PlayedRequest]
+    ) throws -> Bool {
+        let machine = player.machine
+        var arrivals = arrivals[...]
+        let isFlushed = random.chance(1, in: 3) ? try flush(player, kills) : false
+        // Then there is housekeeping to wait for: a commit, and a trim if it is for the second time.
+        for _ in 0..<random.below(3) {
+            machine.tick(milliseconds: 6_000)
+            for _ in 0..<random.below(6) { _ = try step(player, kills) }
+        }
+        try hold(player, kills, isFlushed ? nil : arrivals.popFirst())
+        try awaitQuiet(player, kills, &arrivals)
+        count += 1
+        try look(player, check, kills, isFlushed: isFlushed)
+
+        let completed = machine.completedOperations
+        for _ in 0..<4 {
+            if random.chance(1, in: 2) { arrive(player, &arrivals) }
+            if random.chance(1, in: 2) { machine.tick(milliseconds: 6_000) }
+            while try step(player, kills) != nil { try expectQuiet(player) }
+            try expectQuiet(player)
+        }
+        guard machine.completedOperations == completed else {
+            throw Violation("storage was touched while all queues were quiet")
+        }
+        try look(player, check, kills, isFlushed: isFlushed)
+
+        if random.chance(1, in: 8) {
+            player.withdrawKept()
+            return true
+        }
+        for queue in machine.queues.shuffled(using: &random) {
+            queue.resume()
+            for _ in 0..<random.below(4) { _ = try step(player, kills) }
+        }
+        return false
+    }
+
+    // MARK: - Until they are quiet
+
+    /// All requests are answered, and made durable.
+    /// - Returns: whether they are.
+    private func flush(_ player: Player, _ kills: KillCheck?) throws -> Bool {
+        let before = player.history.flushedStart
+        try drain(player, kills)
+        player.start(PlayedRequest(.flush))
+        try drain(player, kills)
+        return player.history.flushedStart > before && player.machine.io.failedSyncs == 0 && !player.history.hasLosses
+    }
+
+    private func drain(_ player: Player, _ kills: KillCheck?) throws {
+        try player.drain {
+            try kills?.killBetweenStores(player.machine, player.history, windows)
+        } afterStep: { _ in
+        }
+    }
+
+    /// Each queue hears of it in its own time.
+    private mutating func hold(_ player: Player, _ kills: KillCheck?, _ arrival: PlayedRequest?) throws {
+        for queue in player.machine.queues.shuffled(using: &random) {
+            queue.hold()
+            for _ in 0..<random.below(4) { _ = try step(player, kills) }
+        }
+        if let arrival, player.hasFreeSlot { player.start(arrival) }
+    }
+
+    private mutating func awaitQuiet(
+        _ player: Player, _ kills: KillCheck?, _ arrivals: inout ArraySlice<PlayedRequest>
+    ) throws {
+        let machine = player.machine
+        for _ in 0..<Machine.longestRun {
+            let quiet = machine.queues.filter(\.isQuiet)
+            if quiet.count == machine.queueCount { return }
+            if random.chance(1, in: 8) { arrive(player, &arrivals) }
+            let didStep = try step(player, kills) != nil
+            guard quiet.allSatisfy(\.isQuiet) else { throw Violation("a queue that was quiet is busy again") }
+            guard didStep || machine.hasReady || machine.isQuiet else {
+                throw Machine.Hang(reason: "the queues are held, nothing is under way, and they are not quiet")
+            }
+        }
+        throw Machine.Hang(reason: "the queues are held, and never quiet")
+    }
+
+    private func arrive(_ player: Player, _ arrivals: inout ArraySlice<PlayedRequest>) {
+        if player.hasFreeSlot, let arrival = arrivals.popFirst() { player.start(arrival) }
+    }
+
+    private mutating func step(_ player: Player, _ kills: KillCheck?) throws -> Bool? {
+        let machine = player.machine
+        let completed = machine.step()
+        try kills?.killBetweenStores(machine, player.history, windows)
+        try player.poll()
+        if random.chance(1, in: 2) { machine.endOfBatch() }
+        try kills?.killBetweenStores(machine, player.history, windows)
+        return completed
+    }
+
+    // MARK: - While they are quiet
+
+    private func expectQuiet(_ player: Player) throws {
+        let machine = player.machine
+        if let operation = machine.io.inFlight.first(where: \.isOfStorage) {
+            throw Violation("\(operation.kind) is under way while all queues are quiet")
+        }
+        guard machine.isQuiet else { throw Violation("a queue that was quiet is busy again") }
+        guard player.keptCount == player.pendingCount else {
+            throw Violation("a request is under way while all queues are quiet")
+        }
+    }
+
+    private func look(_ player: Player, _ check: CrashCheck, _ kills: KillCheck?, isFlushed: Bool) throws {
+        try expectQuiet(player)
+        let machine = player.machine
+        let history = player.historyWithoutKept
+        try kills?.kill(machine, history, windows, samples: 1)
+        try check.cutPower(machine, history, windows, limit: 8, samples: 4)
+        guard isFlushed else { return }
+        try check.checkDurable(
+            machine, "what was flushed before all queues were quiet", windows,
+            allows: { history.mayRead($0, $1, start: history.now + 1) }, explain: { history.explain($0) })
+    }
+}
