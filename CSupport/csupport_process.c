@@ -34,7 +34,7 @@ void cs_reserve_standard_descriptors(void) {
     if (descriptor >= 0) close(descriptor);
 }
 
-void cs_name_process(const char *name) { (void)prctl(PR_SET_NAME, name, 0, 0, 0); }
+void cs_name_thread(const char *name) { (void)prctl(PR_SET_NAME, name, 0, 0, 0); }
 
 int32_t cs_open_signals(void) {
     sigset_t set = handled_signals();
@@ -194,6 +194,29 @@ int32_t cs_read_program(void) {
 
 int32_t cs_lock_range(void *address, uint64_t size_bytes) {
     return mlock(address, size_bytes) == 0 ? 0 : -errno;
+}
+
+int32_t cs_lock_range_on_fault(void *address, uint64_t size_bytes) {
+    return mlock2(address, size_bytes, MLOCK_ONFAULT) == 0 ? 0 : -errno;
+}
+
+void cs_refuse_huge_pages(void *address, uint64_t size_bytes) { madvise(address, size_bytes, MADV_NOHUGEPAGE); }
+
+void cs_touch_range(void *address, uint64_t size_bytes) {
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    for (uint64_t offset = 0; offset < size_bytes; offset += page) *((volatile uint8_t *)address + offset) = 0;
+}
+
+int32_t cs_forget_range(void *address, uint64_t size_bytes) {
+    enum { CS_MADV_DONTNEED_LOCKED = 24 };
+    if (madvise(address, size_bytes, CS_MADV_DONTNEED_LOCKED) == 0) return 0;
+    if (madvise(address, size_bytes, MADV_DONTNEED) == 0) return 0;
+    return -errno;
+}
+
+void cs_become_ordinary_thread(void) {
+    struct sched_param none = {.sched_priority = 0};
+    sched_setscheduler(0, SCHED_OTHER, &none);
 }
 
 int32_t cs_populate_range(void *address, uint64_t size_bytes) {

@@ -23,11 +23,11 @@ image_bytes=$((256 << 20))
 make_ram_disk
 
 # Binds the threads of the server's queues to the processors of their queues. The first thread is no queue's, nor are
-# io_uring's own.
+# io_uring's own, nor those that bring memory.
 bind_queues() {
     local thread queue=0
     for thread in "/proc/$server/task"/*; do
-        if [[ ${thread##*/} == "$server" || $(<"$thread/comm") == iou-* ]]; then continue; fi
+        if [[ ${thread##*/} == "$server" || $(<"$thread/comm") =~ ^(iou-|memory) ]]; then continue; fi
         taskset -cp "$(<"/sys/block/${device#/dev/}/mq/$queue/cpu_list")" "${thread##*/}" >/dev/null
         queue=$((queue + 1))
     done

@@ -10,8 +10,8 @@
  * their numbers: text for standard output would go into an image. Using one fails as if it were still closed. */
 void cs_reserve_standard_descriptors(void);
 
-/* The name of this process in ps and top. */
-void cs_name_process(const char *name);
+/* The calling thread's name in ps and top; the first thread's is the process's. */
+void cs_name_thread(const char *name);
 
 /* Ignores SIGPIPE, and SIGXFSZ, which goes with an error anyway, and returns a signalfd for SIGTERM, SIGINT and SIGHUP; negative:
  * -errno. It has them once they are blocked; until then they end the process. */
@@ -66,6 +66,21 @@ int32_t cs_read_program(void);
 
 /* Touches and locks a range; -ENOMEM above the limit, -EPERM where nothing may be locked. */
 int32_t cs_lock_range(void *address, uint64_t size_bytes);
+
+/* Locks what is in memory of a range, and the rest of it once it is touched; as `cs_lock_range`. */
+int32_t cs_lock_range_on_fault(void *address, uint64_t size_bytes);
+
+/* Has a range consist of ordinary pages, so that no more of it is in memory than was touched. */
+void cs_refuse_huge_pages(void *address, uint64_t size_bytes);
+
+/* Writes zeros into each page of a range: all of it is in memory then. */
+void cs_touch_range(void *address, uint64_t size_bytes);
+
+/* Gives a range's memory back to the kernel, also where it is locked (Linux 5.18); it reads as zeros then. */
+int32_t cs_forget_range(void *address, uint64_t size_bytes);
+
+/* Takes a real-time priority, which may use the kernel's last pages, from the calling thread. */
+void cs_become_ordinary_thread(void);
 
 /* Only touches it, all of it (Linux 5.14). */
 int32_t cs_populate_range(void *address, uint64_t size_bytes);

@@ -1,5 +1,16 @@
 import IOURing
 
+/// Where the data of a request is, or is to be.
+public enum RequestData: Equatable {
+    /// It has none.
+    case none
+    /// In memory that is the target's until the request is finished.
+    case memory(UnsafeMutableRawPointer)
+    /// In the request's pages, registered with the queue's ring under the tag's number, unless the target borrows memory for
+    /// it (`RequestMemory`).
+    case pages
+}
+
 /// What serves the requests of one queue: the queue loop hands it requests and its own I/O's completions, and takes
 /// results. Everything happens on the queue's thread.
 ///
@@ -8,11 +19,9 @@ import IOURing
 /// may rely on that, but for a queue that is quiet, whose batches do not end. In the end no request is under way: then comes
 /// `stop`, and turns until `isStopped`.
 public protocol BlockTarget: AnyObject, SendableMetatype {
-    /// Starts a request. `buffer` holds the data of a write, or takes that of a read; it is the target's until the request is
-    /// finished. The result comes from `nextFinished`, perhaps at once.
-    /// - Parameter isRegistered: the data is in the request's pages instead, registered with the queue's ring under the
-    ///   tag's number, unless the target borrows memory for it (`RequestMemory`).
-    func start(tag: Int, _ request: RequestDescriptor, buffer: UnsafeMutableRawPointer, isRegistered: Bool)
+    /// Starts a request. The result comes from `nextFinished`, perhaps at once. One for which the target could not borrow memory
+    /// is started again with it, as if it had not been before.
+    func start(tag: Int, _ request: RequestDescriptor, _ data: RequestData)
 
     /// An operation that the target put on the queue's ring has completed.
     func completed(_ token: CompletionToken, _ result: Int32)

@@ -31,23 +31,27 @@ public final class DriverQueue: QueueRing {
         loop = try RingLoop(entries: entries, completionEntries: entries * 4)
         do {
             try loop.ring.registerFiles([device.descriptor])
-            if info.isZeroCopy { try loop.ring.registerEmptyBuffers(count: depth) }
-            buffers = try QueueBuffers(depth: depth, maxIOSizeBytes: info.maxIOSizeBytes)
+            if info.isZeroCopy {
+                try loop.ring.registerEmptyBuffers(count: depth)
+                let slots = try SlotMemory(
+                    depth: depth, largestBytes: info.maxIOSizeBytes, wake: { [executor = loop.executor] in executor.wake() })
+                buffers = QueueBuffers()
+                memory = RequestMemory(device: device.descriptor, queue: queue, depth: depth, slots: slots)
+                bufferLockFailure = slots.lockFailure
+            } else {
+                buffers = try QueueBuffers(depth: depth, maxIOSizeBytes: info.maxIOSizeBytes)
+                memory = nil
+                bufferLockFailure = buffers.lockFailure
+            }
             descriptors = try DescriptorTable.map(device, queue: queue, depth: depth)
         } catch {
             loop.close()
             throw error
         }
-        memory =
-            info.isZeroCopy
-            ? RequestMemory(
-                device: device.descriptor, queue: queue, depth: depth, descriptors: descriptors,
-                buffer: buffers.bufferOfTag)
-            : nil
     }
 
     /// Why the I/O buffers may be swapped out; nil where they may not.
-    public var bufferLockFailure: Errno? { buffers.lockFailure }
+    public let bufferLockFailure: Errno?
 
     public var waker: @Sendable () -> Void { { [executor = loop.executor] in executor.wake() } }
 

@@ -9,7 +9,7 @@ public final class NullTarget: BlockTarget {
     public init() {}
 
     /// Finished at once; `nextFinished` says so.
-    public func start(tag: Int, _ request: RequestDescriptor, buffer: UnsafeMutableRawPointer, isRegistered: Bool) {
+    public func start(tag: Int, _ request: RequestDescriptor, _ data: RequestData) {
         finished.append(tag)
     }
 

@@ -2,12 +2,13 @@ import CSupport
 import Glibc
 import SystemPackage
 
-/// The data buffers of one queue: one per tag, page-aligned, mapped once, in memory from the beginning and not to be
-/// swapped out. The driver copies a write's data into them while memory may be short, perhaps because of this very write.
+/// The data buffers of a queue whose data the driver copies: one per tag, page-aligned, mapped once, in memory from the beginning
+/// and not to be swapped out. The driver copies a write's data into them while memory may be short, perhaps because of this
+/// very write.
 struct QueueBuffers: ~Copyable {
     // SAFETY: mapped here, unmapped in deinit, when the driver and the target have let go of every tag. A tag's buffer
     // belongs to the driver from its fetch or commit to the next request, and to the target from there to its result.
-    private let start: UnsafeMutableRawPointer
+    private let start: UnsafeMutableRawPointer?
     private let sizePerTagBytes: Int
     private let depth: Int
     /// Why they may be swapped out.
@@ -28,12 +29,19 @@ struct QueueBuffers: ~Copyable {
         if locked != 0 { cs_populate_range(mapped, UInt64(sizePerTagBytes * depth)) }
     }
 
-    deinit { munmap(start, sizePerTagBytes * depth) }
-
-    /// `buffer`, for those who outlive neither the buffers nor their use.
-    var bufferOfTag: (Int) -> UnsafeMutableRawPointer {
-        { [start, sizePerTagBytes] tag in start + tag * sizePerTagBytes }
+    /// None: the queue's requests borrow memory (`RequestMemory`).
+    init() {
+        start = nil
+        sizePerTagBytes = 0
+        depth = 0
+        lockFailure = nil
     }
 
-    func buffer(_ tag: Int) -> UnsafeMutableRawPointer { start + tag * sizePerTagBytes }
+    deinit { if let start { munmap(start, sizePerTagBytes * depth) } }
+
+    @inline(__always)
+    func buffer(_ tag: Int) -> UnsafeMutableRawPointer {
+        guard let start else { preconditionFailure("the tags of this queue have no memory of their own") }
+        return start + tag * sizePerTagBytes
+    }
 }

@@ -69,7 +69,7 @@ public final class QueueLoop<Ring: QueueRing, Target: BlockTarget> {
 
     private func turn(waits: Bool) {
         // As the image was opened, or as a task has left it.
-        if !awaitsTick && target.needsTick { awaitTick() }
+        if !awaitsTick && needsTick { awaitTick() }
         ring.turn(waits: waits) { token, result in
             if token.kind == Self.tokenKind {
                 commandCompleted(tag: token.slot, result)
@@ -83,15 +83,23 @@ public final class QueueLoop<Ring: QueueRing, Target: BlockTarget> {
         if !mailbox.isEmpty { takeMessages() }
         // Nothing of the target's begins on a queue that was said to be quiet, be it only for its housekeeping.
         if !isQuiet {
-            if !awaitsTick && target.needsTick {
-                target.tick(nowMilliseconds: cs_monotonic_nanoseconds() / 1_000_000)
+            if !awaitsTick && needsTick {
+                if target.needsTick { target.tick(nowMilliseconds: cs_monotonic_nanoseconds() / 1_000_000) }
+                ring.memory?.tick()
                 awaitTick()
             }
             target.endOfBatch()
         }
+        finishBatch()
+        if let memory = ring.memory { startWaiting(memory) }
+        if !holders.isEmpty && isQuiet { tellHolders() }
+    }
+
+    private var needsTick: Bool { target.needsTick || ring.memory?.needsTick == true }
+
+    private func finishBatch() {
         ring.runReady()
         while let (tag, result) = target.nextFinished() { commit(tag, result) }
-        if !holders.isEmpty && isQuiet { tellHolders() }
     }
 
     // MARK: - Requests
@@ -110,22 +118,44 @@ public final class QueueLoop<Ring: QueueRing, Target: BlockTarget> {
         let request = ring.request(tag)
         statistics.count(request)
         if let memory = ring.memory {
-            startRegistered(tag, request, memory)
+            switch request.operation {
+            case .read, .write:
+                // Where the pages are not registered the kernel had no memory for that, most likely.
+                if request.flags.contains(.needsBufferRegistration) {
+                    startInMemory(tag, request, memory)
+                } else {
+                    target.start(tag: tag, request, .pages)
+                }
+            default:
+                target.start(tag: tag, request, .none)
+            }
         } else {
-            target.start(tag: tag, request, buffer: ring.buffer(tag), isRegistered: false)
+            target.start(tag: tag, request, .memory(ring.buffer(tag)))
         }
         ring.submitEarly()
     }
 
-    private func startRegistered(_ tag: Int, _ request: RequestDescriptor, _ memory: RequestMemory) {
-        var isRegistered = true
-        // The kernel had no memory for it, most likely.
-        if request.flags.contains(.needsBufferRegistration) {
-            isRegistered = false
-            let result = memory.borrow(tag)
-            if result != 0 { return commit(tag, result) }
+    @inline(__always)
+    private func startInMemory(_ tag: Int, _ request: RequestDescriptor, _ memory: RequestMemory) {
+        switch memory.borrow(tag, isWrite: request.operation == .write, sizeBytes: request.sizeBytes) {
+        case .lent(let buffer): target.start(tag: tag, request, .memory(buffer))
+        case .deferred: break
+        case .refused(let result): commit(tag, result)
         }
-        target.start(tag: tag, request, buffer: ring.buffer(tag), isRegistered: isRegistered)
+    }
+
+    /// Starts the requests that have waited for memory and have it now: what others that were answered have given back, or what
+    /// has come into memory.
+    @inline(__always)
+    private func startWaiting(_ memory: RequestMemory) {
+        while let first = memory.nextReady() {
+            startInMemory(first, ring.request(first), memory)
+            while let next = memory.nextReady() { startInMemory(next, ring.request(next), memory) }
+            // What they have planned begins now: nothing else may come that would end the turn's wait. Their answers give memory
+            // back in turn.
+            target.endOfBatch()
+            finishBatch()
+        }
     }
 
     private func retire(_ tag: Int, _ errno: Errno) {

@@ -7,14 +7,14 @@ import IOURing
 public protocol QueueRing: AnyObject {
     /// How many tags the queue has.
     var depth: Int { get }
-    /// Where the requests' data stays in their pages, who lends memory for it.
+    /// Where the driver does not copy, who lends memory for the requests' data.
     var memory: RequestMemory? { get }
     /// Makes the thread return from a turn that waits. Any thread may call it, at any time.
     var waker: @Sendable () -> Void { get }
 
     /// The request of a tag, from its arrival to its commit.
     func request(_ tag: Int) -> RequestDescriptor
-    /// The tag's memory.
+    /// The tag's memory, where the driver copies.
     func buffer(_ tag: Int) -> UnsafeMutableRawPointer
 
     /// Prepares the command that asks for a tag's first request.

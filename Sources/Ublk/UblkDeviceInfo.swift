@@ -60,7 +60,7 @@ public struct UblkDeviceInfo: Equatable, Sendable {
 
     /// Whether the driver hands out the requests' pages instead of copying their data.
     public var isZeroCopy: Bool { features.contains(.servesPages) }
-    /// Of all I/O buffers that its server has in memory.
+    /// Of all I/O buffers: what its server has in memory where the driver copies, and at most where it does not.
     public var bufferBytes: Int { queueCount * queueDepth * maxIOSizeBytes }
 
     init(_ info: cs_ublk_device_info) {

@@ -62,8 +62,8 @@ struct OracleCase: CustomStringConvertible, Sendable {
         }
     }
 
-    /// What can goes straight between file and buffer, the rest through memory that is borrowed for it; a transfer that
-    /// the file refuses is done again in memory.
+    /// What can goes straight between file and buffer, the rest through memory that is borrowed for it, at once or later; a
+    /// transfer that the file refuses is done again in memory.
     @Test("data in registered buffers", arguments: OracleCase.all.filter { $0.tableSizeClusters == 4 }, [true, false])
     func registeredBuffers(_ geometry: OracleCase, basesTakeThem: Bool) throws {
         let scratch = try TemporaryDirectory()
@@ -88,6 +88,7 @@ struct OracleCase: CustomStringConvertible, Sendable {
         let statistics = engine.queue.statistics
         #expect(statistics.registeredTransfers > 100)
         #expect(statistics.borrowedRequests > 50)
+        #expect((history.registered?.deferrals ?? 0) > 20)
         try engine.close()
         try expectCheckClean(image, clusterSizeBytes: geometry.clusterSizeBytes)
     }

@@ -46,7 +46,7 @@ final class RandomHistory {
     private(set) var mismatches: [String] = []
     /// Whether anything is made durable before the engine is closed.
     var flushes = true
-    private var registered: RegisteredMemory?
+    private(set) var registered: RegisteredMemory?
 
     init(engine: LocalEngine, model: DeviceModel, seed: UInt64) {
         self.engine = engine

@@ -55,7 +55,7 @@ public final class ScriptedRing: QueueRing, @unchecked Sendable {
     }
 
     public let depth: Int
-    public let memory: RequestMemory? = nil
+    public let memory: RequestMemory?
     public let loop: RingLoop
     /// Called when the loop waits and nothing has completed. False: there will be nothing more.
     public var play: (() -> Bool)?
@@ -71,8 +71,10 @@ public final class ScriptedRing: QueueRing, @unchecked Sendable {
     private var tokens: [CompletionToken]
 
     /// On the thread that will run the loop.
-    public init(depth: Int, sizePerTagBytes: Int = 4096) throws {
+    /// - Parameter memory: where the driver does not copy.
+    public init(depth: Int, sizePerTagBytes: Int = 4096, memory: RequestMemory? = nil) throws {
         self.depth = depth
+        self.memory = memory
         self.sizePerTagBytes = sizePerTagBytes
         loop = try RingLoop(entries: 64, completionEntries: 256)
         buffers = .allocate(byteCount: depth * sizePerTagBytes, alignment: 4096)
@@ -90,7 +92,10 @@ public final class ScriptedRing: QueueRing, @unchecked Sendable {
 
     public var waker: @Sendable () -> Void { { [executor = loop.executor] in executor.wake() } }
     public func request(_ tag: Int) -> RequestDescriptor { driver.withLock { $0.requests[tag] } }
-    public func buffer(_ tag: Int) -> UnsafeMutableRawPointer { buffers + tag * sizePerTagBytes }
+    public func buffer(_ tag: Int) -> UnsafeMutableRawPointer {
+        precondition(memory == nil, "a tag's own memory, where there is none")
+        return buffers + tag * sizePerTagBytes
+    }
     public func fetch(_ tag: Int, token: CompletionToken) { prepared.append(.fetch(tag, token)) }
 
     public func commitAndFetch(_ tag: Int, result: Int32, token: CompletionToken) {
@@ -206,6 +211,9 @@ public final class ScriptedRing: QueueRing, @unchecked Sendable {
         }
         loop.executor.wake()
     }
+
+    /// Has the loop end its wait, as whoever brings memory for it does.
+    public func wake() { loop.executor.wake() }
 
     /// An operation of the target's has completed.
     public func complete(_ token: CompletionToken, _ result: Int32) {

@@ -19,7 +19,7 @@ struct DeviceQueuesTests {
         private var finished: [Int] = []
         private var turns = 0
 
-        func start(tag: Int, _ request: RequestDescriptor, buffer: UnsafeMutableRawPointer, isRegistered: Bool) {
+        func start(tag: Int, _ request: RequestDescriptor, _ data: RequestData) {
             requestCount.add(1, ordering: .sequentiallyConsistent)
             waiting.append(tag)
         }

@@ -6,6 +6,8 @@ import Ublk
 final class ScriptedTarget: BlockTarget {
     private(set) var started: [Int] = []
     private(set) var underWay: Set<Int> = []
+    /// Of those: where their data is.
+    private(set) var data: [Int: RequestData] = [:]
     private var finished: [(tag: Int, result: Int32)] = []
     private(set) var completions: [(token: CompletionToken, result: Int32)] = []
     private(set) var batches = 0
@@ -19,16 +21,23 @@ final class ScriptedTarget: BlockTarget {
     /// Called at each start.
     var whenStarted: (Int) -> Void = { _ in }
 
-    func start(tag: Int, _ request: RequestDescriptor, buffer: UnsafeMutableRawPointer, isRegistered: Bool) {
+    func start(tag: Int, _ request: RequestDescriptor, _ data: RequestData) {
         precondition(underWay.insert(tag).inserted, "started twice")
         started.append(tag)
         isInBatch = true
+        self.data[tag] = data
         whenStarted(tag)
     }
 
     func finish(_ tag: Int, _ result: Int32 = 0) {
-        precondition(underWay.remove(tag) != nil, "not under way")
+        leave(tag)
         finished.append((tag, result))
+    }
+
+    /// Lets go of a request that waits for memory.
+    func leave(_ tag: Int) {
+        precondition(underWay.remove(tag) != nil, "not under way")
+        data[tag] = nil
     }
 
     func completed(_ token: CompletionToken, _ result: Int32) { completions.append((token, result)) }
@@ -61,7 +70,7 @@ final class PlayedQueue {
     let mailbox = QueueMailbox<ScriptedTarget>()
     private(set) var end: QueueEnd?
 
-    init(depth: Int = 4) throws { ring = try ScriptedRing(depth: depth) }
+    init(depth: Int = 4, memory: RequestMemory? = nil) throws { ring = try ScriptedRing(depth: depth, memory: memory) }
 
     /// Runs the loop to its end; each time that it waits it gets the next step.
     func run(_ steps: [() -> Void]) {

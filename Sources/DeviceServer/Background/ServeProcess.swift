@@ -14,7 +14,7 @@ public enum ServeProcess {
         _ arguments: [String], log: Logger, status: (any Error) -> Int32
     ) throws -> Server.Ending {
         // It was started as /proc/self/exe, and would be called exe.
-        cs_name_process("qed-ublk")
+        cs_name_thread("qed-ublk")
         Detachment.leaveControlGroup()
         let add = FileDescriptor(rawValue: 3)
         var deviceID: UInt32?

@@ -28,7 +28,7 @@ public enum SupervisingProcess {
 
     /// - Parameter arguments: those of the server.
     public static func run(_ arguments: [String]) throws(ServerStartError) -> Ending {
-        cs_name_process("qed-ublk")
+        cs_name_thread("qed-ublk")
         Detachment.leaveCaller()
         Detachment.leaveControlGroup()
         let signals = cs_open_signals()

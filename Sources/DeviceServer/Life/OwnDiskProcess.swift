@@ -74,7 +74,7 @@ public struct OwnDiskProcess {
         // Like that of a server it may have to wait when others of its service are ended.
         Detachment.leaveControlGroup()
         // It was started as /proc/self/exe, and would be called exe.
-        cs_name_process("qed-ublk")
+        cs_name_thread("qed-ublk")
         let path = words[1]
         let report = { (sentence: String) in
             _ = try? FileDescriptor(rawValue: 3).writeAll("\(sentence.filter { !$0.isNewline })\n".utf8)

@@ -18,13 +18,26 @@ final class EngineTarget<S: Storage>: BlockTarget {
         self.engine = engine
         self.image = image
         self.whenFailed = whenFailed
-        if let memory { engine.lendMemory = { tag, _ in memory.borrow(tag) } }
+        guard let memory else { return }
+        engine.lendMemory = { tag, request in
+            switch memory.borrow(tag, isWrite: request.operation == .write, sizeBytes: Int(request.byteCount)) {
+            case .lent(let buffer): .lent(buffer)
+            case .deferred: .deferred
+            case .refused(let result): .refused(result)
+            }
+        }
     }
 
     @inline(__always)
-    func start(tag: Int, _ request: RequestDescriptor, buffer: UnsafeMutableRawPointer, isRegistered: Bool) {
+    func start(tag: Int, _ request: RequestDescriptor, _ data: RequestData) {
         let flags = request.flags
-        let registered = isRegistered ? RegisteredBuffer(index: UInt16(tag), address: 0) : .none
+        var buffer: UnsafeMutableRawPointer?
+        var registered = RegisteredBuffer.none
+        switch data {
+        case .none: break
+        case .memory(let memory): buffer = memory
+        case .pages: registered = RegisteredBuffer(index: UInt16(tag), address: 0)
+        }
         switch request.operation {
         case .read:
             engine.start(tag, blockRequest(.read, request, buffer, registered))

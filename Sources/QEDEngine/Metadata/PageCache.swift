@@ -75,6 +75,8 @@ struct PageCache: ~Copyable {
         let sizeBytes = slotCount * QEDGeometry.l2PageSizeBytes
         let mapped = mmap(nil, sizeBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
         guard let mapped, mapped != MAP_FAILED else { throw Errno(rawValue: errno) }
+        // A huge page would take 2 MiB for the first table's 4 KiB.
+        madvise(mapped, sizeBytes, MADV_NOHUGEPAGE)
         pageWordsLeft = pageWordLimit
         memory = mapped
         referenced = .allocate(capacity: slotCount)

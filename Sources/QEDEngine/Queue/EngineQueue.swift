@@ -33,10 +33,9 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     private let slow: SlowRequests<S>
     let housekeeper: Housekeeper<S>
 
-    /// Brings the data of a write, which is in a registered buffer, into the request's memory; and puts what a read has
-    /// in its memory when it finishes where the data belongs. Gets the tag and its request, and returns 0 or a
-    /// negative errno.
-    public var lendMemory: ((Int, BlockRequest) -> Int32)?
+    /// Lends memory to a request whose data is in a registered buffer: that of a write has its data, and what is in that of a
+    /// read when it finishes is put where the data belongs. Gets the tag and its request.
+    public var lendMemory: ((Int, BlockRequest) -> MemoryLoan)?
 
     /// The kind of the tokens whose completions belong to `storageCompleted`.
     public static var tokenKind: UInt8 { 1 }
@@ -169,8 +168,7 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     private func runTask(_ id: RequestID) async {
         while true {
             while slots[id].task.begin() {
-                let result = await performSlowly(id)
-                finish(id, result)
+                if let result = await performSlowly(id) { finish(id, result) }
             }
             if tasks.isStopping { return }
             _ = await withUnsafeContinuation { (continuation: CompletionContinuation) in
@@ -179,15 +177,20 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
         }
     }
 
-    private func performSlowly(_ id: RequestID) async -> Int32 {
+    /// - Returns: nil: the request waits for memory, and is not the queue's until it is started again.
+    private func performSlowly(_ id: RequestID) async -> Int32? {
         let isInFile = slots[id].state == .committing
         // From here on the task's own transfers are under way.
         slots[id].state = .slow
         if !isInFile {
-            let lent = borrowMemory(id)
-            guard lent == 0 else {
+            switch borrowMemory(id) {
+            case .done: break
+            case .deferred:
+                deferRequest(id)
+                return nil
+            case .refused(let result):
                 abandonCopy(id)
-                return lent
+                return result
             }
         }
         return await slow.perform(id, isInFile: isInFile)
@@ -200,17 +203,38 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
         for waiter in image.abandon(plan) { waiter.resume(returning: 0) }
     }
 
-    /// Has the request's data in its memory from now on, where it is not already: pages of the kernel that are registered with
+    enum Borrowing {
+        /// The data is in memory.
+        case done
+        /// The request is to be left (`deferRequest`).
+        case deferred
+        /// The negative errno that the request is to be answered with.
+        case refused(Int32)
+    }
+
+    /// Has the request's data in memory from now on, where it is not already: pages of the kernel that are registered with
     /// the ring can be taken and filled by a file, and not be touched by this process.
-    /// - Returns: 0, or the negative errno that the request is to be answered with.
-    func borrowMemory(_ id: RequestID) -> Int32 {
+    func borrowMemory(_ id: RequestID) -> Borrowing {
         let request = slots[id].request
-        if request.registered.isNone { return 0 }
+        if request.registered.isNone { return .done }
         guard let lendMemory else { preconditionFailure("a registered buffer, and nobody who lends memory for it") }
-        files.counters.pointee.borrowedRequests &+= 1
-        let result = lendMemory(id.tag, request)
-        if result == 0 { slots[id].request.registered = .none }
-        return result
+        switch lendMemory(id.tag, request) {
+        case .lent(let buffer):
+            files.counters.pointee.borrowedRequests &+= 1
+            slots[id].request.buffer = buffer
+            slots[id].request.registered = .none
+            return .done
+        case .deferred: return .deferred
+        case .refused(let result): return .refused(result)
+        }
+    }
+
+    /// Leaves a request that waits for memory: it will be started again, with memory. What was planned for it is given up, for
+    /// whoever has memory may be waiting for that.
+    func deferRequest(_ id: RequestID) {
+        abandonCopy(id)
+        precondition(transfers.isIdle(id.transfers), "a request is left whose data moves")
+        slots[id].state = .idle
     }
 
     // MARK: - Between batches, and the end

@@ -12,19 +12,19 @@ extension EngineQueue {
         let request = slots[id].request
         extents.removeAll()
         guard
-            map.resolve(request.deviceOffset, to: request.end, fromLayer: 0, judging: false, into: &extents) == .complete,
-            let buffer = request.buffer
+            map.resolve(request.deviceOffset, to: request.end, fromLayer: 0, judging: false, into: &extents) == .complete
         else { return false }
         if extents.hasZeros || !files.allTakeRegisteredBuffers {
             // Zeros are laid into the request's memory.
-            let lent = borrowMemory(id)
-            guard lent == 0 else {
-                finish(id, lent)
+            switch borrowMemory(id) {
+            case .done: break
+            case .deferred: return true
+            case .refused(let result):
+                finish(id, result)
                 return true
             }
         }
-        startTransfers(id, isWrite: false, buffer)
-        return true
+        return startTransfers(id, isWrite: false)
     }
 
     /// Starts a write that needs nothing but clusters that are allocated, or fresh ones that are at hand, or a copy of what is
@@ -36,9 +36,7 @@ extension EngineQueue {
         extents.removeAll()
         switch map.planWrite(request.deviceOffset, to: request.end, into: &extents, beneath: &beneath) {
         case .direct(request.end):
-            guard let buffer = request.buffer else { return false }
-            startTransfers(id, isWrite: true, buffer)
-            return true
+            return startTransfers(id, isWrite: true)
         case .copy(let plan):
             return startCopy(id, plan)
         case .direct, .blocked:
@@ -46,17 +44,21 @@ extension EngineQueue {
         }
     }
 
-    /// Starts the transfers of `extents`, with the request's registered buffer or its memory. One that has none is finished.
-    private func startTransfers(_ id: RequestID, isWrite: Bool, _ buffer: UnsafeMutableRawPointer) {
+    /// Starts the transfers of `extents`, with the request's memory or its registered buffer. One that has none is finished.
+    /// - Returns: false where it has neither.
+    private func startTransfers(_ id: RequestID, isWrite: Bool) -> Bool {
         let request = slots[id].request
-        slots[id].state = .transferring
-        if request.registered.isNone {
+        if let buffer = request.buffer {
+            slots[id].state = .transferring
             transfers.start(id.transfers, isWrite: isWrite, extents, buffer: buffer, bufferStart: request.deviceOffset)
         } else {
+            guard !request.registered.isNone else { return false }
+            slots[id].state = .transferring
             transfers.startRegistered(
                 id.transfers, isWrite: isWrite, extents, request.registered, bufferStart: request.deviceOffset)
         }
         if transfers.isIdle(id.transfers) { finish(id, 0) }
+        return true
     }
 
     /// Starts the transfer of a request whose bytes lie in one cluster of the image itself.
@@ -66,50 +68,57 @@ extension EngineQueue {
         let offset = slots[id].request.deviceOffset
         let byteCount = slots[id].request.byteCount
         let mask = files.topLookup.geometry.clusterMask
-        guard byteCount > 0, (offset & mask) &+ byteCount <= mask &+ 1, let buffer = slots[id].request.buffer
-        else { return false }
+        guard byteCount > 0, (offset & mask) &+ byteCount <= mask &+ 1 else { return false }
         let entry = files.topLookup.entry(at: offset)
         guard entry > PageLookup.invalid else { return false }
-        slots[id].state = .transferring
-        start(id, isWrite: isWrite, buffer, byteCount: byteCount, fileOffset: entry &+ (offset & mask))
-        return true
+        return start(id, .transferring, isWrite: isWrite, byteCount: byteCount, fileOffset: entry &+ (offset & mask))
     }
 
     /// Starts the one transfer of a request whose bytes lie together in the image's own file.
+    /// - Returns: false where it has neither memory nor a registered buffer.
     @inline(__always)
     private func start(
-        _ id: RequestID, isWrite: Bool, _ buffer: UnsafeMutableRawPointer, byteCount: UInt64, fileOffset: UInt64
-    ) {
+        _ id: RequestID, _ state: RequestSlots.State, isWrite: Bool, byteCount: UInt64, fileOffset: UInt64
+    ) -> Bool {
         let bytes = UInt32(truncatingIfNeeded: byteCount)
-        let registered = slots[id].request.registered
-        if registered.isNone {
+        if let buffer = slots[id].request.buffer {
+            slots[id].state = state
             transfers.startOnly(id.transfers, isWrite: isWrite, buffer, byteCount: bytes, fileOffset: fileOffset)
         } else {
+            let registered = slots[id].request.registered
+            guard !registered.isNone else { return false }
+            slots[id].state = state
             transfers.startRegistered(
                 id.transfers, isWrite: isWrite, registered, layer: 0, byteCount: bytes, fileOffset: fileOffset)
         }
+        return true
     }
 
     /// Starts a copy on write: as a plain write where no old content is left, else in a job.
     /// - Returns: false when it is for the request's task.
     private func startCopy(_ id: RequestID, _ plan: CopyPlan) -> Bool {
         let request = slots[id].request
-        if plan.end == request.end, let buffer = request.buffer {
-            if plan.isWhole {
-                slots[id].copy = plan
-                slots[id].state = .covering
-                start(id, isWrite: true, buffer, byteCount: request.byteCount, fileOffset: plan.fileOffset)
-                return true
-            }
-            // A job lays the request's data over what lies beneath: it must be in memory.
-            if jobs.canTake(plan, beneath: beneath), borrowMemory(id) == 0 {
-                slots[id].state = .planned
-                jobs.append(plan, id, data: buffer, beneath: beneath)
-                return true
-            }
-        }
         slots[id].copy = plan
-        return false
+        guard plan.end == request.end else { return false }
+        if plan.isWhole {
+            return start(id, .covering, isWrite: true, byteCount: request.byteCount, fileOffset: plan.fileOffset)
+        }
+        guard jobs.canTake(plan, beneath: beneath) else { return false }
+        // A job lays the request's data over what lies beneath: it must be in memory.
+        switch borrowMemory(id) {
+        case .done:
+            guard let buffer = slots[id].request.buffer else { return false }
+            slots[id].copy = nil
+            slots[id].state = .planned
+            jobs.append(plan, id, data: buffer, beneath: beneath)
+            return true
+        case .deferred:
+            deferRequest(id)
+            return true
+        case .refused:
+            // Its task asks once more.
+            return false
+        }
     }
 
     /// A storage operation with one of this queue's inline tokens has completed.

@@ -17,8 +17,8 @@ public struct BlockRequest: @unchecked Sendable {
     ///
     /// SAFETY: of `byteCount` bytes, aligned as the image's storage asks; the queue that owns the tag owns the buffer.
     public var buffer: UnsafeMutableRawPointer?
-    /// Where the data is instead, from the request's first byte on, or none. `buffer` is then what the engine borrows
-    /// for a request whose data it needs in memory (`EngineQueue.borrowMemory`).
+    /// Where the data is instead, from the request's first byte on, or none. `buffer` is then nil, until the engine has borrowed
+    /// memory for a request whose data it needs there (`EngineQueue.borrowMemory`).
     public var registered: RegisteredBuffer
     /// The data must survive a power cut before the request finishes (FUA).
     public var forcesUnitAccess: Bool
@@ -40,6 +40,16 @@ public struct BlockRequest: @unchecked Sendable {
     }
 
     var end: UInt64 { deviceOffset &+ byteCount }
+}
+
+/// What a request gets that asks for memory (`EngineQueue.lendMemory`).
+public enum MemoryLoan {
+    /// Until it finishes; as large as its data, and aligned as the image's storage asks.
+    case lent(UnsafeMutableRawPointer)
+    /// Not now: the request is not the engine's any more, and will be started again, with memory.
+    case deferred
+    /// A negative errno, with which the request is to be answered.
+    case refused(Int32)
 }
 
 /// Why a request failed; its errno is what the block layer is told.

@@ -58,6 +58,15 @@ expect_equal "a hole" 0 "$(tr -d '\0' <zeros | wc -c)"
 (($(copies dd if=/dev/ublkb0 of=/dev/null bs=64k skip=3200 count=4 iflag=direct status=none) > 0)) ||
     fail "reads of a hole without a copy: the trace shows nothing"
 
+step "memory for copies comes with the load, and goes"
+memory_kib() { awk '/^Anonymous:/ { print $2 }' "/proc/$(server_of 0)/smaps_rollup"; }
+is_back() { (($(memory_kib) <= before + 256)); }
+before=$(memory_kib)
+expect_status 0 fio --name=holes --filename=/dev/ublkb0 --ioengine=io_uring --direct=1 --offset=200M --rw=randread --bs=64k \
+    --size=40M --iodepth=64 --output=fio.log
+echo "          $before KiB, then $(memory_kib)"
+wait_until 60 is_back
+
 step "buffers that begin anywhere in a page"
 verify --offset=64M --rw=randrw --bsrange=4k-64k --blockalign=4k --iodepth=8 --iomem_align=512 --io_size=8M
 xfs_io -c 'pwrite -q -S 3 210m 3m' -c 'fsync' -c 'pwrite -q -S 4 215043k 5' -c 'fsync' /dev/ublkb0

@@ -61,6 +61,18 @@ verify() {
     local path=${2:-/dev/ublkb$1}
     (($(head -c 1M "$path" | tr -dc "\\$(printf %03o $(($1 + 1)))" | wc -c) == 1 << 20))
 }
+# KiB that a device takes on the average: of its server's memory, where what several share is divided among them, and of the
+# file system of run-time files, which the servers have mapped in part. Without the buffers where the driver copies into them.
+memory_of_a_device() {
+    local server
+    {
+        for server in $(qed-ublk list --json | jq '.[].pid'); do cat "/proc/$server/smaps_rollup"; done
+        du -k -s /run/qed-ublk | sed 's/^/Run: /'
+        qed-ublk list --json | jq -r '.[] | select(."zero-copy" | not) | "Buffers: \(.memory."io-buffers" / 1024)"'
+    } | awk -v devices="$DEVICES" '/^(Pss|Run):/ { sum += $2 } /^(Pss_Shmem|Buffers):/ { sum -= $2 }
+        END { print int(sum / devices) }'
+}
+takes_little() { (($(memory_of_a_device) <= 6 << 10)); }
 states() { qed-ublk list --json | jq -r '.[].state' | sort | uniq -c | awk '{ print $1, $2 }'; }
 
 if ((DEVICES)); then
@@ -72,6 +84,10 @@ if ((DEVICES)); then
     each verify
     echo "          memory $memory_before -> $(memory_used) MiB, of which the servers have" \
         "$(ps -o rss= -C qed-ublk | awk '{ sum += $1 } END { print int(sum / 1024) }') MiB"
+
+    step "a device without work takes 6 MiB at most"
+    wait_until 60 takes_little
+    echo "          $(memory_of_a_device) KiB"
 
     step "all servers are killed, and all devices recovered"
     mapfile -t servers < <(qed-ublk list --json | jq -r '.[].pid')

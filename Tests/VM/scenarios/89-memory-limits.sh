@@ -32,7 +32,7 @@ for who in "" " and the server"; do
     mount "$device" /mnt
     limit 48
     if [[ -n $who ]]; then
-        # The buffers of all its requests take 32 MiB, and cannot be swapped out.
+        # The buffers of its requests take up to 32 MiB, and cannot be swapped out.
         limit 80
         server_of 0 >"$group/cgroup.procs"
     fi
