@@ -42,8 +42,8 @@ public protocol BufferSlots: AnyObject {
 /// does, which holds up no other thread that changes the process's address space meanwhile (Linux 6.4), as `madvise` would. It
 /// runs where the queue's thread does, so the memory is near.
 final class SlotMemory: BufferSlots, @unchecked Sendable {
-    // SAFETY: the mapping lives as long as any reference to this, and the thread's calls hold one. A slot is touched by the thread
-    // while it is on its way in or out, and by the queue's thread otherwise: `arrived` hands it over.
+    // SAFETY: the mapping lives as long as any reference to this, and the thread's calls hold one. A slot is touched by the
+    // thread while it is on its way in or out, and by the queue's thread otherwise: `arrived` hands it over.
     private let mapping: UnsafeMutableRawPointer
     private let depth: Int
     private let smallBytes: Int

@@ -41,7 +41,12 @@ struct BufferPoolTests {
     @Test func aReserveOfOneServesEverybodyWhenNothingComes() {
         var pool = BufferPool(slotCount: 4, reserve: 1)
         #expect(pool.take(for: 0) == .slot(0))
-        for request in 1..<20 { guard case .waits = pool.take(for: request) else { Issue.record("a slot"); return } }
+        for request in 1..<20 {
+            guard case .waits = pool.take(for: request) else {
+                Issue.record("a slot")
+                return
+            }
+        }
         for request in 1..<20 { #expect(pool.giveBack(0) == request) }
         #expect(pool.giveBack(0) == nil)
         for _ in 0..<20 { #expect(pool.tick() == []) }
@@ -81,8 +86,8 @@ struct BufferPoolTests {
         for slot in 0..<3 { #expect(pool.state(of: slot) == .lent) }
     }
 
-    /// Random takes, returns, arrivals and ticks: a slot is one request's at a time and in memory, requests are served in the order
-    /// of their arrival, the reserve stays, and in the end everybody has been served.
+    /// Random takes, returns, arrivals and ticks: a slot is one request's at a time and in memory, requests are served in the
+    /// order of their arrival, the reserve stays, and in the end everybody has been served.
     @Test(arguments: 0..<20 as Range<UInt64>)
     func nobodyStarvesAndNoSlotIsGivenTwice(seed: UInt64) {
         var random = CountingGenerator(state: seed)

@@ -46,10 +46,12 @@ public struct ServerConfiguration: Sendable {
 
     public static let defaultQueueDepth = 64
 
-    /// Of all I/O buffers: in memory where the driver copies, and at most with zero copy. More only with a depth that asks for it.
+    /// Of all I/O buffers: in memory where the driver copies, and at most with zero copy. More only with a depth that asks
+    /// for it.
     static let bufferBudgetBytes = 32 << 20
 
-    /// The largest request: the largest from 512 KiB down with which all buffers are within the budget, and no smaller than 64 KiB.
+    /// The largest request: the largest from 512 KiB down with which all buffers are within the budget, and no smaller than
+    /// 64 KiB.
     var maxIOSizeBytes: Int {
         let tags = min(queues, max(sysconf(Int32(_SC_NPROCESSORS_CONF)), 1)) * queueDepth
         var size = 512 << 10
