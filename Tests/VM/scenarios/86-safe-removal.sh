@@ -29,13 +29,10 @@ cat pieces >&7
 dirty_kib() { awk '/^Dirty:/ { print $2 }' /proc/meminfo; }
 (($(dirty_kib) > 100 << 10)) || fail "only $(dirty_kib) KiB are dirty"
 server=$(server_of 0)
-# The image's file system takes nothing meanwhile, so the server is still at it, however quick or slow the machine is.
-expect_status 0 fsfreeze -f /data
 kill -TERM "$server"
-wait_until 20 eval '(($(awk "/^Writeback:/ { print \$2 }" /proc/meminfo) > 0))'
+wait_until 20 eval '(($(dirty_kib) < 126 << 10))'
 kill -KILL "$server"
 (($(dirty_kib) > 16 << 10)) || fail "all of it was written before"
-expect_status 0 fsfreeze -u /data
 wait_until 60 process_is_gone "$server"
 expect_equal "what recover prints" "$device" "$(timeout 60 qed-ublk recover 0)"
 exec 7>&-
