@@ -1,5 +1,4 @@
 import BlockStorage
-import DeviceServer
 import Glibc
 import Platform
 import QEDChain
@@ -7,6 +6,8 @@ import QEDEngine
 import TestSupport
 import Testing
 import Ublk
+
+@testable import DeviceServer
 
 /// A device goes on with the files that it was made of, or not at all.
 struct FilesOfADeviceTests {

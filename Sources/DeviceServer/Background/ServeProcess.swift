@@ -12,7 +12,7 @@ public enum ServeProcess {
     /// - Throws: what the process is to say before it ends; `add` has been told, where there is no device yet.
     public static func run(
         _ arguments: [String], log: Logger, status: (any Error) -> Int32
-    ) throws -> Server.Ending {
+    ) throws -> ServerEnding {
         // It was started as /proc/self/exe, and would be called exe.
         cs_name_thread("qed-ublk")
         Detachment.leaveControlGroup()

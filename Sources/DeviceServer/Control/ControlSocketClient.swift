@@ -2,10 +2,10 @@ import Glibc
 import SystemPackage
 
 /// The client's side of a device's control socket.
-public enum ControlSocketClient {
+enum ControlSocketClient {
     /// Sends one request and waits for its reply, blocking the thread until the deadline at most.
     /// - Parameter timeout: for all of it. For `stop`, longer than the timeout in the request.
-    public static func send(
+    static func send(
         _ request: ControlRequest, deviceID: UInt32, directory: String = DeviceRegistry.standardDirectory,
         timeout: Duration
     ) throws(ControlSocketError) -> ControlReply {

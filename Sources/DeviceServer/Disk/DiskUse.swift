@@ -3,7 +3,7 @@ import Glibc
 import Platform
 
 /// Why a disk cannot be taken away: who uses it.
-public struct DiskUse: Error, CustomStringConvertible {
+struct DiskUse: Error, CustomStringConvertible {
     let path: String
     let user: User
 
@@ -14,7 +14,7 @@ public struct DiskUse: Error, CustomStringConvertible {
         case claim(DiskClaim)
     }
 
-    public struct Process: Equatable, Sendable {
+    struct Process: Equatable, Sendable {
         let id: Int32
         let name: String
     }
@@ -39,7 +39,7 @@ public struct DiskUse: Error, CustomStringConvertible {
     static func claimed(_ path: String) -> DiskUse { found(ofDiskAt: path) ?? DiskUse(path: path, user: .claim(DiskClaim())) }
 
     /// The beginning of a sentence.
-    public var description: String {
+    var description: String {
         switch user {
         case .claim(let claim):
             return "\(path) is in use\(claim)"
@@ -71,12 +71,12 @@ public struct DiskUse: Error, CustomStringConvertible {
 
 /// A disk that nobody uses, had exclusively for as long as this is kept: nobody can mount it, or a partition of it, meanwhile.
 /// To open it, or to put a loop device on it, nobody can be kept from.
-public final class DiskHold {
+final class DiskHold {
     private var descriptor: Int32
 
     /// Never waits for the disk. Without a disk there is nothing to hold.
     /// - Throws: who uses it.
-    public init(ofDiskAt path: String) throws(DiskUse) {
+    init(ofDiskAt path: String) throws(DiskUse) {
         descriptor = open(path, O_RDONLY | O_CLOEXEC | O_EXCL | O_NONBLOCK)
         if descriptor < 0 && errno == EBUSY { throw .claimed(path) }
         if let use = DiskUse.found(ofDiskAt: path) {
@@ -87,7 +87,7 @@ public final class DiskHold {
 
     deinit { release() }
 
-    public func release() {
+    func release() {
         if descriptor >= 0 { close(descriptor) }
         descriptor = -1
     }

@@ -4,15 +4,15 @@ import Platform
 /// Devices whose images lie on disks of others of them: by what they have to be taken down, and brought up.
 ///
 /// No file is touched: one on a disk that waits for its server does not answer.
-public enum StackedDevices {
+enum StackedDevices {
     /// Each before those on whose disks its image, or another file that its server has open, lies; else by number.
-    public static func topFirst(_ records: [DeviceRecord]) -> [DeviceRecord] {
+    static func topFirst(_ records: [DeviceRecord]) -> [DeviceRecord] {
         let heights = heights(of: records)
         return records.sorted { (heights[$0.deviceID] ?? 0, $1.deviceID) > (heights[$1.deviceID] ?? 0, $0.deviceID) }
     }
 
     /// Each after those on whose disks its files lie; else by number.
-    public static func bottomFirst(_ records: [DeviceRecord]) -> [DeviceRecord] {
+    static func bottomFirst(_ records: [DeviceRecord]) -> [DeviceRecord] {
         let heights = heights(of: records)
         return records.sorted { (heights[$0.deviceID] ?? 0, $0.deviceID) < (heights[$1.deviceID] ?? 0, $1.deviceID) }
     }

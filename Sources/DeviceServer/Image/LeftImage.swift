@@ -1,7 +1,7 @@
 import BlockStorage
 
 /// An image whose server died, and whose device is not to be served again.
-public enum LeftImage {
+enum LeftImage {
     /// Brings what the dead server had answered into the image, makes it durable and marks the image as clean.
     /// - Throws: why it cannot be done: another file is in its place, the image is in use, damaged, or that data is lost. It is
     ///   left as it is then.
@@ -10,7 +10,7 @@ public enum LeftImage {
     ///   - backing: for the files that the image names.
     ///   - tell: is called with a sentence where a failed sync has lost what was answered.
     /// - Returns: how it is left.
-    public static func complete(
+    static func complete(
         _ record: DeviceRecord, backing: BackingPolicy, tell: (String) -> Void
     ) throws(ServerError) -> ImageMark? {
         var configuration = ServerConfiguration(imagePath: record.imagePath)

@@ -4,20 +4,20 @@ import Glibc
 /// How a server, and whoever supervises one, lets go of what it was started with. It outlives its caller: a file system that
 /// it was started in could not be unmounted; and where that is the one on its own disk, its end would wait for the disk, and
 /// so for itself.
-public enum Detachment {
+enum Detachment {
     /// Makes what the environment names relatively absolute. Before the working directory changes, here or in a child.
-    public static func fixEnvironment() {
+    static func fixEnvironment() {
         guard let chosen = getenv("QED_UBLK_RUNTIME_DIR"), chosen.pointee != 0, chosen.pointee != CChar(UInt8(ascii: "/"))
         else { return }
         setenv("QED_UBLK_RUNTIME_DIR", DeviceRegistry.standardDirectory, 1)
     }
 
     /// Closes what a process in the foreground was given beside its standard descriptors. Before anything is opened.
-    public static func closeGivenDescriptors() { cs_close_further_descriptors() }
+    static func closeGivenDescriptors() { cs_close_further_descriptors() }
 
     /// Leaves the working directory, and refuses core dumps: while the kernel writes one the dying server still counts as
     /// one, and what it writes can go to the server's own disk, or through a program that waits for that.
-    public static func leaveCaller() {
+    static func leaveCaller() {
         fixEnvironment()
         _ = chdir("/")
         cs_refuse_core_dumps()
@@ -27,7 +27,7 @@ public enum Detachment {
     /// service, with all processes of its group, before it unmounts what is mounted: a disk would lose its server when it needs
     /// it most. Outside of all groups a process is ended when everything has been unmounted.
     /// - Returns: whether it did; there is nothing to leave where systemd is not.
-    @discardableResult public static func leaveControlGroup() -> Bool {
+    @discardableResult static func leaveControlGroup() -> Bool {
         guard access("/run/systemd/system", F_OK) == 0 else { return false }
         // Of the only hierarchy, or the one among several that systemd goes by.
         for directory in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"] {

@@ -45,7 +45,7 @@ public struct DeviceAddition {
 
     /// Makes this process the server, until the device is gone or left to the next one.
     /// - Parameters: as of `runInBackground`.
-    public func runInForeground(log: Logger, announce: (String) throws -> Void) throws -> Server.Ending {
+    public func runInForeground(log: Logger, announce: (String) throws -> Void) throws -> ServerEnding {
         // In the background the server is another process, that gets nothing.
         Detachment.closeGivenDescriptors()
         let waiting = try waitingDevice()

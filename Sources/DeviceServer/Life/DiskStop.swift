@@ -6,7 +6,7 @@ extension UblkControlDevice {
     /// while the disk is had exclusively, so that nobody can mount it any more.
     /// - Parameter hold: where the caller has it by now. It is given up.
     /// - Returns: who uses it, when nothing was done for that reason; nil when it is gone.
-    public func stopUnused(_ info: UblkDeviceInfo, _ hold: DiskHold? = nil) throws(UblkControlError) -> DiskUse? {
+    func stopUnused(_ info: UblkDeviceInfo, _ hold: DiskHold? = nil) throws(UblkControlError) -> DiskUse? {
         let path = UblkPaths.blockDevice(info.id)
         var hold = hold
         defer { hold?.release() }
@@ -27,7 +27,7 @@ extension UblkControlDevice {
     }
 
     /// STOP waits for requests in flight.
-    public static let stopTimeout = Duration.seconds(60)
+    static let stopTimeout = Duration.seconds(60)
 
     /// Deletes a device that nobody serves any more. From then on it does not exist for anybody; only its number stays
     /// taken as long as somebody has its disk open or mounted, and that is not waited for.

@@ -8,19 +8,19 @@ import SystemPackage
 /// no such directory there is no device, and nothing to change.
 ///
 /// Without it a `del` that has found a device without a server takes it from the server that it gets meanwhile.
-public final class DeviceLock {
+final class DeviceLock {
     private var descriptor: Int32
 
     /// Waits for whoever has it: at most as long as a takeover or the completion of an image should take.
     /// - Throws: `isHad` when the time is over.
-    public convenience init(ofDevice id: UInt32, timeoutSeconds: Int = 120) throws(DeviceLockError) {
+    convenience init(ofDevice id: UInt32, timeoutSeconds: Int = 120) throws(DeviceLockError) {
         try self.init(path: "/sys/class/ublk-char/ublkc\(id)", id: id, timeoutSeconds: timeoutSeconds)
     }
 
     /// The right to give a device its next server whenever it has lost one: one supervisor is enough. It is a lock of a file
     /// in that directory.
     /// - Throws: where another process has it, and is not about to end.
-    public convenience init(ofSupervisorOf id: UInt32) throws(DeviceLockError) {
+    convenience init(ofSupervisorOf id: UInt32) throws(DeviceLockError) {
         try self.init(path: "/sys/class/ublk-char/ublkc\(id)/dev", id: id, timeoutSeconds: 1)
     }
 
@@ -41,7 +41,7 @@ public final class DeviceLock {
 
     deinit { release() }
 
-    public func release() {
+    func release() {
         if descriptor >= 0 { close(descriptor) }
         descriptor = -1
     }

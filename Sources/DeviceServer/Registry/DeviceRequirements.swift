@@ -3,7 +3,7 @@ import Platform
 /// What whoever asks about devices must have before it looks at one.
 public enum DeviceRequirements {
     /// - Throws: `ProcMissing`, or `RegistryError` where the records are somebody else's.
-    public static func check() throws {
+    static func check() throws {
         guard ProcessFiles.areVisible else { throw ProcMissing() }
         try DeviceRegistry().checkOwner()
     }

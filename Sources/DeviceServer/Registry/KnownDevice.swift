@@ -52,8 +52,9 @@ public enum KnownDevices {
     private static let patience = Duration.seconds(2)
 
     /// All devices that have a record and exist, and the orphans. Records of devices that are gone are removed.
-    /// - Throws: `UblkControlError`, where the kernel cannot be asked at all.
+    /// - Throws: what `DeviceRequirements` says, or `UblkControlError` where the kernel cannot be asked at all.
     public static func all(registry: DeviceRegistry = DeviceRegistry()) throws -> [KnownDevice] {
+        try DeviceRequirements.check()
         let records = registry.list()
         // Where there is nothing to ask the kernel about no right to ask is needed.
         if records.isEmpty && OrphanedDevices.candidates(besides: []).isEmpty { return [] }

@@ -4,12 +4,12 @@ import Ublk
 
 extension DeviceRecord {
     /// Whether the kernel's device is the one that was recorded.
-    public func isOf(_ info: UblkDeviceInfo) -> Bool { info.id == deviceID && info.serverFlags == deviceNonce }
+    func isOf(_ info: UblkDeviceInfo) -> Bool { info.id == deviceID && info.serverFlags == deviceNonce }
 }
 
 extension UblkControlDevice {
     /// The device of a record; nil where it is gone, whatever has its number by now.
-    public func device(of record: DeviceRecord, timeout: Duration) throws(UblkControlError) -> UblkDeviceInfo? {
+    func device(of record: DeviceRecord, timeout: Duration) throws(UblkControlError) -> UblkDeviceInfo? {
         guard let info = try existingDeviceInfo(record.deviceID, timeout: timeout), record.isOf(info) else { return nil }
         return info
     }

@@ -8,11 +8,19 @@ import QEDEngine
 import SystemPackage
 import Ublk
 
+/// How a server ends.
+public enum ServerEnding: Sendable {
+    /// Its device is gone.
+    case removed
+    /// Its device is in use, and waits for the next server.
+    case left
+}
+
 /// The process that serves one device: makes it, answers its control socket and signals, and takes it away again.
 ///
 /// The queues' threads serve; this, the main thread, waits for signals, requests on the control socket and the end of a
 /// queue.
-public final class Server {
+final class Server {
     private let configuration: ServerConfiguration
     private let log: Logger
     private let registry = DeviceRegistry()
@@ -21,18 +29,10 @@ public final class Server {
     /// Writes the record that says that a sync has failed.
     private var failureNote: BackgroundThread?
 
-    public init(_ configuration: ServerConfiguration, process: ServerProcess, log: Logger) {
+    init(_ configuration: ServerConfiguration, process: ServerProcess, log: Logger) {
         self.configuration = configuration
         self.process = process
         self.log = log
-    }
-
-    /// How a server ends.
-    public enum Ending: Sendable {
-        /// Its device is gone.
-        case removed
-        /// Its device is in use, and waits for the next server.
-        case left
     }
 
     /// Serves until it is told to stop.
@@ -41,7 +41,7 @@ public final class Server {
     ///     is taken away again.
     ///   - gone: called when the device is gone, before anybody is told.
     /// - Throws: why the device could not be made, or not be taken away properly.
-    public func run(ready: (UInt32, String) -> Bool, gone: () -> Void = {}) throws(ServerError) -> Ending {
+    func run(ready: (UInt32, String) -> Bool, gone: () -> Void = {}) throws(ServerError) -> ServerEnding {
         var record: DeviceRecord?
         let device = try makeDevice(&record)
         for warning in process.warnings { log.warning("\(warning)") }

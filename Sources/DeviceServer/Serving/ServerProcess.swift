@@ -2,7 +2,7 @@ import CSupport
 import SystemPackage
 
 /// This process, made fit to be a server: what it must be before it opens a file of an image or has a second thread.
-public struct ServerProcess: Sendable {
+struct ServerProcess: Sendable {
     /// A signalfd.
     let signals: Int32
     /// It is in a mount namespace of its own.
@@ -14,7 +14,7 @@ public struct ServerProcess: Sendable {
     /// they were opened through.
     ///
     /// Relative paths name other files afterwards: it is in the root directory.
-    public init() throws(ServerError) {
+    init() throws(ServerError) {
         Detachment.leaveCaller()
         signals = cs_open_signals()
         guard signals >= 0 else { throw .ring(Errno(rawValue: -signals)) }

@@ -31,7 +31,6 @@ struct ListCommand: ParsableCommand {
     @OptionGroup var output: OutputOption
 
     func run() throws {
-        try DeviceRequirements.check()
         let devices = try KnownDevices.all()
         switch output.format {
         case .human: try printOutput(ListCommand.table(devices, isVerbose: verbose))
