@@ -25,32 +25,32 @@ final class OpenImage {
         driver = EngineDriver(queue, on: bench)
     }
 
-    /// The members of the chain, as they are told apart before the engine sees them.
-    static func members(_ files: [FuzzFile], isRaw: [Bool]) -> Result<[ChainMember], QEDFormatError> {
-        var members: [ChainMember] = []
+    /// The layers of the chain, as they are told apart before the engine sees them.
+    static func layers(_ files: [FuzzFile], isRaw: [Bool]) -> Result<[Layer], QEDFormatError> {
+        var layers: [Layer] = []
         for (file, isRaw) in zip(files, isRaw) {
             let length = file.content.length
             if isRaw {
-                members.append(.raw(sizeBytes: length))
+                layers.append(.raw(sizeBytes: length))
                 continue
             }
             do throws(QEDFormatError) {
                 let start = file.content.bytes(at: 0, count: Int(min(length, UInt64(QEDLimits.headerSizeBytes))))
-                members.append(.qed(header: try QEDHeader(parsing: start, fileSizeBytes: length), fileSizeBytes: length))
+                layers.append(.qed(header: try QEDHeader(parsing: start, fileSizeBytes: length), fileSizeBytes: length))
             } catch {
                 return .failure(error)
             }
         }
-        return .success(members)
+        return .success(layers)
     }
 
     static func open(
         _ files: [FuzzFile], isRaw: [Bool], isReadOnly: Bool, bench: Workbench, session: SessionMemory? = nil
     ) -> Result<OpenImage, RefusalError> {
-        let chain: [ChainMember]
-        switch members(files, isRaw: isRaw) {
+        let chain: [Layer]
+        switch layers(files, isRaw: isRaw) {
         case .failure(let error): return .failure(RefusalError(refusal: .header(error)))
-        case .success(let members): chain = members
+        case .success(let layers): chain = layers
         }
         let storages = ChainStorage(top: bench.storage(files[0]), bases: files.dropFirst().map { bench.storage($0) })
         let options = ImageOptions(isReadOnly: isReadOnly, cacheBytes: 1 << 16, session: session)

@@ -4,24 +4,24 @@ import Platform
 import QEDEngine
 import QEDFormat
 
-/// A file of an open chain: its descriptor, and what it is.
-public struct ChainFile: Sendable {
+/// The open file of a layer.
+public struct LayerFile: Sendable {
     public let file: ImageFile
-    public let member: ChainMember
+    public let layer: Layer
 
-    package init(file: ImageFile, member: ChainMember) {
+    package init(file: ImageFile, layer: Layer) {
         self.file = file
-        self.member = member
+        self.layer = layer
     }
 
     /// Entries of its L1 table, as far as its size needs them.
     var l1EntryCount: Int {
-        guard case .qed(let header, _) = member else { return 0 }
+        guard case .qed(let header, _) = layer else { return 0 }
         return header.geometry.requiredL1Entries(imageSizeBytes: header.imageSizeBytes)
     }
 }
 
-extension [ChainFile] {
+extension [LayerFile] {
     /// What an engine's queue reads and writes on a ring.
     public func storages(on ring: Ring) -> ChainStorage<FileStorage> {
         ChainStorage(top: self[0].file.storage(on: ring), bases: dropFirst().map { $0.file.storage(on: ring) })
@@ -64,7 +64,7 @@ public enum ImageChain {
         backingCaching: ImageFile.Caching = .buffered, locking: ChainLocking = .all,
         opensBackingFiles: Bool = true, policy: BackingPolicy = .plainFiles, isNamedByImage: Bool = false,
         isDevices: Bool = false
-    ) throws(ChainError) -> [ChainFile] {
+    ) throws(ChainError) -> [LayerFile] {
         precondition(isReadOnly || locking != .none, "an image that is written is never shared")
         let readLock: FileLock? = locking == .none ? nil : .readOnly
         var (last, name) = try openQED(
@@ -75,7 +75,7 @@ public enum ImageChain {
         var files = [last]
         var l1EntryCount = last.l1EntryCount
         guard opensBackingFiles else { return files }
-        while case .qed(let header, _) = last.member, let backingName = name {
+        while case .qed(let header, _) = last.layer, let backingName = name {
             let overlay = last.file.path
             guard !policy.refusesBackingFiles else { throw .backingRefused(path: overlay, name: backingName) }
             guard files.count < longestChain else { throw .tooLong(path: path) }
@@ -92,7 +92,7 @@ public enum ImageChain {
                 let file = try openFile(
                     path: backingPath, access: .readOnly, caching: backingCaching, lock: readLock, backingOf: overlay,
                     allowBlockDevice: true, policy: policy)
-                last = ChainFile(file: file, member: .raw(sizeBytes: file.sizeBytes))
+                last = LayerFile(file: file, layer: .raw(sizeBytes: file.sizeBytes))
                 name = nil
             } else {
                 (last, name) = try openQED(
@@ -107,8 +107,8 @@ public enum ImageChain {
         return files
     }
 
-    private static func refuseUnfinished(_ opened: ChainFile, backingOf overlay: String?) throws(ChainError) {
-        guard case .qed(let header, _) = opened.member else { return }
+    private static func refuseUnfinished(_ opened: LayerFile, backingOf overlay: String?) throws(ChainError) {
+        guard case .qed(let header, _) = opened.layer else { return }
         let isUnfinished: Bool
         do throws(ImageFileError) { isUnfinished = try opened.file.hasUnfinishedSession(header) } catch {
             throw .image(.file(error), backingOf: overlay)
@@ -119,7 +119,7 @@ public enum ImageChain {
     private static func openQED(
         path: String, access: ImageFile.Access, caching: ImageFile.Caching, lock: FileLock?, backingOf overlay: String?,
         policy: BackingPolicy?, isDevices: Bool = false
-    ) throws(ChainError) -> (ChainFile, BackingFileName?) {
+    ) throws(ChainError) -> (LayerFile, BackingFileName?) {
         let file = try openFile(
             path: path, access: access, caching: caching, lock: lock, backingOf: overlay, policy: policy, isDevices: isDevices)
         do throws(ImageReadError) {
@@ -129,8 +129,8 @@ public enum ImageChain {
             if image.header.imageSizeBytes % block != 0 || block > UInt64(QEDGeometry.l2PageSizeBytes) {
                 do throws(ImageFileError) { try file.useBufferedIO() } catch { throw .file(error) }
             }
-            let member = ChainMember.qed(header: image.header, fileSizeBytes: file.sizeBytes)
-            return (ChainFile(file: file, member: member), image.backingFileName)
+            let layer = Layer.qed(header: image.header, fileSizeBytes: file.sizeBytes)
+            return (LayerFile(file: file, layer: layer), image.backingFileName)
         } catch {
             if let overlay, error == .format(path: path, .notQED) {
                 throw .backingFormatUnknown(path: path, backingOf: overlay)

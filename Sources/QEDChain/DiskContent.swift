@@ -10,13 +10,13 @@ public enum DiskContent {
     ///   - range: of the device, within 4096 bytes from a multiple of that.
     /// - Returns: nil where it cannot be told: an entry is damaged, or the chain was opened without the backing file that
     ///   holds the bytes.
-    public static func bytes(_ range: Range<UInt64>, of chain: [ChainFile]) throws(ImageFileError) -> [UInt8]? {
+    public static func bytes(_ range: Range<UInt64>, of chain: [LayerFile]) throws(ImageFileError) -> [UInt8]? {
         precondition(
             !range.isEmpty && (range.lowerBound ^ (range.upperBound - 1)) >> 12 == 0, "a range in several clusters")
         let count = Int(range.upperBound - range.lowerBound)
         let zeros = [UInt8](repeating: 0, count: count)
         for link in chain {
-            switch link.member {
+            switch link.layer {
             case .raw:
                 let found = try link.file.readBytes(fileOffset: range.lowerBound, byteCount: count)
                 return found + zeros.dropFirst(found.count)

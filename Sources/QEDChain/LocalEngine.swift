@@ -11,7 +11,7 @@ public final class LocalEngine: @unchecked Sendable {
     // SAFETY: used by the thread that made it.
     public let image: Image
     /// The open files, until the engine is closed: then they are closed, and their locks released.
-    public private(set) var chain: [ChainFile]
+    public private(set) var chain: [LayerFile]
     /// How often the kernel was entered.
     public private(set) var turns: UInt64 = 0
     @usableFromInline let driver: EngineDriver<FileStorage, RingLoop>
@@ -31,7 +31,7 @@ public final class LocalEngine: @unchecked Sendable {
 
     /// Serves the files of a chain that is open already.
     /// - Throws: `ImageOpenError`, or `Errno` where there is no io_uring.
-    public convenience init(chain: [ChainFile], options: ImageOptions, depth: Int, largestRequestBytes: Int) throws {
+    public convenience init(chain: [LayerFile], options: ImageOptions, depth: Int, largestRequestBytes: Int) throws {
         try self.init(
             chain: chain, options: options, depth: depth, largestRequestBytes: largestRequestBytes,
             storages: { $0.storages(on: $1) })
@@ -39,10 +39,10 @@ public final class LocalEngine: @unchecked Sendable {
 
     /// - Parameter storages: how the queue is to reach the files.
     package init(
-        chain: [ChainFile], options: ImageOptions, depth: Int, largestRequestBytes: Int,
-        storages: ([ChainFile], Ring) -> ChainStorage<FileStorage>
+        chain: [LayerFile], options: ImageOptions, depth: Int, largestRequestBytes: Int,
+        storages: ([LayerFile], Ring) -> ChainStorage<FileStorage>
     ) throws {
-        if !options.isReadOnly, options.session == nil, case .qed(let header, _) = chain[0].member,
+        if !options.isReadOnly, options.session == nil, case .qed(let header, _) = chain[0].layer,
             try !options.discardsLostSession && chain[0].file.hasUnfinishedSession(header)
         {
             throw ImageOpenError.unfinishedSession
@@ -51,7 +51,7 @@ public final class LocalEngine: @unchecked Sendable {
         do {
             let storages = storages(chain, loop.ring)
             image = try loop.run { () throws(ImageOpenError) in
-                try await Image.open(chain: chain.map(\.member), storages: storages, options: options)
+                try await Image.open(chain: chain.map(\.layer), storages: storages, options: options)
             }
             driver = EngineDriver(
                 image: image, storages: storages, depth: depth, largestRequestBytes: largestRequestBytes, on: loop)

@@ -11,19 +11,6 @@ import SystemPackage
 /// Lookups go through `PageLookup` without locks. Everything that changes goes through `state`, whose lock is held only for
 /// transitions; the I/O that a transition asks for is performed by the caller, on its own queue.
 public final class Image: @unchecked Sendable {
-    /// A file of the chain. Only the last one can be raw.
-    enum Layer {
-        case qed(ImageLayer)
-        case raw(sizeBytes: UInt64)
-
-        var sizeBytes: UInt64 {
-            switch self {
-            case .qed(let layer): layer.header.imageSizeBytes
-            case .raw(let sizeBytes): sizeBytes
-            }
-        }
-    }
-
     public let geometry: QEDGeometry
     /// The device's size.
     public let sizeBytes: UInt64
@@ -31,10 +18,10 @@ public final class Image: @unchecked Sendable {
     public let hasBackingFile: Bool
 
     let layers: [Layer]
-    /// The layers as the cache wants them: nil for a raw one.
-    let qedLayers: [ImageLayer?]
-    /// The image itself: layer 0.
-    let top: ImageLayer
+    /// Of each layer; nil for a raw one.
+    let tables: [LayerTables?]
+    /// Of the image itself: layer 0.
+    let top: LayerTables
     /// Device offsets from here on have nothing in the backing chain: they read as zeros when unallocated.
     let backingEnd: UInt64
     let state: Lock<ImageState>
@@ -83,15 +70,16 @@ public final class Image: @unchecked Sendable {
     public let droppedEntries: UInt64
 
     init(
-        layers: [Layer], top: ImageLayer, isReadOnly: Bool, state: consuming ImageState,
+        layers: [Layer], tables: [LayerTables?], isReadOnly: Bool, state: consuming ImageState,
         headerPage: UnsafeMutableRawPointer,
         hasRoomForNote: Bool, note: SessionNote?, replay: MappingReplay.Outcome, droppedEntries: UInt64
     ) {
+        guard let top = tables[0] else { preconditionFailure("the image must be QED") }
         needCheckHint = Atomic(state.cursor.needCheck)
         self.replay = replay
         self.droppedEntries = droppedEntries
         self.layers = layers
-        qedLayers = layers.map { if case .qed(let layer) = $0 { layer } else { nil } }
+        self.tables = tables
         self.top = top
         self.isReadOnly = isReadOnly
         self.headerPage = headerPage
@@ -167,7 +155,7 @@ struct ImageState: ~Copyable {
     /// Changes the L2 entry of a cluster whose page is resident: first in the log, then for everybody.
     /// - Parameter sealedBySync: the sync that must complete before the entry may be written; nil if none.
     mutating func setEntry(
-        ofCluster cluster: UInt64, _ pageSlot: Int, to value: UInt64, in layer: ImageLayer, sealedBySync: UInt64?
+        ofCluster cluster: UInt64, _ pageSlot: Int, to value: UInt64, in layer: LayerTables, sealedBySync: UInt64?
     ) {
         precondition(
             cursor.needCheck.allowsChanges || isSabotaged(.changeBesideTrim),

@@ -1,4 +1,5 @@
 import Glibc
+import Platform
 
 /// A value that one thread gives once, and others wait for, for a bounded time.
 public final class Answer<Value: Sendable>: @unchecked Sendable {

@@ -1,6 +1,7 @@
 import CSupport
 import Glibc
 import IOURing
+import Platform
 import SystemPackage
 
 /// One control command as the driver receives it.

@@ -1,5 +1,6 @@
 import CSupport
 import Glibc
+import Platform
 import SystemPackage
 
 /// /dev/ublk-control: adds, starts, stops, deletes and describes devices.

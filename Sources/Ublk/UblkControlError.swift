@@ -1,3 +1,4 @@
+import Platform
 import SystemPackage
 
 /// Why a control command did not do its work. `description` is one sentence with what can be done about it.

@@ -1,5 +1,6 @@
 import CSupport
 import Glibc
+import Platform
 import SystemPackage
 
 // Add, start, stop, delete.

@@ -21,7 +21,7 @@ struct ServingQueuesTests {
     private static let blocksPerTag = 200
 
     private let directory: TemporaryDirectory
-    private let chain: [ChainFile]
+    private let chain: [LayerFile]
     private let image: Image
     private let queues = DeviceQueues<EngineTarget<FileStorage>>(count: queueCount)
 
@@ -35,7 +35,7 @@ struct ServingQueuesTests {
         defer { loop.close() }
         let storages = chain.storages(on: loop.ring)
         image = try loop.run { () throws(ImageOpenError) in
-            try await Image.open(chain: chain.map(\.member), storages: storages, options: ImageOptions())
+            try await Image.open(chain: chain.map(\.layer), storages: storages, options: ImageOptions())
         }
     }
 

@@ -6,16 +6,16 @@ import Testing
 /// What goes to disk of a page is its sealed snapshot; what stays in memory is what cannot be lost.
 @Suite struct PageCacheTests {
     /// An image layer of one L2 table, all of whose pages are empty.
-    private func makeLayer(_ cache: inout PageCache) throws -> ImageLayer {
+    private func makeLayer(_ cache: inout PageCache) throws -> LayerTables {
         let geometry = try QEDGeometry(clusterSizeBytes: 65536, tableSizeClusters: 4)
         let header = try QEDHeader(newImageOfSizeBytes: 2 << 30, geometry: geometry)
-        let layer = ImageLayer(index: 0, header: header, fileSizeBytes: 10 << 20, l1: [0], cache: cache)
+        let layer = LayerTables(index: 0, header: header, fileSizeBytes: 10 << 20, l1: [0], cache: cache)
         cache.addTable(0, fileOffset: 5 << 16, to: layer)
         return layer
     }
 
-    private func takeSlot(_ cache: inout PageCache, _ layer: ImageLayer) throws -> Int {
-        let slot = cache.takeSlot(layers: [layer])
+    private func takeSlot(_ cache: inout PageCache, _ layer: LayerTables) throws -> Int {
+        let slot = cache.takeSlot(tables: [layer])
         return try #require(slot)
     }
 

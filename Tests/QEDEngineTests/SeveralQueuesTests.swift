@@ -23,7 +23,7 @@ import Testing
             let storages = chain.storages(on: loop.ring)
             return try loop.run { () throws(ImageOpenError) in
                 try await Image.open(
-                    chain: chain.map(\.member), storages: storages, options: ImageOptions(cacheBytes: 64 << 10))
+                    chain: chain.map(\.layer), storages: storages, options: ImageOptions(cacheBytes: 64 << 10))
             }
         }
         let workers = (0..<threadCount).map { QueueWorker(image: image, chain: chain, number: $0, of: threadCount) }
@@ -86,13 +86,13 @@ private final class QueueWorker: @unchecked Sendable {
     let number: Int
     let done = DispatchSemaphore(value: 0)
     private let image: Image
-    private let chain: [ChainFile]
+    private let chain: [LayerFile]
     private let count: Int
     /// By block of this thread: the byte that fills it, or nil while it has not been written.
     private var written: [UInt8?]
     private(set) var failures: [String] = []
 
-    init(image: Image, chain: [ChainFile], number: Int, of count: Int) {
+    init(image: Image, chain: [LayerFile], number: Int, of count: Int) {
         self.image = image
         self.chain = chain
         self.number = number

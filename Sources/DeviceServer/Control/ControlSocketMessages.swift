@@ -1,3 +1,5 @@
+import Platform
+
 // What goes over a device's control socket: one line of words to the server, one line of JSON back, then the end.
 //
 //     status                          {"ok":true,"result":{…}}
@@ -88,7 +90,7 @@ extension ControlRequest {
 }
 
 /// A server's answer.
-public enum ControlReply: Equatable, Sendable {
+package enum ControlReply: Equatable, Sendable {
     case success(JSONValue)
     case failure(FailureCode, String)
 

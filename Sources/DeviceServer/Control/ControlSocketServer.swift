@@ -109,7 +109,7 @@ public final class ControlSocketServer {
     }
 
     /// Answers a request. The client may have gone; then nothing happens.
-    public func reply(to connection: ConnectionID, _ reply: ControlReply) {
+    package func reply(to connection: ConnectionID, _ reply: ControlReply) {
         guard connections[connection.number]?.state == .awaitingReply else { return }
         connections[connection.number]?.reply(reply)
         settle(connection.number)

@@ -1,11 +1,13 @@
+import Platform
+
 /// `stats`: what a device's server has counted.
-public enum DeviceFigures {
+package enum DeviceFigures {
     /// Asks the server, which asks its queues.
     /// - Parameters:
     ///   - name: as `DeviceReference` reads it.
     ///   - quiesces: lets the requests under way end on all queues first.
     /// - Returns: an object; with `quiesces` it has "quiesce-microseconds" too, last.
-    public static func ofDevice(
+    package static func ofDevice(
         named name: String, quiesces: Bool, registry: DeviceRegistry = DeviceRegistry()
     ) throws -> JSONValue {
         try DeviceRequirements.check()

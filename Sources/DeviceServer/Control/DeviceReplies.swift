@@ -1,5 +1,6 @@
 import BlockStorage
 import CSupport
+import Platform
 import QEDEngine
 import Ublk
 

@@ -1,6 +1,6 @@
 /// A server has answered that it does not, or cannot, do what it was asked for.
 public struct ServerRefusal: Error, Equatable, CustomStringConvertible {
-    public let code: ControlReply.FailureCode
+    package let code: ControlReply.FailureCode
     /// For the user.
     public let description: String
 }

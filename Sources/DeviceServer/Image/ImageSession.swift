@@ -11,7 +11,7 @@ import Ublk
 final class ImageSession {
     let image: Image
     let path: String
-    private(set) var chain: [ChainFile]
+    private(set) var chain: [LayerFile]
     /// In which blocks the image is served; nil before that is chosen.
     private(set) var blocks: BlockChoice?
     /// Of an image that is written.
@@ -28,14 +28,14 @@ final class ImageSession {
     ) throws(ServerError) {
         let path = configuration.imagePath
         let isReadOnly = configuration.isReadOnly
-        let chain: [ChainFile]
+        let chain: [LayerFile]
         do {
             chain = try ImageChain.open(
                 path: path, isReadOnly: isReadOnly, policy: configuration.backing, isDevices: record != nil)
         } catch {
             throw .chain(error)
         }
-        if case .qed(let header, _) = chain[0].member, header.imageSizeBytes == 0 { throw .emptyImage(path: path) }
+        if case .qed(let header, _) = chain[0].layer, header.imageSizeBytes == 0 { throw .emptyImage(path: path) }
         if let record { try ImageSession.check(chain, against: record) }
         try willChange(chain[0].file)
         let loop = try ImageSession.makeLoop()
@@ -57,7 +57,7 @@ final class ImageSession {
         let openOptions = options
         do throws(ImageOpenError) {
             image = try loop.run { () throws(ImageOpenError) in
-                try await Image.open(chain: chain.map(\.member), storages: storages, options: openOptions)
+                try await Image.open(chain: chain.map(\.layer), storages: storages, options: openOptions)
             }
         } catch {
             // What another server has left there may still be needed.
@@ -72,7 +72,7 @@ final class ImageSession {
     var backingFiles: [FileIdentity] { chain.dropFirst().map(\.file.identity) }
 
     /// Whether these are the files that the device was made of, and nobody has written to the image meanwhile.
-    private static func check(_ chain: [ChainFile], against record: DeviceRecord) throws(ServerError) {
+    private static func check(_ chain: [LayerFile], against record: DeviceRecord) throws(ServerError) {
         let image = chain[0].file
         guard image.identity == record.image else { throw .anotherFile(path: image.path, id: record.deviceID) }
         if let mark = record.leftImage, mark != ImageMark(descriptor: image.descriptor) {

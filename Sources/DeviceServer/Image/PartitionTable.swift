@@ -18,7 +18,7 @@ public enum PartitionTable: Equatable, Sendable {
 
     /// Reads it. Blocks.
     /// - Parameter chain: the image first; the files behind it as far as they were opened.
-    public init(of chain: [ChainFile]) {
+    public init(of chain: [LayerFile]) {
         self = .other
         // The smaller first: the other's place is inside the table there, which may hold anything.
         for blockSizeBytes in ServerConfiguration.blockSizes {

@@ -1,4 +1,5 @@
 import Glibc
+import Platform
 
 /// A server that a signal has asked to end, and that has not ended yet.
 enum LeavingServer {

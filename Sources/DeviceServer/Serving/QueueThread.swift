@@ -38,7 +38,7 @@ final class QueueThread: @unchecked Sendable {
     ///   - mailbox: what is asked of the queue comes from there.
     ///   - changed: an eventfd that is signalled whenever the phase changes, and when a sync of the image has failed.
     init(
-        number: Int, processors: [Int], device: UblkCharacterDevice, info: UblkDeviceInfo, image: Image, chain: [ChainFile],
+        number: Int, processors: [Int], device: UblkCharacterDevice, info: UblkDeviceInfo, image: Image, chain: [LayerFile],
         mailbox: QueueMailbox<EngineTarget<FileStorage>>, changed: Int32
     ) throws(Errno) {
         self.number = number

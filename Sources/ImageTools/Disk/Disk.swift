@@ -90,10 +90,10 @@ public final class Disk: @unchecked Sendable {
             var chain = try ImageChain.open(
                 path: path, isReadOnly: isReadOnly, caching: caching, locking: locking,
                 opensBackingFiles: opensBackingFiles, policy: policy, isNamedByImage: isNamedByImage)
-            if let sizeBytes, case .qed(var header, let fileSizeBytes) = chain[0].member {
+            if let sizeBytes, case .qed(var header, let fileSizeBytes) = chain[0].layer {
                 try header.setImageSize(bytes: sizeBytes)
-                chain[0] = ChainFile(
-                    file: chain[0].file, member: .qed(header: header, fileSizeBytes: fileSizeBytes))
+                chain[0] = LayerFile(
+                    file: chain[0].file, layer: .qed(header: header, fileSizeBytes: fileSizeBytes))
             }
             return try LocalEngine(
                 chain: chain, options: ImageOptions(isReadOnly: isReadOnly), depth: depth,

@@ -17,7 +17,7 @@ public struct ChainDescription: Sendable {
 
     /// - Throws: where a file of the chain is missing, not allowed or not what its overlay says, or files form a loop.
     public init(reading path: String, policy: BackingPolicy = .plainFiles) throws(ImageToolError) {
-        let chain: [ChainFile]
+        let chain: [LayerFile]
         do throws(ChainError) {
             chain = try ImageChain.open(
                 path: path, isReadOnly: true, caching: .buffered, locking: .none, policy: policy)
@@ -26,7 +26,7 @@ public struct ChainDescription: Sendable {
         }
         var members: [Member] = []
         for link in chain {
-            switch link.member {
+            switch link.layer {
             case .qed:
                 do throws(ImageReadError) { members.append(.qed(try ImageDescription(of: link.file))) } catch {
                     throw .read(error)

@@ -48,12 +48,12 @@ public final class DiskMap {
     /// Paths of the files, the image's own first.
     public let paths: [String]
 
-    init(chain: [ChainFile]) throws(ImageToolError) {
+    init(chain: [LayerFile]) throws(ImageToolError) {
         var layers: [any MapLayer] = []
-        for member in chain {
-            switch member.member {
-            case .qed(let header, _): layers.append(try QEDMapLayer(file: member.file, header: header))
-            case .raw: layers.append(try RawMapLayer(file: member.file))
+        for link in chain {
+            switch link.layer {
+            case .qed(let header, _): layers.append(try QEDMapLayer(file: link.file, header: header))
+            case .raw: layers.append(try RawMapLayer(file: link.file))
             }
         }
         self.layers = layers
@@ -76,7 +76,7 @@ public final class DiskMap {
             return try DiskMap(
                 raw: try ImageFile.openedForTool(path, .readOnly, sharing: sharing, allowBlockDevice: true))
         case .qed:
-            let chain: [ChainFile]
+            let chain: [LayerFile]
             do throws(ChainError) {
                 chain = try ImageChain.open(
                     path: path, isReadOnly: true, caching: .buffered, locking: sharing ? .none : .all, policy: policy)

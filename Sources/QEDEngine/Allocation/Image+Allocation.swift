@@ -105,7 +105,7 @@ extension Image {
         } else if word == .allUnallocated {
             if let obstacle = obstacleToChange(in: state) { return obstacle }
             if state.hasManyDirtyPages { return .commitFirst }
-            guard let slot = state.cache.takeSlot(layers: qedLayers) else { return .commitFirst }
+            guard let slot = state.cache.takeSlot(tables: tables) else { return .commitFirst }
             state.cache.addEmptyPage(slot, page: page, in: top)
             pageSlot = slot
         } else {

@@ -18,7 +18,7 @@ extension Image {
     }
 
     func beginPageLoad(layer layerIndex: Int, deviceOffset: UInt64) -> PageStep {
-        guard case .qed(let layer) = layers[layerIndex] else { preconditionFailure("a raw file has no tables") }
+        guard let layer = tables[layerIndex] else { preconditionFailure("a raw file has no tables") }
         let page = layer.geometry.l2PageNumber(ofDeviceOffset: deviceOffset)
         return state.withLock { state in
             guard let fileOffset = layer.fileOffset(ofPage: page) else { return .ready }
@@ -26,7 +26,7 @@ extension Image {
                 return state.cache[slot].phase == .loading ? .wait(slot: slot) : .ready
             }
             if state.cache.word(ofPage: page, in: layer) == .allUnallocated { return .ready }
-            guard let slot = state.cache.takeSlot(layers: qedLayers) else { return .commitFirst }
+            guard let slot = state.cache.takeSlot(tables: tables) else { return .commitFirst }
             state.cache.beginLoading(slot, page: page, in: layer)
             return .read(slot: slot, fileOffset: fileOffset)
         }
@@ -35,8 +35,8 @@ extension Image {
     /// Waits for a page that somebody else reads.
     /// - Returns: false when it is no longer being read: look again at once.
     func waitForPage(_ slot: Int, layer: Int, deviceOffset: UInt64, _ continuation: CompletionContinuation) -> Bool {
-        guard case .qed(let imageLayer) = layers[layer] else { return false }
-        let page = imageLayer.geometry.l2PageNumber(ofDeviceOffset: deviceOffset)
+        guard let tables = tables[layer] else { return false }
+        let page = tables.geometry.l2PageNumber(ofDeviceOffset: deviceOffset)
         return state.withLock { state in
             guard state.cache[slot].phase == .loading, state.cache[slot].page == page,
                 state.cache[slot].layer == layer
@@ -49,7 +49,7 @@ extension Image {
     /// A page has been read, or could not be. Every entry is judged before anybody sees it; a page with an entry that
     /// cannot be right is marked, so that lookups leave it to `judgedEntry`.
     func pageLoaded(_ slot: Int, layer layerIndex: Int, succeeded: Bool) -> [CompletionContinuation] {
-        guard case .qed(let layer) = layers[layerIndex] else { preconditionFailure("a raw file has no tables") }
+        guard let layer = tables[layerIndex] else { preconditionFailure("a raw file has no tables") }
         return state.withLock { state in
             var isCareful = false
             if succeeded {
@@ -68,7 +68,7 @@ extension Image {
 
     /// An entry of a page that holds questionable ones: 0, 1, a file offset, `miss` or `invalid`.
     func judgedEntry(at deviceOffset: UInt64, layer layerIndex: Int) -> UInt64 {
-        guard case .qed(let layer) = layers[layerIndex] else { preconditionFailure("a raw file has no tables") }
+        guard let layer = tables[layerIndex] else { preconditionFailure("a raw file has no tables") }
         let page = layer.geometry.l2PageNumber(ofDeviceOffset: deviceOffset)
         return state.withLock { state in
             guard let slot = state.cache.slot(ofPage: page, in: layer), state.cache[slot].phase == .resident else {
@@ -84,7 +84,7 @@ extension Image {
 
     /// Where entries may point: into the file as it was opened, or, in an image that is written, up to where clusters have
     /// been handed out.
-    func entryBounds(of layer: ImageLayer, in state: borrowing ImageState) -> TableEntryBounds {
+    func entryBounds(of layer: LayerTables, in state: borrowing ImageState) -> TableEntryBounds {
         guard layer.index == 0, !isReadOnly else { return layer.bounds }
         return TableEntryBounds(header: layer.header, fileSizeBytes: state.cursor.nextFileOffset)
     }

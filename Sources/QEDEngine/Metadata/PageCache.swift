@@ -102,7 +102,7 @@ struct PageCache: ~Copyable {
     }
 
     /// The slot of a page that is resident or loading.
-    func slot(ofPage page: Int, in layer: ImageLayer) -> Int? {
+    func slot(ofPage page: Int, in layer: LayerTables) -> Int? {
         if let slot = word(ofPage: page, in: layer).slot { return slot }
         return loadingSlots.first { slots[$0].page == page && slots[$0].layer == layer.index }
     }
@@ -110,7 +110,7 @@ struct PageCache: ~Copyable {
     private var loadingSlots: [Int] = []
 
     /// What is known of a page.
-    func word(ofPage page: Int, in layer: ImageLayer) -> PageWord {
+    func word(ofPage page: Int, in layer: LayerTables) -> PageWord {
         guard let words = layer.tableWord(layer.geometry.l1Index(ofL2Page: page)).pageWords else {
             return wordsOfOthers[OtherPage(layer: layer.index, page: page)] ?? .absent
         }
@@ -118,7 +118,7 @@ struct PageCache: ~Copyable {
     }
 
     /// Links a new, empty L2 table into the image.
-    mutating func addTable(_ l1Index: Int, fileOffset: UInt64, to layer: ImageLayer) {
+    mutating func addTable(_ l1Index: Int, fileOffset: UInt64, to layer: LayerTables) {
         layer.setTable(l1Index, fileOffset: fileOffset)
         if takesPageWords(layer) {
             layer.publishPageWords(ofTable: l1Index, initially: .allUnallocated)
@@ -128,7 +128,7 @@ struct PageCache: ~Copyable {
         }
     }
 
-    private mutating func takesPageWords(_ layer: ImageLayer) -> Bool {
+    private mutating func takesPageWords(_ layer: LayerTables) -> Bool {
         guard layer.geometry.pagesPerTable <= pageWordsLeft else { return false }
         pageWordsLeft -= layer.geometry.pagesPerTable
         return true
@@ -136,7 +136,7 @@ struct PageCache: ~Copyable {
 
     /// A free slot for a page, the clock's next victim if need be.
     /// - Returns: nil when every page is dirty or in use: a commit must come first.
-    mutating func takeSlot(layers: borrowing [ImageLayer?]) -> Int? {
+    mutating func takeSlot(tables: borrowing [LayerTables?]) -> Int? {
         // Two turns: the first may only clear the reference bits.
         for _ in 0..<(2 * slotCount) {
             let candidate = clockHand
@@ -150,7 +150,7 @@ struct PageCache: ~Copyable {
                     continue
                 }
                 if referenced[candidate].exchange(0, ordering: .relaxed) != 0 { continue }
-                if let layer = layers[slot.layer] { setWord(.absent, ofPage: slot.page, in: layer) }
+                if let layer = tables[slot.layer] { setWord(.absent, ofPage: slot.page, in: layer) }
                 // A lookup that sees what is next stored in the slot must see that the word has changed. The store of the word
                 // releases what came before it and holds nothing back that comes after: that is this fence's part, with the
                 // load of the entry in `PageLookup`, which acquires and so comes before the second load of the word. Without
@@ -176,7 +176,7 @@ struct PageCache: ~Copyable {
     }
 
     /// Claims `slot` for a page that is about to be read into it.
-    mutating func beginLoading(_ slot: Int, page: Int, in layer: ImageLayer) {
+    mutating func beginLoading(_ slot: Int, page: Int, in layer: LayerTables) {
         precondition(slots[slot].phase == .free, "the slot is taken")
         slots[slot].phase = .loading
         slots[slot].layer = layer.index
@@ -188,7 +188,7 @@ struct PageCache: ~Copyable {
 
     /// Publishes a page that has been read, or gives the slot back where that failed.
     /// - Returns: the tasks to resume.
-    mutating func endLoading(_ slot: Int, in layer: ImageLayer, succeeded: Bool, isCareful: Bool) -> [CompletionContinuation] {
+    mutating func endLoading(_ slot: Int, in layer: LayerTables, succeeded: Bool, isCareful: Bool) -> [CompletionContinuation] {
         precondition(slots[slot].phase == .loading, "the page was not being loaded")
         loadingSlots.removeAll { $0 == slot }
         slots[slot].phase = succeeded ? .resident : .free
@@ -202,7 +202,7 @@ struct PageCache: ~Copyable {
     }
 
     /// Makes a page of zeros resident without reading: for a table that this process has made.
-    mutating func addEmptyPage(_ slot: Int, page: Int, in layer: ImageLayer) {
+    mutating func addEmptyPage(_ slot: Int, page: Int, in layer: LayerTables) {
         precondition(slots[slot].phase == .free, "the slot is taken")
         slots[slot].phase = .resident
         slots[slot].layer = layer.index
@@ -216,12 +216,12 @@ struct PageCache: ~Copyable {
         publish(slot, in: layer)
     }
 
-    private mutating func publish(_ slot: Int, in layer: ImageLayer) {
+    private mutating func publish(_ slot: Int, in layer: LayerTables) {
         let word = PageWord(slot: slot, generation: slots[slot].generation, isCareful: slots[slot].isCareful)
         setWord(word, ofPage: slots[slot].page, in: layer)
     }
 
-    private mutating func setWord(_ word: PageWord, ofPage page: Int, in layer: ImageLayer) {
+    private mutating func setWord(_ word: PageWord, ofPage page: Int, in layer: LayerTables) {
         let l1Index = layer.geometry.l1Index(ofL2Page: page)
         let table = layer.tableWord(l1Index)
         precondition(table != .unallocated && table != .invalid, "a page of a table that does not exist")
@@ -237,7 +237,7 @@ struct PageCache: ~Copyable {
 
     /// Changes an entry of a resident page of the image itself and marks the page dirty.
     /// - Parameter sealedBySync: the sync that must complete before the entry may be written; nil if none.
-    mutating func setEntry(_ slot: Int, index: Int, to value: UInt64, in layer: ImageLayer, sealedBySync: UInt64?) {
+    mutating func setEntry(_ slot: Int, index: Int, to value: UInt64, in layer: LayerTables, sealedBySync: UInt64?) {
         precondition(slots[slot].phase == .resident, "an entry of a page that is not in memory")
         precondition(layer.index == 0, "only the image itself is written, never its backing files")
         let entry = layer.lookup.entries(ofSlot: slot) + index

@@ -3,12 +3,6 @@ import IOURing
 import QEDFormat
 import SystemPackage
 
-/// What is known of a file of the chain before its tables are read.
-public enum ChainMember: Sendable {
-    case qed(header: QEDHeader, fileSizeBytes: UInt64)
-    case raw(sizeBytes: UInt64)
-}
-
 /// How an image is to be opened.
 public struct ImageOptions: Sendable {
     public var isReadOnly: Bool
@@ -114,7 +108,7 @@ extension Image {
     /// the entries that a crash left dangling are dropped first, as the format asks; the bit stays set until the image is
     /// closed or idle. Runs on the thread of the storages' ring, before the image is shared.
     public static func open<S: Storage>(
-        chain: [ChainMember], storages: ChainStorage<S>, options: ImageOptions
+        chain: [Layer], storages: ChainStorage<S>, options: ImageOptions
     ) async throws(ImageOpenError) -> Image {
         precondition(chain.count == storages.count, "a storage for each file of the chain")
         guard case .qed(var header, var fileSizeBytes) = chain[0] else { preconditionFailure("the image must be QED") }
@@ -146,22 +140,18 @@ extension Image {
         do { cache = try PageCache(budgetBytes: options.cacheBytes, pageWordLimit: options.pageWordLimit) } catch {
             throw .noCache(sizeBytes: options.cacheBytes, error)
         }
-        var layers: [Layer] = []
-        for (index, member) in chain.enumerated() {
-            switch member {
-            case .raw(let sizeBytes):
-                layers.append(.raw(sizeBytes: sizeBytes))
-            case .qed(let memberHeader, let memberSize):
-                let header = index == 0 ? header : memberHeader
-                let l1 = try await readL1(storages[index], header: header)
-                layers.append(
-                    .qed(
-                        ImageLayer(
-                            index: index, header: header, fileSizeBytes: index == 0 ? fileSizeBytes : memberSize, l1: l1,
-                            cache: cache)))
+        var layers = chain
+        // As preparing it has left it.
+        layers[0] = .qed(header: header, fileSizeBytes: fileSizeBytes)
+        var tables: [LayerTables?] = []
+        for (index, layer) in layers.enumerated() {
+            guard case .qed(let header, let fileSizeBytes) = layer else {
+                tables.append(nil)
+                continue
             }
+            let l1 = try await readL1(storages[index], header: header)
+            tables.append(LayerTables(index: index, header: header, fileSizeBytes: fileSizeBytes, l1: l1, cache: cache))
         }
-        guard case .qed(let top) = layers[0] else { preconditionFailure("the image must be QED") }
         let cursor = AllocationCursor(
             smallestChunkBytes: options.smallestChunkBytes, clusterSizeBytes: header.geometry.clusterSizeBytes,
             endOfClusters: prepared.endOfClusters,
@@ -189,7 +179,7 @@ extension Image {
             note = SessionNote(boot: session.owner.boot, session: number)
         }
         return Image(
-            layers: layers, top: top, isReadOnly: options.isReadOnly, state: state,
+            layers: layers, tables: tables, isReadOnly: options.isReadOnly, state: state,
             headerPage: headerPage, hasRoomForNote: hasRoomForNote,
             note: note, replay: replay, droppedEntries: prepared.droppedEntries)
     }

@@ -4,29 +4,29 @@ import QEDFormat
 import Synchronization
 import SystemPackage
 
+/// A layer of the chain, with what the inline path needs of it in one place.
+struct QueueLayer {
+    /// nil for a raw one.
+    var lookup: PageLookup?
+    var sizeBytes: UInt64
+    /// Length of the file when it was opened.
+    var fileSizeBytes: UInt64
+    var storage: any BaseStorage
+    /// Of a raw one: which part of it is known to be data, and which a hole.
+    var data = KnownData()
+}
+
 /// The image and the files of its chain as one queue reaches them: what all parts of the queue share.
 ///
 /// A value of references, cheap to copy; the queue makes it, and frees its memory (`deallocate`).
 struct QueueFiles<S: Storage>: @unchecked Sendable {
     // SAFETY: the memory is touched by the queue's thread alone; the image is shared and locked.
 
-    /// A file of the chain, with what the inline path needs of it in one place.
-    struct Layer {
-        /// nil for a raw file.
-        var lookup: PageLookup?
-        var sizeBytes: UInt64
-        /// Length of the file when it was opened.
-        var fileSizeBytes: UInt64
-        var storage: any BaseStorage
-        /// Of a raw file: which part of it is known to be data, and which a hole.
-        var data = KnownData()
-    }
-
     let image: Image
     /// The image's own file, and its tables as far as they are in memory: here so that the inline path follows no reference.
     let top: S
     let topLookup: PageLookup
-    let layers: UnsafeMutablePointer<Layer>
+    let layers: UnsafeMutablePointer<QueueLayer>
     let layerCount: Int
     /// Whether a registered buffer can be filled from any file of the chain.
     let allTakeRegisteredBuffers: Bool
@@ -44,15 +44,10 @@ struct QueueFiles<S: Storage>: @unchecked Sendable {
         counters = .allocate(capacity: 1)
         counters.initialize(to: EngineStatistics())
         for index in 0..<layerCount {
-            let (lookup, fileSizeBytes): (PageLookup?, UInt64) =
-                switch image.layers[index] {
-                case .qed(let layer): (layer.lookup, layer.fileSizeBytes)
-                case .raw(let sizeBytes): (nil, sizeBytes)
-                }
             (layers + index).initialize(
-                to: Layer(
-                    lookup: lookup, sizeBytes: image.layers[index].sizeBytes, fileSizeBytes: fileSizeBytes,
-                    storage: storages[index]))
+                to: QueueLayer(
+                    lookup: image.tables[index]?.lookup, sizeBytes: image.layers[index].sizeBytes,
+                    fileSizeBytes: image.layers[index].fileSizeBytes, storage: storages[index]))
         }
     }
 

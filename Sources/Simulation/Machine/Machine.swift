@@ -142,7 +142,7 @@ public final class Machine: @unchecked Sendable {
             tellsHolesTruly: tellsHolesTruly)
     }
 
-    private static func member(_ disk: SimulatedDisk) throws(QEDFormatError) -> ChainMember {
+    private static func layer(_ disk: SimulatedDisk) throws(QEDFormatError) -> Layer {
         var bytes = [UInt8](repeating: 0, count: Int(min(64, disk.length)))
         _ = bytes.withUnsafeMutableBytes { buffer in
             buffer.baseAddress.map { disk.read(into: $0, byteCount: buffer.count, at: 0) }
@@ -153,11 +153,11 @@ public final class Machine: @unchecked Sendable {
     /// Opens the image for reading and writing, as the server does.
     /// - Throws: `Hang`.
     public func open(isReadOnly: Bool = false, afterStep: (Bool) throws -> Void = { _ in }) throws -> Refusal? {
-        var chain: [ChainMember] = []
+        var chain: [Layer] = []
         do throws(QEDFormatError) {
-            chain.append(try Machine.member(disk))
+            chain.append(try Machine.layer(disk))
             for file in backing {
-                chain.append(file.isRaw ? .raw(sizeBytes: file.disk.length) : try Machine.member(file.disk))
+                chain.append(file.isRaw ? .raw(sizeBytes: file.disk.length) : try Machine.layer(file.disk))
             }
         } catch {
             return .header(error)

@@ -1,5 +1,6 @@
 import CSupport
 import Glibc
+import Platform
 import RealDisk
 import Simulation
 import Synchronization

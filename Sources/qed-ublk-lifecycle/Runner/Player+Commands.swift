@@ -1,6 +1,7 @@
 import BlockStorage
 import CSupport
 import Glibc
+import Platform
 
 /// Commands of the program: what they say and what comes of them.
 extension Player {

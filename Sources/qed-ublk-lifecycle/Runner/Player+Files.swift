@@ -1,6 +1,7 @@
 import BlockStorage
 import DeviceServer
 import Glibc
+import Platform
 
 /// What is done to images and the runtime directory.
 extension Player {

@@ -1,4 +1,5 @@
 import Glibc
+import Platform
 import Simulation
 
 /// What devices and images hold.

@@ -2,6 +2,7 @@ import BlockStorage
 import CSupport
 import DeviceServer
 import Glibc
+import Platform
 
 /// What there is after a step, and that list shows it.
 extension Player {

@@ -1,5 +1,6 @@
 import CSupport
 import Glibc
+import Platform
 import Simulation
 
 /// What is done to servers.

@@ -1,5 +1,6 @@
 import ArgumentParser
 import DeviceServer
+import Platform
 
 struct StatsCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,6 +1,7 @@
 import ArgumentParser
 import DeviceServer
 import ImageTools
+import Platform
 
 struct CommitCommand: ParsableCommand {
     private static let statuses = ExitStatus.tableOfTool([

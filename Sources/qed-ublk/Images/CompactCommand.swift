@@ -1,6 +1,7 @@
 import ArgumentParser
 import DeviceServer
 import ImageTools
+import Platform
 
 struct CompactCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

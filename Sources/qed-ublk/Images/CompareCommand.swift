@@ -2,6 +2,7 @@ import ArgumentParser
 import BlockStorage
 import DeviceServer
 import ImageTools
+import Platform
 import QEDChain
 import QEDEngine
 

@@ -2,6 +2,7 @@ import ArgumentParser
 import DeviceServer
 import Glibc
 import ImageTools
+import Platform
 import QEDEngine
 import QEDFormat
 

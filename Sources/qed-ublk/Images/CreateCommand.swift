@@ -1,6 +1,7 @@
 import ArgumentParser
 import DeviceServer
 import ImageTools
+import Platform
 import QEDChain
 import QEDEngine
 import QEDFormat

@@ -75,7 +75,7 @@ extension BlockChoice {
     fileprivate init(ofNewDeviceOf path: String, backing: BackingPolicy?) throws {
         let chain = try ImageChain.open(
             path: path, isReadOnly: true, locking: .none, opensBackingFiles: backing != nil, policy: backing ?? .plainFiles)
-        guard case .qed(let header, _) = chain[0].member else { preconditionFailure("the image must be QED") }
+        guard case .qed(let header, _) = chain[0].layer else { preconditionFailure("the image must be QED") }
         try self.init(
             wantedBytes: nil, imageSizeBytes: header.imageSizeBytes, partitionTable: PartitionTable(of: chain),
             directBytes: chain[0].file.directAlignment?.offsetBytes)

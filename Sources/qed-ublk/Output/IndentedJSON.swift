@@ -1,4 +1,5 @@
 import DeviceServer
+import Platform
 
 extension JSONValue {
     /// The value over several lines for people and diffs: indented by four spaces per level, members sorted by name, so

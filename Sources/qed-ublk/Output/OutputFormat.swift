@@ -1,6 +1,7 @@
 import ArgumentParser
 import DeviceServer
 import ImageTools
+import Platform
 
 /// How a command shows what it has found.
 enum OutputFormat: String, ExpressibleByArgument, CaseIterable {

@@ -3,6 +3,7 @@ import CSupport
 import DeviceServer
 import Glibc
 import Histogram
+import Platform
 import QEDChain
 import QEDEngine
 

@@ -1,6 +1,7 @@
 import DeviceServer
 import Glibc
 import ImageTools
+import Platform
 import QEDEngine
 
 /// Performs the commands of a script on a disk.

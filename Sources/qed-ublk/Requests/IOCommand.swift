@@ -1,6 +1,7 @@
 import ArgumentParser
 import DeviceServer
 import ImageTools
+import Platform
 
 struct IOCommand: ParsableCommand {
     private static let statuses = ExitStatus.tableOfTool([

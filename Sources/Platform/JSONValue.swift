@@ -6,7 +6,7 @@
 ///
 /// An object keeps the order of its members. Numbers without fraction and exponent are integers, wide enough for signed
 /// and unsigned 64-bit values.
-public enum JSONValue: Equatable, Sendable {
+package enum JSONValue: Equatable, Sendable {
     case null
     case bool(Bool)
     case integer(Int128)
@@ -15,57 +15,57 @@ public enum JSONValue: Equatable, Sendable {
     case array([JSONValue])
     case object([Member])
 
-    public struct Member: Equatable, Sendable {
-        public var name: String
-        public var value: JSONValue
+    package struct Member: Equatable, Sendable {
+        package var name: String
+        package var value: JSONValue
 
-        public init(_ name: String, _ value: JSONValue) {
+        package init(_ name: String, _ value: JSONValue) {
             self.name = name
             self.value = value
         }
     }
 
-    public init(_ value: some FixedWidthInteger) { self = .integer(Int128(clamping: value)) }
+    package init(_ value: some FixedWidthInteger) { self = .integer(Int128(clamping: value)) }
 
     /// The first member of this name; nil where there is none, or this is no object.
-    public subscript(name: String) -> JSONValue? {
+    package subscript(name: String) -> JSONValue? {
         guard case .object(let members) = self else { return nil }
         return members.first { $0.name == name }?.value
     }
 
-    public var text: String? {
+    package var text: String? {
         guard case .string(let text) = self else { return nil }
         return text
     }
 
-    public var truth: Bool? {
+    package var truth: Bool? {
         guard case .bool(let truth) = self else { return nil }
         return truth
     }
 
     /// nil where the value is no integer or does not fit.
-    public func integer<Integer: FixedWidthInteger>(as type: Integer.Type = Integer.self) -> Integer? {
+    package func integer<Integer: FixedWidthInteger>(as type: Integer.Type = Integer.self) -> Integer? {
         guard case .integer(let value) = self else { return nil }
         return Integer(exactly: value)
     }
 }
 
 extension JSONValue: ExpressibleByStringLiteral, ExpressibleByBooleanLiteral, ExpressibleByIntegerLiteral {
-    public init(stringLiteral value: String) { self = .string(value) }
-    public init(booleanLiteral value: Bool) { self = .bool(value) }
-    public init(integerLiteral value: Int64) { self = .integer(Int128(value)) }
+    package init(stringLiteral value: String) { self = .string(value) }
+    package init(booleanLiteral value: Bool) { self = .bool(value) }
+    package init(integerLiteral value: Int64) { self = .integer(Int128(value)) }
 }
 
 extension JSONValue: ExpressibleByDictionaryLiteral, ExpressibleByArrayLiteral {
-    public init(dictionaryLiteral elements: (String, JSONValue)...) {
+    package init(dictionaryLiteral elements: (String, JSONValue)...) {
         self = .object(elements.map { Member($0.0, $0.1) })
     }
-    public init(arrayLiteral elements: JSONValue...) { self = .array(elements) }
+    package init(arrayLiteral elements: JSONValue...) { self = .array(elements) }
 }
 
 extension JSONValue: CustomStringConvertible {
     /// The value as one line of JSON.
-    public var description: String {
+    package var description: String {
         var line = ""
         append(to: &line)
         return line

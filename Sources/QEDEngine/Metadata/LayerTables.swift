@@ -2,11 +2,11 @@ import Glibc
 import QEDFormat
 import Synchronization
 
-/// One QED file of a chain as the engine knows it: its header, its L1 table and the directory of its L2 pages.
+/// What the engine has of a QED layer's file in memory: its header, its L1 table and the directory of its L2 pages.
 ///
 /// Whose page words are made, and when, is the cache's affair. The L1 table is held only as far as the image's size needs
 /// it. `l1Values` is touched under the image's lock; `lookup` may be used by any thread at any time.
-final class ImageLayer: @unchecked Sendable {
+final class LayerTables: @unchecked Sendable {
     /// Position in the chain: 0 is the image itself, 1 its backing file, and so on.
     let index: Int
     let header: QEDHeader
@@ -29,8 +29,8 @@ final class ImageLayer: @unchecked Sendable {
         bounds = TableEntryBounds(header: header, fileSizeBytes: fileSizeBytes)
         l1EntryCount = l1.count
         // SAFETY: memory of zeros holds entries of 0, and words of no table: their pages are not even touched.
-        l1Values = ImageLayer.zeroed(l1.count).assumingMemoryBound(to: UInt64.self)
-        let tables = ImageLayer.zeroed(l1.count).assumingMemoryBound(to: Atomic<UInt>.self)
+        l1Values = LayerTables.zeroed(l1.count).assumingMemoryBound(to: UInt64.self)
+        let tables = LayerTables.zeroed(l1.count).assumingMemoryBound(to: Atomic<UInt>.self)
         for (position, value) in l1.enumerated() where value != L2Entry.unallocatedValue {
             l1Values[position] = value
             let word: TableWord =

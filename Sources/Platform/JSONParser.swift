@@ -3,13 +3,13 @@ extension JSONValue {
     ///
     /// nil for anything else, however wrong: the text may come from a damaged file or any program. Values nested more
     /// than 32 deep are refused; the caller bounds the length.
-    public init?(parsing text: some Collection<UInt8>) {
+    package init?(parsing text: some Collection<UInt8>) {
         var parser = JSONParser(Array(text))
         guard let value = try? parser.document() else { return nil }
         self = value
     }
 
-    public init?(parsing text: String) { self.init(parsing: text.utf8) }
+    package init?(parsing text: String) { self.init(parsing: text.utf8) }
 }
 
 /// A recursive-descent reader of JSON.
