@@ -160,7 +160,7 @@ let package = Package(
         .testTarget(
             name: "ImageToolsTests",
             dependencies: [
-                "QEDChain", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "TestSupport",
+                "QEDChain", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "Simulation", "TestSupport",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: swiftSettings),
@@ -175,7 +175,8 @@ let package = Package(
             name: "LifeCycleTests", dependencies: ["qed-ublk-lifecycle", "Simulation"], swiftSettings: swiftSettings),
         .testTarget(
             name: "PowerCutProgramTests", dependencies: ["qed-ublk-power-cuts"], swiftSettings: swiftSettings),
-        .testTarget(name: "QEDFormatTests", dependencies: ["QEDFormat", "TestSupport"], swiftSettings: swiftSettings),
+        .testTarget(
+            name: "QEDFormatTests", dependencies: ["QEDFormat", "Simulation", "TestSupport"], swiftSettings: swiftSettings),
         .testTarget(
             name: "DeviceServerTests",
             dependencies: [
@@ -186,7 +187,7 @@ let package = Package(
         .testTarget(
             name: "UblkTests",
             dependencies: [
-                "Platform", "Ublk", "IOURing", "CSupport", "TestSupport",
+                "Platform", "Ublk", "IOURing", "CSupport", "Simulation", "TestSupport",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: swiftSettings),
@@ -203,13 +204,14 @@ let package = Package(
             name: "HostileImageTests",
             dependencies: [
                 "QEDChain", "Platform", "qed-ublk", "DeviceServer", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage",
-                "TestSupport",
+                "Simulation", "TestSupport",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: swiftSettings),
         // The program beside QEMU's, each as a process of its own.
         .testTarget(
-            name: "InteroperabilityTests", dependencies: ["QEDChain", "qed-ublk", "TestSupport"], exclude: ["README.md"],
+            name: "InteroperabilityTests", dependencies: ["QEDChain", "qed-ublk", "Simulation", "TestSupport"],
+            exclude: ["README.md"],
             swiftSettings: swiftSettings),
         // What several test targets need: programs to run, directories to run them in.
         .target(

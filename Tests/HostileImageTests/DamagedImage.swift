@@ -1,4 +1,5 @@
 import Foundation
+import Simulation
 import TestSupport
 
 /// A sound image of random structure, and random damage to it, all from a seed.
@@ -8,7 +9,7 @@ struct DamagedImage {
     private(set) var image: ImageBuilder
     /// What was done to it, for messages.
     private(set) var damage: [String] = []
-    private var random: SeededNumbers
+    private var random: SeededRandom
 
     /// File offsets of what is where, by kind.
     private var data: [UInt64] = []
@@ -27,7 +28,7 @@ struct DamagedImage {
     static let tableSizes: [UInt32] = [2, 4, 16]
 
     init(seed: UInt64) {
-        random = SeededNumbers(seed: seed)
+        random = SeededRandom(seed: seed)
         let geometries = Self.clusterSizes.flatMap { size in Self.tableSizes.map { (size, $0) } }
         let (clusterSize, tableSize) = geometries[Int(seed % UInt64(geometries.count))]
         image = ImageBuilder.empty(clusterSize: clusterSize, tableSize: tableSize)

@@ -2,6 +2,7 @@ import Foundation
 import QEDChain
 import QEDEngine
 import QEDFormat
+import Simulation
 import TestSupport
 import Testing
 
@@ -162,7 +163,7 @@ import Testing
 
     @Test("compact", arguments: TestGeometry.all, [UInt64(1), 2, 3])
     func compact(_ geometry: TestGeometry, seed: UInt64) throws {
-        var random = SeededNumbers(seed: seed)
+        var random = SeededRandom(seed: seed)
         let cluster = geometry.clusterSizeBytes
         let perTable = cluster * cluster * geometry.tableSizeClusters / 8
         try require(["qemu-img", "create", "-q", "-f", "qed", "-o", geometry.options, overlay, "\(6 * perTable)"])

@@ -2,6 +2,7 @@ import BlockStorage
 import Foundation
 import QEDEngine
 import QEDFormat
+import Simulation
 import TestSupport
 import Testing
 
@@ -15,11 +16,11 @@ import Testing
 
     init() throws { scratch = try TemporaryDirectory() }
 
-    typealias Structure = ImageStructure<MemoryStorage>
+    typealias Structure = ImageStructure<CutStorage>
 
-    private func structure(_ file: MemoryFile) throws -> Structure {
-        let header = try QEDHeader(parsing: Array(file.current.prefix(64)), fileSizeBytes: UInt64(file.current.count))
-        return Structure(storage: MemoryStorage(file: file), header: header, fileSizeBytes: UInt64(file.current.count))
+    private func structure(_ file: CutFile) throws -> Structure {
+        let header = try QEDHeader(parsing: file.bytes(0..<64), fileSizeBytes: file.disk.length)
+        return Structure(storage: CutStorage(file: file), header: header, fileSizeBytes: file.disk.length)
     }
 
     /// An image of small clusters with data, some of it not where it could be.
@@ -49,7 +50,7 @@ import Testing
                     guard case .allocated(let fileOffset) = bounds.l2Entry(entry),
                         place < structure.header.imageSizeBytes
                     else { continue }
-                    let bytes = Array(file.current[Int(fileOffset)..<min(Int(fileOffset) + 4096, file.current.count)])
+                    let bytes = file.bytes(fileOffset..<(fileOffset + 4096))
                     if bytes.contains(where: { $0 != 0 }) { content[place] = bytes }
                 }
             }
@@ -71,17 +72,16 @@ import Testing
         _ bytes: [UInt8], _ work: (Structure) async throws -> Void,
         verify: (Structure, _ isFinished: Bool) async throws -> Void
     ) async throws {
-        let whole = MemoryFile(bytes)
+        let whole = CutFile(bytes)
         try await work(try structure(whole))
         try await verify(try structure(whole), true)
         #expect(whole.changes > 1)
-        var random = SeededNumbers(seed: UInt64(whole.changes))
+        var random = SeededRandom(seed: UInt64(whole.changes))
         for changes in 0..<whole.changes {
-            let file = MemoryFile(bytes)
+            let file = CutFile(bytes)
             file.changesLeft = changes
             await #expect(throws: (any Error).self) { try await work(try structure(file)) }
-            for share in [0, 0.5, 0.5, 0.8, 1] {
-                let survivor = MemoryFile(file.survivor(&random, keeping: share))
+            for survivor in file.survivors(&random) {
                 try await verify(try structure(survivor), false)
                 try await work(try structure(survivor))
                 try await verify(try structure(survivor), true)
@@ -98,7 +98,7 @@ import Testing
     @Test func shrink() async throws {
         try makeImage()
         let size: UInt64 = 4 << 20 + 10_752
-        let before = try await content(try structure(MemoryFile(try readFile(image))))
+        let before = try await content(try structure(CutFile(try readFile(image))))
         let kept = before.filter { $0.key < size }
         try await cut(try readFile(image)) { structure in
             try await ImageResize.shrink(structure, to: size)
@@ -122,7 +122,7 @@ import Testing
         let editor = try ImageEditor(image)
         for entry in [2, 3, 5, 26] { try editor.setL2Entry(0, entry, 0) }
         try editor.setL2Entry(1, 4, 0)
-        let before = try await content(try structure(MemoryFile(try readFile(image))))
+        let before = try await content(try structure(CutFile(try readFile(image))))
         try await cut(try readFile(image)) { structure in
             _ = try await ImageCompaction.compact(structure)
         } verify: { structure, isFinished in
@@ -143,8 +143,8 @@ import Testing
         try qemuIO(image, "write -P 0 4M 20k", "write -P 0 8M 8k", "write -P 0 60k 8k", "write -P 7 10M 4k", "write -P 0 11M 80k")
         if hasBackingFile { try require(["qemu-img", "rebase", "-u", "-f", "qed", "-b", "x", "-F", "raw", image]) }
         let bytes = try readFile(image)
-        let before = try await content(try structure(MemoryFile(bytes)))
-        let entries = try await entries(try structure(MemoryFile(bytes)))
+        let before = try await content(try structure(CutFile(bytes)))
+        let entries = try await entries(try structure(CutFile(bytes)))
         try await cut(bytes) { structure in
             _ = try await ImageCompaction.compact(structure)
         } verify: { structure, isFinished in
@@ -194,7 +194,7 @@ import Testing
             try editor.setL2Entry(2, 256, try editor.l2Entry(1, 0))
         }
         try editor.setFeatures(2)
-        let before = try await content(try structure(MemoryFile(try readFile(image))))
+        let before = try await content(try structure(CutFile(try readFile(image))))
         try await cut(try readFile(image)) { structure in
             _ = try await ImageCheck(path: "x", repair: .all, separatesCrossLinks: separates).run(on: structure)
         } verify: { structure, isFinished in
@@ -210,13 +210,13 @@ import Testing
         try makeImage()
         try require(["qemu-img", "rebase", "-u", "-f", "qed", "-b", "old-name", "-F", "raw", image])
         let new = try BackingFileName(Array("a-new-name".utf8))
-        let before = try await content(try structure(MemoryFile(try readFile(image))))
+        let before = try await content(try structure(CutFile(try readFile(image))))
         try await cut(try readFile(image)) { structure in
             var structure = structure
             try await structure.setBackingFile(new, isRaw: false, path: "x")
         } verify: { structure, isFinished in
             let range = try #require(structure.header.backingFileNameRange)
-            let bytes = structure.storage.file.current[Int(range.fileOffset)..<Int(range.endFileOffset)]
+            let bytes = structure.storage.file.bytes(range.fileOffset..<range.endFileOffset)
             let name = String(decoding: bytes, as: UTF8.self)
             #expect(
                 name == "a-new-name" && !structure.header.backingFileIsRaw

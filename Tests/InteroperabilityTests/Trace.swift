@@ -1,3 +1,4 @@
+import Simulation
 import TestSupport
 
 /// A disk and random work on it, from a seed: the same seed is the same trace.
@@ -26,14 +27,14 @@ struct Trace: CustomStringConvertible {
     private(set) var steps: [Step] = []
     private(set) var finalSizeBytes: UInt64
 
-    private var random: SeededNumbers
+    private var random: SeededRandom
     private var pattern: UInt64 = 0
     /// Clusters that can be zero clusters over a backing file: QEMU must not write to a part of one.
     private var zeroClusters: Set<UInt64> = []
 
     init(seed: UInt64) {
         self.seed = seed
-        random = SeededNumbers(seed: seed)
+        random = SeededRandom(seed: seed)
         geometry = Geometry.all[Int(seed % UInt64(Geometry.all.count))]
         creators = Bool.random(using: &random) ? (.ours, .qemu) : (.qemu, .ours)
         sizeBytes = Trace.size(geometry, &random)
@@ -47,7 +48,7 @@ struct Trace: CustomStringConvertible {
     }
 
     /// Disks of a few clusters, of one table and a part, and of several.
-    private static func size(_ geometry: Geometry, _ random: inout SeededNumbers) -> UInt64 {
+    private static func size(_ geometry: Geometry, _ random: inout SeededRandom) -> UInt64 {
         let table = geometry.bytesPerTable
         let clusters = geometry.clusterSizeBytes * UInt64.random(in: 2...20, using: &random)
         let isHuge = table >= 4 * gib
@@ -63,7 +64,7 @@ struct Trace: CustomStringConvertible {
     }
 
     private static func base(
-        ofDiskOf sizeBytes: UInt64, _ overlay: Geometry, _ random: inout SeededNumbers
+        ofDiskOf sizeBytes: UInt64, _ overlay: Geometry, _ random: inout SeededRandom
     ) -> Base? {
         let format: String
         switch Int.random(in: 0..<10, using: &random) {
@@ -90,7 +91,7 @@ struct Trace: CustomStringConvertible {
 
     /// A range at the beginning of the disk, around the end of a table, or at its end.
     private static func place(
-        in sizeBytes: UInt64, _ geometry: Geometry, _ random: inout SeededNumbers
+        in sizeBytes: UInt64, _ geometry: Geometry, _ random: inout SeededRandom
     ) -> (start: UInt64, count: UInt64) {
         let cluster = geometry.clusterSizeBytes
         let tables = sizeBytes / geometry.bytesPerTable

@@ -1,23 +1,9 @@
 import BlockStorage
 import Foundation
 import QEDChain
+import Simulation
 
 @testable import QEDEngine
-
-/// A seeded generator: a failing test repeats with the same seed.
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) { state = seed &* 0x9e37_79b9_7f4a_7c15 | 1 }
-
-    mutating func next() -> UInt64 {
-        // xorshift64*
-        state ^= state >> 12
-        state ^= state << 25
-        state ^= state >> 27
-        return state &* 0x2545_f491_4f6c_dd1d
-    }
-}
 
 /// What the device must read as: the model that every write, zero and discard is played on as well.
 ///
@@ -38,7 +24,7 @@ final class DeviceModel {
 final class RandomHistory {
     let engine: LocalEngine
     let model: DeviceModel
-    private var random: SeededGenerator
+    private var random: SeededRandom
     private let blockBytes: Int
     private let buffer: UnsafeMutableRawPointer
     private let largestBytes = 256 << 10
@@ -51,7 +37,7 @@ final class RandomHistory {
     init(engine: LocalEngine, model: DeviceModel, seed: UInt64) {
         self.engine = engine
         self.model = model
-        random = SeededGenerator(seed: seed)
+        random = SeededRandom(seed: seed)
         blockBytes = max(engine.chain[0].file.alignment.offsetBytes, 512)
         buffer = .allocate(byteCount: concurrency * largestBytes, alignment: 4096)
     }

@@ -3,6 +3,7 @@ import Foundation
 import IOURing
 import QEDChain
 import QEDFormat
+import Simulation
 import TestSupport
 import Testing
 
@@ -119,7 +120,7 @@ private final class QueueWorker: @unchecked Sendable {
 
     private func work(_ driver: EngineDriver<FileStorage, RingLoop>) {
         let queue = driver.queue
-        var random = SeededGenerator(seed: UInt64(number + 1))
+        var random = SeededRandom(seed: UInt64(number + 1))
         let memory = UnsafeMutableRawPointer.allocate(
             byteCount: QueueWorker.depth * QueueWorker.blockBytes, alignment: 4096)
         defer { memory.deallocate() }

@@ -1,4 +1,5 @@
 import QEDFormat
+import Simulation
 import TestSupport
 import Testing
 
@@ -96,7 +97,7 @@ private let pebi: UInt64 = 1 << 50
     }
 
     @Test func translationAgreesWithDivision() throws {
-        var random = SeededNumbers(seed: 1)
+        var random = SeededRandom(seed: 1)
         for row in Self.rows {
             let geometry = try QEDGeometry(clusterSizeBytes: row.cluster, tableSizeClusters: row.table)
             for _ in 0..<1000 {

@@ -1,4 +1,5 @@
 import QEDFormat
+import Simulation
 import TestSupport
 import Testing
 
@@ -55,7 +56,7 @@ import Testing
     }
 
     @Test func randomValidHeadersSurviveARoundTrip() throws {
-        var random = SeededNumbers(seed: 2)
+        var random = SeededRandom(seed: 2)
         for _ in 0..<20_000 {
             let builder = HeaderBuilder.randomValid(using: &random)
             let header = try builder.parsed()
@@ -131,7 +132,7 @@ import Testing
 
 extension HeaderBuilder {
     /// A header that breaks no rule, with every field at random and a file that ends anywhere behind the L1 table.
-    static func randomValid(using random: inout SeededNumbers) -> HeaderBuilder {
+    static func randomValid(using random: inout SeededRandom) -> HeaderBuilder {
         var builder = HeaderBuilder()
         let clusterShift = UInt32.random(in: 12...24, using: &random)
         let tableShift = UInt32.random(in: 0...min(4, 24 - clusterShift), using: &random)

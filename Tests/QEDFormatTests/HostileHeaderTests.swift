@@ -1,4 +1,5 @@
 import QEDFormat
+import Simulation
 import TestSupport
 import Testing
 
@@ -91,7 +92,7 @@ import Testing
     /// headers with a few bits flipped. What is accepted must encode to the bytes it came from and keep the promises
     /// of the type.
     @Test func hundredThousandRandomHeadersNeverTrap() throws {
-        var random = SeededNumbers(seed: 3)
+        var random = SeededRandom(seed: 3)
         var accepted = 0
         for round in 0..<100_000 {
             var bytes: [UInt8]

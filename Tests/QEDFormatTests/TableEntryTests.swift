@@ -1,4 +1,5 @@
 import QEDFormat
+import Simulation
 import TestSupport
 import Testing
 
@@ -85,7 +86,7 @@ import Testing
 
     /// Against the rules spelled out in 128 bits, where nothing wraps.
     @Test func randomEntriesAgreeWithTheRules() throws {
-        var random = SeededNumbers(seed: 4)
+        var random = SeededRandom(seed: 4)
         var seen = Set<String>()
         for _ in 0..<50_000 {
             let builder = HeaderBuilder.randomValid(using: &random)

@@ -1,3 +1,4 @@
+import Simulation
 import Testing
 
 @testable import Ublk
@@ -90,7 +91,7 @@ struct BufferPoolTests {
     /// order of their arrival, the reserve stays, and in the end everybody has been served.
     @Test(arguments: 0..<20 as Range<UInt64>)
     func nobodyStarvesAndNoSlotIsGivenTwice(seed: UInt64) {
-        var random = CountingGenerator(state: seed)
+        var random = SeededRandom(seed: seed)
         let slotCount = Int.random(in: 1...9, using: &random)
         let reserve = Int.random(in: 1...slotCount, using: &random)
         var pool = BufferPool(slotCount: slotCount, reserve: reserve)
@@ -137,17 +138,5 @@ struct BufferPoolTests {
             #expect(waiting.isEmpty || holders.count + coming.count == pool.count)
         }
         #expect(waiting.isEmpty && holders.isEmpty)
-    }
-}
-
-/// The same figures each time: the multiplications of SplitMix64.
-private struct CountingGenerator: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var value = (state ^ (state >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        value = (value ^ (value >> 27)) &* 0x94d0_49bb_1331_11eb
-        return value ^ (value >> 31)
     }
 }
