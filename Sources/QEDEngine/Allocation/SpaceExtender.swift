@@ -73,43 +73,37 @@ final class SpaceExtender<S: Storage>: @unchecked Sendable {
         let setsNeedCheck = image.state.withLock { $0.cursor.needCheck == .beingSet }
         if setsNeedCheck { try await writeNeedCheck(true) }
         files.counters.pointee.extensions &+= 1
-        var reached = end
-        // Nothing behind the cursor's durable end is anybody's, so it may be zeroed.
-        var zeroed = image.state.withLock { $0.zeroing.isWantedNext() }
-        while true {
-            let began = top.nanoseconds
-            do throws(StorageError) {
-                try await top.allocate(fileOffset: start, byteCount: reached - start, zeroed: zeroed)
-                if zeroed {
-                    let took = top.nanoseconds - began
-                    image.state.withLock { $0.zeroing.ended(byteCount: reached - start, nanoseconds: took) }
-                }
-                break
-            } catch {
-                switch error.errno {
-                case .notSupported where zeroed:
-                    image.state.withLock { $0.zeroing.refused() }
-                    zeroed = false
-                    continue
-                case .notSupported, Errno(rawValue: ENOSYS):
-                    // A file system without fallocate: the new length alone will do; space is found at the write.
-                    do throws(StorageError) { try await top.setLength(reached) } catch { throw .storage(error.errno) }
-                case .noSpace, .fileTooLarge, Errno(rawValue: EDQUOT):
-                    guard reached > leastEnd else { throw .storage(error.errno) }
-                    reached = max(leastEnd, roundedDownToCluster(start + (reached - start) / 2))
-                    continue
-                default:
-                    throw .storage(error.errno)
-                }
-                break
-            }
+        var attempt = FileExtension(
+            from: start, to: end, atLeast: leastEnd, zeroes: image.state.withLock { $0.zeroing.isWantedNext() },
+            clusterSizeBytes: image.geometry.clusterSizeBytes)
+        while let errno = await take(attempt) {
+            let wasZeroing = attempt.step == .zeroedSpace
+            if case .giveUp(let errno) = attempt.refused(errno) { throw .storage(errno) }
+            if wasZeroing && attempt.step == .space { image.state.withLock { $0.zeroing.refused() } }
         }
         if !isSabotaged(.skipSyncAfterExtension) { try await committer.sync() }
-        return reached
+        return attempt.end
     }
 
-    private func roundedDownToCluster(_ fileOffset: UInt64) -> UInt64 {
-        fileOffset & ~image.geometry.clusterMask
+    /// Performs the step of an extension.
+    /// - Returns: the errno with which it was refused; nil: it is done.
+    private func take(_ attempt: FileExtension) async -> Errno? {
+        let began = top.nanoseconds
+        do throws(StorageError) {
+            switch attempt.step {
+            case .zeroedSpace, .space:
+                let zeroes = attempt.step == .zeroedSpace
+                try await top.allocate(fileOffset: attempt.start, byteCount: attempt.byteCount, zeroed: zeroes)
+                guard zeroes else { return nil }
+                let took = top.nanoseconds - began
+                image.state.withLock { $0.zeroing.ended(byteCount: attempt.byteCount, nanoseconds: took) }
+            case .lengthAlone:
+                try await top.setLength(attempt.end)
+            }
+            return nil
+        } catch {
+            return error.errno
+        }
     }
 
     /// Gives back what was extended ahead and marks the image as clean, when nothing is being allocated. Who wants to change
