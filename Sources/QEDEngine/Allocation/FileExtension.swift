@@ -43,21 +43,19 @@ struct FileExtension: Equatable {
     /// The step was refused.
     mutating func refused(_ errno: Errno) -> Verdict {
         defer { precondition(leastEnd <= end && end % clusterSizeBytes == 0, "an extension that reaches less than is needed") }
-        switch (errno, step) {
-        case (.notSupported, .zeroedSpace):
+        guard step != .lengthAlone else { return .giveUp(errno) }
+        switch errno {
+        case .notSupported where step == .zeroedSpace:
             step = .space
-            return .tryAgain
-        case (.notSupported, .space), (Errno(rawValue: ENOSYS), .space), (Errno(rawValue: ENOSYS), .zeroedSpace):
+        case .notSupported, Errno(rawValue: ENOSYS):
             step = .lengthAlone
-            return .tryAgain
-        case (.noSpace, .space), (.noSpace, .zeroedSpace), (.fileTooLarge, .space), (.fileTooLarge, .zeroedSpace),
-            (Errno(rawValue: EDQUOT), .space), (Errno(rawValue: EDQUOT), .zeroedSpace):
+        case .noSpace, .fileTooLarge, Errno(rawValue: EDQUOT):
             guard end > leastEnd else { return .giveUp(errno) }
             // What is there may do for now; the next extension asks for more.
             end = max(leastEnd, start + byteCount / 2 / clusterSizeBytes * clusterSizeBytes)
-            return .tryAgain
         default:
             return .giveUp(errno)
         }
+        return .tryAgain
     }
 }
