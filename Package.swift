@@ -139,7 +139,7 @@ let package = Package(
         // The smallest target as a device: what the transport itself costs.
         .executableTarget(
             name: "qed-ublk-null",
-            dependencies: ["Platform", "Ublk", "CSupport", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            dependencies: ["Ublk", "CSupport", .product(name: "ArgumentParser", package: "swift-argument-parser")],
             swiftSettings: swiftSettings),
         // A model of devices, servers and files, and the proof that the program keeps to it whatever is done to them.
         .executableTarget(

@@ -23,7 +23,7 @@ public final class DriverQueue: QueueRing {
 
     /// - Parameter info: the device as it was negotiated.
     /// - Throws: the errno of what could not be had: a ring, memory, the mapping of the descriptors.
-    public init(device: UblkCharacterDevice, info: UblkDeviceInfo, queue: Int) throws(Errno) {
+    init(device: UblkCharacterDevice, info: UblkDeviceInfo, queue: Int) throws(Errno) {
         self.queue = UInt16(queue)
         depth = info.queueDepth
         // The commands of all tags, and beside them a few operations of the target for each.
@@ -102,7 +102,7 @@ public final class DriverQueue: QueueRing {
     /// Linux 6.12 completes the commands of a ring that is closed (`ublk_cancel_cmd`), and meanwhile, on the thread that fetched
     /// them, those for which it has a request (`__ublk_rq_task_work`): some twice, which corrupts the kernel's memory. For a
     /// thread that has ended it completes none.
-    public func close() {
+    func close() {
         precondition(pthread_self() != thread, "a queue's ring is closed by its own thread, which has not ended")
         loop.ring.close()
     }

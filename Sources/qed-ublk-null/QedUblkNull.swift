@@ -1,7 +1,6 @@
 import ArgumentParser
 import CSupport
 import Glibc
-import Platform
 import Ublk
 
 /// Serves a disk that keeps nothing: what a device can do at most, and the shortest way from a target to a device.
@@ -63,15 +62,13 @@ private struct ServedQueue {
     let number: Int
     /// Why it cannot be served; nil: it is.
     let ready = Answer<String?>()
-    private let queue = Lock<DriverQueue?>(nil)
-    private let thread: BackgroundThread
+    private let thread: DriverThread
 
     init(_ device: UblkCharacterDevice, _ info: UblkDeviceInfo, number: Int) throws {
         self.number = number
-        thread = try BackgroundThread { [ready, queue] in
+        thread = try DriverThread(device: device, info: info, queue: number) { [ready] open in
             do {
-                let ring = try DriverQueue(device: device, info: info, queue: number)
-                queue.withLock { $0 = ring }
+                let ring = try open()
                 ready.give(nil)
                 _ = QueueLoop(ring: ring, target: NullTarget(), mailbox: QueueMailbox()).run()
             } catch {
@@ -80,8 +77,5 @@ private struct ServedQueue {
         }
     }
 
-    func join() {
-        thread.join()
-        queue.withLock { $0 }?.close()
-    }
+    func join() { thread.join() }
 }

@@ -22,10 +22,7 @@ final class QueueThread: @unchecked Sendable {
     private let phaseLock = Lock(Phase.starting)
     private let warningsLock = Lock<[String]>([])
     private let changed: Int32
-    /// What the thread has served, until it has ended.
-    private let served = Lock<DriverQueue?>(nil)
-    private let body: (QueueThread) -> Void
-    private var thread: BackgroundThread?
+    private var thread: DriverThread?
 
     var phase: Phase { phaseLock.withLock { $0 } }
     /// What the queue lacks, though it serves.
@@ -43,39 +40,31 @@ final class QueueThread: @unchecked Sendable {
     ) throws(Errno) {
         self.number = number
         self.changed = changed
-        body = { thread in
+        thread = try DriverThread(device: device, info: info, queue: number) { [self] open in
             // However the thread ends: who has asked it something is not left waiting.
             defer { mailbox.close() }
-            thread.bind(to: processors)
+            bind(to: processors)
             do {
-                let ring = try DriverQueue(device: device, info: info, queue: number)
-                thread.served.withLock { $0 = ring }
+                let ring = try open()
                 let engine = EngineQueue(
                     image: image, storages: chain.storages(on: ring.loop.ring), depth: info.queueDepth,
                     largestRequestBytes: info.maxIOSizeBytes, executor: ring.loop.executor)
                 let target = EngineTarget(
                     engine: engine, of: image, memory: ring.memory, whenFailed: { cs_eventfd_signal(changed) })
                 if let failure = ring.bufferLockFailure {
-                    thread.warn("the I/O buffers may be swapped out: \(failure) (raise LimitMEMLOCK, ulimit -l)")
+                    warn("the I/O buffers may be swapped out: \(failure) (raise LimitMEMLOCK, ulimit -l)")
                 }
                 let queue = QueueLoop(ring: ring, target: target, mailbox: mailbox)
-                thread.enter(.serving)
-                thread.enter(.ended(queue.run()))
+                enter(.serving)
+                enter(.ended(queue.run()))
             } catch {
-                thread.enter(.failed(reason: "\(error)"))
+                enter(.failed(reason: "\(error)"))
             }
         }
-        thread = try BackgroundThread { [self] in body(self) }
     }
 
     /// Waits for the thread to end, and lets go of the queue. Once.
-    func join() {
-        thread?.join()
-        served.withLock { queue in
-            queue?.close()
-            queue = nil
-        }
-    }
+    func join() { thread?.join() }
 
     /// Before the queue's memory is allocated, so that it is near.
     private func bind(to processors: [Int]) {
