@@ -9,10 +9,12 @@
 #include <sched.h>
 #include <signal.h>
 #include <spawn.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -85,6 +87,38 @@ int32_t cs_spawn_self(char *const arguments[], int32_t errors, int32_t status, i
     posix_spawnattr_destroy(&attributes);
     *process = pid;
     return -error;
+}
+
+int32_t cs_send_open_file(int32_t socket, int32_t error, int32_t descriptor) {
+    union { char bytes[CMSG_SPACE(sizeof(int))]; struct cmsghdr header; } control = {{0}};
+    struct iovec word = {&error, sizeof error};
+    struct msghdr message = {.msg_iov = &word, .msg_iovlen = 1};
+    if (error == 0) {
+        message.msg_control = control.bytes;
+        message.msg_controllen = sizeof control.bytes;
+        control.header = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+        memcpy(CMSG_DATA(&control.header), &descriptor, sizeof descriptor);
+    }
+    return sendmsg(socket, &message, MSG_NOSIGNAL) == sizeof error ? 0 : -errno;
+}
+
+int32_t cs_receive_open_file(int32_t socket, int32_t *descriptor) {
+    union { char bytes[CMSG_SPACE(sizeof(int))]; struct cmsghdr header; } control = {{0}};
+    int32_t error = 0;
+    struct iovec word = {&error, sizeof error};
+    struct msghdr message = {
+        .msg_iov = &word, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
+    ssize_t count;
+    do {
+        count = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+    } while (count < 0 && errno == EINTR);
+    if (count < 0) return -errno;
+    if (count != sizeof error) return -EPIPE;
+    if (error != 0) return error;
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    if (!header || header->cmsg_type != SCM_RIGHTS) return -EPIPE;
+    memcpy(descriptor, CMSG_DATA(header), sizeof *descriptor);
+    return 0;
 }
 
 int32_t cs_spawn_program(char *const arguments[], int32_t output, int32_t errors, int32_t *process) {

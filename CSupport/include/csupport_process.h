@@ -33,6 +33,14 @@ int32_t cs_spawn_self(char *const arguments[], int32_t errors, int32_t status, i
  * -errno. */
 int32_t cs_spawn_program(char *const arguments[], int32_t output, int32_t errors, int32_t *process);
 
+/* Sends an errno, and with 0 an open file, through a stream socket: the receiver has the file under a number of its own. 0 or a
+ * negative errno. */
+int32_t cs_send_open_file(int32_t socket, int32_t error, int32_t descriptor);
+
+/* What the above sends: waits for it. 0 with a descriptor, the positive errno that was sent, or a negative errno; -EPIPE where
+ * the sender has ended without a word. */
+int32_t cs_receive_open_file(int32_t socket, int32_t *descriptor);
+
 /* A descriptor that is readable when the process has ended, whosever child it is (Linux 5.3). Negative: -errno. */
 int32_t cs_open_process(int32_t process);
 

@@ -12,16 +12,28 @@ struct DiskUse: Error, CustomStringConvertible {
         case processes([Process])
         /// The kernel has it for something, as for a mount.
         case claim(DiskClaim)
+        /// It cannot be had exclusively, and why.
+        case unknown(String)
     }
 
     struct Process: Equatable, Sendable {
         let id: Int32
         let name: String
+        /// A server's, for its own disk.
+        var isOwnDisk = false
+    }
+
+    /// What may pass by itself, or never.
+    static func beingRead(_ path: String) -> DiskUse {
+        DiskUse(path: path, user: .unknown("its partition table is being read, which may wait for a server; try again"))
     }
 
     /// It can be somebody who looks at every disk for a moment.
     var mayPass: Bool {
-        if case .processes = user { true } else { false }
+        switch user {
+        case .processes, .unknown: true
+        case .claim: false
+        }
     }
 
     /// Who uses a disk that is known to be used: by the kernel's word, which does not say by whom.
@@ -32,7 +44,9 @@ struct DiskUse: Error, CustomStringConvertible {
         let claim = DiskClaim.now(ofDiskAt: path)
         if !claim.isEmpty { return DiskUse(path: path, user: .claim(claim)) }
         let users = processes(using: DiskDevices(ofDiskAt: path).numbers, among: ProcessFiles.otherProcesses())
-        return users.isEmpty ? nil : DiskUse(path: path, user: .processes(users))
+        if users.isEmpty { return nil }
+        let others = users.filter { !$0.isOwnDisk }
+        return others.isEmpty ? .beingRead(path) : DiskUse(path: path, user: .processes(others))
     }
 
     /// Somebody has it exclusively, and who cannot be found: a mount in another namespace, most likely.
@@ -46,6 +60,8 @@ struct DiskUse: Error, CustomStringConvertible {
         case .processes(let users):
             let names = users.prefix(3).map { "\($0.name) (process \($0.id))" }.joined(separator: ", ")
             return "\(path) is in use\(names.isEmpty ? "" : " by \(names)"); close it first"
+        case .unknown(let why):
+            return "\(path) may be in use: \(why)"
         }
     }
 
@@ -64,31 +80,9 @@ struct DiskUse: Error, CustomStringConvertible {
                 else { return false }
                 return numbers.contains(number)
             }
-            return isUser ? Process(id: id, name: ProcessFiles.name(ofProcess: id)) : nil
+            guard isUser else { return nil }
+            let name = ProcessFiles.name(ofProcess: id)
+            return Process(id: id, name: name, isOwnDisk: name == OwnDiskProcess.name && OwnDiskProcess.isOne(id))
         }
-    }
-}
-
-/// A disk that nobody uses, had exclusively for as long as this is kept: nobody can mount it, or a partition of it, meanwhile.
-/// To open it, or to put a loop device on it, nobody can be kept from.
-final class DiskHold {
-    private var descriptor: Int32
-
-    /// Never waits for the disk. Without a disk there is nothing to hold.
-    /// - Throws: who uses it.
-    init(ofDiskAt path: String) throws(DiskUse) {
-        descriptor = open(path, O_RDONLY | O_CLOEXEC | O_EXCL | O_NONBLOCK)
-        if descriptor < 0 && errno == EBUSY { throw .claimed(path) }
-        if let use = DiskUse.found(ofDiskAt: path) {
-            release()
-            throw use
-        }
-    }
-
-    deinit { release() }
-
-    func release() {
-        if descriptor >= 0 { close(descriptor) }
-        descriptor = -1
     }
 }

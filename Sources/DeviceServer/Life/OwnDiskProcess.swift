@@ -1,5 +1,6 @@
 import CSupport
 import Glibc
+import Platform
 import SystemPackage
 
 /// A process for whatever waits until the server's own disk has been read or written.
@@ -17,13 +18,23 @@ public struct OwnDiskProcess {
         case open
         /// The same, and have the kernel read it.
         case openAndScan = "open-and-scan"
+        /// Open it exclusively, and hand that over: see `DiskHold`.
+        case hold
     }
 
     private let process: Int32
     /// Ends when the process does.
     private let report: Int32
 
-    init(_ work: Work, ofDiskAt path: String) throws(Errno) { try self.init(["qed-ublk", "own-disk", work.rawValue, path]) }
+    init(_ work: Work, ofDiskAt path: String) throws(Errno) { try self.init(OwnDiskProcess.words + [work.rawValue, path]) }
+
+    static let name = "qed-ublk"
+    private static let words = [name, "own-disk"]
+
+    /// Whether a process is one of these, of whichever server.
+    static func isOne(_ process: Int32) -> Bool {
+        readSmallFile("/proc/\(process)/cmdline", limitBytes: 65_536)?.starts(with: words.joined(separator: "\0").utf8) == true
+    }
 
     /// - Parameter arguments: of this program.
     init(_ arguments: [String]) throws(Errno) {
@@ -45,15 +56,42 @@ public struct OwnDiskProcess {
     /// Waits for its end, once. It waits for the disk, perhaps for ever; the server can be killed meanwhile.
     /// - Returns: what it has said, in lines. Nil when it has not ended in time: it is killed, and ends when the disk lets it.
     func wait(timeout: Duration? = nil) -> [String]? {
-        defer { close(report) }
         guard let text = OwnDiskProcess.readToEnd(report, until: timeout.map { ContinuousClock.now + $0 }) else {
-            kill(process, SIGKILL)
+            giveUp()
             return nil
         }
-        var status: Int32 = 0
-        while waitpid(process, &status, 0) < 0 && errno == EINTR {}
+        close(report)
+        let status = waitForEnd()
         let lines = text.split(separator: "\n").map(String.init)
         return status == 0 ? lines : lines + ["the process for that ended with status \(status)"]
+    }
+
+    /// Whether it has said something, or has ended.
+    func hasReported(within time: Duration) -> Bool { OwnDiskProcess.isReadable(report, until: ContinuousClock.now + time) }
+
+    /// The file that it hands over, once.
+    /// - Throws: why it could not open it.
+    func openFile() throws(Errno) -> Int32 {
+        var descriptor: Int32 = -1
+        let error = cs_receive_open_file(report, &descriptor)
+        close(report)
+        // Until it has ended it has the file open, too.
+        waitForEnd()
+        guard error == 0 else { throw Errno(rawValue: abs(error)) }
+        return descriptor
+    }
+
+    /// Instead of waiting for it: it is killed, and ends when the disk lets it.
+    func giveUp() {
+        close(report)
+        kill(process, SIGKILL)
+    }
+
+    @discardableResult
+    private func waitForEnd() -> Int32 {
+        var status: Int32 = 0
+        while waitpid(process, &status, 0) < 0 && errno == EINTR {}
+        return status
     }
 
     /// Has something written, however long it takes.
@@ -74,7 +112,7 @@ public struct OwnDiskProcess {
         // Like that of a server it may have to wait when others of its service are ended.
         Detachment.leaveControlGroup()
         // It was started as /proc/self/exe, and would be called exe.
-        cs_name_thread("qed-ublk")
+        cs_name_thread(name)
         let path = words[1]
         let report = { (sentence: String) in
             _ = try? FileDescriptor(rawValue: 3).writeAll("\(sentence.filter { !$0.isNewline })\n".utf8)
@@ -83,6 +121,7 @@ public struct OwnDiskProcess {
         case .flush: WriteBack.flushDisk(at: path, report: report)
         case .writeBack: WriteBack.run(ofDiskAt: path, report: report)
         case .open: report("\(DiskNodes(ofDiskAt: path, readsPartitions: false).openDisk())")
+        case .hold: DiskHold.handOver(diskAt: path, to: 3)
         case .openAndScan: report("\(DiskNodes(ofDiskAt: path, readsPartitions: true).openDisk())")
         }
     }
@@ -93,17 +132,21 @@ public struct OwnDiskProcess {
         var text: [UInt8] = []
         var piece = [UInt8](repeating: 0, count: 4096)
         while true {
-            if let end {
-                let left = max(ContinuousClock.now.duration(to: end), .zero)
-                var polled = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-                let count = poll(&polled, 1, Int32(clamping: Int(left / .milliseconds(1))))
-                if count < 0 && errno == EINTR { continue }
-                guard count > 0 else { return nil }
-            }
+            if let end, !isReadable(descriptor, until: end) { return nil }
             let count = read(descriptor, &piece, piece.count)
             if count < 0 && errno == EINTR { continue }
             guard count > 0 else { return String(decoding: text, as: UTF8.self) }
             if text.count < 65_536 { text += piece.prefix(count) }
+        }
+    }
+
+    private static func isReadable(_ descriptor: Int32, until end: ContinuousClock.Instant) -> Bool {
+        var polled = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+        while true {
+            let left = max(ContinuousClock.now.duration(to: end), .zero)
+            let count = poll(&polled, 1, Int32(clamping: Int(left / .milliseconds(1))))
+            if count < 0 && errno == EINTR { continue }
+            return count > 0
         }
     }
 }

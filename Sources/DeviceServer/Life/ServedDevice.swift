@@ -115,9 +115,10 @@ final class ServedDevice {
         }
         var use: DiskUse?
         // udev looks at a disk for a moment whenever somebody who has written to it closes it.
+        let end = ContinuousClock.now + .seconds(5)
         for _ in 0..<20 {
             use = try stopUnused()
-            guard use?.mayPass == true else { break }
+            guard use?.mayPass == true, ContinuousClock.now < end else { break }
             usleep(100_000)
         }
         return use
@@ -158,14 +159,16 @@ final class ServedDevice {
     /// Takes the disk away unless anybody uses it.
     private func stopUnused() throws(ServerError) -> DiskUse? {
         let path = blockDevicePath
-        let disk = open(path, O_RDONLY | O_CLOEXEC | O_EXCL)
-        if disk < 0 && errno == EBUSY { return .claimed(path) }
+        let hold: DiskHold
+        do throws(DiskUse) {
+            // Where the kernel counts who has it open, it is asked in the end.
+            hold = try DiskHold(ofDiskAt: path, looksForUsers: !info.features.contains(.safeStop))
+        } catch { return error }
         // What is dirty in the page cache of the disk: STOP itself may or may not write it back. Nothing, nearly always.
-        if disk >= 0 {
-            if cs_has_dirty_pages(disk) != 0 { _ = OwnDiskProcess.write(.flush, ofDiskAt: path) }
-            close(disk)
+        if hold.descriptor >= 0, cs_has_dirty_pages(hold.descriptor) != 0 {
+            _ = OwnDiskProcess.write(.flush, ofDiskAt: path)
         }
-        do { return try control.stopUnused(info) } catch { throw .control(error) }
+        do { return try control.stopUnused(info, hold) } catch { throw .control(error) }
     }
 
     /// Whether the device waits for another server when this one goes.

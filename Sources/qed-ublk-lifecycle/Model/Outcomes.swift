@@ -65,10 +65,18 @@ extension World {
         // Somebody was killed. Its server may live on, be dead, or have taken everything away.
         let interrupted = served.flatMap { world -> [World] in
             guard let number = numbers.first(where: { world.devices[$0]?.life == .live }) else { return [] }
-            return [world] + world.outcomesOfKill(number, withSupervisor: false)
-                + world.outcomesOfKill(number, withSupervisor: true) + world.withoutRecord(number)
+            let killed =
+                world.outcomesOfKill(number, withSupervisor: false) + world.outcomesOfKill(number, withSupervisor: true)
+                + world.withoutRecord(number)
+            return [world] + killed.map { $0.perhapsInScan(number) }
         }
         return ending.status == 0 ? interrupted : [self] + interrupted
+    }
+
+    private func perhapsInScan(_ number: Int) -> World {
+        var world = self
+        if devices[number]?.isWaiting == true { world.devices[number]?.mayBeInScan = true }
+        return world
     }
 
     /// A server was killed before it had written down what it serves.
@@ -113,6 +121,7 @@ extension World {
         device.hasRecord = true
         device.hasSocket = true
         device.isRecordOld = false
+        device.mayBeInScan = false
         guard !device.options.isReadOnly else { return }
         files[device.file]?.session = .open(hasLog: true)
         files[device.file]?.changedMeanwhile = false

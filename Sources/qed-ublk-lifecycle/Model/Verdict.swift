@@ -67,7 +67,7 @@ extension World {
             if case .server = interruption { return .either }
             return .busy
         }
-        if force { return .either }
+        if force || device.mayBeInScan { return .either }
         if device.life == .live { return .succeeds }
         guard device.hasRecord else { return .succeeds }
         if device.isRecordOld { return .either }

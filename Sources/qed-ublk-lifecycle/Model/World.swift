@@ -59,6 +59,9 @@ struct Device: Equatable {
     /// Somebody has put an earlier record of it back.
     var isRecordOld = false
     var sizeMiB = 0
+    /// Its server was killed while it made the device: the kernel may have begun to read the partition table, and wait with that
+    /// for the next server. Until then nobody can open the disk.
+    var mayBeInScan = false
     /// How often its servers died since the last one that lived for long: a supervisor gives up at some time.
     var deaths = 0
 

@@ -48,6 +48,29 @@ qed-ublk del 0
 rm piece pieces
 expect_sound image.qed
 
+step "killed while the kernel reads its partition table: who waits for that is named, and force does not wait with it"
+device=$(qed-ublk add image.qed)
+for end in recover force; do
+    server=$(server_of 0)
+    kill -STOP "$server"
+    blockdev --rereadpt "$device" &
+    reader=$!
+    wait_until 20 eval '(($(cat /sys/block/ublkb0/inflight | tr -s " " "+")0 > 0))'
+    kill -KILL "$server"
+    wait_until 60 process_is_gone "$server"
+    expect_refusal 3 "/dev/ublkb0 is in use by blockdev \(process $reader\); .*--force" timeout 60 qed-ublk del 0
+    if [[ $end == recover ]]; then
+        expect_equal "what recover prints" "$device" "$(timeout 60 qed-ublk recover 0)"
+        expect_status 0 wait "$reader"
+    else
+        expect_status 0 timeout 60 qed-ublk del --force 0
+        wait "$reader" || true
+    fi
+done
+wait_until 20 no_processes
+expect_no_devices
+expect_sound image.qed
+
 step "what cannot be written back is said: the device goes, and del fails"
 mkdir -p small
 mount -t tmpfs -o size=16m tmpfs small
