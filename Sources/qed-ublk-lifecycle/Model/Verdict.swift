@@ -61,7 +61,11 @@ extension World {
         // It could be another program's.
         if device.life == .live && (!device.hasRecord || device.isRecordOld) { return .busy }
         // One that is dead has no disk any more, and its users nothing to lose.
-        if device.isUsed && device.life != .dead && !force { return .busy }
+        if device.isUsed && device.life != .dead && !force {
+            // A disk that cannot wait for another server goes with its own.
+            if case .server = interruption, !device.options.isRecoverable { return .either }
+            return .busy
+        }
         // Its server cannot be asked. One that is killed while del waits for its end leaves a device that can be removed.
         if device.life == .live && !device.hasSocket {
             if case .server = interruption { return .either }
