@@ -160,9 +160,14 @@ struct ImageState: ~Copyable {
         precondition(
             cursor.needCheck.allowsChanges || isSabotaged(.changeBesideTrim),
             "an entry is changed in an image that counts as clean")
+        precondition(
+            cache[pageSlot].page == Int(truncatingIfNeeded: cluster) / QEDGeometry.entriesPerL2Page, "the entry of another page")
+        precondition(value <= L2Entry.zeroValue || value & layer.geometry.clusterMask == 0, "an entry for parts of clusters")
         hasChangedSinceTick = true
         let index = Int(truncatingIfNeeded: cluster) & (QEDGeometry.entriesPerL2Page - 1)
         let oldValue = UInt64(littleEndian: cache.values(ofSlot: pageSlot)[index])
+        // Lookups without a lock rely on it.
+        precondition(oldValue <= L2Entry.zeroValue, "a cluster that has its place is given another")
         if !(isSabotaged(.forgetLogRecord) && index % 8 == 3) {
             let waitsForData = sealedBySync != nil && !isSabotaged(.recordFillAsFresh)
             log?.append(waitsForData ? .filledEntry : .entry, index: cluster, value: value, oldValue: oldValue)

@@ -46,12 +46,17 @@ struct AllocationCursor {
         durableEnd = endOfClusters
     }
 
+    /// What holds before and after each transition: nobody has a cluster that the file does not have for certain.
+    private var holds: Bool {
+        nextFileOffset <= durableEnd && nextFileOffset % clusterSizeBytes == 0 && durableEnd % clusterSizeBytes == 0
+    }
+
     var availableClusters: Int { Int((durableEnd - nextFileOffset) / clusterSizeBytes) }
 
     /// Takes `clusters` contiguous clusters.
     /// - Returns: the file offset of the first, or nil when the file has to be extended first.
     mutating func reserve(_ clusters: Int) -> UInt64? {
-        precondition(clusters > 0, "nothing to reserve")
+        precondition(clusters > 0 && holds, "nothing to reserve, or past the end of the file")
         if isSabotaged(.reservePastDurableEnd) && nextFileOffset % (4 * clusterSizeBytes) == 0 {
             durableEnd = max(durableEnd, nextFileOffset + UInt64(clusters) * clusterSizeBytes)
         }
@@ -60,11 +65,13 @@ struct AllocationCursor {
         if !isBusy, let index = givenBack.firstIndex(where: { UInt64($0.count) >= bytes }) {
             let run = givenBack.remove(at: index)
             if UInt64(run.count) > bytes { givenBack.append((run.lowerBound + bytes)..<run.upperBound) }
+            precondition(run.lowerBound + bytes <= nextFileOffset, "clusters that were given back, and were nobody's")
             return run.lowerBound
         }
         guard clusters <= availableClusters else { return nil }
         let fileOffset = nextFileOffset
         nextFileOffset += UInt64(clusters) * clusterSizeBytes
+        precondition(holds, "clusters past the end of the file")
         return fileOffset
     }
 
@@ -72,6 +79,7 @@ struct AllocationCursor {
     mutating func giveBack(at fileOffset: UInt64, clusters: Int) {
         let end = fileOffset + UInt64(clusters) * clusterSizeBytes
         precondition(clusters > 0 && end <= nextFileOffset, "clusters that were never handed out")
+        precondition(fileOffset % clusterSizeBytes == 0, "parts of clusters are given back")
         precondition(!givenBack.contains { $0.overlaps(fileOffset..<end) }, "clusters that are given back twice")
         givenBack.append(fileOffset..<end)
     }
@@ -91,15 +99,18 @@ struct AllocationCursor {
         precondition(!overflow, "an image beyond 2^64 bytes")
         let wanted = max(missing, chunkBytes)
         needCheck.extensionBegins()
+        precondition(isBusy && holds, "an extension that others cannot see")
         return .extend(from: durableEnd, end: durableEnd + roundedUp(wanted), leastEnd: leastEnd)
     }
 
     /// The extension is durable up to `end`, or has failed (nil).
     mutating func extensionEnded(at end: UInt64?) {
         needCheck.extensionEnded(succeeded: end != nil)
+        precondition(!isBusy, "an extension that does not end")
         guard let end else { return }
         precondition(end % clusterSizeBytes == 0 && end >= durableEnd, "an extension that shortens the file")
         durableEnd = end
+        precondition(holds, "the file ends before the clusters that were handed out")
         chunkBytes = min(chunkBytes * 2, AllocationCursor.largestChunkBytes)
     }
 
@@ -109,6 +120,7 @@ struct AllocationCursor {
         guard needCheck.canBeCleared else { return nil }
         needCheck.trimBegins()
         durableEnd = nextFileOffset
+        precondition(isBusy && availableClusters == 0 && holds, "a trim beside which clusters can be had")
         return nextFileOffset
     }
 
@@ -116,7 +128,10 @@ struct AllocationCursor {
     /// before it has been extended again.
     /// - Parameter succeeded: the image is marked as clean, durably.
     mutating func trimEnded(succeeded: Bool) {
+        precondition(
+            durableEnd == nextFileOffset || isSabotaged(.reservePastDurableEnd), "clusters were handed out beside a trim")
         needCheck.trimEnded(succeeded: succeeded)
+        precondition(!isBusy, "a trim that does not end")
         chunkBytes = smallestChunkBytes
     }
 

@@ -18,6 +18,7 @@ struct FreshSpaceZeroing {
 
     /// Whether the next reservation is to be zeroed. Asked once for each.
     mutating func isWantedNext() -> Bool {
+        precondition(pauseLeft >= 0 && pause >= FreshSpaceZeroing.shortestPause, "a pause that is none")
         guard isPossible else { return false }
         guard pauseLeft == 0 else {
             pauseLeft -= 1
@@ -35,6 +36,7 @@ struct FreshSpaceZeroing {
             pause = FreshSpaceZeroing.shortestPause
             return
         }
+        precondition(isPossible && pauseLeft == 0, "space was zeroed that was not to be")
         pauseLeft = pause
         pause = min(pause * 4, FreshSpaceZeroing.longestPause)
     }

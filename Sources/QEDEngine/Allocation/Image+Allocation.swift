@@ -83,6 +83,7 @@ extension Image {
     /// The entry at `deviceOffset` with its page in memory. One that says that nothing is allocated is ready to be changed,
     /// unless `changes` is false; its table is made where there is none.
     func entryForChange(at deviceOffset: UInt64, changes: Bool = true, in state: inout ImageState) -> EntryForChange {
+        precondition(!isReadOnly && deviceOffset < sizeBytes, "an entry that is not to be changed")
         let l1Index = geometry.l1Index(ofDeviceOffset: deviceOffset)
         switch top.tableWord(l1Index) {
         case .invalid: return .invalid
@@ -111,6 +112,9 @@ extension Image {
         } else {
             return .missing
         }
+        precondition(
+            state.cache[pageSlot].phase == .resident && state.cache[pageSlot].page == page && state.cache[pageSlot].layer == 0,
+            "the entry of another page")
         let index = geometry.indexInL2Page(ofDeviceOffset: deviceOffset)
         let value = UInt64(littleEndian: state.cache.values(ofSlot: pageSlot)[index])
         if state.cache[pageSlot].isCareful, case .invalid = entryBounds(of: top, in: state).l2Entry(value) {
@@ -139,6 +143,7 @@ extension Image {
     private func planCopy(
         _ position: UInt64, to end: UInt64, pageSlot: Int, in state: inout ImageState
     ) -> WritePlan {
+        precondition(position < end && end <= sizeBytes, "a copy for nothing, or outside the device")
         let firstCluster = position >> geometry.clusterShift
         let lastCluster = (end - 1) >> geometry.clusterShift
         let firstIndex = geometry.indexInL2Page(ofDeviceOffset: position)
@@ -160,6 +165,7 @@ extension Image {
         }
         state.fills.begin(firstCluster: firstCluster, count: count)
         state.log?.reserve(count)
+        precondition(state.cache[pageSlot].phase == .resident, "a page is pinned that is not in memory")
         state.cache[pageSlot].pinCount += 1
         state.hasChangedSinceTick = true
         let clustersEnd = (firstCluster + count) << geometry.clusterShift
@@ -174,7 +180,10 @@ extension Image {
     /// after this moment has completed.
     /// - Returns: the tasks that waited for the fill.
     func publish(_ fill: CopyPlan) -> [CompletionContinuation] {
-        state.withLock { state in
+        precondition(fill.count > 0 && fill.fileOffset & geometry.clusterMask == 0, "a fill of nothing, or of parts of clusters")
+        return state.withLock { state in
+            precondition(
+                fill.fileOffset + fill.sizeBytes <= state.cursor.nextFileOffset, "a fill of clusters that nobody handed out")
             let waiters = endFill(fill, in: &state)
             for cluster in 0..<fill.count {
                 state.setEntry(
@@ -199,6 +208,9 @@ extension Image {
 
     private func endFill(_ fill: CopyPlan, in state: inout ImageState) -> [CompletionContinuation] {
         precondition(state.cache[fill.pageSlot].pinCount > 0, "the fill's page was not pinned")
+        precondition(
+            state.cache[fill.pageSlot].phase == .resident && state.fills.contains(cluster: fill.firstCluster),
+            "a fill that ended before, or whose page is gone")
         state.cache[fill.pageSlot].pinCount -= 1
         state.log?.release(fill.count)
         return state.fills.end(firstCluster: fill.firstCluster) + state.takeSlotWaiters()

@@ -30,6 +30,7 @@ final class SpaceExtender<S: Storage>: @unchecked Sendable {
             let result = await cursorIdle()
             guard result >= 0 else { throw .storage(Errno(rawValue: -result)) }
         case .extend(let from, let end, let leastEnd):
+            precondition(!image.isReadOnly && from < leastEnd && leastEnd <= end, "an extension by nothing")
             do throws(RequestError) {
                 let reached = try await extendFile(from: from, to: end, atLeast: leastEnd)
                 endExtension(at: reached, result: 0)
@@ -53,6 +54,7 @@ final class SpaceExtender<S: Storage>: @unchecked Sendable {
     }
 
     private func endExtension(at end: UInt64?, result: Int32) {
+        precondition((end == nil) == (result < 0), "an extension that failed and did not")
         let waiters = image.withCursor { state in
             state.cursor.extensionEnded(at: end)
             if end != nil { image.noteWants(of: state) }
@@ -71,6 +73,7 @@ final class SpaceExtender<S: Storage>: @unchecked Sendable {
         from start: UInt64, to end: UInt64, atLeast leastEnd: UInt64
     ) async throws(RequestError) -> UInt64 {
         let setsNeedCheck = image.state.withLock { $0.cursor.needCheck == .beingSet }
+        precondition(image.state.withLock { $0.cursor.isBusy }, "a file is extended beside another extension")
         if setsNeedCheck { try await writeNeedCheck(true) }
         files.counters.pointee.extensions &+= 1
         var attempt = FileExtension(
@@ -82,6 +85,7 @@ final class SpaceExtender<S: Storage>: @unchecked Sendable {
             if wasZeroing && attempt.step == .space { image.state.withLock { $0.zeroing.refused() } }
         }
         if !isSabotaged(.skipSyncAfterExtension) { try await committer.sync() }
+        precondition(attempt.end >= leastEnd && attempt.end <= end, "an extension by less than is needed")
         return attempt.end
     }
 
@@ -141,6 +145,7 @@ final class SpaceExtender<S: Storage>: @unchecked Sendable {
     /// Writes the header with or without NEED_CHECK, and the sign that goes with it that there is a mapping log; the caller
     /// syncs. Everything else of the header's page stays as it is. One at a time: the caller extends or trims the image.
     private func writeNeedCheck(_ isSet: Bool) async throws(RequestError) {
+        precondition(image.state.withLock { $0.cursor.isBusy }, "a header is written beside an extension or a trim")
         files.counters.pointee.headerWrites &+= 1
         let features = image.headerPage.loadUnaligned(
             fromByteOffset: QEDHeaderField.features.fileOffset, as: UInt64.self)

@@ -22,6 +22,7 @@ struct ChainMap<S: Storage> {
     func resolve(
         _ start: UInt64, to end: UInt64, fromLayer: Int, judging: Bool, into list: inout ExtentList
     ) -> Resolution {
+        precondition(fromLayer >= 0 && start <= end, "a range that ends before it begins")
         var position = start
         while position < end {
             var layer = fromLayer

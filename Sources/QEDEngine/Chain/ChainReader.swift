@@ -24,6 +24,7 @@ final class ChainReader<S: Storage>: @unchecked Sendable {
     func read(
         _ range: Range<UInt64>, into buffer: UnsafeMutableRawPointer, fromLayer: Int, _ group: TransferGroup
     ) async throws(RequestError) {
+        precondition(transfers.isIdle(group), "the request has transfers under way")
         var list = lists.take()
         defer { lists.giveBack(list) }
         var position = range.lowerBound

@@ -23,9 +23,14 @@ struct ExtentList: @unchecked Sendable {
 
     func deallocate() { storage.deallocate() }
 
-    subscript(index: Int) -> Extent { storage[index] }
+    subscript(index: Int) -> Extent {
+        precondition(index >= 0 && index < count, "outside the list")
+        return storage[index]
+    }
 
     mutating func removeAll() { count = 0 }
+
+    func hasCapacity(_ capacity: Int) -> Bool { self.capacity == capacity }
 
     /// Whether any of it lies in no file.
     var hasZeros: Bool {
@@ -36,6 +41,7 @@ struct ExtentList: @unchecked Sendable {
     /// - Returns: false when the list is full.
     @inline(__always)
     mutating func append(layer: Int32, fileOffset: UInt64, deviceOffset: UInt64, byteCount: UInt64) -> Bool {
+        precondition(byteCount > 0 && layer >= Extent.zeros, "an extent of nothing, or in no file")
         if count > 0 {
             let last = storage + (count - 1)
             if last.pointee.layer == layer,
@@ -92,6 +98,7 @@ final class ExtentListPool: @unchecked Sendable {
     func giveBack(_ list: ExtentList) {
         var list = list
         list.removeAll()
+        precondition(list.count == 0 && list.hasCapacity(capacity), "another pool's list")
         free.append(list)
     }
 }

@@ -41,7 +41,11 @@ struct KnownData {
         // What was known of the same data from a later place on.
         var end = index
         while end < pieces.count, pieces[end].start < learned.end { end += 1 }
+        precondition(
+            learned.start <= learned.dataStart && learned.dataStart <= learned.end && learned.start < learned.end,
+            "a hole that ends before it begins")
         pieces.replaceSubrange(index..<end, with: CollectionOfOne(learned))
+        precondition(knows(fileOffset), "what was learned is forgotten")
     }
 
     /// Where the hole ends in which `fileOffset` lies; nil when it is not known to lie in one.

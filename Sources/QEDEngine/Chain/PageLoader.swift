@@ -33,6 +33,7 @@ final class PageLoader<S: Storage>: @unchecked Sendable {
             }
             guard result >= 0 else { throw .storage(Errno(rawValue: -result)) }
         case .read(let slot, let fileOffset):
+            precondition(fileOffset % UInt64(QEDGeometry.l2PageSizeBytes) == 0 && fileOffset > 0, "a page of no table")
             let address = image.pageAddress(slot)
             var failure: Errno?
             files.counters.pointee.l2PageReads &+= 1

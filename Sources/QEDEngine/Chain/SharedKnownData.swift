@@ -56,6 +56,7 @@ final class SharedKnownData: @unchecked Sendable {
             state.isAsking = false
             let waiting = state.waiting
             state.waiting = []
+            precondition(state.known.knows(fileOffset), "an answer that is forgotten")
             return waiting
         }
     }
@@ -64,6 +65,7 @@ final class SharedKnownData: @unchecked Sendable {
     private func wait() async {
         _ = await withUnsafeContinuation { (continuation: CompletionContinuation) in
             let waits = state.withLock { state in
+                precondition(state.isAsking || state.waiting.isEmpty, "tasks wait for an answer to no question")
                 if state.isAsking { state.waiting.append(continuation) }
                 return state.isAsking
             }

@@ -58,6 +58,7 @@ struct CommitCoordinator<Waiter> {
         case .gathering, .running:
             waiting.append(waiter())
         }
+        precondition(phase != .idle, "somebody waits for a commit that nobody leads")
         return .wait
     }
 
@@ -82,6 +83,7 @@ struct CommitCoordinator<Waiter> {
     /// To be asked after each `join`.
     /// - Returns: the leader, to be woken, when all whom it waits for are there.
     mutating func gathered() -> Waiter? {
+        precondition(gatherer == nil || phase == .gathering, "a leader waits beside its commit")
         guard waiting.count + 1 >= expectedCount else { return nil }
         return gatherer.take()
     }
@@ -95,13 +97,14 @@ struct CommitCoordinator<Waiter> {
         precondition(phase == .gathering && gatherer == nil, "a commit without a leader")
         phase = .running
         lastBeginNanoseconds = now
+        precondition(followers.isEmpty, "a commit begins before the last one's sharers were told")
         followers = waiting
         waiting = []
     }
 
     /// The commit that the caller led has ended, well or not.
     mutating func commitEnded(now: UInt64 = 0) -> Outcome {
-        precondition(phase == .running, "no commit was running")
+        precondition(phase == .running && gatherer == nil, "no commit was running")
         let finished = isSabotaged(.dropCommitFollowers) ? [] : followers
         expectedCount = 1 + followers.count + waiting.count
         lastEndNanoseconds = max(now, lastBeginNanoseconds)
@@ -111,6 +114,7 @@ struct CommitCoordinator<Waiter> {
             return Outcome(finished: finished, nextLeader: nil)
         }
         phase = .gathering
+        precondition(followers.isEmpty && !waiting.isEmpty, "nobody leads the next commit")
         return Outcome(finished: finished, nextLeader: waiting.removeFirst())
     }
 }

@@ -103,6 +103,7 @@ final class Committer<S: Storage>: @unchecked Sendable {
     }
 
     private func runCommit() async throws(RequestError) {
+        precondition(!image.isReadOnly && transfers.isIdle(group), "a commit beside another, or of an image that is only read")
         files.counters.pointee.commits &+= 1
         let now = top.nanoseconds
         let (pages, logged, waitsForData) = try image.state.withLock { state throws(RequestError) in
@@ -151,6 +152,7 @@ final class Committer<S: Storage>: @unchecked Sendable {
     /// Writes snapshots of up to `commitStagingPages` pages, all at once. When it throws they still count as being written,
     /// until `commitFailed`.
     private func writePages(_ pages: ArraySlice<Int>) async throws(RequestError) {
+        precondition(!pages.isEmpty && pages.count <= Image.commitStagingPages, "no pages, or more than there is room for")
         files.counters.pointee.l2PageWrites &+= UInt64(pages.count)
         let fileOffsets = image.state.withLock { state in
             var offsets: [UInt64] = []
@@ -160,6 +162,10 @@ final class Committer<S: Storage>: @unchecked Sendable {
                 guard let offset = image.top.fileOffset(ofPage: state.cache[page].page) else {
                     preconditionFailure("a dirty page without a table")
                 }
+                // Before it goes to the disk: to a table in space that is the file's for certain, and never over its header.
+                precondition(
+                    offset >= image.geometry.clusterSizeBytes && offset % UInt64(QEDGeometry.l2PageSizeBytes) == 0
+                        && offset < state.cursor.durableEnd, "a page of a table outside the file")
                 offsets.append(offset)
             }
             return offsets
@@ -187,7 +193,8 @@ final class Committer<S: Storage>: @unchecked Sendable {
     }
 
     private func stagingAddress(_ position: Int) -> UnsafeMutableRawPointer {
-        image.commitStaging + position * QEDGeometry.l2PageSizeBytes
+        precondition(position >= 0 && position < Image.commitStagingPages, "outside the staging memory")
+        return image.commitStaging + position * QEDGeometry.l2PageSizeBytes
     }
 
     /// Writes the L1 entries of tables made since the last commit.
@@ -198,6 +205,8 @@ final class Committer<S: Storage>: @unchecked Sendable {
             return indexes
         }
         guard !indexes.isEmpty else { return }
+        precondition(
+            indexes.allSatisfy { image.top.tableWord($0) != .unallocated }, "an L1 entry is written of a table that is none")
         do throws(RequestError) {
             var written: Set<Int> = []
             for index in indexes {
@@ -218,6 +227,7 @@ final class Committer<S: Storage>: @unchecked Sendable {
         let fileOffset = image.top.header.l1TableFileOffset + UInt64(piece * QEDGeometry.l2PageSizeBytes)
         let first = piece * QEDGeometry.entriesPerL2Page
         let held = min(QEDGeometry.entriesPerL2Page, image.top.l1EntryCount - first)
+        precondition(held > 0, "a piece of the L1 table that is not held")
         let buffer = image.commitStaging
         if held < QEDGeometry.entriesPerL2Page {
             do throws(StorageError) {

@@ -22,6 +22,7 @@ struct SyncCoordinator<Waiter> {
     /// The leader's sync begins.
     /// - Returns: its number.
     mutating func begin() -> UInt64 {
+        precondition(completed <= started, "a sync that was never begun has completed")
         turns.begin()
         started += 1
         return started
@@ -29,6 +30,7 @@ struct SyncCoordinator<Waiter> {
 
     /// The sync has ended. A failed one covers nothing.
     mutating func ended(succeeded: Bool) -> CommitCoordinator<Waiter>.Outcome {
+        precondition(started > completed, "no sync is under way")
         if succeeded { completed = started }
         return turns.commitEnded()
     }

@@ -37,6 +37,7 @@ struct ClusterFills {
         let waiters = fills[index].waiters
         fills.swapAt(index, fills.count - 1)
         fills.removeLast()
+        precondition(!contains(cluster: firstCluster), "a fill that goes on after its end")
         if isSabotaged(.dropFillWaiters) { return [] }
         return waiters
     }
@@ -46,6 +47,7 @@ struct ClusterFills {
     mutating func wait(for cluster: UInt64, _ continuation: CompletionContinuation) -> Bool {
         let index = fills.firstIndex { cluster >= $0.firstCluster && cluster - $0.firstCluster < $0.count }
         guard let index else { return false }
+        precondition(cluster < fills[index].firstCluster + fills[index].count, "a task waits for another cluster's fill")
         fills[index].waiters.append(continuation)
         return true
     }

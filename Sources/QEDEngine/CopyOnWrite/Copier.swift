@@ -26,6 +26,7 @@ final class Copier<S: Storage>: @unchecked Sendable {
     /// Whatever happens, the plan ends here: published, or abandoned with its clusters.
     /// - Parameter data: the request's, from `plan.start` on.
     func perform(_ plan: CopyPlan, _ id: RequestID, data: UnsafeMutableRawPointer) async throws(RequestError) {
+        precondition(plan.start < plan.end && plan.count > 0, "a copy for nothing")
         files.counters.pointee.fills &+= 1
         files.counters.pointee.filledClusters &+= plan.count
         var plan = plan
@@ -91,6 +92,7 @@ final class Copier<S: Storage>: @unchecked Sendable {
     private func writeGathered(
         _ id: RequestID, fileOffset: UInt64, _ first: IOVector, _ second: IOVector, _ third: IOVector
     ) async throws(RequestError) {
+        precondition(slots[id].state == .slow, "vectors of a request that its task does not have")
         slots[id].vectors = (first, second, third)
         let total = first.byteCount + second.byteCount + third.byteCount
         let vectors = slots.vectors(of: id).assumingMemoryBound(to: IOVector.self)

@@ -43,8 +43,10 @@ struct CopyJob {
 
     mutating func append(_ copy: PlannedCopy) {
         precondition(takes(copy.plan), "a copy for which a job has no room")
+        precondition(state == .free, "a copy for a job that has begun")
         members.append(copy)
         byteCount += Int(copy.plan.sizeBytes)
+        precondition(byteCount <= CopyJob.bufferBytes, "a job larger than its buffer")
     }
 
     /// Empties the job for its next use; the buffer stays.

@@ -88,6 +88,7 @@ struct CopyJobs<S: Storage>: @unchecked Sendable {
             var taken = 0
             var looked = 0
             reads.removeAll()
+            precondition(jobs[job.index].members.isEmpty && jobs[job.index].byteCount == 0, "a free job with copies in it")
             for copy in planned {
                 guard jobs[job.index].takes(copy.plan) else { break }
                 let extents = looked..<looked + copy.beneathCount
@@ -132,6 +133,7 @@ struct CopyJobs<S: Storage>: @unchecked Sendable {
         _ range: Range<UInt64>, of plan: CopyPlan, _ extents: Range<Int>, _ hiddenFrom: UInt64, _ jobOffset: UInt64
     ) -> Bool {
         guard !range.isEmpty else { return true }
+        precondition(range.lowerBound >= plan.clustersStart && range.upperBound <= plan.clustersEnd, "outside the plan")
         let base = plan.clustersStart
         for extent in beneath[extents] {
             let start = max(extent.deviceOffset, range.lowerBound)

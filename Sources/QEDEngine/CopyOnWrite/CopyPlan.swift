@@ -27,7 +27,10 @@ struct CopyPlan {
     var clustersEnd: UInt64 { (firstCluster + count) << clusterShift }
     var sizeBytes: UInt64 { count << clusterShift }
     /// Where in the file the byte of the device belongs.
-    func fileOffset(of deviceOffset: UInt64) -> UInt64 { fileOffset + (deviceOffset - clustersStart) }
+    func fileOffset(of deviceOffset: UInt64) -> UInt64 {
+        precondition(deviceOffset >= clustersStart && deviceOffset <= clustersEnd, "another plan's")
+        return fileOffset + (deviceOffset - clustersStart)
+    }
     /// No old content is left.
     var isWhole: Bool { start == clustersStart && end == clustersEnd }
 

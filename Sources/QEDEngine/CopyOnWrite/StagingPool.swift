@@ -47,6 +47,7 @@ final class StagingPool: @unchecked Sendable {
     }
 
     func giveBack(_ buffer: UnsafeMutableRawPointer) {
+        precondition(free.count < allocated.count, "more buffers are given back than were taken")
         free.append(buffer)
         if !waiters.isEmpty { waiters.removeFirst().resume(returning: 0) }
     }

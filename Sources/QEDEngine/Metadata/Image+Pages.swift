@@ -35,6 +35,7 @@ extension Image {
     /// Waits for a page that somebody else reads.
     /// - Returns: false when it is no longer being read: look again at once.
     func waitForPage(_ slot: Int, layer: Int, deviceOffset: UInt64, _ continuation: CompletionContinuation) -> Bool {
+        precondition(layer >= 0 && layer < layers.count, "no such layer")
         guard let tables = tables[layer] else { return false }
         let page = tables.geometry.l2PageNumber(ofDeviceOffset: deviceOffset)
         return state.withLock { state in

@@ -61,7 +61,8 @@ final class LayerTables: @unchecked Sendable {
     }
 
     func tableWord(_ l1Index: Int) -> TableWord {
-        TableWord(rawValue: lookup.tables[l1Index].load(ordering: .acquiring))
+        precondition(l1Index >= 0 && l1Index < l1EntryCount, "an L1 entry that the image does not have")
+        return TableWord(rawValue: lookup.tables[l1Index].load(ordering: .acquiring))
     }
 
     /// The L1 entry as it stands in memory: the file offset of a valid table, or 0. Under the image's lock.
@@ -73,17 +74,24 @@ final class LayerTables: @unchecked Sendable {
     }
 
     /// The raw L1 entries from `first`, for writing them to the file. Under the image's lock.
-    func l1Value(_ l1Index: Int) -> UInt64 { l1Values[l1Index] }
+    func l1Value(_ l1Index: Int) -> UInt64 {
+        precondition(l1Index >= 0 && l1Index < l1EntryCount, "an L1 entry that the image does not have")
+        return l1Values[l1Index]
+    }
 
     /// The raw entry of a new, empty L2 table. Under the image's lock; the caller publishes the table.
     func setTable(_ l1Index: Int, fileOffset: UInt64) {
         precondition(tableWord(l1Index) == .unallocated, "a second L2 table for one L1 entry")
-        precondition(fileOffset & geometry.clusterMask == 0, "an L2 table that is not aligned")
+        precondition(fileOffset & geometry.clusterMask == 0 && fileOffset > 0, "an L2 table that is not aligned")
+        precondition(index == 0, "a backing file is never written to")
         l1Values[l1Index] = fileOffset
     }
 
     /// From now on lookups know that there is a table, but nothing of its pages. Under the image's lock.
     func publishWithoutPageWords(_ l1Index: Int) {
+        precondition(
+            tableWord(l1Index) == .unallocated && l1Values[l1Index] != L2Entry.unallocatedValue,
+            "a table is published twice, or is none")
         lookup.tables[l1Index].store(TableWord.untouched.rawValue, ordering: .releasing)
     }
 
@@ -93,6 +101,7 @@ final class LayerTables: @unchecked Sendable {
         ofTable l1Index: Int, initially word: PageWord
     ) -> UnsafeMutablePointer<Atomic<UInt64>> {
         precondition(tableWord(l1Index).pageWords == nil, "a second block of page words for one table")
+        precondition(l1Values[l1Index] != L2Entry.unallocatedValue, "page words of a table that does not exist")
         let words = UnsafeMutablePointer<Atomic<UInt64>>.allocate(capacity: geometry.pagesPerTable)
         for page in 0..<geometry.pagesPerTable { (words + page).initialize(to: Atomic(word.rawValue)) }
         lookup.tables[l1Index].store(UInt(bitPattern: words), ordering: .releasing)

@@ -143,7 +143,11 @@ struct PageCache: ~Copyable {
             clockHand = clockHand + 1 == slotCount ? 0 : clockHand + 1
             let slot = slots[candidate]
             switch slot.phase {
-            case .free: return candidate
+            case .free:
+                precondition(
+                    slot.pinCount == 0 && !slot.isBeingWritten && slot.waiters.isEmpty && slot.unsealed.isEmpty,
+                    "a free slot that somebody has")
+                return candidate
             case .loading: continue
             case .resident:
                 if (slot.isDirty && !isSabotaged(.evictDirtyPages)) || slot.isBeingWritten || slot.pinCount > 0 {
@@ -157,6 +161,7 @@ struct PageCache: ~Copyable {
                 // it ARM64 may show the next page's entry first.
                 atomicMemoryFence(ordering: .releasing)
                 slots[candidate].phase = .free
+                precondition(slot.waiters.isEmpty, "somebody waits for a page that is there")
                 slots[candidate].unsealed = []
                 return candidate
             }
@@ -178,6 +183,7 @@ struct PageCache: ~Copyable {
     /// Claims `slot` for a page that is about to be read into it.
     mutating func beginLoading(_ slot: Int, page: Int, in layer: LayerTables) {
         precondition(slots[slot].phase == .free, "the slot is taken")
+        precondition(self.slot(ofPage: page, in: layer) == nil, "a page that is there already, or comes")
         slots[slot].phase = .loading
         slots[slot].layer = layer.index
         slots[slot].page = page
@@ -189,7 +195,9 @@ struct PageCache: ~Copyable {
     /// Publishes a page that has been read, or gives the slot back where that failed.
     /// - Returns: the tasks to resume.
     mutating func endLoading(_ slot: Int, in layer: LayerTables, succeeded: Bool, isCareful: Bool) -> [CompletionContinuation] {
-        precondition(slots[slot].phase == .loading, "the page was not being loaded")
+        precondition(
+            slots[slot].phase == .loading && slots[slot].layer == layer.index, "the page was not being loaded")
+        precondition(!slots[slot].isDirty && slots[slot].pinCount == 0, "a page that changes before it is there")
         loadingSlots.removeAll { $0 == slot }
         slots[slot].phase = succeeded ? .resident : .free
         slots[slot].isCareful = isCareful
@@ -203,7 +211,8 @@ struct PageCache: ~Copyable {
 
     /// Makes a page of zeros resident without reading: for a table that this process has made.
     mutating func addEmptyPage(_ slot: Int, page: Int, in layer: LayerTables) {
-        precondition(slots[slot].phase == .free, "the slot is taken")
+        precondition(slots[slot].phase == .free && layer.index == 0, "the slot is taken, or the table is not ours")
+        precondition(word(ofPage: page, in: layer) == .allUnallocated, "a page of zeros in place of one that was written")
         slots[slot].phase = .resident
         slots[slot].layer = layer.index
         slots[slot].page = page
@@ -217,6 +226,8 @@ struct PageCache: ~Copyable {
     }
 
     private mutating func publish(_ slot: Int, in layer: LayerTables) {
+        precondition(
+            slots[slot].phase == .resident && slots[slot].layer == layer.index, "a page is found before it is there")
         let word = PageWord(slot: slot, generation: slots[slot].generation, isCareful: slots[slot].isCareful)
         setWord(word, ofPage: slots[slot].page, in: layer)
     }
@@ -239,7 +250,9 @@ struct PageCache: ~Copyable {
     /// - Parameter sealedBySync: the sync that must complete before the entry may be written; nil if none.
     mutating func setEntry(_ slot: Int, index: Int, to value: UInt64, in layer: LayerTables, sealedBySync: UInt64?) {
         precondition(slots[slot].phase == .resident, "an entry of a page that is not in memory")
-        precondition(layer.index == 0, "only the image itself is written, never its backing files")
+        precondition(
+            layer.index == 0 && slots[slot].layer == 0, "only the image itself is written, never its backing files")
+        precondition(index >= 0 && index < QEDGeometry.entriesPerL2Page, "an entry outside its page")
         let entry = layer.lookup.entries(ofSlot: slot) + index
         if let sealedBySync {
             let oldValue = UInt64(littleEndian: entry.pointee.load(ordering: .relaxed))
@@ -253,6 +266,9 @@ struct PageCache: ~Copyable {
 
     /// Marks a page for the next commit: because it has changed, or because the last one could not write it.
     private mutating func markDirty(_ slot: Int) {
+        precondition(
+            slots[slot].phase == .resident && slots[slot].layer == 0 || isSabotaged(.evictDirtyPages),
+            "a page is to be written that is not in memory, or not the image's")
         slots[slot].isDirty = true
         guard !slots[slot].isListed else { return }
         slots[slot].isListed = true
@@ -273,6 +289,8 @@ struct PageCache: ~Copyable {
     /// `completedSync`, and the old value of the others. A page with unsealed entries stays dirty.
     mutating func snapshot(_ slot: Int, completedSync: UInt64, into destination: UnsafeMutableRawPointer) {
         precondition(slots[slot].isDirty && !slots[slot].isBeingWritten, "only a dirty page is written, and once at a time")
+        precondition(
+            slots[slot].phase == .resident || isSabotaged(.evictDirtyPages), "a page is written that is not in memory")
         slots[slot].isDirty = false
         slots[slot].isBeingWritten = true
         destination.copyMemory(from: address(ofSlot: slot), byteCount: QEDGeometry.l2PageSizeBytes)

@@ -238,10 +238,14 @@ extension Image {
                 try await storage.writeFully(from: headerPage, byteCount: min(block, headerPageBytes), fileOffset: 0)
                 try await storage.sync()
             }
-            if scan.invalidEntries > 0 {
-                _ = try await repair(storage, header: header, fileSizeBytes: fileSizeBytes)
-                try await storage.sync()
-            }
+        } catch {
+            throw .storage(error)
+        }
+        if scan.invalidEntries > 0 {
+            _ = try await StructureScan.run(storage, header: header, fileSizeBytes: fileSizeBytes, repairs: true)
+        }
+        do throws(StorageError) {
+            if scan.invalidEntries > 0 { try await storage.sync() }
             let wholeClusters = TableEntryBounds(header: header, fileSizeBytes: fileSizeBytes).endOfClustersFileOffset
             // After a crash nobody refers to what lies behind the last cluster in use: space that was reserved ahead. An
             // image that was closed well keeps its tail: it may be of use to somebody who wants to rescue data.
@@ -249,6 +253,9 @@ extension Image {
             // read, its entries may name what would be cut off.
             let gives = header.needsCheck && scan.invalidTables == 0 && scan.holes.inferredBytes == 0
             let length = gives ? scan.endOfReferenced : wholeClusters
+            precondition(
+                length % header.geometry.clusterSizeBytes == 0 && length >= scan.endOfReferenced,
+                "a file is cut to less than its tables refer to")
             if length != fileSizeBytes {
                 try await storage.setLength(length)
                 try await storage.sync()
@@ -257,17 +264,6 @@ extension Image {
             return Prepared(endOfClusters: length, droppedEntries: scan.invalidEntries)
         } catch {
             throw .storage(error)
-        }
-    }
-
-    private static func repair<S: Storage>(
-        _ storage: S, header: QEDHeader, fileSizeBytes: UInt64
-    ) async throws(StorageError) -> StructureScan {
-        do {
-            return try await StructureScan.run(storage, header: header, fileSizeBytes: fileSizeBytes, repairs: true)
-        } catch {
-            if case .storage(let error) = error { throw error }
-            preconditionFailure("a repair that fails where the check before it did not: \(error)")
         }
     }
 
@@ -295,6 +291,7 @@ extension Image {
                 entries.append(UInt64(littleEndian: values[index]))
             }
         }
+        precondition(entries.count == count, "an L1 table of another length than the image needs")
         return entries
     }
 }

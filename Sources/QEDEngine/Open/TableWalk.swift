@@ -50,6 +50,7 @@ struct TableWalk<S: Storage>: ~Copyable {
                 }
                 self.table = nil
             }
+            precondition(index * 8 <= l1Bytes, "past the part of the L1 table that is in memory")
             if index * 8 == l1Bytes {
                 try await writeChanges()
                 guard try await readOn() else { return nil }
@@ -60,6 +61,7 @@ struct TableWalk<S: Storage>: ~Copyable {
 
     /// Takes the next entry of the L1 table.
     private mutating func take(_ owners: inout ClusterOwnership, _ scan: inout StructureScan) {
+        precondition(table == nil && index * 8 < l1Bytes, "an entry is taken before the last one's table was told")
         let entries = l1.assumingMemoryBound(to: UInt64.self)
         defer { index += 1 }
         switch bounds.l1Entry(UInt64(littleEndian: entries[index])) {
@@ -83,6 +85,7 @@ struct TableWalk<S: Storage>: ~Copyable {
 
     /// - Returns: false at the end of the L1 table.
     private mutating func readOn() async throws(StorageError) -> Bool {
+        precondition(changedPages.isEmpty, "a part of the L1 table goes whose changes were not written")
         l1Start += UInt64(l1Bytes)
         guard l1Start < header.geometry.tableSizeBytes else { return false }
         l1Bytes = Int(min(UInt64(TablePiece.largestBytes), header.geometry.tableSizeBytes - l1Start))
@@ -95,6 +98,7 @@ struct TableWalk<S: Storage>: ~Copyable {
         if repairs {
             for page in changedPages {
                 let offset = page * QEDGeometry.l2PageSizeBytes
+                precondition(offset < l1Bytes, "a page outside the part of the L1 table that is in memory")
                 try await storage.writeFully(
                     from: l1 + offset, byteCount: QEDGeometry.l2PageSizeBytes,
                     fileOffset: header.l1TableFileOffset + l1Start + UInt64(offset))

@@ -143,6 +143,7 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
 
     @inline(__always)
     func finish(_ id: RequestID, _ result: Int32) {
+        precondition(result <= 0 && transfers.isIdle(id.transfers), "a request is answered whose data moves")
         slots[id].state = .idle
         finished.append(id, result)
     }
@@ -160,6 +161,7 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
 
     private func wakeTask(_ id: RequestID, _ state: RequestSlots.State) {
         precondition(transfers.isIdle(id.transfers), "a task beside transfers")
+        precondition(slots[id].state != .slow && slots[id].state != .committing, "a request is handed over twice")
         slots[id].state = state
         files.counters.pointee.slowRequests &+= 1
         if slots[id].task.wake() { tasks.start { await self.runTask(id) } }
@@ -180,6 +182,7 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     /// - Returns: nil: the request waits for memory, and is not the queue's until it is started again.
     private func performSlowly(_ id: RequestID) async -> Int32? {
         let isInFile = slots[id].state == .committing
+        precondition(isInFile || slots[id].state == .slow, "a task works on a request that it does not have")
         // From here on the task's own transfers are under way.
         slots[id].state = .slow
         if !isInFile {

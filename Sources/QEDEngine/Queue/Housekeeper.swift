@@ -85,6 +85,7 @@ final class Housekeeper<S: Storage>: @unchecked Sendable {
 
     private func start() {
         guard !wants.isEmpty, !isRunning, !tasks.isStopping else { return }
+        precondition(!image.isReadOnly, "an image that is only read needs no care")
         isRunning = true
         tasks.start { await self.keepHouse() }
     }

@@ -98,6 +98,7 @@ extension EngineQueue {
     /// - Returns: false when it is for the request's task.
     private func startCopy(_ id: RequestID, _ plan: CopyPlan) -> Bool {
         let request = slots[id].request
+        precondition(slots[id].copy == nil && plan.start == request.deviceOffset, "a second plan, or another request's")
         slots[id].copy = plan
         guard plan.end == request.end else { return false }
         if plan.isWhole {
@@ -191,6 +192,8 @@ extension EngineQueue {
 
     /// The data of a copy is in its clusters: publishes them, and answers the request.
     private func copyDone(_ id: RequestID, _ plan: CopyPlan) {
+        precondition(
+            slots[id].state == .covering || slots[id].state == .planned, "a copy ends that its request does not have")
         files.counters.pointee.filledClusters &+= plan.count
         for waiter in image.publish(plan) { waiter.resume(returning: 0) }
         if !slots[id].request.forcesUnitAccess || isSabotaged(.ignoreFUA) { finish(id, 0) } else { commit(id) }

@@ -65,6 +65,7 @@ struct QueueFiles<S: Storage>: @unchecked Sendable {
 
     /// Writes all of it to the image, or throws when part of it may have been written.
     func write(_ buffer: UnsafeRawPointer, byteCount: Int, fileOffset: UInt64) async throws(RequestError) {
+        precondition(!image.isReadOnly && byteCount > 0, "a write of nothing, or to an image that is only read")
         defer { markUnsynced() }
         do {
             try await top.writeFully(from: buffer, byteCount: byteCount, fileOffset: fileOffset)

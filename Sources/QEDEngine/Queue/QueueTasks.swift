@@ -11,6 +11,7 @@ final class QueueTasks: @unchecked Sendable {
 
     /// Runs something on the queue's thread.
     func start(_ body: @escaping () async -> Void) {
+        precondition(count >= 0 && !isStopped, "a task of a queue that has stopped")
         count += 1
         // SAFETY: the task runs on the queue's thread only: its executor preference says so, and nothing in it leaves it.
         nonisolated(unsafe) let body = body

@@ -169,7 +169,10 @@ public struct MappingLog: @unchecked Sendable {
     /// More than half of the log waits for a commit.
     var wantsCommit: Bool { lastSequence - committedSequence > capacity / 2 }
 
-    mutating func reserve(_ count: UInt64) { reservedCount += count }
+    mutating func reserve(_ count: UInt64) {
+        precondition(hasRoom(Int(count)), "more log records are reserved than there are")
+        reservedCount += count
+    }
 
     mutating func release(_ count: UInt64) {
         precondition(reservedCount >= count, "more log records were released than reserved")
@@ -183,6 +186,7 @@ public struct MappingLog: @unchecked Sendable {
             "the mapping log is full")
         lastSequence += 1
         let offset = slotOffset(lastSequence)
+        precondition(index < 1 << 62 && lastSequence > 0, "a change that no record can hold")
         // The old record of this slot is covered by a commit; it stops counting before its words change.
         store(isSabotaged(.recordCountsTooSoon) ? lastSequence : 0, at: offset)
         store(kind.rawValue << 62 | index, at: offset + 8)
@@ -195,12 +199,16 @@ public struct MappingLog: @unchecked Sendable {
     func commit(through sequence: UInt64) {
         precondition(sequence >= committedSequence && sequence <= lastSequence, "a commit of what was not recorded")
         store(sequence, at: MappingLog.committedOffset)
+        precondition(committedSequence == sequence, "the log's memory is not kept")
     }
 
     // MARK: - Syncs of the data
 
     /// A sync of the image's file begins. One runs at a time.
-    mutating func syncBegan() { syncingSequence = lastSequence }
+    mutating func syncBegan() {
+        precondition(syncingSequence <= lastSequence && coveredSequence <= lastSequence, "a sync of records that come later")
+        syncingSequence = lastSequence
+    }
 
     /// It has succeeded: what was recorded before it began has its data on the disk.
     mutating func syncSucceeded() { coveredSequence = max(coveredSequence, syncingSequence) }

@@ -244,7 +244,9 @@ struct MappingReplay {
             }
             try await storage.readSectors(places)
             var changed: [TablePiece] = []
-            for ((_, changes), place) in zip(group, places) {
+            for ((page, changes), place) in zip(group, places) {
+                precondition(
+                    changes.allSatisfy { Int($0.index) / QEDGeometry.entriesPerL2Page == page }, "a change of another page")
                 let outcome = change(place, by: changes)
                 leftOut += outcome.leftOut
                 if outcome.isChanged || !isSabotaged(.trustReadableTables) { changed.append(place) }
@@ -261,6 +263,10 @@ struct MappingReplay {
         for (entry, records) in grouped(changes) {
             let current = UInt64(littleEndian: entries[entry])
             let change = outcome(of: records, current: current)
+            // Checked against the image before anything was written to it.
+            precondition(
+                change.value == current || change.value == L2Entry.zeroValue || current <= L2Entry.zeroValue
+                    || records.contains { $0.value == current }, "a cluster that the log does not know is unlinked")
             entries[entry] = change.value.littleEndian
             leftOut += change.leftOut
             isChanged = isChanged || change.value != current
@@ -276,6 +282,10 @@ struct MappingReplay {
             let place = buffer.place(0, fileOffset: l1FileOffset(ofPiece: piece))
             try await storage.readSectors([place])
             let entries = place.buffer.assumingMemoryBound(to: UInt64.self)
+            for table in records {
+                let present = UInt64(littleEndian: entries[Int(table.index) % QEDGeometry.entriesPerL2Page])
+                precondition(present == 0 || present == table.value, "a table of the image is replaced")
+            }
             for table in records { entries[Int(table.index) % QEDGeometry.entriesPerL2Page] = table.value.littleEndian }
             try await storage.writeFully([place])
         }

@@ -37,6 +37,7 @@ final class SlowRequests<S: Storage>: @unchecked Sendable {
 
     /// - Returns: 0, or the negative errno that the request is answered with.
     func perform(_ id: RequestID, isInFile: Bool) async -> Int32 {
+        precondition(slots[id].state == .slow, "a request that its task does not have")
         let request = slots[id].request
         do throws(RequestError) {
             if !isInFile { try await perform(request, id) }
@@ -74,6 +75,7 @@ final class SlowRequests<S: Storage>: @unchecked Sendable {
             lists.giveBack(list)
             lists.giveBack(beneath)
         }
+        precondition(range.upperBound <= image.sizeBytes, "a write outside the device")
         var position = range.lowerBound
         if let plan = slots[id].copy {
             // Planned by the inline path.

@@ -50,6 +50,7 @@ struct Transfers<S: Storage>: @unchecked Sendable {
     func startOnly(
         _ group: TransferGroup, isWrite: Bool, _ buffer: UnsafeMutableRawPointer, byteCount: UInt32, fileOffset: UInt64
     ) {
+        precondition(counts[group.number].outstanding == 0, "not the only operation of its group")
         counts[group.number].outstanding = 1
         let token = token(group, byteCount: byteCount)
         if isWrite {
@@ -63,6 +64,7 @@ struct Transfers<S: Storage>: @unchecked Sendable {
 
     /// Starts a write to the image's tables, one of several of its group.
     func startTableWrite(_ group: TransferGroup, _ buffer: UnsafeRawPointer, byteCount: UInt32, fileOffset: UInt64) {
+        precondition(byteCount > 0 && fileOffset % UInt64(byteCount) == 0, "a part of a table's page")
         counts[group.number].outstanding += 1
         files.top.submit(
             .write(buffer, byteCount: byteCount, fileOffset: fileOffset), token: token(group, byteCount: byteCount))
@@ -104,6 +106,7 @@ struct Transfers<S: Storage>: @unchecked Sendable {
         _ group: TransferGroup, isWrite: Bool, _ buffer: RegisteredBuffer, layer: Int, byteCount: UInt32, fileOffset: UInt64
     ) {
         precondition(!isWrite || layer == 0, "a backing file is never written to")
+        precondition(byteCount > 0 && !buffer.isNone, "a transfer of nothing, or nowhere")
         counts[group.number].outstanding &+= 1
         if isWrite { files.counters.pointee.dataWrites &+= 1 } else { files.counters.pointee.dataReads &+= 1 }
         files.counters.pointee.registeredTransfers &+= 1
@@ -135,6 +138,7 @@ struct Transfers<S: Storage>: @unchecked Sendable {
     @inline(__always)
     func completed(_ token: CompletionToken, _ result: Int32) -> Bool {
         let count = counts + token.slot
+        precondition(token.slot < groupCount && count.pointee.outstanding > 0, "an operation ends that was not begun")
         let isWhole = result == Int32(truncatingIfNeeded: token.detail) || (isSabotaged(.acceptShortTransfer) && result > 0)
         if !isWhole && count.pointee.firstError == 0 {
             count.pointee.firstError = result < 0 ? result : -Errno.ioError.rawValue

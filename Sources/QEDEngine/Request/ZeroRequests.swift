@@ -30,6 +30,8 @@ extension SlowRequests {
     private func zeroInPlace(
         _ fileOffset: UInt64, byteCount: UInt64, isDiscard: Bool, keepsSpace: Bool
     ) async throws(RequestError) {
+        precondition(
+            fileOffset >= image.geometry.clusterSizeBytes && byteCount > 0, "zeros over the header, or nowhere")
         defer { files.markUnsynced() }
         let byteCount = isSabotaged(.punchTooMuch) ? byteCount + QEDLimits.sectorSizeBytes : byteCount
         do {
