@@ -197,7 +197,9 @@ struct PageCache: ~Copyable {
     mutating func endLoading(_ slot: Int, in layer: LayerTables, succeeded: Bool, isCareful: Bool) -> [CompletionContinuation] {
         precondition(
             slots[slot].phase == .loading && slots[slot].layer == layer.index, "the page was not being loaded")
-        precondition(!slots[slot].isDirty && slots[slot].pinCount == 0, "a page that changes before it is there")
+        precondition(
+            (!slots[slot].isDirty || isSabotaged(.evictDirtyPages)) && slots[slot].pinCount == 0,
+            "a page that changes before it is there")
         loadingSlots.removeAll { $0 == slot }
         slots[slot].phase = succeeded ? .resident : .free
         slots[slot].isCareful = isCareful
