@@ -50,7 +50,6 @@ struct Transfers<S: Storage>: @unchecked Sendable {
     func startOnly(
         _ group: TransferGroup, isWrite: Bool, _ buffer: UnsafeMutableRawPointer, byteCount: UInt32, fileOffset: UInt64
     ) {
-        precondition(counts[group.number].outstanding == 0, "not the only operation of its group")
         counts[group.number].outstanding = 1
         let token = token(group, byteCount: byteCount)
         if isWrite {
@@ -138,7 +137,6 @@ struct Transfers<S: Storage>: @unchecked Sendable {
     @inline(__always)
     func completed(_ token: CompletionToken, _ result: Int32) -> Bool {
         let count = counts + token.slot
-        precondition(token.slot < groupCount && count.pointee.outstanding > 0, "an operation ends that was not begun")
         let isWhole = result == Int32(truncatingIfNeeded: token.detail) || (isSabotaged(.acceptShortTransfer) && result > 0)
         if !isWhole && count.pointee.firstError == 0 {
             count.pointee.firstError = result < 0 ? result : -Errno.ioError.rawValue
