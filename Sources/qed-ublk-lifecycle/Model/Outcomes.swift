@@ -158,7 +158,8 @@ extension World {
         world.devices[id] = nil
         guard !device.options.isReadOnly, var file = files[device.file] else { return world }
         switch file.session {
-        case .closed: break
+        // Its last server has ended well, and nobody took what the file system has not written since.
+        case .closed: if device.isMounted { file.content.fileSystem?.forget() }
         // Another device serves it.
         case .open where device.life != .live: break
         case .open(let hasLog):
