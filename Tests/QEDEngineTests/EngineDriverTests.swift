@@ -55,23 +55,16 @@ struct EngineDriverTests {
 
     @Test("copies that were planned begin before their turn waits")
     func plannedCopy() throws {
-        let scratch = try TemporaryDirectory()
-        let image = scratch.path("image.qed")
-        try writeFile(scratch.path("base"), [UInt8](repeating: 7, count: 1 << 20))
-        try require(["qemu-img", "create", "-q", "-f", "qed", "-b", scratch.path("base"), "-F", "raw", image, "1M"])
-        let engine = try LocalEngine(path: image)
-        let buffer = UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 4096)
-        defer { buffer.deallocate() }
-        buffer.initializeMemory(as: UInt8.self, repeating: 1, count: 4096)
-        // Room, and what lies beneath, are known after the first.
-        let first = BlockRequest(.write, deviceOffset: 0, byteCount: 4096, buffer: buffer)
-        #expect(engine.perform([first]) == [0])
-        engine.queue.start(0, BlockRequest(.write, deviceOffset: 1 << 16, byteCount: 4096, buffer: buffer))
-        #expect(engine.queue.jobs.hasPlanned)
-        engine.turn(waits: true)
-        #expect(!engine.queue.jobs.hasPlanned && engine.queue.statistics.fills > 0)
-        while engine.queue.nextFinished() == nil { engine.turn(waits: true) }
-        try engine.close()
+        try withSmallImage(baseBytes: 1 << 20) { engine, buffer in
+            // Room, and what lies beneath, are known after the first.
+            let first = BlockRequest(.write, deviceOffset: 0, byteCount: 4096, buffer: buffer)
+            #expect(engine.perform([first]) == [0])
+            engine.queue.start(0, BlockRequest(.write, deviceOffset: 1 << 16, byteCount: 4096, buffer: buffer))
+            #expect(engine.queue.jobs.hasPlanned)
+            engine.turn(waits: true)
+            #expect(!engine.queue.jobs.hasPlanned && engine.queue.statistics.fills > 0)
+            while engine.queue.nextFinished() == nil { engine.turn(waits: true) }
+        }
     }
 
     @Test("a queue whose tasks are all parked ends without a wait, and its untaken results with it")

@@ -33,25 +33,21 @@ import Testing
     /// A zero cluster over backing data takes no space, only an entry.
     @Test("zeroing over backing data counts as a change of the image")
     func zeroingIsAChange() throws {
-        let scratch = try TemporaryDirectory()
-        let image = scratch.path("image.qed")
-        try writeFile(scratch.path("base"), [UInt8](repeating: 7, count: 1 << 20))
-        try require(["qemu-img", "create", "-q", "-f", "qed", "-b", scratch.path("base"), "-F", "raw", image, "1M"])
-        let engine = try LocalEngine(path: image)
-        var now: UInt64 = 1_000_000
-        for cluster in 0..<3 as Range<UInt64> {
-            let zeroes = BlockRequest(.writeZeroes, deviceOffset: cluster << 16, byteCount: 65536)
-            #expect(engine.perform([zeroes, BlockRequest(.flush)]) == [0, 0])
-            #expect(engine.perform([BlockRequest(.flush)]) == [0])
-            for seconds in 1...5 {
-                let needsCheck = needsCheckAfterTick(now + UInt64(seconds) * 1000, engine)
-                #expect(needsCheck, "cluster \(cluster), tick \(seconds)")
+        try withSmallImage(baseBytes: 1 << 20) { engine, _ in
+            var now: UInt64 = 1_000_000
+            for cluster in 0..<3 as Range<UInt64> {
+                let zeroes = BlockRequest(.writeZeroes, deviceOffset: cluster << 16, byteCount: 65536)
+                #expect(engine.perform([zeroes, BlockRequest(.flush)]) == [0, 0])
+                #expect(engine.perform([BlockRequest(.flush)]) == [0])
+                for seconds in 1...5 {
+                    let needsCheck = needsCheckAfterTick(now + UInt64(seconds) * 1000, engine)
+                    #expect(needsCheck, "cluster \(cluster), tick \(seconds)")
+                }
+                let needsCheck = needsCheckAfterTick(now + 6000, engine)
+                #expect(!needsCheck)
+                now += 1_000_000
             }
-            let needsCheck = needsCheckAfterTick(now + 6000, engine)
-            #expect(!needsCheck)
-            now += 1_000_000
         }
-        try engine.close()
     }
 
     private func needsCheckAfterTick(_ now: UInt64, _ engine: LocalEngine) -> Bool {
