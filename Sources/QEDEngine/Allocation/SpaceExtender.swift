@@ -92,6 +92,7 @@ final class SpaceExtender<S: Storage>: @unchecked Sendable {
     /// Performs the step of an extension.
     /// - Returns: the errno with which it was refused; nil: it is done.
     private func take(_ attempt: FileExtension) async -> Errno? {
+        precondition(attempt.end > attempt.start, "an extension by nothing")
         let began = top.nanoseconds
         do throws(StorageError) {
             switch attempt.step {

@@ -268,6 +268,7 @@ final class Committer<S: Storage>: @unchecked Sendable {
 
     /// The leader's part of a sync.
     private func syncFile() async -> RequestError? {
+        precondition(!image.isReadOnly, "a sync of an image that is only read")
         // Counted first, then the mark: see `nothingToFlush`.
         image.state.withLock { state in
             _ = state.syncs.begin()

@@ -44,6 +44,7 @@ final class Copier<S: Storage>: @unchecked Sendable {
     }
 
     private func fill(_ plan: inout CopyPlan, _ id: RequestID, data: UnsafeMutableRawPointer) async throws(RequestError) {
+        precondition(plan.end > plan.start && plan.count > 0, "a fill of nothing")
         let (head, tail) = plan.oldContent(upTo: roundedUpToBlock(image.backingEnd))
         let dataBytes = Int(plan.end - plan.start)
         let dataFileOffset = plan.fileOffset(of: plan.start)

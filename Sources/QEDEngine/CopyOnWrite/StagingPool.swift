@@ -33,6 +33,7 @@ final class StagingPool: @unchecked Sendable {
     /// A buffer of `bufferBytes`, page-aligned; waits until one is free.
     func take() async -> UnsafeMutableRawPointer {
         while true {
+            precondition(free.count <= allocated.count && allocated.count <= limit, "more buffers than there can be")
             if let buffer = free.popLast() { return buffer }
             if allocated.count < limit {
                 let buffer = UnsafeMutableRawPointer.allocate(

@@ -27,6 +27,9 @@ final class LayerTables: @unchecked Sendable {
         geometry = header.geometry
         self.fileSizeBytes = fileSizeBytes
         bounds = TableEntryBounds(header: header, fileSizeBytes: fileSizeBytes)
+        precondition(
+            UInt64(l1.count) == geometry.requiredL1Entries(imageSizeBytes: header.imageSizeBytes),
+            "entries of another size's L1 table")
         l1EntryCount = l1.count
         // SAFETY: memory of zeros holds entries of 0, and words of no table: their pages are not even touched.
         l1Values = LayerTables.zeroed(l1.count).assumingMemoryBound(to: UInt64.self)

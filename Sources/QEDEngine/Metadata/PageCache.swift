@@ -71,6 +71,7 @@ struct PageCache: ~Copyable {
     ///   - pageWordLimit: how many page words may be made.
     /// - Throws: the errno of `mmap`.
     init(budgetBytes: Int, pageWordLimit: Int = PageCache.standardPageWordLimit) throws(Errno) {
+        precondition(budgetBytes >= 0 && pageWordLimit >= 0, "a budget below nothing")
         slotCount = max(budgetBytes / QEDGeometry.l2PageSizeBytes, 16)
         let sizeBytes = slotCount * QEDGeometry.l2PageSizeBytes
         let mapped = mmap(nil, sizeBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)

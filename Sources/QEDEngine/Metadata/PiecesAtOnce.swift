@@ -36,6 +36,9 @@ extension Storage {
     private func atOnce(
         _ pieces: [TablePiece], _ transfer: @escaping @Sendable (TablePiece) async throws(StorageError) -> Void
     ) async throws(StorageError) {
+        precondition(
+            pieces.allSatisfy { $0.byteCount > 0 && $0.byteCount <= TablePiece.largestBytes },
+            "a piece of nothing, or too large a one")
         if pieces.count <= 1 {
             if let piece = pieces.first { try await transfer(piece) }
             return

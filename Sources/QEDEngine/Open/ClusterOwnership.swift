@@ -98,6 +98,7 @@ package struct ClusterOwnership: ~Copyable {
             let rest = word & (UInt64.max << (cluster & 63))
             if rest != 0 {
                 let found = (cluster & ~63) + UInt64(rest.trailingZeroBitCount)
+                precondition(found >= start, "a cluster before those that were asked for")
                 return found < clusterCount ? found : nil
             }
             cluster = (cluster | 63) + 1

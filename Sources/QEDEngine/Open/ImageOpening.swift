@@ -201,7 +201,10 @@ extension Image {
         }
         if let log {
             replay = try await MappingReplay.run(storage, header: header, fileSizeBytes: fileSizeBytes, log: log)
-            guard case .rejected(let reason) = replay else { return log }
+            guard case .rejected(let reason) = replay else {
+                precondition(log.committedSequence == log.lastSequence, "a log goes on that has what is not in the image")
+                return log
+            }
             lost = reason
         } else if header.needsCheck {
             lost = lost ?? "its log is gone"

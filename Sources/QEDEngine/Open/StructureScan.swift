@@ -74,6 +74,9 @@ package struct StructureScan {
             throw .storage(error)
         }
         if isSabotaged(.overlookCrossLinks) { scan.crossLinkedClusters = 0 }
+        // What lies behind it is cut off.
+        precondition(
+            owners.end >= headerClusters && owners.end <= owners.clusterCount, "the end of what is in use, outside the file")
         scan.endOfReferenced = owners.end << geometry.clusterShift
         return scan
     }
@@ -83,6 +86,10 @@ package struct StructureScan {
     private mutating func take(
         _ piece: TablePiece, _ bounds: TableEntryBounds, _ geometry: QEDGeometry, _ owners: inout ClusterOwnership
     ) -> [TablePiece] {
+        let pageBytes = QEDGeometry.l2PageSizeBytes
+        precondition(
+            piece.byteCount % pageBytes == 0 && piece.fileOffset % UInt64(pageBytes) == 0,
+            "a piece of a table, not in whole pages")
         let entries = piece.buffer.assumingMemoryBound(to: UInt64.self)
         var changed: [TablePiece] = []
         for index in 0..<(piece.byteCount / 8) where entries[index] != 0 {
@@ -102,6 +109,7 @@ package struct StructureScan {
                 }
             }
         }
+        precondition(changed.count <= piece.byteCount / pageBytes, "a page is written twice")
         return changed
     }
 }

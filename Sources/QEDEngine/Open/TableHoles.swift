@@ -26,6 +26,7 @@ package struct TableHoles {
         _ storage: S, ofTableAt tableFileOffset: UInt64, _ geometry: QEDGeometry, from done: UInt64, pieceBytes: UInt64
     ) -> UInt64? {
         guard done < geometry.tableSizeBytes else { return nil }
+        precondition(pieceBytes > 0 && done % pieceBytes == 0, "the place is not that of a piece")
         let start = tableFileOffset + done
         // A file that cannot tell is read.
         guard let data = storage.nextData(from: start) else { return done }

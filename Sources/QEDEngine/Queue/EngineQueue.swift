@@ -48,6 +48,7 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     public init(
         image: Image, storages: ChainStorage<S>, depth: Int, largestRequestBytes: Int, executor: any TaskExecutor
     ) {
+        precondition(depth > 0 && largestRequestBytes > 0, "a queue for no requests")
         self.image = image
         self.depth = depth
         sizeBytes = image.sizeBytes

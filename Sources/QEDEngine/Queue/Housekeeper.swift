@@ -41,6 +41,7 @@ final class Housekeeper<S: Storage>: @unchecked Sendable {
     /// Looks at the time. Called about once a second by the owner of one queue of the image.
     /// - Parameter now: milliseconds of a clock that does not go back; more than 0.
     func tick(_ now: UInt64) {
+        precondition(now > 0 && now >= dirtySince, "a clock that goes back")
         guard !image.isReadOnly, image.failure == nil else { return }
         let isClean = committer.nothingToFlush
         let (idleFor, canTrim) = image.state.withLock { state in

@@ -262,6 +262,7 @@ public struct MappingLog: @unchecked Sendable {
                     value: word(offset + 16).load(),
                     oldValue: word(offset + 24).load()))
         }
+        precondition(UInt64(records.count) == lastSequence - committed, "a record is left out")
         return records
     }
 

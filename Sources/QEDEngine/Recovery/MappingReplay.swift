@@ -62,6 +62,7 @@ struct MappingReplay {
             throw .storage(error)
         }
         log.commit(through: log.lastSequence)
+        precondition(leftOut <= records.count, "more is left out than there was")
         return .replayed(records: records.count - leftOut, leftOut: leftOut)
     }
 
@@ -98,6 +99,7 @@ struct MappingReplay {
     private mutating func reasonToRefuse<S: Storage>(
         _ storage: S, fileSizeBytes: UInt64
     ) async throws(ImageOpenError) -> String? {
+        precondition(!pages.isEmpty || !tables.isEmpty, "nothing to replay")
         let geometry = header.geometry
         var owners = try StructureScan.noOwners(header: header, fileSizeBytes: fileSizeBytes)
         let scan = try await StructureScan.run(
@@ -138,6 +140,7 @@ struct MappingReplay {
     private func reasonToRefuse(
         _ changes: [MappingLog.Record], of place: TablePiece, _ owners: inout ClusterOwnership
     ) -> String? {
+        precondition(!changes.isEmpty && place.byteCount == QEDGeometry.l2PageSizeBytes, "a page without changes, or no page")
         let content = place.buffer.assumingMemoryBound(to: UInt64.self)
         for (entry, records) in grouped(changes) {
             let current = UInt64(littleEndian: content[entry])
@@ -165,6 +168,7 @@ struct MappingReplay {
     ///   - current: what the image's table says. A table gets an entry of a filled cluster only after a sync of its data,
     ///     so one that is there already may stay.
     private func outcome(of records: [MappingLog.Record], current: UInt64) -> (value: UInt64, leftOut: Int) {
+        precondition(!records.isEmpty, "an entry that nothing has changed")
         var value = current
         for (index, record) in records.enumerated() {
             if let lossAfter, record.kind == .filledEntry, record.sequence > lossAfter {
@@ -212,6 +216,7 @@ struct MappingReplay {
 
     /// Reads the pieces of the L1 table that pages and tables of the log belong to.
     private mutating func readL1<S: Storage>(of storage: S) async throws(StorageError) {
+        precondition(l1Pieces.isEmpty, "a table that has been read, and perhaps written to, is read again")
         let l1Count = header.geometry.requiredL1Entries(imageSizeBytes: header.imageSizeBytes)
         var indexes = tables.map(\.index)
         indexes += pages.map { UInt64(header.geometry.l1Index(ofL2Page: $0.page)) }

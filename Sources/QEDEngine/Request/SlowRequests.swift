@@ -49,6 +49,7 @@ final class SlowRequests<S: Storage>: @unchecked Sendable {
     }
 
     private func perform(_ request: BlockRequest, _ id: RequestID) async throws(RequestError) {
+        precondition(request.end <= image.sizeBytes, "a request past the end of the disk")
         let range = request.deviceOffset..<request.end
         switch request.operation {
         case .read:

@@ -12,18 +12,22 @@ extension SlowRequests {
         var position = range.lowerBound
         while position < range.upperBound {
             if let failure = image.failure { throw failure }
+            let done: UInt64
             switch image.planZeroes(position, to: range.upperBound, isDiscard: isDiscard) {
             case .skip(let end):
-                position = end
+                done = end
             case .punch(let fileOffset, let end):
                 try await zeroInPlace(fileOffset, byteCount: end - position, isDiscard: isDiscard, keepsSpace: keepsSpace)
-                position = end
+                done = end
             case .writeZeros(let end):
                 try await writeZeros(id, position..<end)
-                position = end
+                done = end
             case .blocked(let obstacle):
                 try await wait(for: obstacle)
+                continue
             }
+            precondition(done > position && done <= range.upperBound, "a piece of nothing, or of more than was asked for")
+            position = done
         }
     }
 
