@@ -17,12 +17,7 @@ import Testing
                 #expect(engine.perform([write]) == [0])
                 #expect(engine.perform([BlockRequest(.flush)]) == [0])
                 // Ticks come while there is something to wait for only: the first one may be long after an earlier one.
-                for seconds in 1...5 {
-                    let needsCheck = needsCheckAfterTick(now + UInt64(seconds) * 1000, engine)
-                    #expect(needsCheck, "tick \(seconds)")
-                }
-                let needsCheck = needsCheckAfterTick(now + 6000, engine)
-                #expect(!needsCheck)
+                expectMarkedAsCleanAfterFiveSeconds(from: now, engine, "offset \(offset)")
                 let needsTick = engine.queue.needsTick
                 #expect(!needsTick)
                 now += 1_000_000
@@ -39,14 +34,17 @@ import Testing
                 let zeroes = BlockRequest(.writeZeroes, deviceOffset: cluster << 16, byteCount: 65536)
                 #expect(engine.perform([zeroes, BlockRequest(.flush)]) == [0, 0])
                 #expect(engine.perform([BlockRequest(.flush)]) == [0])
-                for seconds in 1...5 {
-                    let needsCheck = needsCheckAfterTick(now + UInt64(seconds) * 1000, engine)
-                    #expect(needsCheck, "cluster \(cluster), tick \(seconds)")
-                }
-                let needsCheck = needsCheckAfterTick(now + 6000, engine)
-                #expect(!needsCheck)
+                expectMarkedAsCleanAfterFiveSeconds(from: now, engine, "cluster \(cluster)")
                 now += 1_000_000
             }
+        }
+    }
+
+    /// The image has been changed just before.
+    private func expectMarkedAsCleanAfterFiveSeconds(from now: UInt64, _ engine: LocalEngine, _ what: String) {
+        for seconds in 1...6 as ClosedRange<UInt64> {
+            let needsCheck = needsCheckAfterTick(now + seconds * 1000, engine)
+            #expect(needsCheck == (seconds <= 5), "\(what), tick \(seconds)")
         }
     }
 
