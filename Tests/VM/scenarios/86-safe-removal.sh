@@ -58,7 +58,7 @@ for end in recover force; do
     wait_until 20 eval '(($(cat /sys/block/ublkb0/inflight | tr -s " " "+")0 > 0))'
     kill -KILL "$server"
     wait_until 60 process_is_gone "$server"
-    expect_refusal 3 "/dev/ublkb0 is in use by blockdev \(process $reader\); .*--force" timeout 60 qed-ublk del 0
+    expect_refusal 3 "/dev/ublkb0 is in use by blockdev \(process $reader\); .*--force" qed-ublk del 0
     if [[ $end == recover ]]; then
         expect_equal "what recover prints" "$device" "$(timeout 60 qed-ublk recover 0)"
         expect_status 0 wait "$reader"
