@@ -74,6 +74,7 @@ bench-cost: build ## what a request costs the engine beside a C program: instruc
 	scripts/install-dependencies bench
 	strip -g -o .build/qed-ublk-symbols "$$(swift build -c release --static-swift-stdlib --show-bin-path)/qed-ublk"
 	bench/cost.py
+	bench/allocations.py
 
 install-dependencies: ## install the Debian packages to build and test with
 	scripts/install-dependencies build test lint

@@ -22,8 +22,8 @@ import Testing
     private func expectDirty(
         _ cache: inout PageCache, _ slots: [Int], sourceLocation: SourceLocation = #_sourceLocation
     ) {
-        let dirty = cache.beginCommit()
-        #expect(dirty == slots, sourceLocation: sourceLocation)
+        cache.beginCommit()
+        #expect((0..<cache.unwrittenCount).map { cache.unwrittenPage($0) } == slots, sourceLocation: sourceLocation)
     }
 
     private func entry(_ index: Int, of bytes: UnsafeMutableRawPointer) -> UInt64 {
@@ -48,12 +48,12 @@ import Testing
         cache.snapshot(slot, completedSync: 6, into: snapshot)
         #expect(entry(3, of: snapshot) == 0x100000)
         #expect(entry(4, of: snapshot) == 0)
-        cache.snapshotsWritten([slot])
+        cache.snapshotsWritten(1)
         // It is dirty still: the entry has not been written.
         expectDirty(&cache, [slot])
         cache.snapshot(slot, completedSync: 7, into: snapshot)
         #expect(entry(4, of: snapshot) == 0x110000)
-        cache.snapshotsWritten([slot])
+        cache.snapshotsWritten(1)
         expectDirty(&cache, [])
     }
 
@@ -66,11 +66,11 @@ import Testing
         defer { snapshot.deallocate() }
         cache.setEntry(slot, index: 9, to: 1, in: layer, sealedBySync: 3)
         cache.setEntry(slot, index: 9, to: 0x120000, in: layer, sealedBySync: 5)
-        _ = cache.beginCommit()
+        cache.beginCommit()
         cache.snapshot(slot, completedSync: 2, into: snapshot)
         #expect(entry(9, of: snapshot) == 0)
-        cache.snapshotsWritten([slot])
-        _ = cache.beginCommit()
+        cache.snapshotsWritten(1)
+        cache.beginCommit()
         cache.snapshot(slot, completedSync: 3, into: snapshot)
         #expect(entry(9, of: snapshot) == 1)
     }
@@ -128,7 +128,7 @@ import Testing
         let snapshot = UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 4096)
         defer { snapshot.deallocate() }
         cache.setEntry(slot, index: 1, to: 1, in: layer, sealedBySync: nil)
-        _ = cache.beginCommit()
+        cache.beginCommit()
         cache.snapshot(slot, completedSync: 0, into: snapshot)
         cache.commitFailed()
         expectDirty(&cache, [slot])

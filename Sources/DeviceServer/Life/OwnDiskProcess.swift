@@ -121,8 +121,8 @@ public struct OwnDiskProcess {
         case .flush: WriteBack.flushDisk(at: path, report: report)
         case .writeBack: WriteBack.run(ofDiskAt: path, report: report)
         case .open: report("\(DiskNodes(ofDiskAt: path, readsPartitions: false).openDisk())")
-        case .hold: DiskHold.handOver(diskAt: path, to: 3)
         case .openAndScan: report("\(DiskNodes(ofDiskAt: path, readsPartitions: true).openDisk())")
+        case .hold: DiskHold.handOver(diskAt: path, to: 3)
         }
     }
 

@@ -24,6 +24,8 @@ final class Committer<S: Storage>: @unchecked Sendable {
     /// Of the writes of pages: one commit runs at a time, so nobody else's are among them.
     private let group: TransferGroup
     private let tasks: QueueTasks
+    /// Where the pages go that are being written. Its memory is kept.
+    private var pageOffsets: [UInt64] = []
     private var image: Image { files.image }
     private var top: S { files.top }
 
@@ -32,6 +34,7 @@ final class Committer<S: Storage>: @unchecked Sendable {
         self.transfers = transfers
         self.group = group
         self.tasks = tasks
+        pageOffsets.reserveCapacity(Image.commitStagingPages)
     }
 
     /// Whether everything that was acknowledged is durable already, and no commit is under way.
@@ -106,24 +109,23 @@ final class Committer<S: Storage>: @unchecked Sendable {
         precondition(!image.isReadOnly && transfers.isIdle(group), "a commit beside another, or of an image that is only read")
         files.counters.pointee.commits &+= 1
         let now = top.nanoseconds
-        let (pages, logged, waitsForData) = try image.state.withLock { state throws(RequestError) in
+        let (pageCount, logged, waitsForData) = try image.state.withLock { state throws(RequestError) in
             state.commit.begin(now: now)
             if let failure = image.failure { throw failure }
-            let pages = state.cache.beginCommit()
-            let completed = state.syncs.completed
+            state.cache.beginCommit()
             return (
-                pages, state.log?.lastSequence,
-                pages.contains { state.cache[$0].unsealed.contains { $0.sealedBySync > completed } }
+                state.cache.unwrittenCount, state.log?.lastSequence,
+                state.cache.commitWaits(forSyncAfter: state.syncs.completed)
             )
         }
         if isSabotaged(.commitMarkFirst), let logged { image.state.withLock { $0.log?.commit(through: logged) } }
-        var unwritten = pages[...]
         do throws(RequestError) {
             if waitsForData && !isSabotaged(.skipSyncBeforeEntries) { try await sync() }
-            while !unwritten.isEmpty {
-                let batch = unwritten.prefix(Image.commitStagingPages)
-                try await writePages(batch)
-                unwritten = unwritten.dropFirst(batch.count)
+            var unwritten = pageCount
+            while unwritten > 0 {
+                let count = min(unwritten, Image.commitStagingPages)
+                try await writePages(count)
+                unwritten -= count
             }
         } catch {
             #if QED_SABOTAGE
@@ -140,7 +142,7 @@ final class Committer<S: Storage>: @unchecked Sendable {
         try await writeL1Entries()
         // A sync that somebody else has begun (for an extension) may have been too early for what we have to cover.
         let isCovered = image.state.withLock { $0.syncs.isIdle } && !image.isUnsynced.load(ordering: .acquiring)
-        if (!pages.isEmpty || !isCovered) && !isSabotaged(.skipFinalSync) { try await sync() }
+        if (pageCount > 0 || !isCovered) && !isSabotaged(.skipFinalSync) { try await sync() }
         if let logged {
             image.state.withLock { state in
                 let last = isSabotaged(.commitMarkTooFar) ? state.log?.lastSequence ?? logged : logged
@@ -149,14 +151,15 @@ final class Committer<S: Storage>: @unchecked Sendable {
         }
     }
 
-    /// Writes snapshots of up to `commitStagingPages` pages, all at once. When it throws they still count as being written,
-    /// until `commitFailed`.
-    private func writePages(_ pages: ArraySlice<Int>) async throws(RequestError) {
-        precondition(!pages.isEmpty && pages.count <= Image.commitStagingPages, "no pages, or more than there is room for")
-        files.counters.pointee.l2PageWrites &+= UInt64(pages.count)
-        let fileOffsets = image.state.withLock { state in
-            var offsets: [UInt64] = []
-            for (position, page) in pages.enumerated() {
+    /// Writes snapshots of the commit's next pages, up to `commitStagingPages`, all at once. When it throws they still count as
+    /// being written, until `commitFailed`.
+    private func writePages(_ count: Int) async throws(RequestError) {
+        precondition(count > 0 && count <= Image.commitStagingPages, "no pages, or more than there is room for")
+        files.counters.pointee.l2PageWrites &+= UInt64(count)
+        pageOffsets.removeAll(keepingCapacity: true)
+        image.state.withLock { state in
+            for position in 0..<count {
+                let page = state.cache.unwrittenPage(position)
                 files.counters.pointee.l2EntriesWritten &+= UInt64(state.cache.takeChangeCount(page))
                 state.cache.snapshot(page, completedSync: state.syncs.completed, into: stagingAddress(position))
                 guard let offset = image.top.fileOffset(ofPage: state.cache[page].page) else {
@@ -166,22 +169,22 @@ final class Committer<S: Storage>: @unchecked Sendable {
                 precondition(
                     offset >= image.geometry.clusterSizeBytes && offset % UInt64(QEDGeometry.l2PageSizeBytes) == 0
                         && offset < state.cursor.durableEnd, "a page of a table outside the file")
-                offsets.append(offset)
+                pageOffsets.append(offset)
             }
-            return offsets
         }
         var failure: RequestError?
         let pageBytes = UInt32(QEDGeometry.l2PageSizeBytes)
         precondition(transfers.isIdle(group), "two commits at once")
-        for (position, fileOffset) in fileOffsets.enumerated() {
-            transfers.startTableWrite(group, stagingAddress(position), byteCount: pageBytes, fileOffset: fileOffset)
+        for position in 0..<count {
+            transfers.startTableWrite(
+                group, stagingAddress(position), byteCount: pageBytes, fileOffset: pageOffsets[position])
         }
         await transfers.finished(group)
         if transfers.takeFailure(group) && !isSabotaged(.ignorePageWriteError) {
             do throws(RequestError) {
-                for (position, fileOffset) in fileOffsets.enumerated() {
+                for position in 0..<count {
                     try await files.write(
-                        stagingAddress(position), byteCount: Int(pageBytes), fileOffset: fileOffset)
+                        stagingAddress(position), byteCount: Int(pageBytes), fileOffset: pageOffsets[position])
                 }
             } catch {
                 failure = error
@@ -189,7 +192,7 @@ final class Committer<S: Storage>: @unchecked Sendable {
         }
         files.markUnsynced()
         if let failure { throw failure }
-        image.state.withLock { $0.cache.snapshotsWritten(pages) }
+        image.state.withLock { $0.cache.snapshotsWritten(count) }
     }
 
     private func stagingAddress(_ position: Int) -> UnsafeMutableRawPointer {

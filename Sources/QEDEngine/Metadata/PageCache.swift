@@ -63,8 +63,10 @@ struct PageCache: ~Copyable {
     /// that is only read, where many L1 entries may name one hole.
     static let standardPageWordLimit = 4 << 20
     private(set) var dirtySlots: [Int] = []
-    /// What the running commit has taken and has not written yet: still dirty, or a snapshot of it is on its way.
+    /// What the running commit has taken. The first `writtenCount` have been written; the others are still dirty, or a snapshot
+    /// of them is on its way. Its memory is kept, so that a commit allocates none.
     private var committing: [Int] = []
+    private var writtenCount = 0
 
     /// - Parameters:
     ///   - budgetBytes: of pages; at least 16 of them.
@@ -279,13 +281,25 @@ struct PageCache: ~Copyable {
     }
 
     /// A commit begins: it takes all dirty pages. They stay where they are until it has written them, or has failed.
-    /// - Returns: the pages, for `snapshot`.
-    mutating func beginCommit() -> [Int] {
-        precondition(committing.isEmpty, "two commits at a time")
-        for slot in dirtySlots { slots[slot].isListed = false }
-        committing = dirtySlots.filter { slots[$0].isDirty }
+    mutating func beginCommit() {
+        precondition(committing.isEmpty && writtenCount == 0, "two commits at a time")
+        for index in 0..<dirtySlots.count {
+            let slot = dirtySlots[index]
+            slots[slot].isListed = false
+            if slots[slot].isDirty { committing.append(slot) }
+        }
         dirtySlots.removeAll(keepingCapacity: true)
-        return committing
+    }
+
+    /// How many pages the running commit has yet to write.
+    var unwrittenCount: Int { committing.count - writtenCount }
+
+    /// One of them, for `snapshot`, in the order in which they are to be written.
+    func unwrittenPage(_ number: Int) -> Int { committing[writtenCount + number] }
+
+    /// Whether an entry of them must not be written before a sync later than `completedSync`.
+    func commitWaits(forSyncAfter completedSync: UInt64) -> Bool {
+        committing[writtenCount...].contains { slots[$0].unsealed.contains { $0.sealedBySync > completedSync } }
     }
 
     /// Copies what may be written of a page to `destination`: every entry that is sealed by the syncs up to
@@ -310,15 +324,17 @@ struct PageCache: ~Copyable {
         return slots[slot].changeCount
     }
 
-    /// The snapshots of these pages, the next ones of the commit, have been written.
-    mutating func snapshotsWritten(_ pages: ArraySlice<Int>) {
-        precondition(committing.starts(with: pages), "pages that the commit did not take, or not in its order")
-        for slot in pages {
+    /// The snapshots of the commit's next pages have been written.
+    mutating func snapshotsWritten(_ count: Int) {
+        precondition(count > 0 && count <= unwrittenCount, "pages that the commit did not take")
+        for number in 0..<count {
+            let slot = unwrittenPage(number)
             precondition(slots[slot].isBeingWritten, "the page was not being written")
             slots[slot].isBeingWritten = false
             if isSabotaged(.forgetChangeDuringWrite) { slots[slot].isDirty = false }
         }
-        committing.removeFirst(pages.count)
+        writtenCount += count
+        if unwrittenCount == 0 { endCommit() }
     }
 
     /// The commit has failed: all that it took and did not write is for the next one, snapshots under way included.
@@ -326,20 +342,27 @@ struct PageCache: ~Copyable {
     /// One transition: a page that is neither being written nor dirty may be evicted at any moment by another queue, and what
     /// was its slot's would become another page's, perhaps a backing file's.
     mutating func commitFailed() {
-        for slot in committing {
+        for number in 0..<unwrittenCount {
+            let slot = unwrittenPage(number)
             slots[slot].isBeingWritten = false
             if !isSabotaged(.forgetUnwrittenPages) { markDirty(slot) }
         }
-        committing.removeAll()
+        endCommit()
         precondition(dirtySlots.allSatisfy { slots[$0].layer == 0 && slots[$0].phase == .resident }, "a dirty page that is none")
+    }
+
+    private mutating func endCommit() {
+        committing.removeAll(keepingCapacity: true)
+        writtenCount = 0
     }
 
     #if QED_SABOTAGE
     /// `commitFailed` in two steps: of what is evicted between them the changes are lost.
     mutating func sabotageBeginFailure() -> [(slot: Int, generation: UInt32)] {
-        for slot in committing { slots[slot].isBeingWritten = false }
-        defer { committing.removeAll() }
-        return committing.map { ($0, slots[$0].generation) }
+        let pages = Array(committing[writtenCount...])
+        for slot in pages { slots[slot].isBeingWritten = false }
+        endCommit()
+        return pages.map { ($0, slots[$0].generation) }
     }
 
     mutating func sabotageEndFailure(_ pages: [(slot: Int, generation: UInt32)]) {

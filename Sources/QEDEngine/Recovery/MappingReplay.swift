@@ -1,5 +1,6 @@
 import BlockStorage
 import QEDFormat
+import SystemPackage
 
 /// Brings an image's tables to where a dead process had them in memory: the commit that it did not live to make.
 ///
@@ -144,7 +145,7 @@ struct MappingReplay {
         let content = place.buffer.assumingMemoryBound(to: UInt64.self)
         for (entry, records) in grouped(changes) {
             let current = UInt64(littleEndian: content[entry])
-            guard current == records[0].oldValue || records.contains(where: { $0.value == current }) else {
+            guard isOf(records, current) else {
                 return "an entry of the image has been changed since"
             }
             let value = outcome(of: records, current: current).value
@@ -252,7 +253,7 @@ struct MappingReplay {
             for ((page, changes), place) in zip(group, places) {
                 precondition(
                     changes.allSatisfy { Int($0.index) / QEDGeometry.entriesPerL2Page == page }, "a change of another page")
-                let outcome = change(place, by: changes)
+                let outcome = try change(place, by: changes)
                 leftOut += outcome.leftOut
                 if outcome.isChanged || !isSabotaged(.trustReadableTables) { changed.append(place) }
             }
@@ -261,22 +262,32 @@ struct MappingReplay {
         return leftOut
     }
 
-    private func change(_ place: TablePiece, by changes: [MappingLog.Record]) -> (isChanged: Bool, leftOut: Int) {
+    /// - Throws: where the page is not as it was when the log was judged by it (`differs`).
+    private func change(
+        _ place: TablePiece, by changes: [MappingLog.Record]
+    ) throws(StorageError) -> (isChanged: Bool, leftOut: Int) {
         let entries = place.buffer.assumingMemoryBound(to: UInt64.self)
         var isChanged = false
         var leftOut = 0
         for (entry, records) in grouped(changes) {
             let current = UInt64(littleEndian: entries[entry])
+            guard isOf(records, current) else { throw differs(place) }
             let change = outcome(of: records, current: current)
-            // Checked against the image before anything was written to it.
-            precondition(
-                change.value == current || change.value == L2Entry.zeroValue || current <= L2Entry.zeroValue
-                    || records.contains { $0.value == current }, "a cluster that the log does not know is unlinked")
             entries[entry] = change.value.littleEndian
             leftOut += change.leftOut
             isChanged = isChanged || change.value != current
         }
         return (isChanged, leftOut)
+    }
+
+    /// Whether an entry is one that these changes knew, or have made.
+    private func isOf(_ records: [MappingLog.Record], _ current: UInt64) -> Bool {
+        current == records[0].oldValue || records.contains { $0.value == current }
+    }
+
+    /// What was read again is not what was read before: by a disk, or another program, that nothing more can be built on.
+    private func differs(_ place: TablePiece) -> StorageError {
+        StorageError(.read, fileOffset: place.fileOffset, byteCount: UInt64(place.byteCount), errno: .ioError)
     }
 
     private func linkTables<S: Storage>(in storage: S) async throws(StorageError) {
@@ -288,10 +299,11 @@ struct MappingReplay {
             try await storage.readSectors([place])
             let entries = place.buffer.assumingMemoryBound(to: UInt64.self)
             for table in records {
-                let present = UInt64(littleEndian: entries[Int(table.index) % QEDGeometry.entriesPerL2Page])
-                precondition(present == 0 || present == table.value, "a table of the image is replaced")
+                let index = Int(table.index) % QEDGeometry.entriesPerL2Page
+                let present = UInt64(littleEndian: entries[index])
+                guard present == 0 || present == table.value else { throw differs(place) }
+                entries[index] = table.value.littleEndian
             }
-            for table in records { entries[Int(table.index) % QEDGeometry.entriesPerL2Page] = table.value.littleEndian }
             try await storage.writeFully([place])
         }
     }
