@@ -201,6 +201,8 @@ extension Image {
     /// - Returns: the tasks that waited for the fill.
     func abandon(_ fill: CopyPlan) -> [CompletionContinuation] {
         state.withLock { state in
+            precondition(
+                fill.fileOffset + fill.sizeBytes <= state.cursor.nextFileOffset, "a fill of clusters that nobody handed out")
             if !fill.isBegun { state.cursor.giveBack(at: fill.fileOffset, clusters: Int(fill.count)) }
             return endFill(fill, in: &state)
         }

@@ -43,7 +43,8 @@ final class SpaceExtender<S: Storage>: @unchecked Sendable {
 
     /// Returns when no extension or trim is under way, with the result of the one that was: 0 or a negative errno.
     func cursorIdle() async -> Int32 {
-        await withUnsafeContinuation { (continuation: CompletionContinuation) in
+        precondition(!image.isReadOnly, "somebody waits for space in an image that is only read")
+        return await withUnsafeContinuation { (continuation: CompletionContinuation) in
             let waits = image.state.withLock { state in
                 guard state.cursor.isBusy else { return false }
                 state.spaceWaiters.append(continuation)
@@ -120,6 +121,7 @@ final class SpaceExtender<S: Storage>: @unchecked Sendable {
             return state.cursor.beginTrim()
         }
         guard let length else { return }
+        precondition(length % image.geometry.clusterSizeBytes == 0, "an image that ends within a cluster")
         let failure = await shorten(to: isSabotaged(.trimTooShort) ? length - image.geometry.clusterSizeBytes : length)
         let waiters = image.withCursor { state in
             state.cursor.trimEnded(succeeded: failure == nil)
@@ -132,6 +134,7 @@ final class SpaceExtender<S: Storage>: @unchecked Sendable {
     }
 
     private func shorten(to length: UInt64) async -> RequestError? {
+        precondition(image.state.withLock { $0.cursor.needCheck == .beingCleared }, "a file is cut beside allocations")
         do throws(RequestError) {
             try await committer.sync()
             do throws(StorageError) { try await top.setLength(length) } catch { throw .storage(error.errno) }

@@ -33,6 +33,7 @@ final class SharedKnownData: @unchecked Sendable {
             case .known(let data): return data
             case .ask:
                 let data = await ask()
+                precondition(fileOffset < fileSizeBytes, "holes behind the file's end are asked for")
                 for waiter in learn(data, from: fileOffset, fileSizeBytes) { waiter.resume(returning: 0) }
                 return data
             case .wait: await wait()
@@ -44,6 +45,7 @@ final class SharedKnownData: @unchecked Sendable {
         state.withLock { state in
             if state.known.knows(fileOffset) { return .known(state.known.nextData(from: fileOffset)) }
             if state.isAsking { return .wait }
+            precondition(state.waiting.isEmpty, "tasks wait for an answer to no question")
             state.isAsking = true
             return .ask
         }

@@ -66,6 +66,7 @@ struct CommitCoordinator<Waiter> {
     /// - Parameter now: nanoseconds of the clock that `begin` and `commitEnded` are given.
     func gatheringNanoseconds(now: UInt64) -> UInt64? {
         guard waiting.count + 1 < expectedCount else { return nil }
+        precondition(lastEndNanoseconds >= lastBeginNanoseconds, "a commit that ended before it began")
         let window = min((lastEndNanoseconds - lastBeginNanoseconds) / Gathering.share, Gathering.longestNanoseconds)
         let deadline = lastEndNanoseconds + window
         return now + Gathering.shortestNanoseconds <= deadline ? deadline - now : nil

@@ -35,6 +35,7 @@ final class Committer<S: Storage>: @unchecked Sendable {
         self.group = group
         self.tasks = tasks
         pageOffsets.reserveCapacity(Image.commitStagingPages)
+        precondition(transfers.isIdle(group), "the commit's transfers are somebody else's")
     }
 
     /// Whether everything that was acknowledged is durable already, and no commit is under way.
@@ -47,6 +48,7 @@ final class Committer<S: Storage>: @unchecked Sendable {
 
     /// Returns when everything that was completed before the call is durable.
     func commit() async throws(RequestError) {
+        precondition(!image.isReadOnly, "a commit of an image that is only read")
         if let failure = image.failure { throw failure }
         let answer = await withUnsafeContinuation { (continuation: CompletionContinuation) in
             let (role, leader) = image.state.withLock { ($0.commit.join(continuation), $0.commit.gathered()) }
@@ -64,6 +66,7 @@ final class Committer<S: Storage>: @unchecked Sendable {
                 result = -error.errno.rawValue
             }
             let now = top.nanoseconds
+            precondition(transfers.isIdle(group), "a commit ends with pages on their way")
             // Whoever waits for a page or a record looks again: there may be some, or there is a reason to commit once more.
             let (outcome, slotWaiters) = image.state.withLock { state in
                 (
@@ -86,6 +89,7 @@ final class Committer<S: Storage>: @unchecked Sendable {
     private func gatherFlushes() async {
         let now = top.nanoseconds
         guard let time = image.state.withLock({ $0.commit.gatheringNanoseconds(now: now) }) else { return }
+        precondition(time > 0, "a wait for nobody")
         _ = await withUnsafeContinuation { (continuation: CompletionContinuation) in
             // Since they were counted the others may have come.
             let (number, leader) = image.state.withLock { ($0.commit.gather(continuation), $0.commit.gathered()) }
@@ -259,6 +263,7 @@ final class Committer<S: Storage>: @unchecked Sendable {
             // The latch first: whoever waits is told by it.
             let failure = await syncFile()
             let outcome = image.state.withLock { state in
+                precondition(!state.syncs.isIdle, "a sync ends that nobody leads")
                 if failure == nil { state.log?.syncSucceeded() }
                 return state.syncs.ended(succeeded: failure == nil)
             }

@@ -81,6 +81,8 @@ final class Copier<S: Storage>: @unchecked Sendable {
     private func copyInPieces(
         _ range: Range<UInt64>, _ id: RequestID, through buffer: UnsafeMutableRawPointer, _ plan: CopyPlan
     ) async throws(RequestError) {
+        precondition(
+            range.lowerBound >= plan.clustersStart && range.upperBound <= plan.clustersEnd, "old content of other clusters")
         var position = range.lowerBound
         while position < range.upperBound {
             let end = min(position + UInt64(staging.bufferBytes), range.upperBound)

@@ -37,6 +37,7 @@ struct CopyJobs<S: Storage>: @unchecked Sendable {
         self.files = files
         self.transfers = transfers
         self.firstGroup = firstGroup
+        precondition(firstGroup > 0 && depth > 0, "the groups of jobs are those of requests")
         jobs = Array(repeating: CopyJob(), count: CopyJob.limit)
         free = (0..<CopyJob.limit).map { JobID(index: $0) }
         planned.reserveCapacity(depth)
@@ -114,6 +115,7 @@ struct CopyJobs<S: Storage>: @unchecked Sendable {
     /// A small request's own part is read too, so that the clusters of neighbours become one read.
     /// - Returns: false when the list is full; nothing was added then.
     private mutating func addReads(of plan: CopyPlan, _ extents: Range<Int>, jobOffset: UInt64) -> Bool {
+        precondition(jobOffset + plan.sizeBytes <= UInt64(CopyJob.bufferBytes), "clusters behind the job's buffer")
         let dataIsSmall = (plan.end - plan.start) * 4 <= plan.sizeBytes
         var head = plan.clustersStart..<(dataIsSmall ? plan.clustersEnd : plan.start)
         var tail = (dataIsSmall ? plan.clustersEnd : plan.end)..<plan.clustersEnd

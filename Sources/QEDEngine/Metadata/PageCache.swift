@@ -122,6 +122,7 @@ struct PageCache: ~Copyable {
 
     /// Links a new, empty L2 table into the image.
     mutating func addTable(_ l1Index: Int, fileOffset: UInt64, to layer: LayerTables) {
+        precondition(layer.tableWord(l1Index) == .unallocated, "a second table for one L1 entry")
         layer.setTable(l1Index, fileOffset: fileOffset)
         if takesPageWords(layer) {
             layer.publishPageWords(ofTable: l1Index, initially: .allUnallocated)
@@ -129,6 +130,7 @@ struct PageCache: ~Copyable {
             // Its pages are read like any other's: in fresh space they are zeros.
             layer.publishWithoutPageWords(l1Index)
         }
+        precondition(layer.tableFileOffset(l1Index) == fileOffset, "a table that is not found where it is")
     }
 
     private mutating func takesPageWords(_ layer: LayerTables) -> Bool {

@@ -34,6 +34,7 @@ package struct StructureScan {
         guard let owners = ClusterOwnership.make(clusterCount: clusters) else {
             throw .tooLargeToCheck(fileSizeBytes: fileSizeBytes)
         }
+        precondition(owners.clusterCount == clusters && owners.end == 0, "clusters that are somebody's already")
         return owners
     }
 

@@ -169,6 +169,7 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
 
     private func runTask(_ id: RequestID) async {
         while true {
+            precondition(!tasks.isStopped, "a request's task goes on behind its queue's end")
             while slots[id].task.begin() {
                 if let result = await performSlowly(id) { finish(id, result) }
             }

@@ -82,6 +82,7 @@ final class Housekeeper<S: Storage>: @unchecked Sendable {
         if extends { wants.extend = true }
         if commits { wants.commit = true }
         start()
+        precondition(wants.isEmpty || isRunning || tasks.isStopping, "something is wanted, and nobody does it")
     }
 
     private func start() {
@@ -114,6 +115,7 @@ final class Housekeeper<S: Storage>: @unchecked Sendable {
         try await committer.commit()
         // An extension ahead of its need may still be under way: what it gains is given back too.
         _ = await extender.cursorIdle()
+        precondition(image.state.withLock { $0.fills.isEmpty }, "an image is closed beside a copy")
         try await extender.trim()
     }
 }

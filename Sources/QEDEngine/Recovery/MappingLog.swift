@@ -96,6 +96,7 @@ public struct MappingLog: @unchecked Sendable {
         formatting memory: UnsafeMutableRawPointer, capacity: Int = standardCapacity, for owner: Owner,
         session: UInt64, trace: StoreTrace? = nil
     ) {
+        precondition(capacity > 0 && UInt(bitPattern: memory) % 8 == 0, "a log of no records, or in words of two")
         self.memory = memory
         self.capacity = UInt64(capacity)
         self.session = session
@@ -110,6 +111,7 @@ public struct MappingLog: @unchecked Sendable {
         for (index, word) in MappingLog.words(of: owner).enumerated() { store(word, at: 16 + index * 8) }
         store(session, at: 48)
         store(MappingLog.magic, at: 0)
+        precondition(committedSequence == 0 && lossAfter == nil, "a new log with an old one's records")
     }
 
     /// The log that another process has left in `memory`.
@@ -119,6 +121,7 @@ public struct MappingLog: @unchecked Sendable {
         adopting memory: UnsafeMutableRawPointer, sizeBytes: Int, for owner: Owner, trace: StoreTrace? = nil
     ) {
         guard sizeBytes >= MappingLog.recordsOffset else { return nil }
+        precondition(UInt(bitPattern: memory) % 8 == 0, "a log in words of two")
         self.memory = memory
         self.trace = trace.map { Unmanaged.passUnretained($0) }
         capacity = memory.loadUnaligned(fromByteOffset: 8, as: UInt64.self) & 0xffff_ffff

@@ -93,6 +93,7 @@ struct MappingReplay {
             }
         }
         pages = byPage.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
+        precondition(records.isEmpty || !pages.isEmpty || !tables.isEmpty, "records that change nothing")
     }
 
     // MARK: - Does the log fit the image?
@@ -190,6 +191,7 @@ struct MappingReplay {
             if byEntry[entry] == nil { order.append(entry) }
             byEntry[entry, default: []].append(change)
         }
+        precondition(order.count == byEntry.count, "an entry twice, or never")
         return order.map { ($0, byEntry[$0] ?? []) }
     }
 

@@ -54,6 +54,7 @@ package struct SessionNote: Equatable {
     /// Puts a note, or none, where there is room for it.
     static func store(_ note: SessionNote?, in sector: UnsafeMutableRawPointer) {
         let words = note.map { [magic, $0.boot.high, $0.boot.low, $0.session] } ?? []
+        precondition(words.count * 8 <= byteCount && fileOffset + byteCount <= Int(QEDLimits.sectorSizeBytes), "a torn note")
         for index in 0..<(byteCount / 8) {
             let word = index < words.count ? words[index] : 0
             sector.storeBytes(of: word.littleEndian, toByteOffset: fileOffset + index * 8, as: UInt64.self)

@@ -117,6 +117,7 @@ final class SlowRequests<S: Storage>: @unchecked Sendable {
     /// Returns when the fill of `cluster` has ended, well or not.
     private func fillEnded(cluster: UInt64) async {
         _ = await withUnsafeContinuation { (continuation: CompletionContinuation) in
+            precondition(cluster << image.geometry.clusterShift < image.sizeBytes, "a task waits for no cluster")
             let waits = image.state.withLock { $0.fills.wait(for: cluster, continuation) }
             if !waits { continuation.resume(returning: 0) }
         }

@@ -61,6 +61,7 @@ extension SlowRequests {
 
     /// Writes zeros as a request would: allocates and fills where need be.
     private func writeZeros(_ id: RequestID, _ range: Range<UInt64>) async throws(RequestError) {
+        precondition(!range.isEmpty && range.upperBound <= image.sizeBytes, "zeros for nothing, or outside the device")
         var position = range.lowerBound
         while position < range.upperBound {
             let end = min(position + UInt64(staging.bufferBytes), range.upperBound)
