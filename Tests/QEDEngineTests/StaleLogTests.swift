@@ -97,6 +97,8 @@ import Testing
             }
         }
         #expect(file.reads.count == 2)
+        // Its files are open until here.
+        withExtendedLifetime(chain) {}
     }
 }
 
