@@ -8,8 +8,8 @@ import argparse
 import os
 import re
 import shutil
-import subprocess
-import sys
+
+from ratios import completed, run, write_table
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SHORT, LONG = 4000, 12000
@@ -28,14 +28,6 @@ WAYS = [
     ("new", "first write and flush, one at a time", "-w -d 1 -S 65536 --flush-interval 1"),
     ("new", "first write, a flush after every fourth", "-w -d 32 -S 65536 --flush-interval 4 --no-drain"),
 ]
-
-
-def run(*command, **environment):
-    result = subprocess.run(
-        command, capture_output=True, text=True, timeout=600, env={**os.environ, **environment})
-    if result.returncode != 0:
-        sys.exit(f"{' '.join(command)}: {result.stderr.strip() or result.stdout.strip()}")
-    return result.stderr
 
 
 class Allocations:
@@ -68,13 +60,14 @@ class Allocations:
 
     def count(self, kind, arguments, requests):
         self.make(kind)
-        output = run(self.program, "bench", "-c", str(requests), "-s", "4096", *arguments.split(), self.image,
-                     LD_PRELOAD=self.counter)
-        return int(re.search(r"^allocations: (\d+)$", output, re.MULTILINE).group(1))
+        result = completed(self.program, "bench", "-c", str(requests), "-s", "4096", *arguments.split(), self.image,
+                           LD_PRELOAD=self.counter)
+        return int(re.search(r"^allocations: (\d+)$", result.stderr, re.MULTILINE).group(1))
 
-    def each(self, kind, arguments):
+    def row(self, kind, name, arguments):
         short, long = (self.count(kind, arguments, requests) for requests in (SHORT, LONG))
-        return (long - short) / (LONG - SHORT)
+        each = (long - short) / (LONG - SHORT)
+        return f"| {name} | {max(each, 0):.3f}{'' if each < BAR else ', **not reached**'} |"
 
 
 def main():
@@ -84,14 +77,8 @@ def main():
     parser.add_argument("--out", default="bench/results/allocations.md")
     arguments = parser.parse_args()
     allocations = Allocations(arguments)
-    lines = [f"| request of 4 KiB | allocations for each (bar: less than {BAR}) |", "|---|---|"]
-    print(*lines, sep="\n")
-    for kind, name, options in WAYS:
-        each = allocations.each(kind, options)
-        lines.append(f"| {name} | {max(each, 0):.3f}{'' if each < BAR else ', **not reached**'} |")
-        print(lines[-1], flush=True)
-    with open(arguments.out, "w") as file:
-        file.write("\n".join(lines) + "\n")
+    header = f"| request of 4 KiB | allocations for each (bar: less than {BAR}) |\n|---|---|"
+    write_table(header, (allocations.row(*way) for way in WAYS), arguments.out)
     shutil.rmtree(arguments.directory)
 
 

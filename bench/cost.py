@@ -9,24 +9,22 @@ as the median of paired ratios.
 """
 
 import argparse
+import functools
 import json
 import os
 import re
 import shutil
 import statistics
-import subprocess
-import sys
+
+import ratios
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 GIB = 1 << 30
 SHORT, LONG = 40_000, 60_000
 
 
-def run(*command):
-    result = subprocess.run(command, capture_output=True, text=True, timeout=900)
-    if result.returncode != 0:
-        sys.exit(f"{' '.join(command)}: {result.stderr.strip() or result.stdout.strip()}")
-    return result.stdout
+# Valgrind takes its time.
+run = functools.partial(ratios.run, timeout=900)
 
 
 class Profile:
@@ -103,14 +101,14 @@ class Cost:
         ours = self.profiles(lambda count: self.ours(kind, count, depth))
         theirs = self.profiles(lambda count: self.theirs(kind, count, depth))
         engine = per_request(ours, lambda profile: profile.total(r"QEDEngine|QEDChain|IOURing|io_uring|BlockStorage"))
-        ratios = []
+        measured = []
         for _ in range(self.rounds):
             c = json.loads(run(*self.theirs(kind, LONG, depth)))["processor-seconds"]
-            ratios.append(json.loads(run(*self.ours(kind, LONG, depth, "--json")))["processor-seconds"] / c)
+            measured.append(json.loads(run(*self.ours(kind, LONG, depth, "--json")))["processor-seconds"] / c)
         total = per_request(ours, Profile.total)
         return (f"| {'overwrite' if kind == 'write' else 'read'} 4 KiB, depth {depth} | {engine:.0f} | {total - engine:.0f} "
                 f"| {per_request(theirs, Profile.total):.0f} | {per_request(ours, lambda profile: profile.mallocs):.3f} "
-                f"| {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f}) |")
+                f"| {statistics.median(measured):.2f} ({min(measured):.2f}-{max(measured):.2f}) |")
 
 
 HEADER = """| request | instructions: engine | its driver | the C program | mallocs | processor time, to the C program's |
@@ -125,14 +123,8 @@ def main():
     parser.add_argument("--out", default="bench/results/cost.md")
     arguments = parser.parse_args()
     cost = Cost(arguments)
-    lines = [HEADER]
-    print(HEADER)
-    for kind in ("read", "write"):
-        for depth in (32, 1):
-            lines.append(cost.row(kind, depth))
-            print(lines[-1], flush=True)
-    with open(arguments.out, "w") as file:
-        file.write("\n".join(lines) + "\n")
+    rows = (cost.row(kind, depth) for kind in ("read", "write") for depth in (32, 1))
+    ratios.write_table(HEADER, rows, arguments.out)
     shutil.rmtree(arguments.directory)
 
 

@@ -1,16 +1,33 @@
 """What the measurements share: running programs, and tables and plots of ratios with their bars."""
 
 import math
+import os
 import statistics
 import subprocess
 import sys
 
 
-def run(*command):
-    result = subprocess.run(command, capture_output=True, text=True, timeout=600)
+def completed(*command, timeout=600, **environment):
+    result = subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout, env={**os.environ, **environment})
     if result.returncode != 0:
         sys.exit(f"{' '.join(command)}: {result.stderr.strip() or result.stdout.strip()}")
-    return result.stdout
+    return result
+
+
+def run(*command, timeout=600):
+    return completed(*command, timeout=timeout).stdout
+
+
+def write_table(header, rows, path):
+    """Prints each line when it is there, and writes all of them to a file."""
+    lines = [header]
+    print(header)
+    for row in rows:
+        lines.append(row)
+        print(row, flush=True)
+    with open(path, "w") as file:
+        file.write("\n".join(lines) + "\n")
 
 
 def median_with_spread(values):
