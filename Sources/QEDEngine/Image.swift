@@ -12,21 +12,28 @@ import SystemPackage
 /// transitions; the I/O that a transition asks for is performed by the caller, on its own queue.
 public final class Image: @unchecked Sendable {
     public let geometry: QEDGeometry
+    public var header: QEDHeader { top.header }
     /// The device's size.
     public let sizeBytes: UInt64
     public let isReadOnly: Bool
     public let hasBackingFile: Bool
 
-    let layers: [Layer]
+    /// These two, and what comes of a switch of the top, change only while all queues are quiet.
+    var layers: [Layer]
     /// Of each layer; nil for a raw one.
-    let tables: [LayerTables?]
+    var tables: [LayerTables?]
+    /// What was the top before this image, until the image has tables of its own for the layers beneath it: until then they are
+    /// `lower`'s, and their pages in its cache.
+    var lower: Image?
+    /// The switch by which this image became the top, as long as there is a `lower`.
+    var topSwitch: TopSwitch?
     /// Of the image itself: layer 0.
     let top: LayerTables
     /// Device offsets from here on have nothing in the backing chain: they read as zeros when unallocated.
     let backingEnd: UInt64
     let state: Lock<ImageState>
     /// Of the raw file at the bottom of the chain, if there is one.
-    let bottomData = SharedKnownData()
+    let bottomData: SharedKnownData
 
     /// The cursor's `needCheck`, for those who want to know without the lock and decide nothing by it.
     let needCheckHint: Atomic<NeedCheckState>
@@ -72,12 +79,16 @@ public final class Image: @unchecked Sendable {
     init(
         layers: [Layer], tables: [LayerTables?], isReadOnly: Bool, state: consuming ImageState,
         headerPage: UnsafeMutableRawPointer,
-        hasRoomForNote: Bool, note: SessionNote?, replay: MappingReplay.Outcome, droppedEntries: UInt64
+        hasRoomForNote: Bool, note: SessionNote?, replay: MappingReplay.Outcome, droppedEntries: UInt64,
+        topSwitch: TopSwitch?
     ) {
         guard let top = tables[0] else { preconditionFailure("the image must be QED") }
         needCheckHint = Atomic(state.cursor.needCheck)
         self.replay = replay
         self.droppedEntries = droppedEntries
+        self.topSwitch = topSwitch
+        lower = topSwitch?.lower
+        bottomData = topSwitch?.lower.bottomData ?? SharedKnownData()
         self.layers = layers
         self.tables = tables
         self.top = top

@@ -4,6 +4,10 @@
 /// Compiled in only with `QED_SABOTAGE` (an environment variable of the package's build); in every other build
 /// `isSabotaged` is the constant false and costs nothing.
 public enum Sabotage: String, CaseIterable, Sendable {
+    /// After a switch of the top, the new one is committed before the old one.
+    case commitTopFirst
+    /// And before the names of both files are durable.
+    case forgetNames
     /// Entries of filled clusters are written without a sync after their data.
     case skipSyncBeforeEntries
     /// The live page is written, with entries whose data is not durable.

@@ -9,17 +9,22 @@ final class PageLoader<S: Storage>: @unchecked Sendable {
     // SAFETY: used by the queue's thread alone; what is shared is behind the image's lock.
     private let files: QueueFiles<S>
     private let committer: Committer<S>
+    /// Of what was the top before, as long as its pages are in its own cache (`Image.lower`).
+    var below: PageLoader<S>?
     private var image: Image { files.image }
 
-    init(files: QueueFiles<S>, committer: Committer<S>) {
+    init(files: QueueFiles<S>, committer: Committer<S>, below: PageLoader<S>?) {
         self.files = files
         self.committer = committer
+        self.below = below
+        precondition((below == nil) == (image.lower == nil), "pages that nobody loads")
     }
 
     /// Returns when the page for `deviceOffset` was in memory; it may be gone again when the caller looks.
     ///
     /// One read of 4 KiB, shared by all that wait for the page.
     func load(layer: Int, deviceOffset: UInt64) async throws(RequestError) {
+        if layer > 0, let below { return try await below.load(layer: layer - 1, deviceOffset: deviceOffset) }
         switch image.beginPageLoad(layer: layer, deviceOffset: deviceOffset) {
         case .ready:
             return

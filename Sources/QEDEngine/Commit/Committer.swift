@@ -26,10 +26,15 @@ final class Committer<S: Storage>: @unchecked Sendable {
     private let tasks: QueueTasks
     /// Where the pages go that are being written. Its memory is kept.
     private var pageOffsets: [UInt64] = []
+    /// Of what was the top before: it comes first, as long as the image has a `topSwitch`.
+    var below: Committer<S>?
     private var image: Image { files.image }
     private var top: S { files.top }
 
-    init(files: QueueFiles<S>, transfers: Transfers<S>, group: TransferGroup, tasks: QueueTasks) {
+    init(
+        files: QueueFiles<S>, transfers: Transfers<S>, group: TransferGroup, tasks: QueueTasks, below: Committer<S>?
+    ) {
+        self.below = below
         self.files = files
         self.transfers = transfers
         self.group = group
@@ -40,6 +45,7 @@ final class Committer<S: Storage>: @unchecked Sendable {
 
     /// Whether everything that was acknowledged is durable already, and no commit is under way.
     var nothingToFlush: Bool {
+        if let topSwitch = image.topSwitch, !topSwitch.isSettled { return false }
         // In this order: a sync first counts itself, then takes the mark away.
         if image.isUnsynced.load(ordering: .sequentiallyConsistent) { return false }
         if isSabotaged(.flushIgnoresRunningCommit), image.state.withLock({ !$0.commit.isIdle }) { return true }
@@ -113,8 +119,9 @@ final class Committer<S: Storage>: @unchecked Sendable {
         precondition(!image.isReadOnly && transfers.isIdle(group), "a commit beside another, or of an image that is only read")
         files.counters.pointee.commits &+= 1
         let now = top.nanoseconds
+        image.state.withLock { $0.commit.begin(now: now) }
+        try await settleSwitch()
         let (pageCount, logged, waitsForData) = try image.state.withLock { state throws(RequestError) in
-            state.commit.begin(now: now)
             if let failure = image.failure { throw failure }
             state.cache.beginCommit()
             return (
@@ -153,6 +160,26 @@ final class Committer<S: Storage>: @unchecked Sendable {
                 state.log?.commit(through: last)
             }
         }
+    }
+
+    /// What was the top before, and the names of both files, are durable before anything of this image is.
+    private func settleSwitch() async throws(RequestError) {
+        guard let topSwitch = image.topSwitch, !topSwitch.isSettled, let below else { return }
+        do throws(RequestError) {
+            try await topSwitch.settle { () async throws(RequestError) in
+                if !below.nothingToFlush { try await below.commit() }
+            }
+        } catch {
+            noteFailureBelow()
+            throw error
+        }
+        precondition(topSwitch.isSettled, "a top that may be durable before what it lies over")
+    }
+
+    /// What a failed sync of the image beneath has lost, this one shows: nothing is promised any more here either.
+    func noteFailureBelow() {
+        guard let errno = image.lower?.failedSync else { return }
+        image.latchedFailure.store(errno.rawValue, ordering: .sequentiallyConsistent)
     }
 
     /// Writes snapshots of the commit's next pages, up to `commitStagingPages`, all at once. When it throws they still count as

@@ -18,6 +18,7 @@ extension Image {
     }
 
     func beginPageLoad(layer layerIndex: Int, deviceOffset: UInt64) -> PageStep {
+        precondition(layerIndex == 0 || lower == nil, "a page of the image beneath comes into the wrong cache")
         guard let layer = tables[layerIndex] else { preconditionFailure("a raw file has no tables") }
         let page = layer.geometry.l2PageNumber(ofDeviceOffset: deviceOffset)
         return state.withLock { state in
@@ -69,6 +70,7 @@ extension Image {
 
     /// An entry of a page that holds questionable ones: 0, 1, a file offset, `miss` or `invalid`.
     func judgedEntry(at deviceOffset: UInt64, layer layerIndex: Int) -> UInt64 {
+        if layerIndex > 0, let lower { return lower.judgedEntry(at: deviceOffset, layer: layerIndex - 1) }
         guard let layer = tables[layerIndex] else { preconditionFailure("a raw file has no tables") }
         let page = layer.geometry.l2PageNumber(ofDeviceOffset: deviceOffset)
         return state.withLock { state in

@@ -82,6 +82,9 @@ final class LayerTables: @unchecked Sendable {
         return l1Values[l1Index]
     }
 
+    /// All of them. Under the image's lock.
+    var l1: [UInt64] { Array(UnsafeBufferPointer(start: l1Values, count: l1EntryCount)) }
+
     /// The raw entry of a new, empty L2 table. Under the image's lock; the caller publishes the table.
     func setTable(_ l1Index: Int, fileOffset: UInt64) {
         precondition(tableWord(l1Index) == .unallocated, "a second L2 table for one L1 entry")

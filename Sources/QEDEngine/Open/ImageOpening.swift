@@ -111,6 +111,24 @@ extension Image {
         chain: [Layer], storages: ChainStorage<S>, options: ImageOptions
     ) async throws(ImageOpenError) -> Image {
         precondition(chain.count == storages.count, "a storage for each file of the chain")
+        return try await open(chain, storages, options, nil)
+    }
+
+    /// Opens an empty overlay that is to take the place of the top of a chain that is being served: `TopSwitch`. While that is
+    /// served: nothing of it is touched.
+    /// - Parameters:
+    ///   - top: of the size and the geometry of the image that it is to lie over.
+    ///   - options: those of a new image: with a session of its own, if any.
+    public static func open<S: Storage>(
+        top: Layer, storage: S, options: ImageOptions, over topSwitch: TopSwitch
+    ) async throws(ImageOpenError) -> Image {
+        precondition(!options.isReadOnly && top.sizeBytes == topSwitch.lower.sizeBytes, "a top of another size")
+        return try await open([top] + topSwitch.lower.layers, ChainStorage(top: storage), options, topSwitch)
+    }
+
+    private static func open<S: Storage>(
+        _ chain: [Layer], _ storages: ChainStorage<S>, _ options: ImageOptions, _ topSwitch: TopSwitch?
+    ) async throws(ImageOpenError) -> Image {
         guard case .qed(var header, var fileSizeBytes) = chain[0] else { preconditionFailure("the image must be QED") }
         let headerPage = UnsafeMutableRawPointer.allocate(byteCount: headerPageBytes, alignment: headerPageBytes)
         var owned = false
@@ -145,6 +163,10 @@ extension Image {
         layers[0] = .qed(header: header, fileSizeBytes: fileSizeBytes)
         var tables: [LayerTables?] = []
         for (index, layer) in layers.enumerated() {
+            if index > 0, let lower = topSwitch?.lower {
+                tables.append(lower.tables[index - 1])
+                continue
+            }
             guard case .qed(let header, let fileSizeBytes) = layer else {
                 tables.append(nil)
                 continue
@@ -181,7 +203,7 @@ extension Image {
         return Image(
             layers: layers, tables: tables, isReadOnly: options.isReadOnly, state: state,
             headerPage: headerPage, hasRoomForNote: hasRoomForNote,
-            note: note, replay: replay, droppedEntries: prepared.droppedEntries)
+            note: note, replay: replay, droppedEntries: prepared.droppedEntries, topSwitch: topSwitch)
     }
 
     /// Replays what an earlier process has left in the session's memory.

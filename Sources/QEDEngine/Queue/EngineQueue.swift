@@ -18,6 +18,8 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     public let depth: Int
     /// The device's.
     private let sizeBytes: UInt64
+    private let largestRequestBytes: Int
+    private let executor: any TaskExecutor
     let files: QueueFiles<S>
     let map: ChainMap<S>
     let transfers: Transfers<S>
@@ -32,6 +34,17 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     let committer: Committer<S>
     private let slow: SlowRequests<S>
     let housekeeper: Housekeeper<S>
+    private let pages: PageLoader<S>
+    /// The queue of what was the top before (`TopSwitch`), which has no requests any more: as long as that is not durable, or
+    /// pages are in its cache.
+    private(set) var below: EngineQueue<S>?
+    /// One that was `below`, as long as its tasks have not ended: they hold it, and nobody else.
+    private weak var retired: EngineQueue<S>?
+    /// Another queue has taken over from this one, and has the memory that both used.
+    private var wasTakenOver = false
+    /// The group of the commit; behind it come those of the copy jobs. Two queues of which one has taken over from the other
+    /// have different ones.
+    let commitGroup: Int
 
     /// Lends memory to a request whose data is in a registered buffer: that of a write has its data, and what is in that of a
     /// read when it finishes is put where the data belongs. Gets the tag and its request.
@@ -45,45 +58,57 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     ///   - depth: how many requests can be under way; their tags count from 0.
     ///   - largestRequestBytes: of reads and writes; larger ones are split by the slow path.
     ///   - executor: runs tasks on this queue's thread, and on no other.
+    ///   - below: the queue from which this one takes over, of the image that was the top until now, with the same depth. All
+    ///     queues of that image are quiet.
     public init(
-        image: Image, storages: ChainStorage<S>, depth: Int, largestRequestBytes: Int, executor: any TaskExecutor
+        image: Image, storages: ChainStorage<S>, depth: Int, largestRequestBytes: Int, executor: any TaskExecutor,
+        over below: EngineQueue<S>? = nil
     ) {
         precondition(depth > 0 && largestRequestBytes > 0, "a queue for no requests")
+        precondition(below?.image === image.lower, "an image that lies over another one than its queue")
+        precondition(below.map { !$0.hasRequests && $0.isQuiet && $0.depth == depth } ?? true, "a queue that is not quiet")
         self.image = image
         self.depth = depth
+        self.largestRequestBytes = largestRequestBytes
+        self.executor = executor
         sizeBytes = image.sizeBytes
-        files = QueueFiles(image: image, storages: storages)
+        files = QueueFiles(image: image, storages: storages, sharing: below?.files)
         map = ChainMap(files: files)
         slots = RequestSlots(depth: depth)
         finished = FinishedRequests(depth: depth)
-        // The groups of the requests are their tags; behind them come the commit's, and those of the copy jobs.
-        transfers = Transfers(files: files, groupCount: depth + 1 + CopyJob.limit)
-        jobs = CopyJobs(files: files, transfers: transfers, firstGroup: depth + 1, depth: depth)
+        // The groups of the requests are their tags; behind them come the commit's, and those of the copy jobs, twice.
+        transfers = Transfers(files: files, groupCount: depth + 2 * (1 + CopyJob.limit), sharing: below?.transfers)
+        commitGroup = below.map { $0.commitGroup == depth ? depth + 1 + CopyJob.limit : depth } ?? depth
+        jobs = CopyJobs(files: files, transfers: transfers, firstGroup: commitGroup + 1, depth: depth)
         let capacity = max(largestRequestBytes, CopyJob.bufferBytes) / Int(QEDLimits.minimumClusterSizeBytes) + 8
         extents = ExtentList(capacity: capacity)
         beneath = ExtentList(capacity: capacity)
         tasks = QueueTasks(executor: executor)
-        committer = Committer(files: files, transfers: transfers, group: TransferGroup(number: depth), tasks: tasks)
+        committer = Committer(
+            files: files, transfers: transfers, group: TransferGroup(number: commitGroup), tasks: tasks,
+            below: below?.committer)
         let extender = SpaceExtender(files: files, committer: committer)
         housekeeper = Housekeeper(image: image, committer: committer, extender: extender, tasks: tasks)
         let lists = ExtentListPool(capacity: capacity)
         let staging = StagingPool(clusterSizeBytes: image.geometry.clusterSizeBytes)
-        let pages = PageLoader(files: files, committer: committer)
+        pages = PageLoader(files: files, committer: committer, below: below?.pages)
         let reader = ChainReader(map: map, pages: pages, transfers: transfers, lists: lists)
         slow = SlowRequests(
             map: map, slots: slots, reader: reader,
             copier: Copier(files: files, reader: reader, slots: slots, staging: staging), committer: committer,
             extender: extender, pages: pages, lists: lists, staging: staging)
+        self.below = below
+        below?.wasTakenOver = true
     }
 
     deinit {
         extents.deallocate()
         beneath.deallocate()
         jobs.deallocate()
-        transfers.deallocate()
+        if !wasTakenOver { transfers.deallocate() }
         finished.deallocate()
         slots.deallocate()
-        files.deallocate()
+        files.deallocate(keepingCounters: wasTakenOver)
     }
 
     public var statistics: EngineStatistics { files.counters.pointee }
@@ -278,7 +303,53 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
         precondition(!hasRequests, "stopped with requests under way")
         tasks.stop()
         for tag in 0..<depth { slots[RequestID(tag: tag)].task.release() }
+        below?.stop()
     }
 
-    public var isStopped: Bool { tasks.isStopped }
+    public var isStopped: Bool { tasks.isStopped && below?.isStopped ?? true && retired?.isStopped ?? true }
+
+    // MARK: - A switch of the top
+
+    /// A queue like this one for an image that lies over this one's, which takes over from it. While all queues are quiet.
+    public func successor(for image: Image, storages: ChainStorage<S>) -> EngineQueue<S> {
+        EngineQueue(
+            image: image, storages: storages, depth: depth, largestRequestBytes: largestRequestBytes, executor: executor,
+            over: self)
+    }
+
+    /// Makes what was the top before a sound image of its own: commits it, cuts it to its last cluster and marks it as clean.
+    /// Then it is durable whatever becomes of this image. By one queue.
+    /// - Throws: what went wrong. It can be tried again; until it is done, flushes of this image try, too.
+    public func sealLower() async throws(RequestError) {
+        guard let below else { preconditionFailure("nothing was switched, or its tables have been adopted") }
+        do throws(RequestError) { try await below.close() } catch {
+            committer.noteFailureBelow()
+            throw error
+        }
+    }
+
+    /// The same in a task of its own, which the queue's end waits for.
+    /// - Parameter ended: called on the queue's thread, with what went wrong.
+    public func beginSealingLower(_ ended: @escaping (RequestError?) -> Void) {
+        tasks.start {
+            do throws(RequestError) {
+                try await self.sealLower()
+                ended(nil)
+            } catch {
+                ended(error)
+            }
+        }
+    }
+
+    /// The image has adopted its layers' tables (`Image.adopt`): lets go of the queue below. On the queue's thread, before any
+    /// queue of the image goes on.
+    public func adoptTables() {
+        precondition(!hasRequests && isQuiet && image.lower == nil, "tables change under a request")
+        files.adoptTables()
+        committer.below = nil
+        pages.below = nil
+        below?.stop()
+        retired = below
+        below = nil
+    }
 }

@@ -112,10 +112,13 @@ final class Housekeeper<S: Storage>: @unchecked Sendable {
     /// Makes everything durable, gives back what was extended ahead, and marks the image as clean.
     func close() async throws(RequestError) {
         guard !image.isReadOnly else { return }
-        try await committer.commit()
-        // An extension ahead of its need may still be under way: what it gains is given back too.
-        _ = await extender.cursorIdle()
-        precondition(image.state.withLock { $0.fills.isEmpty }, "an image is closed beside a copy")
-        try await extender.trim()
+        repeat {
+            try await committer.commit()
+            // An extension ahead of its need may still be under way: what it gains is given back too.
+            _ = await extender.cursorIdle()
+            precondition(image.state.withLock { $0.fills.isEmpty }, "an image is closed beside a copy")
+            try await extender.trim()
+            // A commit that a queue of the image above has asked for keeps a trim from beginning.
+        } while image.state.withLock { $0.cursor.needCheck.canBeCleared }
     }
 }

@@ -33,7 +33,9 @@ struct QueueFiles<S: Storage>: @unchecked Sendable {
     let counters: UnsafeMutablePointer<EngineStatistics>
 
     /// - Parameter storages: this queue's, of each file of the chain.
-    init(image: Image, storages: ChainStorage<S>) {
+    /// - Parameter below: of the queue from which this one takes over: the counters go on, and what it knows of holes. Whoever
+    ///   is left frees the counters.
+    init(image: Image, storages: ChainStorage<S>, sharing below: QueueFiles<S>?) {
         precondition(storages.count == image.layers.count, "a storage for each file of the chain")
         self.image = image
         top = storages.top
@@ -41,20 +43,34 @@ struct QueueFiles<S: Storage>: @unchecked Sendable {
         topLookup = image.top.lookup
         layerCount = storages.count
         layers = .allocate(capacity: storages.count)
-        counters = .allocate(capacity: 1)
-        counters.initialize(to: EngineStatistics())
+        if let below {
+            counters = below.counters
+        } else {
+            counters = .allocate(capacity: 1)
+            counters.initialize(to: EngineStatistics())
+        }
         for index in 0..<layerCount {
             (layers + index).initialize(
                 to: QueueLayer(
                     lookup: image.tables[index]?.lookup, sizeBytes: image.layers[index].sizeBytes,
                     fileSizeBytes: image.layers[index].fileSizeBytes, storage: storages[index]))
+            if index > 0, let below { (layers + index).pointee.data = (below.layers + index - 1).pointee.data }
         }
     }
 
-    func deallocate() {
+    /// - Parameter keepingCounters: another queue has them.
+    func deallocate(keepingCounters: Bool) {
         layers.deinitialize(count: layerCount)
         layers.deallocate()
-        counters.deallocate()
+        if !keepingCounters { counters.deallocate() }
+    }
+
+    /// The image has adopted tables for the layers beneath it.
+    func adoptTables() {
+        for index in 1..<layerCount {
+            (layers + index).pointee.lookup = image.tables[index]?.lookup
+            (layers + index).pointee.fileSizeBytes = image.layers[index].fileSizeBytes
+        }
     }
 
     /// The file holds something that no sync covers. Called after it was written, in part at least, before it is acknowledged.

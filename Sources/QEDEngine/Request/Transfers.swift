@@ -26,9 +26,16 @@ struct Transfers<S: Storage>: @unchecked Sendable {
     private let counts: UnsafeMutablePointer<Count>
     private let groupCount: Int
 
-    init(files: QueueFiles<S>, groupCount: Int) {
+    /// - Parameter below: of the queue from which this one takes over: it goes on with some of the groups, and the counts are
+    ///   the same for both. Whoever is left frees them.
+    init(files: QueueFiles<S>, groupCount: Int, sharing below: Transfers<S>?) {
         self.files = files
         self.groupCount = groupCount
+        if let below {
+            precondition(below.groupCount == groupCount, "counts of another queue")
+            counts = below.counts
+            return
+        }
         counts = .allocate(capacity: groupCount)
         counts.initialize(repeating: Count(), count: groupCount)
     }

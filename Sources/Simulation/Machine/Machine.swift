@@ -43,9 +43,15 @@ public final class Machine: @unchecked Sendable {
         public var description: String { "hang: \(reason)" }
     }
 
-    public let disk: SimulatedDisk
+    /// The image's: of the top of its chain.
+    public private(set) var disk: SimulatedDisk
     /// For the image's mapping log; nil: nothing outlives the process.
-    public let session: SimulatedSession?
+    public private(set) var session: SimulatedSession?
+    /// What was the top before the last switch, until it is sealed and its tables are adopted.
+    private(set) var lower: LowerLayer?
+    /// Snapshots beneath that, the newest first: nothing changes them any more.
+    private(set) var sealed: [FrozenLayer]
+    /// What lies at the bottom.
     private let backing: [BackingFile]
     private let options: Options
     let io = SimulatedIO()
@@ -57,9 +63,11 @@ public final class Machine: @unchecked Sendable {
     public private(set) var clock: UInt64 = 1
 
     public init(
-        disk: SimulatedDisk, backing: [BackingFile], options: Options, seed: UInt64, session: SimulatedSession? = nil
+        disk: SimulatedDisk, sealed: [FrozenLayer] = [], backing: [BackingFile], options: Options, seed: UInt64,
+        session: SimulatedSession? = nil
     ) {
         self.disk = disk
+        self.sealed = sealed
         self.session = session
         self.backing = backing
         self.options = options
@@ -156,25 +164,15 @@ public final class Machine: @unchecked Sendable {
         var chain: [Layer] = []
         do throws(QEDFormatError) {
             chain.append(try Machine.layer(disk))
-            for file in backing {
+            for file in sealed.map(\.backingFile) + backing {
                 chain.append(file.isRaw ? .raw(sizeBytes: file.disk.length) : try Machine.layer(file.disk))
             }
         } catch {
             return .header(error)
         }
-        let storages = (0..<options.queueCount).map { queue in
-            ChainStorage(
-                top: storage(disk, queue: queue, alignmentBytes: options.alignmentBytes, tellsHolesTruly: false),
-                bases: backing.map {
-                    SimulatedBase(storage: storage($0.disk, queue: queue, alignmentBytes: 1, tellsHolesTruly: true))
-                })
-        }
-        var imageOptions = ImageOptions(
-            isReadOnly: isReadOnly, cacheBytes: options.cacheBytes, session: session?.engineMemory)
-        if let limit = options.pageWordLimit { imageOptions.pageWordLimit = limit }
-        if let chunk = options.smallestChunkBytes { imageOptions.smallestChunkBytes = chunk }
+        let storages = storages(beneath: sealed.map(\.backingFile))
         let members = chain
-        let openOptions = imageOptions
+        let openOptions = imageOptions(isReadOnly: isReadOnly, session)
         let first = storages[0]
         let opened = try run("opening", afterStep: afterStep) { () async throws(ImageOpenError) -> Image in
             try await Image.open(chain: members, storages: first, options: openOptions)
@@ -192,6 +190,116 @@ public final class Machine: @unchecked Sendable {
             }
             return nil
         }
+    }
+
+    /// Of the image, for each queue.
+    /// - Parameter files: those of the chain above the bottom.
+    private func storages(beneath files: [BackingFile]) -> [ChainStorage<SimulatedStorage>] {
+        (0..<options.queueCount).map { queue in
+            ChainStorage(
+                top: storage(disk, queue: queue, alignmentBytes: options.alignmentBytes, tellsHolesTruly: false),
+                // What was the top is still accessed as it was then.
+                bases: files.map {
+                    SimulatedBase(
+                        storage: storage(
+                            $0.disk, queue: queue, alignmentBytes: options.alignmentBytes, tellsHolesTruly: true))
+                }
+                    + backing.map {
+                        SimulatedBase(storage: storage($0.disk, queue: queue, alignmentBytes: 1, tellsHolesTruly: true))
+                    })
+        }
+    }
+
+    private func imageOptions(isReadOnly: Bool, _ session: SimulatedSession?) -> ImageOptions {
+        var imageOptions = ImageOptions(
+            isReadOnly: isReadOnly, cacheBytes: options.cacheBytes, session: session?.engineMemory)
+        if let limit = options.pageWordLimit { imageOptions.pageWordLimit = limit }
+        if let chunk = options.smallestChunkBytes { imageOptions.smallestChunkBytes = chunk }
+        return imageOptions
+    }
+
+    // MARK: - A switch of the top
+
+    /// Opens a new, empty overlay over the image, while that is served.
+    /// - Parameters:
+    ///   - overlay: durable.
+    ///   - session: for its log.
+    func openOverlay(
+        on overlay: SimulatedDisk, _ session: SimulatedSession?, afterStep: (Bool) throws -> Void
+    ) throws -> NextTop {
+        guard let image, lower == nil else { preconditionFailure("a switch before the last one's layer is sealed") }
+        let names = SimulatedNames()
+        let io = self.io
+        let topSwitch = TopSwitch(from: image) {
+            let result = await withUnsafeContinuation { (continuation: CompletionContinuation) in
+                io.submit(
+                    .syncNames(names), disk: overlay, queue: 0, token: CompletionToken(continuation), alignment: .none)
+            }
+            return result < 0 ? Errno(rawValue: -result) : nil
+        }
+        let layer = try Machine.layer(overlay)
+        let options = imageOptions(isReadOnly: false, session)
+        let storage = storage(
+            overlay, queue: 0, alignmentBytes: self.options.alignmentBytes, tellsHolesTruly: false)
+        let opened = try run("opening an overlay", afterStep: afterStep) { () async throws(ImageOpenError) -> Image in
+            try await Image.open(top: layer, storage: storage, options: options, over: topSwitch)
+        }
+        return NextTop(image: try opened.get(), disk: overlay, session: session, names: names)
+    }
+
+    /// While all queues are quiet.
+    /// - Parameter history: what the snapshot is to hold.
+    func switchTop(to next: NextTop, _ history: SectorHistory) {
+        precondition(isQuiet && lower == nil, "a switch under requests")
+        lower = LowerLayer(disk: disk, session: session, names: next.names, history: history)
+        disk = next.disk
+        session = next.session
+        image = next.image
+        let files = [BackingFile(disk: lower?.disk ?? disk, isRaw: false)] + sealed.map(\.backingFile)
+        for (queue, storages) in zip(queues, storages(beneath: files)) {
+            queue.switchTop(to: queue.engine.successor(for: next.image, storages: storages))
+        }
+    }
+
+    /// Begins to seal what was the top before, in the background.
+    func beginSeal() {
+        guard lower?.seal == .open else { return }
+        lower?.seal = .underWay
+        let queue = queues[0].engine
+        Task(executorPreference: executor) {
+            do throws(RequestError) {
+                try await queue.sealLower()
+                self.lower?.seal = .done
+            } catch {
+                self.lower?.seal = .open
+            }
+        }
+    }
+
+    /// The image adopts the tables of the layers beneath it. While all queues are quiet.
+    /// - Returns: what was the top before, for good.
+    func adopt() -> LowerLayer {
+        guard let image, let lower, lower.seal == .done, isQuiet else { preconditionFailure("nothing to adopt") }
+        image.adopt(image.tablesToAdopt())
+        for queue in queues { queue.engine.adoptTables() }
+        sealed.insert(FrozenLayer(lower.disk), at: 0)
+        self.lower = nil
+        return lower
+    }
+
+    /// Seals what was the top before, if there was a switch, when no request is under way.
+    /// - Returns: it.
+    func finishSwitch() throws -> LowerLayer? {
+        guard lower != nil else { return nil }
+        for _ in 0..<4 where lower?.seal != .done {
+            beginSeal()
+            try settle()
+        }
+        guard lower?.seal == .done else { throw Violation("what was the top before a switch cannot be sealed") }
+        for queue in queues { queue.hold() }
+        defer { for queue in queues { queue.resume() } }
+        try settle()
+        return adopt()
     }
 
     public var queueCount: Int { queues.count }

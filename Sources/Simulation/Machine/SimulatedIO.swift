@@ -10,6 +10,8 @@ final class SimulatedIO: @unchecked Sendable {
     enum Kind {
         case storage(StorageOperation)
         case setLength(UInt64)
+        /// Makes the names of the image's files durable.
+        case syncNames(SimulatedNames)
         /// Ends at any time.
         case pause
     }
@@ -123,6 +125,8 @@ extension SimulatedIO.Operation {
         case .pause: break
         case .setLength(let length):
             disk.setLength(length)
+        case .syncNames(let names):
+            names.areDurable = true
         case .storage(.read(let buffer, let byteCount, let fileOffset)):
             return Int32(disk.read(into: buffer, byteCount: min(Int(byteCount), limit), at: fileOffset))
         case .storage(.write(let buffer, let byteCount, let fileOffset)):

@@ -6,7 +6,7 @@ import Ublk
 /// It does what `QueueLoop` does for a device, with the same ledger, and keeps to the same rules: requests that arrive while
 /// it is held wait, and nothing that the engine does by itself begins once it is quiet.
 final class SimulatedQueue {
-    let engine: EngineQueue<SimulatedStorage>
+    private(set) var engine: EngineQueue<SimulatedStorage>
     private var tags: TagLedger
     /// By tag, from a request's arrival on.
     private var requests: [BlockRequest]
@@ -49,6 +49,12 @@ final class SimulatedQueue {
     var isHeld: Bool { tags.admission == .holding }
 
     func hold() { tags.hold() }
+
+    /// The top of the chain is another image, whose queue takes over. While this one is quiet.
+    func switchTop(to next: EngineQueue<SimulatedStorage>) {
+        precondition(isQuiet, "a switch under requests")
+        engine = next
+    }
 
     func resume() {
         for tag in tags.resume() { engine.start(tag, requests[tag]) }

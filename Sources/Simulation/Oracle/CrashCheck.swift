@@ -9,6 +9,8 @@ final class CrashCheck {
     let backing: [Machine.BackingFile]
     private var random: SeededRandom
     private let survivor = SimulatedDisk()
+    /// Of what was the top before a switch.
+    private let lowerSurvivor = SimulatedDisk()
     private let buffer: UnsafeMutableRawPointer
     private static let pieceBytes = 1 << 17
     /// Survivors that were checked.
@@ -35,6 +37,7 @@ final class CrashCheck {
     func cutPower(
         _ machine: Machine, _ history: SectorHistory, _ ranges: [Range<Int>], limit: Int, samples: Int
     ) throws {
+        if let lower = machine.lower { return try cutPower(machine, lower, history, ranges, samples: samples) }
         let walk = StructureWalk(machine.disk.current, length: machine.disk.length)
         if let problem = walk.problem { throw Violation("the live image is damaged: \(problem)") }
         let survivors = Survivors(of: machine.disk, inFlight: machine.io.inFlight, tables: walk.tables)
@@ -43,29 +46,65 @@ final class CrashCheck {
         judged.begin(machine.disk.durable)
         defer { judged.end() }
         try survivors.forEach(on: survivor, limit: limit, samples: samples, random: &choices) {
-            try checkSurvivor(history, ranges)
+            try checkSurvivor(survivor, over: machine.sealed, history, ranges)
         }
     }
 
-    /// Cuts the power for good: one survivor, which the history goes on with.
-    func survivor(of machine: Machine) -> SimulatedDisk {
-        let walk = StructureWalk(machine.disk.current, length: machine.disk.length)
-        let survivors = Survivors(of: machine.disk, inFlight: machine.io.inFlight, tables: walk.tables)
-        // Three samples of which the last is neither everything nor nothing.
-        survivors.forEach(on: survivor, limit: 0, samples: 3, random: &random) {}
-        return survivor.copy()
+    /// Since a switch two files lose what is not durable of each; and where their names are not, the image's leads to the old
+    /// top, or to the new one over it.
+    private func cutPower(
+        _ machine: Machine, _ lower: LowerLayer, _ history: SectorHistory, _ ranges: [Range<Int>], samples: Int
+    ) throws {
+        let tops = try survivors(of: machine.disk, machine)
+        let lowers = try survivors(of: lower.disk, machine)
+        var choices = SeededRandom(seed: random.next())
+        judged.end()
+        try lowers.forEach(on: lowerSurvivor, limit: 0, samples: samples, random: &choices) {
+            if !lower.names.areDurable, random.chance(1, in: 2) {
+                return try checkSurvivor(lowerSurvivor, over: machine.sealed, history, ranges)
+            }
+            let frozen = FrozenLayer(lowerSurvivor)
+            if let problem = frozen.walk.problem { throw Violation("what was the top before: \(problem)") }
+            var others = SeededRandom(seed: random.next())
+            try tops.forEach(on: survivor, limit: 0, samples: 3, random: &others) {
+                try checkSurvivor(survivor, over: [frozen] + machine.sealed, history, ranges)
+            }
+        }
     }
 
-    private func checkSurvivor(_ history: SectorHistory, _ ranges: [Range<Int>]) throws {
+    private func survivors(of disk: SimulatedDisk, _ machine: Machine) throws -> Survivors {
+        let walk = StructureWalk(disk.current, length: disk.length)
+        if let problem = walk.problem { throw Violation("a live image is damaged: \(problem)") }
+        return Survivors(of: disk, inFlight: machine.io.inFlight, tables: walk.tables)
+    }
+
+    /// Cuts the power for good: one survivor, which the history goes on with.
+    /// - Returns: the image, and what lies beneath it above the scene's own.
+    func survivor(of machine: Machine) throws -> (disk: SimulatedDisk, sealed: [FrozenLayer]) {
+        func one(_ disk: SimulatedDisk) throws -> SimulatedDisk {
+            // Three samples of which the last is neither everything nor nothing.
+            try survivors(of: disk, machine).forEach(on: survivor, limit: 0, samples: 3, random: &random) {}
+            return survivor.copy()
+        }
+        guard let lower = machine.lower else { return (try one(machine.disk), machine.sealed) }
+        let left = try one(lower.disk)
+        if !lower.names.areDurable, random.chance(1, in: 2) { return (left, machine.sealed) }
+        return (try one(machine.disk), [FrozenLayer(left)] + machine.sealed)
+    }
+
+    private func checkSurvivor(
+        _ survivor: SimulatedDisk, over sealed: [FrozenLayer], _ history: SectorHistory, _ ranges: [Range<Int>]
+    ) throws {
         states += 1
-        try observer?(survivor, history)
+        if sealed.isEmpty { try observer?(survivor, history) }
         let what = "the image that is left"
         try checkBytes(
-            survivor, what, allows: { history.maySurvive($0, $1) }, explain: { history.explain($0) }, ranges: ranges,
-            judged: &judged)
+            survivor, over: sealed, what, allows: { history.maySurvive($0, $1) }, explain: { history.explain($0) },
+            ranges: ranges, judged: &judged)
         let isDeep = states % deepInterval == 0
         guard isDeep || states % openInterval == 0 else { return }
-        let machine = Machine(disk: survivor, backing: backing, options: Machine.Options(), seed: random.next())
+        let machine = Machine(
+            disk: survivor, sealed: sealed, backing: backing, options: Machine.Options(), seed: random.next())
         try open(machine, what)
         var values: [UInt64] = []
         try readBack(machine, ranges, "after recovery") { sector, value in
@@ -96,17 +135,17 @@ final class CrashCheck {
     /// Checks the structure of an image, and what its sectors hold, from its bytes.
     @discardableResult
     func checkBytes(
-        _ disk: SimulatedDisk, _ what: String, allows: (Int, UInt64) -> Bool, explain: (Int) -> String,
-        ranges: [Range<Int>]
+        _ disk: SimulatedDisk, over sealed: [FrozenLayer] = [], _ what: String, allows: (Int, UInt64) -> Bool,
+        explain: (Int) -> String, ranges: [Range<Int>]
     ) throws -> StructureWalk {
         var judged = JudgedClusters()
-        return try checkBytes(disk, what, allows: allows, explain: explain, ranges: ranges, judged: &judged)
+        return try checkBytes(disk, over: sealed, what, allows: allows, explain: explain, ranges: ranges, judged: &judged)
     }
 
     @discardableResult
     private func checkBytes(
-        _ disk: SimulatedDisk, _ what: String, allows: (Int, UInt64) -> Bool, explain: (Int) -> String,
-        ranges: [Range<Int>], judged: inout JudgedClusters
+        _ disk: SimulatedDisk, over sealed: [FrozenLayer], _ what: String, allows: (Int, UInt64) -> Bool,
+        explain: (Int) -> String, ranges: [Range<Int>], judged: inout JudgedClusters
     ) throws -> StructureWalk {
         let walk = StructureWalk(disk.current, length: disk.length)
         if let problem = walk.problem { throw Violation("\(what): \(problem) (nothing was repaired)") }
@@ -125,7 +164,7 @@ final class CrashCheck {
                     let value: UInt64
                     switch place {
                     case .zeros: value = 0
-                    case .backing: value = scene.initialValue(position)
+                    case .backing: value = scene.value(position, through: sealed)
                     case .file(let first): value = disk.current.sector(first + position - sector).map(SectorValue.read) ?? 0
                     }
                     guard allows(position, value) else {
@@ -214,25 +253,44 @@ final class CrashCheck {
     func checkDurable(
         _ machine: Machine, _ what: String, _ ranges: [Range<Int>], allows: (Int, UInt64) -> Bool, explain: (Int) -> String
     ) throws {
-        let left = SimulatedDisk()
-        left.beginSurvivor(of: machine.disk, length: machine.disk.durableLength)
-        left.finishSurvivor()
-        try checkBytes(left, what, allows: allows, explain: explain, ranges: ranges)
+        func durable(_ disk: SimulatedDisk) -> SimulatedDisk {
+            let left = SimulatedDisk()
+            left.beginSurvivor(of: disk, length: disk.durableLength)
+            left.finishSurvivor()
+            return left
+        }
+        var sealed = machine.sealed
+        if let lower = machine.lower {
+            if !lower.names.areDurable { throw Violation("\(what): its name leads to what was the top before") }
+            sealed.insert(FrozenLayer(durable(lower.disk)), at: 0)
+        }
+        try checkBytes(durable(machine.disk), over: sealed, what, allows: allows, explain: explain, ranges: ranges)
+    }
+
+    /// What was the top before a switch, once it is sealed: a sound image that was closed well, durable to the last byte, with
+    /// what the device held at the moment of the switch.
+    func checkSnapshot(_ lower: LowerLayer, over sealed: [FrozenLayer], _ ranges: [Range<Int>]) throws {
+        let history = lower.history
+        try checkClosed(
+            lower.disk, over: sealed, ranges, allows: { history.mayRead($0, $1, start: history.now + 1) },
+            explain: { history.explain($0) })
     }
 
     func close(_ machine: Machine, _ content: DeviceContent, _ when: String) throws {
         if let error = try machine.close() { throw Violation("\(when) closing fails: \(error)") }
-        try checkClosed(machine.disk, content.ranges, allows: content.allows, explain: content.explain)
+        try checkClosed(machine.disk, over: machine.sealed, content.ranges, allows: content.allows, explain: content.explain)
     }
 
     /// An image that was closed in good order: nothing is volatile, no check is needed, the file ends with its last cluster.
     func checkClosed(
-        _ disk: SimulatedDisk, _ ranges: [Range<Int>], allows: (Int, UInt64) -> Bool, explain: (Int) -> String
+        _ disk: SimulatedDisk, over sealed: [FrozenLayer] = [], _ ranges: [Range<Int>], allows: (Int, UInt64) -> Bool,
+        explain: (Int) -> String
     ) throws {
         if !disk.changes.isEmpty || !disk.lengthChanges.isEmpty { throw Violation("closing left something volatile") }
-        let walk = try checkBytes(disk, "the closed image", allows: allows, explain: explain, ranges: ranges)
+        let walk = try checkBytes(disk, over: sealed, "the closed image", allows: allows, explain: explain, ranges: ranges)
         if walk.needCheck { throw Violation("closing left NEED_CHECK set") }
-        let machine = Machine(disk: disk, backing: backing, options: Machine.Options(), seed: random.next())
+        let machine = Machine(
+            disk: disk, sealed: sealed, backing: backing, options: Machine.Options(), seed: random.next())
         try open(machine, "the closed image")
         try readBack(machine, ranges, "after closing", allows: allows, explain: explain)
         if let error = try machine.close() { throw Violation("closing an image that was only read fails: \(error)") }

@@ -20,6 +20,8 @@ final class KillCheck {
     private let powerCut: CrashCheck
     private let logCapacity: Int
     private let levels: [Level]
+    /// For what was the top before a switch.
+    private let lowerLevel: Level
     private var random: SeededRandom
     /// Leftovers that were checked.
     private(set) var states = 0
@@ -35,6 +37,7 @@ final class KillCheck {
         self.powerCut = powerCut
         self.logCapacity = logCapacity
         levels = (0..<2).map { _ in Level(session: SimulatedSession(capacity: logCapacity)) }
+        lowerLevel = Level(session: SimulatedSession(capacity: logCapacity))
         random = SeededRandom(seed: seed ^ 0x6111)
     }
 
@@ -78,15 +81,36 @@ final class KillCheck {
             machine, history, ranges, samples: samples, level: 0, Loss(isPossible: afterFailedSync, isUnnoted: false))
     }
 
+    /// A file and its log as a killed process leaves them.
+    struct Left {
+        var disk: SimulatedDisk
+        var session: SimulatedSession
+    }
+
     /// Kills the process for good.
-    /// - Returns: the disk and the log that it leaves.
-    func leftover(of machine: Machine) -> (disk: SimulatedDisk, session: SimulatedSession?) {
-        machine.session?.catchUp()
-        let leftovers = Leftovers(of: machine.disk, inFlight: machine.io.inFlight)
-        leftovers.makeSample(on: levels[0].disk, &random)
-        let session = makeSession()
-        if let left = machine.session { session.inherit(from: left) }
-        return (levels[0].disk.clone(), session)
+    /// - Returns: the image that it leaves; what was the top before a switch, if that was not sealed yet.
+    func leftover(of machine: Machine) -> (image: Left, lower: Left?) {
+        func left(_ disk: SimulatedDisk, _ log: SimulatedSession?) -> Left {
+            log?.catchUp()
+            let leftovers = Leftovers(of: disk, inFlight: machine.io.inFlight)
+            leftovers.makeSample(on: levels[0].disk, &random)
+            let session = makeSession()
+            if let log { session.inherit(from: log) }
+            return Left(disk: levels[0].disk.clone(), session: session)
+        }
+        return (left(machine.disk, machine.session), machine.lower.map { left($0.disk, $0.session) })
+    }
+
+    /// Brings what was the top before a switch to its end, as the next process does before it opens the image: replays its log,
+    /// and closes it.
+    func seal(_ left: Left, over sealed: [FrozenLayer]) throws -> FrozenLayer {
+        let machine = Machine(
+            disk: left.disk, sealed: sealed, backing: powerCut.backing, options: Machine.Options(), seed: random.next(),
+            session: left.session)
+        try powerCut.open(machine, "what was the top before a switch")
+        if let error = try machine.close() { throw Violation("closing what was the top before a switch fails: \(error)") }
+        left.session.catchUp()
+        return FrozenLayer(left.disk)
     }
 
     /// Of more stores in one step than these (a log is formatted) only some of the moments between are looked at.
@@ -96,9 +120,11 @@ final class KillCheck {
         _ machine: Machine, _ history: SectorHistory, _ ranges: [Range<Int>], level: Int, _ earlier: Loss
     ) throws {
         guard let session = machine.session else { return }
-        try session.catchUp { count in
-            if count > KillCheck.fewStores && !random.chance(KillCheck.fewStores / 2, in: count) { return }
-            try kill(machine, history, ranges, samples: 0, level: level, earlier, betweenStores: true)
+        for log in [machine.lower?.session, session] {
+            try log?.catchUp { count in
+                if count > KillCheck.fewStores && !random.chance(KillCheck.fewStores / 2, in: count) { return }
+                try kill(machine, history, ranges, samples: 0, level: level, earlier, betweenStores: true)
+            }
         }
     }
 
@@ -113,21 +139,29 @@ final class KillCheck {
         loss.isPossible = loss.isPossible || earlier.isPossible
         loss.isUnnoted = loss.isUnnoted || earlier.isUnnoted
         try leftovers.forEach(on: levels[level].disk, samples: samples, random: &choices) {
-            try check(session, history, ranges, level: level, loss)
+            guard let lower = machine.lower, let log = lower.session else {
+                return try check(session, over: machine.sealed, history, ranges, level: level, loss)
+            }
+            precondition(level == 0, "a switch while an image is opened")
+            Leftovers(of: lower.disk, inFlight: machine.io.inFlight).makeSample(on: lowerLevel.disk, &random)
+            lowerLevel.session.inherit(from: log)
+            let sealed = try seal(Left(disk: lowerLevel.disk, session: lowerLevel.session), over: machine.sealed)
+            try check(session, over: [sealed] + machine.sealed, history, ranges, level: level, loss)
         }
     }
 
     // MARK: - What is left
 
     private func check(
-        _ left: SimulatedSession, _ history: SectorHistory, _ ranges: [Range<Int>], level: Int, _ loss: Loss
+        _ left: SimulatedSession, over sealed: [FrozenLayer], _ history: SectorHistory, _ ranges: [Range<Int>], level: Int,
+        _ loss: Loss
     ) throws {
         states += 1
         let number = states
         let (disk, session) = (levels[level].disk, levels[level].session)
         try checkStructure(disk, "what a kill has left")
         session.inherit(from: left)
-        let machine = self.machine(on: disk, session)
+        let machine = self.machine(on: disk, over: sealed, session)
         let isNested = level + 1 < levels.count && number % nestedInterval == 0
         try powerCut.open(machine, "what a kill has left") { completed in
             guard isNested, random.chance(1, in: KillCheck.nestedStepInterval) else {
@@ -143,7 +177,8 @@ final class KillCheck {
             loss.isPossible ? history.maySurvive(sector, value) : history.mayRead(sector, value, start: history.now + 1)
         }
         try powerCut.checkBytes(
-            disk, "the image that a replay has left", allows: mayRead, explain: { history.explain($0) }, ranges: ranges)
+            disk, over: sealed, "the image that a replay has left", allows: mayRead, explain: { history.explain($0) },
+            ranges: ranges)
         if loss.isPossible && !loss.isUnnoted { try powerCut.cutPower(machine, history, ranges, limit: 4, samples: 3) }
         let isDeep = level == 0 && !loss.isPossible && !history.hasLosses && number % deepInterval == 0
         guard isDeep || number % readInterval == 0 else {
@@ -164,9 +199,12 @@ final class KillCheck {
         }
     }
 
-    private func machine(on disk: SimulatedDisk, _ session: SimulatedSession) -> Machine {
+    private func machine(
+        on disk: SimulatedDisk, over sealed: [FrozenLayer], _ session: SimulatedSession
+    ) -> Machine {
         Machine(
-            disk: disk, backing: powerCut.backing, options: Machine.Options(), seed: random.next(), session: session)
+            disk: disk, sealed: sealed, backing: powerCut.backing, options: Machine.Options(), seed: random.next(),
+            session: session)
     }
 
     private func checkStructure(_ disk: SimulatedDisk, _ what: String) throws {
@@ -184,7 +222,7 @@ final class KillCheck {
         machine.session?.catchUp()
         if let left = machine.session { session.inherit(from: left) }
         try machine.takeDown()
-        let next = self.machine(on: machine.disk, session)
+        let next = self.machine(on: machine.disk, over: machine.sealed, session)
         try powerCut.open(next, "what a second kill has left")
         try powerCut.readBack(next, content, "after a second kill")
         try powerCut.flush(next, content, "after a second kill")

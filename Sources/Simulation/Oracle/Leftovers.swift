@@ -56,7 +56,7 @@ struct Leftovers {
 extension SimulatedIO.Operation {
     fileprivate var changesDisk: Bool {
         switch kind {
-        case .storage(.read), .pause: false
+        case .storage(.read), .syncNames, .pause: false
         default: true
         }
     }
@@ -87,7 +87,7 @@ extension SimulatedIO.Operation {
             forEachSector(Int(byteCount)) { target.zero(byteCount: UInt64(sectorBytes), at: fileOffset + UInt64($0)) }
         case .storage(.allocate(let fileOffset, let byteCount, _)):
             target.setLengthAtLeast(fileOffset + byteCount / 2 / 4096 * 4096)
-        case .storage(.read), .storage(.sync), .setLength, .pause: break
+        case .storage(.read), .storage(.sync), .setLength, .syncNames, .pause: break
         }
     }
 }

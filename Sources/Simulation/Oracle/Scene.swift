@@ -56,14 +56,19 @@ public struct Scene: Sendable, CustomStringConvertible {
     }
 
     /// A new image, durable.
-    func makeDisk() throws(QEDFormatError) -> SimulatedDisk {
+    func makeDisk() throws(QEDFormatError) -> SimulatedDisk { try makeDisk(isOverlay: base != .none, rawBase: base != .qed) }
+
+    /// An empty overlay over a QED image of the same size.
+    func makeOverlay() throws(QEDFormatError) -> SimulatedDisk { try makeDisk(isOverlay: true, rawBase: false) }
+
+    private func makeDisk(isOverlay: Bool, rawBase: Bool) throws(QEDFormatError) -> SimulatedDisk {
         let geometry = try QEDGeometry(clusterSizeBytes: clusterSizeBytes, tableSizeClusters: tableSizeClusters)
         let backing: (name: BackingFileName, isRaw: Bool)? =
-            base == .none ? nil : (try BackingFileName(Array("base".utf8)), base != .qed)
+            isOverlay ? (try BackingFileName(Array("base".utf8)), rawBase) : nil
         let header = try QEDHeader(newImageOfSizeBytes: imageSizeBytes, geometry: geometry, backingFile: backing)
         var bytes = [UInt8](repeating: 0, count: 512)
         bytes.replaceSubrange(0..<64, with: header.encoded())
-        if base != .none { bytes.replaceSubrange(64..<68, with: Array("base".utf8)) }
+        if isOverlay { bytes.replaceSubrange(64..<68, with: Array("base".utf8)) }
         let disk = SimulatedDisk()
         bytes.withUnsafeBytes { if let start = $0.baseAddress { disk.write(start, byteCount: 512, at: 0) } }
         disk.setLength(header.headerAreaSizeBytes + geometry.tableSizeBytes)

@@ -51,7 +51,7 @@ struct Survivors {
                 }
             case .storage(.punchHole(let fileOffset, let byteCount)), .storage(.zeroRange(let fileOffset, let byteCount)):
                 add(Int(fileOffset) / sectorBytes, Int(byteCount) / sectorBytes, nil, tables)
-            case .storage(.read), .storage(.sync), .pause:
+            case .storage(.read), .storage(.sync), .syncNames, .pause:
                 continue
             }
             groupCount += 1

@@ -12,12 +12,17 @@ import QEDEngine
 struct Quiesce {
     private var random: SeededRandom
     private let windows: [Range<Int>]
+    /// Whether in some of these moments an empty overlay becomes the top of the chain: a snapshot.
+    private let switchesTop: Bool
+    /// How many snapshots were taken, sealed, and found to hold what they should.
+    private(set) var snapshots = 0
     /// How often all queues were quiet.
     private(set) var count = 0
 
-    init(seed: UInt64, windows: [Range<Int>]) {
+    init(seed: UInt64, windows: [Range<Int>], switchesTop: Bool = false) {
         random = SeededRandom(seed: seed ^ 0x901e7)
         self.windows = windows
+        self.switchesTop = switchesTop
     }
 
     /// Asked at every step of a history.
@@ -30,6 +35,14 @@ struct Quiesce {
     ) throws -> Bool {
         let machine = player.machine
         var arrivals = arrivals[...]
+        switch machine.lower?.seal {
+        case .open:
+            machine.beginSeal()
+            return false
+        case .underWay: return false
+        case .done, nil: break
+        }
+        let next = try prepareSwitch(player, check.scene, kills)
         let isFlushed = random.chance(1, in: 3) ? try flush(player, kills) : false
         // Then there is housekeeping to wait for: a commit, and a trim if it is for the second time.
         for _ in 0..<random.below(3) {
@@ -52,6 +65,15 @@ struct Quiesce {
             throw Violation("storage was touched while all queues were quiet")
         }
         try look(player, check, kills, isFlushed: isFlushed)
+        if let next {
+            machine.switchTop(to: next, player.historyWithoutKept)
+            try look(player, check, kills, isFlushed: false)
+        } else if machine.lower != nil {
+            let snapshot = machine.adopt()
+            try check.checkSnapshot(snapshot, over: Array(machine.sealed.dropFirst()), windows)
+            try look(player, check, kills, isFlushed: isFlushed)
+            snapshots += 1
+        }
 
         if random.chance(1, in: 8) {
             player.withdrawKept()
@@ -62,6 +84,22 @@ struct Quiesce {
             for _ in 0..<random.below(4) { _ = try step(player, kills) }
         }
         return false
+    }
+
+    /// Opens an overlay for a switch, in a part of the moments, where there is none under way.
+    private mutating func prepareSwitch(_ player: Player, _ scene: Scene, _ kills: KillCheck?) throws -> NextTop? {
+        let machine = player.machine
+        guard switchesTop, machine.lower == nil, machine.io.failedSyncs == 0, random.chance(2, in: 3) else { return nil }
+        let (fault, windows) = (machine.fault, self.windows)
+        machine.fault = nil
+        defer { machine.fault = fault }
+        let log = kills?.makeSession()
+        let next = try machine.openOverlay(on: try scene.makeOverlay(), log) { _ in
+            log?.catchUp()
+            try kills?.killBetweenStores(machine, player.history, windows)
+        }
+        log?.catchUp()
+        return next
     }
 
     // MARK: - Until they are quiet

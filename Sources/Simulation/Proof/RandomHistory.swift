@@ -20,6 +20,8 @@ public struct RandomHistory {
         public var operations = 0
         /// How often all queues were held until the engine was quiet.
         public var quietMoments = 0
+        /// How many snapshots were taken, sealed, and found to hold what the device held.
+        public var snapshots = 0
     }
 
     public let seed: UInt64
@@ -83,7 +85,7 @@ public struct RandomHistory {
         if seed % 5 == 4 { options.pageWordLimit = isWide ? 20 : 0 }
         logCapacity = model == .kill ? random.pick([6, 16, 64, 256]) : 0
         // In a part of them, with chances of its own: the others stay the histories that they were.
-        if seed % 7 % 2 == 1 { quiesce = Quiesce(seed: seed, windows: windows) }
+        if seed % 7 % 2 == 1 { quiesce = Quiesce(seed: seed, windows: windows, switchesTop: seed % 4 >= 2) }
     }
 
     // MARK: - Requests
@@ -126,7 +128,7 @@ public struct RandomHistory {
         let kills = model == .kill ? KillCheck(powerCut: check, logCapacity: logCapacity, seed: seed) : nil
         var report = Report()
         let history = SectorHistory(sizeBytes: scene.imageSizeBytes) { scene.initialValue($0) }
-        var machine = self.machine(on: try scene.makeDisk(), backing, kills?.makeSession())
+        var machine = self.machine(on: try scene.makeDisk(), [], backing, kills?.makeSession())
         try check.open(machine, "a new image")
         machine.session?.catchUp()
         let player = Player(
@@ -143,25 +145,27 @@ public struct RandomHistory {
                 if closes && machine.io.failedSyncs == 0 {
                     try close(machine, player, check, kills)
                     if isLast { break }
-                    machine = self.machine(on: machine.disk, backing, kills?.makeSession())
+                    machine = self.machine(on: machine.disk, machine.sealed, backing, kills?.makeSession())
                     try check.open(machine, "the closed image")
                     machine.session?.catchUp()
                     player.goOn(with: machine)
                 } else if let kills, kills.mayKill(machine), random.chance(3, in: 4) {
                     let syncHasFailed = machine.io.failedSyncs > 0
                     let left = kills.leftover(of: machine)
+                    var sealed = machine.sealed
                     try machine.takeDown()
                     if isLast { break }
-                    machine = self.machine(on: left.disk, backing, left.session)
+                    if let lower = left.lower { sealed.insert(try kills.seal(lower, over: sealed), at: 0) }
+                    machine = self.machine(on: left.image.disk, sealed, backing, left.image.session)
                     try recover(machine, player, check, kills, afterFailedSync: syncHasFailed)
                 } else {
-                    let left = check.survivor(of: machine)
+                    let left = try check.survivor(of: machine)
                     // With its memory a file on a disk a log outlives the power cut, and must not be believed.
                     let log = kills?.makeSession()
                     if let old = machine.session { log?.survivePowerCut(of: old) }
                     try machine.takeDown()
                     if isLast { break }
-                    machine = self.machine(on: left, backing, log)
+                    machine = self.machine(on: left.disk, left.sealed, backing, log)
                     try recover(machine, player, check)
                 }
             }
@@ -172,13 +176,14 @@ public struct RandomHistory {
         report.states = check.states + (kills?.states ?? 0)
         report.requests = player.finishedCount
         report.quietMoments = quiesce?.count ?? 0
+        report.snapshots = quiesce?.snapshots ?? 0
         return report
     }
 
     private mutating func machine(
-        on disk: SimulatedDisk, _ backing: [Machine.BackingFile], _ session: SimulatedSession?
+        on disk: SimulatedDisk, _ sealed: [FrozenLayer], _ backing: [Machine.BackingFile], _ session: SimulatedSession?
     ) -> Machine {
-        Machine(disk: disk, backing: backing, options: options, seed: random.next(), session: session)
+        Machine(disk: disk, sealed: sealed, backing: backing, options: options, seed: random.next(), session: session)
     }
 
     private func drain(_ player: Player, _ kills: KillCheck?) throws {
@@ -195,13 +200,16 @@ public struct RandomHistory {
         machine.fault = nil
         let last = player.history
         let windows = self.windows
+        if let lower = try machine.finishSwitch() {
+            try check.checkSnapshot(lower, over: Array(machine.sealed.dropFirst()), windows)
+        }
         let error = try machine.close { _ in
             try kills?.killBetweenStores(machine, last, windows)
             try kills?.kill(machine, last, windows, samples: 1)
         }
         if let error { throw Violation("closing fails: \(error)") }
         try check.checkClosed(
-            machine.disk, windows, allows: { last.mayRead($0, $1, start: last.now) },
+            machine.disk, over: machine.sealed, windows, allows: { last.mayRead($0, $1, start: last.now) },
             explain: { last.explain($0) })
     }
 
