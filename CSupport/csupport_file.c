@@ -152,6 +152,7 @@ int32_t cs_status_of(int32_t descriptor, struct cs_file_status *result) {
     result->type = status.st_mode & S_IFMT;
     result->allocated_bytes = (uint64_t)status.st_blocks * 512;
     result->size_bytes = (uint64_t)status.st_size;
+    result->device = status.st_dev;
     if (S_ISBLK(status.st_mode)) {
         uint64_t size_bytes = 0;
         if (ioctl(descriptor, BLKGETSIZE64, &size_bytes) != 0) return -errno;

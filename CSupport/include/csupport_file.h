@@ -54,7 +54,8 @@ int32_t cs_clear_direct(int32_t descriptor);
 struct cs_file_status {
     uint64_t size_bytes;
     uint64_t allocated_bytes;
-    uint32_t type; /* S_IFMT bits */
+    uint64_t device; /* that the file is on */
+    uint32_t type;   /* S_IFMT bits */
 };
 enum : uint32_t { CS_TYPE_REGULAR = 0100000, CS_TYPE_BLOCK = 0060000, CS_TYPE_DIRECTORY = 0040000 };
 int32_t cs_status_of(int32_t descriptor, struct cs_file_status *status);

@@ -16,6 +16,7 @@ enum : int32_t {
     CS_AT_EMPTY_PATH = 0x1000,
     CS_AT_SYMLINK_FOLLOW = 0x400,
     CS_RENAME_NOREPLACE = 1,
+    CS_RENAME_EXCHANGE = 2,
     CS_TMPFILE = 020000000,
 };
 
@@ -50,6 +51,11 @@ static inline int32_t cs_rename_no_replace(int32_t directory, const char *name, 
     if (linkat(directory, name, directory, new_name, 0) != 0) return -errno;
     (void)unlinkat(directory, name, 0);
     return 0;
+}
+
+/* Two files of one file system get each other's names, at once: EINVAL or ENOSYS where it cannot do that. */
+static inline int32_t cs_exchange_names(int32_t directory, const char *name, int32_t other_directory, const char *other_name) {
+    return syscall(SYS_renameat2, directory, name, other_directory, other_name, CS_RENAME_EXCHANGE) == 0 ? 0 : -errno;
 }
 
 /* The same; whatever has that name is replaced. */

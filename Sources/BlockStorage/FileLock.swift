@@ -58,6 +58,13 @@ public enum FileLock: Sendable {
         for byte in takenBytes { _ = cs_unlock_byte(descriptor, byte) }
     }
 
+    /// Makes the lock of a file that is written one of a file that is only read from now on: others may read it, too.
+    static func releaseWriting(on descriptor: Int32) {
+        for byte in FileLock.writable.used where !FileLock.readOnly.used.contains(byte) {
+            _ = cs_unlock_byte(descriptor, usedBase + byte)
+        }
+    }
+
     /// Takes the lock on `descriptor`'s open file description, without waiting.
     /// - Throws: `resourceTemporarilyUnavailable` where another program holds a lock that forbids it; any other errno
     ///   where the file system has no such locks. Nothing stays locked then.

@@ -16,7 +16,8 @@ public final class ImageFile: @unchecked Sendable {
         case directWherePossible
     }
 
-    public let path: String
+    // SAFETY: as `alignment`; it changes in `becomeBase`.
+    public private(set) var path: String
     public let descriptor: Int32
     public let access: Access
     // SAFETY: the only thing that changes, and only while no storage of the file is used: see `useBufferedIO`.
@@ -28,7 +29,7 @@ public final class ImageFile: @unchecked Sendable {
     public let identity: FileIdentity
     /// Its length when it was opened.
     public let sizeBytes: UInt64
-    private let lock: FileLock?
+    private var lock: FileLock?
     /// Whether it is a block device: allowed as a raw base, never as an image.
     public let isBlockDevice: Bool
     /// Whether its file system can be believed where it says that holes are.
@@ -105,6 +106,19 @@ public final class ImageFile: @unchecked Sendable {
 
     /// Lets other programs have the file, though it stays open. Nothing may be done with it any more.
     public func releaseLock() { lock?.release(on: descriptor) }
+
+    /// The file has become one that lies beneath others under another name: nobody writes to it any more through this, and
+    /// others may read it.
+    public func becomeBase(at path: String) {
+        precondition(access == .readWrite, "a file that was not written")
+        self.path = path
+        guard lock != nil else { return }
+        FileLock.releaseWriting(on: descriptor)
+        lock = .readOnly
+    }
+
+    /// The same file has another name now.
+    public func rename(to path: String) { self.path = path }
 
     /// Its length now.
     public func currentSizeBytes() throws(ImageFileError) -> UInt64 {

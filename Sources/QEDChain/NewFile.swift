@@ -42,6 +42,8 @@ struct NewFile {
     var replacesExisting = false
     /// Of the file that is replaced.
     var ownership: FileOwnership?
+    /// Called with the file, durable, before it gets its name; what it throws keeps it from that.
+    var willBeNamed: ((Int32) throws(Errno) -> Void)?
     /// Makes a directory durable: 0 or a negative errno.
     var syncDirectory: (Int32) -> Int32 = cs_fsync
 
@@ -75,6 +77,7 @@ struct NewFile {
                 rawValue: try NewFile.check(.create, cs_create_unnamed(directory.rawValue, NewFile.permissions)))
             defer { cs_close(file.rawValue) }
             try fill(file)
+            try tell(file)
             try NewFile.check(.name, cs_link_unnamed(file.rawValue, directory.rawValue, name.string))
         case .temporaryName:
             let temporaryName = ".qed-ublk-\(String(UInt64.random(in: 0 ... .max), radix: 16))"
@@ -86,6 +89,7 @@ struct NewFile {
             defer { cs_close(file.rawValue) }
             do throws(Failure) {
                 try fill(file)
+                try tell(file)
                 try NewFile.check(
                     .name,
                     replacesExisting
@@ -129,6 +133,10 @@ struct NewFile {
             throw Failure(step: .write, errno: error as? Errno ?? .ioError)
         }
         try NewFile.check(.sync, cs_fdatasync(file.rawValue))
+    }
+
+    private func tell(_ file: FileDescriptor) throws(Failure) {
+        do throws(Errno) { try willBeNamed?(file.rawValue) } catch { throw Failure(step: .name, errno: error) }
     }
 
     @discardableResult

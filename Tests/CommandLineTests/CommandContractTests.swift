@@ -54,7 +54,7 @@ import Testing
         Command(name: "add", arguments: ["--foreground", "FILE"]),
     ]
 
-    static let names = Array(Set(openers.map(\.name))).sorted() + ["add", "del", "list", "recover", "stats"]
+    static let names = Array(Set(openers.map(\.name))).sorted() + ["add", "del", "list", "recover", "snapshot", "stats"]
 
     let directory: TemporaryDirectory
 

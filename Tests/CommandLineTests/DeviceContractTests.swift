@@ -159,7 +159,9 @@ import Testing
 
     @Test(
         .enabled(if: getuid() == 0),
-        arguments: [["list"], ["del", "0"], ["stats", "0"], ["recover", "--all"], ["add", "image.qed"]])
+        arguments: [
+            ["list"], ["del", "0"], ["stats", "0"], ["snapshot", "0", "a.qed"], ["recover", "--all"], ["add", "image.qed"],
+        ])
     func recordsOfSomebodyElse(words: [String]) throws {
         try require(["chown", "65534", runtime])
         let result = try run(

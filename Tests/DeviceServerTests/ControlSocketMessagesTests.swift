@@ -9,6 +9,8 @@ struct ControlSocketMessagesTests {
         ("stop", .stop(force: false, timeoutSeconds: 30)), ("stop force", .stop(force: true, timeoutSeconds: 30)),
         ("stop timeout=0", .stop(force: false, timeoutSeconds: 0)),
         ("stop timeout=86400 force", .stop(force: true, timeoutSeconds: 86400)),
+        ("snapshot /a/b.qed", .snapshot(path: "/a/b.qed")),
+        ("snapshot /a%20b/%C3%a4%25%0A.qed", .snapshot(path: "/a b/\u{e4}%\n.qed")),
     ]
 
     @Test(arguments: requests)
@@ -21,7 +23,9 @@ struct ControlSocketMessagesTests {
     @Test(arguments: [
         "", "   ", "Status", "status now", "flush force", "quiesce now", "stop now", "stop timeout", "stop timeout=",
         "stop timeout=x", "stop timeout=-1", "stop timeout=86401", "stop timeout=99999999999999999999", "stop timeout=1.5", "{}",
-        "\u{0}",
+        "\u{0}", "snapshot", "snapshot a.qed", "snapshot /a /b", "snapshot /a%", "snapshot /a%2", "snapshot /a%zz",
+        "snapshot /%ff",
+        "snapshot /a%00b",
     ])
     func otherLinesAreNone(line: String) {
         let error = #expect(throws: ControlRequestError.self) { try ControlRequest(line: line.utf8) }

@@ -56,7 +56,8 @@ struct ServingQueuesTests {
                 let engine = EngineQueue(
                     image: image, storages: chain.storages(on: ring.loop.ring), depth: Self.depth,
                     largestRequestBytes: Self.blockBytes, executor: ring.loop.executor)
-                let target = EngineTarget(engine: engine, of: image, memory: nil, whenFailed: {})
+                let target = EngineTarget(
+                    engine: engine, of: image, ring: ring.loop.ring, memory: nil, whenFailed: {})
                 end.give(QueueLoop(ring: ring, target: target, mailbox: mailbox).run())
             }
             return Queue(ring: try #require(made.wait(timeout: .seconds(60)) ?? nil), thread: thread, end: end)

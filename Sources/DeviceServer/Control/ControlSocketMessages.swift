@@ -6,7 +6,10 @@ import Platform
 //     stats                           {"ok":true,"result":{"requests":{…},"storage-operations":{…},"queues":[…]}}
 //     flush
 //     quiesce                         {"ok":true,"result":{"microseconds":250}}
+//     snapshot PATH                   {"ok":true,"result":{"snapshot":"/…/NAME.qed","microseconds":250}}
 //     stop [force] [timeout=SECONDS]  {"ok":false,"code":"busy","error":"…"}
+//
+// PATH is absolute, with %XX for what is no letter, digit or one of /-._~
 //
 // From a shell: echo status | socat - UNIX-CONNECT:/run/qed-ublk/ublk0.sock
 
@@ -19,6 +22,8 @@ public enum ControlRequest: Equatable, Sendable {
     case flush
     /// Let the requests that are under way end on all queues at once, and go on: says how long new ones have waited for it.
     case quiesce
+    /// Keep the disk's content of this moment in a file of that path, and go on over it.
+    case snapshot(path: String)
     /// Take the disk away and end the server. `force`: even though the disk is in use.
     case stop(force: Bool, timeoutSeconds: Int)
 
@@ -51,9 +56,15 @@ extension ControlRequest {
         case "stop":
             self = try Self.stop(arguments)
             return
+        case "snapshot":
+            guard arguments.count == 1, let path = PercentEncoding.decode(arguments.first ?? ""), path.hasPrefix("/"),
+                !path.utf8.contains(0)
+            else { throw ControlRequestError(description: "'snapshot' takes one absolute path, with %XX where need be") }
+            self = .snapshot(path: path)
+            return
         default:
             throw ControlRequestError(
-                description: "unknown request '\(name.prefix(40))': use status, stats, flush, quiesce or stop")
+                description: "unknown request '\(name.prefix(40))': use status, stats, flush, quiesce, snapshot or stop")
         }
         guard arguments.isEmpty else { throw ControlRequestError(description: "'\(name)' takes no arguments") }
     }
@@ -84,6 +95,7 @@ extension ControlRequest {
         case .stats: "stats"
         case .flush: "flush"
         case .quiesce: "quiesce"
+        case .snapshot(let path): "snapshot \(PercentEncoding.encode(path))"
         case .stop(let force, let timeoutSeconds): "stop\(force ? " force" : "") timeout=\(timeoutSeconds)"
         }
     }

@@ -10,12 +10,14 @@ struct DeviceReplies {
     private let flushes: SharedReplies
     private let figures: SharedReplies
     private let pauses: SharedReplies
+    private let snapshots: SnapshotReplies
     private let devicePath: String
 
     /// How long a queue's thread may take to say what it has counted, and how long the requests under way to end.
     private static let askTimeout = Duration.seconds(10)
 
-    init(of device: ServedDevice) {
+    init(of device: ServedDevice, snapshot: Snapshot) {
+        snapshots = SnapshotReplies(snapshot)
         let (path, queues) = (device.blockDevicePath, device.queues)
         devicePath = path
         flushes = SharedReplies(to: "flush the disk") { DeviceReplies.flush(diskAt: path) }
@@ -26,7 +28,7 @@ struct DeviceReplies {
     private var all: [SharedReplies] { [flushes, figures, pauses] }
 
     /// Readable when `takeAnswers` has something; those that are negative are not to be looked at.
-    var finished: [Int32] { all.map(\.finished) }
+    var finished: [Int32] { all.map(\.finished) + [snapshots.finished] }
 
     /// - Returns: the answer, where it is there; else it comes from `takeAnswers`.
     func ask(_ request: ControlRequest, _ connection: ControlSocketServer.ConnectionID) -> ControlReply? {
@@ -34,19 +36,25 @@ struct DeviceReplies {
         case .flush: flushes.ask(connection)
         case .stats: figures.ask(connection)
         case .quiesce: pauses.ask(connection)
-        case .status, .stop: preconditionFailure("not answered here")
+        case .status, .stop, .snapshot: preconditionFailure("not answered here")
         }
     }
 
     /// - Parameter descriptors: those of `finished` that were readable.
     func takeAnswers(_ descriptors: [Int32]) -> [(ControlSocketServer.ConnectionID, ControlReply)] {
         all.filter { descriptors.contains($0.finished) }.flatMap { $0.takeAnswers() }
+            + (descriptors.contains(snapshots.finished) ? snapshots.takeAnswers() : [])
+    }
+
+    /// - Returns: the answer, where it is there; else it comes from `takeAnswers`.
+    func takeSnapshot(at path: String, _ connection: ControlSocketServer.ConnectionID) -> ControlReply? {
+        snapshots.take(at: path, connection)
     }
 
     /// What those get whose answers will not come: the disk goes.
     func abandon() -> [(ControlSocketServer.ConnectionID, ControlReply)] {
         let reply = ControlReply.failure(.failed, "\(devicePath) goes, and the request had not ended")
-        return all.flatMap { $0.abandon() }.map { ($0, reply) }
+        return all.flatMap { $0.abandon() }.map { ($0, reply) } + snapshots.finish()
     }
 
     // MARK: On threads of their own

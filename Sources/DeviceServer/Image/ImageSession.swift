@@ -7,15 +7,33 @@ import QEDFormat
 import SystemPackage
 import Ublk
 
-/// An image from its opening to its closing, on the main thread; the queues serve it in between on theirs.
-final class ImageSession {
-    let image: Image
+/// An image from its opening to its closing, on the main thread; the queues serve it in between on theirs, and a snapshot puts
+/// another one over it.
+final class ImageSession: @unchecked Sendable {
+    // SAFETY: `top` is locked; the rest is the main thread's.
+
+    /// What is served, and what was the top before a switch, until that is sealed.
+    struct Top {
+        var image: Image
+        var chain: [LayerFile]
+        /// Of an image that is written.
+        var sessionFile: SessionFile?
+        var lower: Lower?
+    }
+
+    struct Lower {
+        var image: Image
+        var sessionFile: SessionFile?
+        var names: SnapshotNames
+    }
+
+    let top: Lock<Top>
     let path: String
-    private(set) var chain: [LayerFile]
     /// In which blocks the image is served; nil before that is chosen.
     private(set) var blocks: BlockChoice?
-    /// Of an image that is written.
-    private let sessionFile: SessionFile?
+
+    var image: Image { top.withLock { $0.image } }
+    var chain: [LayerFile] { top.withLock { $0.chain } }
 
     /// Opens and locks the image and its chain.
     /// - Parameters:
@@ -28,6 +46,10 @@ final class ImageSession {
     ) throws(ServerError) {
         let path = configuration.imagePath
         let isReadOnly = configuration.isReadOnly
+        if let record {
+            UnsealedSnapshot.removeUnusedOverlay(of: record)
+            try UnsealedSnapshot(record)?.seal(configuration)
+        }
         let chain: [LayerFile]
         do {
             chain = try ImageChain.open(
@@ -53,8 +75,8 @@ final class ImageSession {
             }
             options.session = sessionFile?.memory
         }
-        self.sessionFile = sessionFile
         let openOptions = options
+        let image: Image
         do throws(ImageOpenError) {
             image = try loop.run { () throws(ImageOpenError) in
                 try await Image.open(chain: chain.map(\.layer), storages: storages, options: openOptions)
@@ -64,7 +86,7 @@ final class ImageSession {
             if let sessionFile, sessionFile.isNew { sessionFile.remove() }
             throw .image(path: path, error)
         }
-        self.chain = chain
+        top = Lock(Top(image: image, chain: chain, sessionFile: sessionFile))
         self.path = path
     }
 
@@ -85,7 +107,7 @@ final class ImageSession {
     }
 
     /// What is to be known of the mapping log's memory; nil where all is well.
-    var warning: String? { sessionFile?.warning }
+    var warning: String? { top.withLock { $0.sessionFile?.warning } }
 
     /// Whether the image's file takes the pages of requests as they are, past the page cache. The block layer aligns
     /// them to 512 bytes. A file system that cannot say what it wants of direct I/O has none worth the name (tmpfs).
@@ -135,7 +157,15 @@ final class ImageSession {
     /// - Returns: how the image was left.
     @discardableResult
     func close() throws(ServerError) -> ImageMark? {
-        defer { chain = [] }
+        defer { top.withLock { $0.chain = [] } }
+        if let lower = top.withLock({ $0.lower }) { try close(lower) }
+        let (image, chain) = top.withLock { ($0.image, $0.chain) }
+        try close(image, chain)
+        top.withLock { $0.sessionFile?.remove() }
+        return ImageMark(descriptor: chain[0].file.descriptor)
+    }
+
+    private func close(_ image: Image, _ chain: [LayerFile]) throws(ServerError) {
         let loop = try ImageSession.makeLoop()
         defer { loop.close() }
         let driver = EngineDriver(
@@ -144,11 +174,18 @@ final class ImageSession {
         do throws(RequestError) { try driver.close() } catch {
             throw .notClosed(path: path, error.errno)
         }
-        sessionFile?.remove()
-        return ImageMark(descriptor: chain[0].file.descriptor)
     }
 
-    private static func makeLoop() throws(ServerError) -> RingLoop {
+    /// What was the top before a switch comes first, with its name.
+    private func close(_ lower: Lower) throws(ServerError) {
+        try close(lower.image, Array(chain.dropFirst()))
+        if let errno = lower.names.sync() { throw .notClosed(path: path, errno) }
+        image.adopt(image.tablesToAdopt())
+        lower.sessionFile?.remove()
+        top.withLock { $0.lower = nil }
+    }
+
+    static func makeLoop() throws(ServerError) -> RingLoop {
         do { return try RingLoop(entries: 128, completionEntries: 512) } catch { throw .ring(error) }
     }
 }

@@ -93,7 +93,8 @@ public struct DeviceRegistry: Sendable {
 
     /// Removes a record, unless its device has another server's by now.
     public func remove(_ record: DeviceRecord) throws(RegistryError) {
-        if self.record(of: record.deviceID) == record { try remove(record.deviceID) }
+        guard let current = self.record(of: record.deviceID) else { return }
+        if current.server == record.server && current.deviceNonce == record.deviceNonce { try remove(record.deviceID) }
     }
 
     /// All records, by device id. Half-written, unreadable and foreign files are left out; no directory is no records.
@@ -107,7 +108,20 @@ public struct DeviceRegistry: Sendable {
         guard let content = readSmallFile(path(deviceID), limitBytes: Self.recordLimitBytes),
             let json = JSONValue(parsing: content), let record = DeviceRecord(json), record.deviceID == deviceID
         else { return nil }
-        return record
+        return record.settled
+    }
+
+    private static let changes = Lock(())
+
+    /// Changes the record of a device that this process serves, whose threads may each change a part of it.
+    func change(_ deviceID: UInt32, _ change: (inout DeviceRecord) -> Void) throws(RegistryError) {
+        try Self.changes.withLock { _ throws(RegistryError) in
+            guard var record = self.record(of: deviceID) else {
+                throw RegistryError(attempt: "read", path: path(deviceID), errno: .noSuchFileOrDirectory)
+            }
+            change(&record)
+            try self.record(record)
+        }
     }
 
     /// The devices that are meant: at most one by number, several where an image is served more than once.

@@ -51,6 +51,12 @@ public struct DeviceRecord: Equatable, Sendable {
     public var hasFailed = false
     /// Whether the server accesses the image's file past the page cache; nil where an earlier version has not said.
     public var isDirect: Bool?
+    /// Set while an overlay is about to become the image: its file, and the path that the image gets then, as the first of
+    /// `backingFiles`. Which of both has come about the image's path tells: see `settled`.
+    var nextImage: FileIdentity?
+    var nextSnapshot: String?
+    /// The path of the first of `backingFiles`, while that is a snapshot that is not sealed yet.
+    var unsealedSnapshot: String?
 
     public init(
         deviceID: UInt32, server: ProcessIdentity, imagePath: String, image: FileIdentity,
@@ -90,6 +96,9 @@ extension DeviceRecord {
             "being_taken_over": .bool(isBeingTakenOver), "failed": .bool(hasFailed),
             "cache_size": cacheBytes.map { JSONValue($0) } ?? .null,
             "direct_io": isDirect.map { .bool($0) } ?? .null,
+            "next_image_identity": nextImage.map { .string($0.description) } ?? .null,
+            "next_snapshot": nextSnapshot.map { .string($0) } ?? .null,
+            "unsealed_snapshot": unsealedSnapshot.map { .string($0) } ?? .null,
         ]
     }
 
@@ -120,8 +129,28 @@ extension DeviceRecord {
         isBeingTakenOver = json["being_taken_over"]?.truth ?? false
         hasFailed = json["failed"]?.truth ?? false
         isDirect = json["direct_io"]?.truth
+        nextImage = json["next_image_identity"]?.text.flatMap { FileIdentity($0) }
+        nextSnapshot = json["next_snapshot"]?.text
+        unsealedSnapshot = json["unsealed_snapshot"]?.text
         cacheBytes = json["cache_size"]?.integer(as: Int.self)
         if let cacheBytes, !ServerConfiguration.cacheLimits.contains(cacheBytes) { self.cacheBytes = nil }
+    }
+}
+
+extension DeviceRecord {
+    /// The record as it is once it is known whether the overlay that it tells of has become the image: then the image's path
+    /// leads to it.
+    var settled: DeviceRecord {
+        guard let overlay = nextImage, let snapshot = nextSnapshot, FileIdentity(ofFileAt: imagePath) == overlay else {
+            return self
+        }
+        var record = self
+        record.nextImage = nil
+        record.nextSnapshot = nil
+        record.unsealedSnapshot = snapshot
+        record.backingFiles = [image] + backingFiles
+        record.image = overlay
+        return record
     }
 }
 

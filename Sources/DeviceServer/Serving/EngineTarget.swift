@@ -1,23 +1,35 @@
 import BlockStorage
 import Glibc
 import IOURing
+import QEDChain
 import QEDEngine
 import SystemPackage
 import Ublk
 
 /// The engine as a queue's target: the kernel's requests become the engine's.
 final class EngineTarget<S: Storage>: BlockTarget {
-    private let engine: EngineQueue<S>
-    private let image: Image
+    private var engine: EngineQueue<S>
+    private var image: Image
+    private let ring: Ring
+    private let memory: RequestMemory?
     private var whenFailed: (() -> Void)?
 
     /// - Parameters:
+    ///   - ring: the queue's.
     ///   - memory: where the data of the device's requests stays in their pages.
     ///   - whenFailed: called once, on the queue's thread, when a sync of the image has failed, on whatever queue.
-    init(engine: EngineQueue<S>, of image: Image, memory: RequestMemory?, whenFailed: @escaping () -> Void) {
+    init(
+        engine: EngineQueue<S>, of image: Image, ring: Ring, memory: RequestMemory?, whenFailed: @escaping () -> Void
+    ) {
+        self.ring = ring
         self.engine = engine
         self.image = image
+        self.memory = memory
         self.whenFailed = whenFailed
+        lendMemory()
+    }
+
+    private func lendMemory() {
         guard let memory else { return }
         engine.lendMemory = { tag, request in
             switch memory.borrow(tag, isWrite: request.operation == .write, sizeBytes: Int(request.byteCount)) {
@@ -94,6 +106,22 @@ final class EngineTarget<S: Storage>: BlockTarget {
         whenFailed?()
         whenFailed = nil
     }
+
+    // MARK: - A switch of the top, while all queues are quiet
+
+    /// The requests that come from now on are those of `image`, which lies over what was served until now.
+    /// - Parameter chain: its files.
+    func switchTop(to image: Image, chain: [LayerFile]) where S == FileStorage {
+        engine = engine.successor(for: image, storages: chain.storages(on: ring))
+        self.image = image
+        lendMemory()
+    }
+
+    /// Begins to seal what was served before the last switch. By one queue.
+    func beginSealingLower(_ ended: @escaping (RequestError?) -> Void) { engine.beginSealingLower(ended) }
+
+    /// The image has tables of its own for what lies beneath it.
+    func adoptTables() { engine.adoptTables() }
 
     var needsTick: Bool { engine.needsTick }
     func tick(nowMilliseconds: UInt64) { engine.tick(nowMilliseconds) }

@@ -50,7 +50,8 @@ final class QueueThread: @unchecked Sendable {
                     image: image, storages: chain.storages(on: ring.loop.ring), depth: info.queueDepth,
                     largestRequestBytes: info.maxIOSizeBytes, executor: ring.loop.executor)
                 let target = EngineTarget(
-                    engine: engine, of: image, memory: ring.memory, whenFailed: { cs_eventfd_signal(changed) })
+                    engine: engine, of: image, ring: ring.loop.ring, memory: ring.memory,
+                    whenFailed: { cs_eventfd_signal(changed) })
                 if let failure = ring.bufferLockFailure {
                     warn("the I/O buffers may be swapped out: \(failure) (raise LimitMEMLOCK, ulimit -l)")
                 }

@@ -131,10 +131,14 @@ final class Server {
         log.notice(
             "\(device.blockDevicePath) is in use and waits for a server: qed-ublk recover \(device.info.id)")
         let mark = try device.leave()
-        if var record {
-            record.leftImage = mark
-            do { try registry.record(record) } catch { throw .registry(error) }
-        }
+        guard let record else { return }
+        do throws(RegistryError) {
+            // A snapshot may have changed it.
+            try registry.change(record.deviceID) {
+                $0.leftImage = mark
+                $0.unsealedSnapshot = nil
+            }
+        } catch { throw .registry(error) }
     }
 
     private func register(_ device: ServedDevice) throws(ServerError) -> DeviceRecord {
@@ -163,7 +167,11 @@ final class Server {
         // It is in use while the machine goes down.
         var isDraining = false
         var attempt: StopAttempt?
-        let replies = DeviceReplies(of: device)
+        let replies = DeviceReplies(
+            of: device,
+            snapshot: Snapshot(
+                session: device.session, queues: device.queues, deviceID: device.info.id, cacheBytes: configuration.cacheBytes,
+                policy: configuration.backing, registry: registry, log: log))
         let ownMounts = watchOwnMounts(device)
         defer {
             ownMounts?.end()
@@ -259,7 +267,7 @@ final class Server {
         record = failed
         let (registry, log) = (self.registry, self.log)
         failureNote = try? BackgroundThread {
-            do { try registry.record(failed) } catch { log.warning("\(error)") }
+            do { try registry.change(failed.deviceID) { $0.hasFailed = true } } catch { log.warning("\(error)") }
         }
     }
 
@@ -280,6 +288,12 @@ final class Server {
             socket.reply(to: arrival.connection, .success(device.status(path: configuration.imagePath, isLeaving: isLeaving)))
         case .stats, .flush, .quiesce:
             if let reply = replies.ask(arrival.request, arrival.connection) { socket.reply(to: arrival.connection, reply) }
+        case .snapshot(let path):
+            if isLeaving || attempt != nil {
+                socket.reply(to: arrival.connection, .failure(.busy, "\(device.blockDevicePath) is about to go"))
+            } else if let reply = replies.takeSnapshot(at: path, arrival.connection) {
+                socket.reply(to: arrival.connection, reply)
+            }
         case .stop(let force, let timeoutSeconds):
             if let attempt {
                 let sentence = "\(device.blockDevicePath) \(attempt.description)"

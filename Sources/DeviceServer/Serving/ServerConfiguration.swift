@@ -116,6 +116,8 @@ public enum ServerError: Error, CustomStringConvertible {
     case waitsForItself(what: String, id: UInt32)
     /// Than the device was made of.
     case anotherFile(path: String, id: UInt32)
+    /// What the image was until its last snapshot, and what was answered is not all in it yet.
+    case snapshotReplaced(path: String, image: String)
     /// The kernel's device is not that of the record, or there is none.
     case notOurs(id: UInt32)
     /// The device is gone, but not everything that was written has reached the image.
@@ -166,6 +168,9 @@ public enum ServerError: Error, CustomStringConvertible {
         case .anotherFile(let path, let id):
             "\(path): is not the file that \(UblkPaths.blockDevice(id)) was made of, so what uses the device would find other "
                 + "data; put that file back in its place, or remove the device with 'qed-ublk del --force \(id)'"
+        case .snapshotReplaced(let path, let image):
+            "\(path): is not the file that \(image) was until its last snapshot, so what was written before that would be lost; "
+                + "put that file back in its place"
         case .notOurs(let id):
             "\(UblkPaths.blockDevice(id)) is not a device of qed-ublk, or its record is lost; see 'qed-ublk list'"
         case .notClosed(let path, let errno):

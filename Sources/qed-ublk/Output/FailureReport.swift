@@ -144,7 +144,7 @@ extension ServerError: ReportableError {
         switch self {
         case .chain(let error): error.exitStatus
         case .image(_, let error): error.exitStatus
-        case .emptyImage, .imageChanged, .imageWritten, .anotherFile, .blockSize: .unusableImage
+        case .emptyImage, .imageChanged, .imageWritten, .anotherFile, .snapshotReplaced, .blockSize: .unusableImage
         case .notRecoverable, .notOurs: .notFound
         case .isBusy: .busy
         case .control(let error): error.exitStatus

@@ -1,0 +1,227 @@
+import BlockStorage
+import CSupport
+import Glibc
+import IOURing
+import Logging
+import Platform
+import QEDChain
+import QEDEngine
+import QEDFormat
+import SystemPackage
+import Ublk
+
+/// A snapshot of a device that serves: the image's file becomes the snapshot, and the device goes on over it, on an overlay that
+/// has the image's name. See `TopSwitch` for what that means for the engine.
+///
+/// 1. The overlay is made, durably, under the snapshot's name, and opened.
+/// 2. All queues are held until nothing is under way. The two files get each other's names, and the queues the new image.
+/// 3. In the background the file that was the image is sealed, and its name made durable: then the snapshot is, too.
+/// 4. All queues are held once more, for a moment: the image adopts the tables of what lies beneath it.
+///
+/// Runs on a thread of its own; one at a time for a device.
+struct Snapshot: Sendable {
+    let session: ImageSession
+    let queues: DeviceQueues<EngineTarget<FileStorage>>
+    let deviceID: UInt32
+    let cacheBytes: Int
+    /// The image will name the snapshot as its backing file: it must be one that it may name.
+    let policy: BackingPolicy
+    let registry: DeviceRegistry
+    let log: Logger
+
+    /// How long the requests that are under way may take before the queues go on without a snapshot.
+    private static let quietTimeout = Duration.seconds(10)
+
+    /// - Parameter path: absolute; nothing is there.
+    /// - Returns: how long requests had to wait, in microseconds: for those under way, and for the switch.
+    func take(at path: String) throws(SnapshotError) -> UInt64 {
+        if session.top.withLock({ $0.lower != nil }) { try finish() }
+        let (image, chain) = session.top.withLock { ($0.image, $0.chain) }
+        guard !image.isReadOnly else { throw .cannot("\(session.path) is only read: it is its own snapshot") }
+        guard image.failedSync == nil else {
+            throw .cannot("a sync of \(session.path) has failed; nothing is promised until the image is opened again")
+        }
+        guard chain.count < ImageChain.longestChain else {
+            throw .cannot("\(session.path) lies over \(chain.count - 1) files, and more cannot be opened")
+        }
+        guard !policy.refusesBackingFiles else {
+            throw .cannot("\(session.path) was added with --no-backing, and would lie over the snapshot")
+        }
+        let names = try SnapshotNames(of: chain[0].file, at: session.path, snapshotPath: path)
+        var isOurs = true
+        defer {
+            if isOurs {
+                try? registry.change(deviceID) { record in
+                    record.nextImage = nil
+                    record.nextSnapshot = nil
+                }
+            }
+        }
+        try makeOverlay(names, image, chain[0].file)
+        defer { if isOurs { unlink(path) } }
+
+        let file = try openOverlay(path, like: chain[0].file)
+        let sessionFile: SessionFile
+        do throws(RegistryError) { sessionFile = try SessionFile(image: file.identity, registry: registry) } catch {
+            throw .cannot("\(error)")
+        }
+        defer { if isOurs { sessionFile.remove() } }
+        let next = try open(file, sessionFile, over: image, names)
+
+        let began = cs_monotonic_nanoseconds()
+        var refusal: SnapshotError?
+        do throws(QueueSilence) {
+            try queues.whileQuiet(timeout: Self.quietTimeout) {
+                do throws(SnapshotError) { try names.exchange(image: chain[0].file.identity, overlay: file.identity) } catch {
+                    refusal = error
+                    return
+                }
+                isOurs = false
+                switchTop(
+                    to: next, [LayerFile(file: file, layer: .qed(header: next.header, fileSizeBytes: file.sizeBytes))] + chain)
+                session.top.withLock { top in
+                    top.lower = ImageSession.Lower(image: image, sessionFile: top.sessionFile, names: names)
+                    top.image = next
+                    top.sessionFile = sessionFile
+                }
+            }
+        } catch {
+            throw .busy("\(error); nothing was changed")
+        }
+        if let refusal { throw refusal }
+        let took = (cs_monotonic_nanoseconds() - began) / 1000
+        file.rename(to: names.imagePath)
+        // From now on the path tells: a record that cannot be written is no error.
+        try? registry.change(deviceID) { _ in }
+        try finish()
+        return took
+    }
+
+    // MARK: - Before
+
+    private func makeOverlay(_ names: SnapshotNames, _ image: Image, _ file: ImageFile) throws(SnapshotError) {
+        do throws(ImageCreationError) {
+            try OverlayFile(
+                path: names.snapshotPath, sizeBytes: image.sizeBytes, geometry: image.geometry, backingName: names.backingName,
+                like: file
+            ).create { overlay throws(Errno) in
+                do throws(RegistryError) {
+                    try registry.change(deviceID) { record in
+                        record.nextImage = overlay
+                        record.nextSnapshot = names.snapshotPath
+                    }
+                } catch {
+                    throw error.errno
+                }
+            }
+        } catch {
+            if case .alreadyExists(let path) = error { throw .exists(path) }
+            throw .cannot("\(error)")
+        }
+    }
+
+    private func openOverlay(_ path: String, like image: ImageFile) throws(SnapshotError) -> ImageFile {
+        do throws(ImageFileError) {
+            let isDirect = image.alignment != .none
+            let file = try ImageFile(
+                path: path, access: .readWrite, caching: isDirect ? .directWherePossible : .buffered, lock: .writable,
+                policy: policy)
+            guard file.alignment.offsetBytes <= image.alignment.offsetBytes || file.alignment == .none else {
+                throw .cannotOpen(path: path, errno: .invalidArgument)
+            }
+            return file
+        } catch {
+            throw .cannot("\(error)")
+        }
+    }
+
+    private func open(
+        _ file: ImageFile, _ sessionFile: SessionFile, over image: Image, _ names: SnapshotNames
+    ) throws(SnapshotError) -> Image {
+        let header: QEDHeader
+        do throws(ImageReadError) { header = try ImageHeader(reading: file).header } catch { throw .cannot("\(error)") }
+        let loop: RingLoop
+        do throws(ServerError) { loop = try ImageSession.makeLoop() } catch { throw .cannot("\(error)") }
+        defer { loop.close() }
+        let topSwitch = TopSwitch(from: image) {
+            let result = await BlockingCalls.shared.run { Int64(names.sync()?.rawValue ?? 0) }
+            return result == 0 ? nil : Errno(rawValue: Int32(result))
+        }
+        let options = ImageOptions(cacheBytes: cacheBytes, session: sessionFile.memory)
+        let storage = file.storage(on: loop.ring)
+        do throws(ImageOpenError) {
+            return try loop.run { () throws(ImageOpenError) in
+                try await Image.open(
+                    top: .qed(header: header, fileSizeBytes: file.sizeBytes), storage: storage, options: options,
+                    over: topSwitch)
+            }
+        } catch {
+            throw .cannot("\(file.path): \(error)")
+        }
+    }
+
+    // MARK: - The switch
+
+    /// While all queues are quiet: their threads do nothing else, and answer at once. One that does not has ended, which it
+    /// cannot while it is held.
+    private func switchTop(to image: Image, _ chain: [LayerFile]) {
+        askAll { $0.switchTop(to: image, chain: chain) }
+        session.top.withLock { $0.chain = chain }
+    }
+
+    private func askAll(_ body: @escaping @Sendable (EngineTarget<FileStorage>) -> Void) {
+        let answers = queues.mailboxes.map { mailbox in mailbox.ask { target, _ in body(target) } }
+        for answer in answers {
+            guard case .done? = answer.wait(timeout: .seconds(1_000_000)) else {
+                preconditionFailure("a queue that is held has ended")
+            }
+        }
+    }
+
+    // MARK: - After it
+
+    /// Seals what was the top before, makes its name durable, and has the image adopt its tables.
+    private func finish() throws(SnapshotError) {
+        guard let lower = session.top.withLock({ $0.lower }) else { return }
+        try seal()
+        if let errno = lower.names.sync() {
+            throw .cannot(notDurable(lower, "the directory of \(lower.names.snapshotPath) cannot be synced: \(errno)"))
+        }
+        let image = session.image
+        let tables = image.tablesToAdopt()
+        do throws(QueueSilence) {
+            try queues.whileQuiet(timeout: Self.quietTimeout) {
+                image.adopt(tables)
+                askAll { $0.adoptTables() }
+                session.top.withLock { top in
+                    top.chain[1].file.becomeBase(at: lower.names.snapshotPath)
+                    top.lower = nil
+                }
+            }
+        } catch {
+            // It is durable and sealed; the next snapshot, or the end, does the rest.
+            log.warning("\(lower.names.snapshotPath) is sealed, and its tables are adopted later: \(error)")
+            return
+        }
+        lower.sessionFile?.remove()
+        try? registry.change(deviceID) { $0.unsealedSnapshot = nil }
+    }
+
+    private func seal() throws(SnapshotError) {
+        guard let lower = session.top.withLock({ $0.lower }) else { return }
+        let ended = Answer<RequestError?>()
+        let begun = queues.mailboxes[0].ask { target, _ in target.beginSealingLower { ended.give($0) } }
+        guard case .done? = begun.wait(timeout: .seconds(60)) else {
+            throw .cannot(notDurable(lower, "queue 0 does not answer"))
+        }
+        guard let outcome = ended.wait(timeout: .seconds(1_000_000)) else { return }
+        if let error = outcome {
+            throw .cannot(notDurable(lower, "\(session.path): \(error.errno)"))
+        }
+    }
+
+    private func notDurable(_ lower: ImageSession.Lower, _ reason: String) -> String {
+        "\(lower.names.snapshotPath) is there, and the disk goes on over it, but it is not durable yet: \(reason); a "
+            + "flush, or the next snapshot, tries again"
+    }
+}

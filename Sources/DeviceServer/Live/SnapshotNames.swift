@@ -1,0 +1,119 @@
+import BlockStorage
+import CSupport
+import Glibc
+import Platform
+import SystemPackage
+
+/// The names of a snapshot's two files. The overlay is made under the snapshot's name; then it and the image, which is the
+/// snapshot from then on, get each other's names, in one step: killed or without power at any moment, the image's name leads to
+/// the newest state that there is, and to nothing else.
+final class SnapshotNames: Sendable {
+    /// Where the image's name really is, symbolic links followed: they stay.
+    let imagePath: String
+    let snapshotPath: String
+    // Open as long as this exists.
+    private let imageDirectory: Int32
+    private let snapshotDirectory: Int32
+
+    /// - Parameters:
+    ///   - image: the image's file, and by which path it is served.
+    ///   - snapshotPath: absolute.
+    init(of image: ImageFile, at path: String, snapshotPath: String) throws(SnapshotError) {
+        do throws(ImageFileError) { imagePath = try AbsolutePath.ofReplaced(path, openedAs: image) } catch {
+            throw .cannot("\(error)")
+        }
+        self.snapshotPath = snapshotPath
+        let first = SnapshotNames.openDirectory(of: imagePath)
+        guard first >= 0 else { throw .cannot("the directory of \(imagePath) cannot be opened: \(Errno(rawValue: -first))") }
+        let second = SnapshotNames.openDirectory(of: snapshotPath)
+        guard second >= 0 else {
+            close(first)
+            throw .cannot("the directory of \(snapshotPath) cannot be opened: \(Errno(rawValue: -second))")
+        }
+        (imageDirectory, snapshotDirectory) = (first, second)
+        // The exchange would say so too, but only when everything else was done.
+        guard SnapshotNames.device(of: first) == SnapshotNames.device(of: second) else { throw isElsewhere }
+    }
+
+    private var isElsewhere: SnapshotError {
+        .cannot("\(snapshotPath) is on another file system than \(imagePath); give the snapshot a name on that one")
+    }
+
+    private static func device(of descriptor: Int32) -> UInt64? {
+        var status = cs_file_status()
+        return cs_status_of(descriptor, &status) == 0 ? status.device : nil
+    }
+
+    deinit {
+        close(imageDirectory)
+        close(snapshotDirectory)
+    }
+
+    private static func openDirectory(of path: String) -> Int32 {
+        let directory = path.lastIndex(of: "/").map { $0 == path.startIndex ? "/" : String(path[..<$0]) } ?? "."
+        let descriptor = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        return descriptor < 0 ? -errno : descriptor
+    }
+
+    private static func name(in path: String) -> String { path.split(separator: "/").last.map(String.init) ?? path }
+
+    /// What the overlay says of where the snapshot is: from its own directory, where both are in the same, so that both can be
+    /// moved together.
+    var backingName: String {
+        let directory = imagePath.lastIndex(of: "/").map { imagePath[...$0] }
+        if let directory, snapshotPath.hasPrefix(directory), !snapshotPath.dropFirst(directory.count).contains("/") {
+            return SnapshotNames.name(in: snapshotPath)
+        }
+        return snapshotPath
+    }
+
+    /// The step. Nobody else may have changed either name meanwhile.
+    func exchange(image: FileIdentity, overlay: FileIdentity) throws(SnapshotError) {
+        guard FileIdentity(ofFileAt: imagePath) == image else {
+            throw .cannot("\(imagePath) is not the file that the device was made of any more")
+        }
+        guard FileIdentity(ofFileAt: snapshotPath) == overlay else {
+            throw .cannot("\(snapshotPath) was replaced meanwhile")
+        }
+        let result = cs_exchange_names(
+            imageDirectory, SnapshotNames.name(in: imagePath), snapshotDirectory, SnapshotNames.name(in: snapshotPath))
+        switch Errno(rawValue: -result) {
+        case Errno(rawValue: 0): return
+        case .improperLink: throw isElsewhere
+        case .invalidArgument, .noFunction:
+            throw .cannot("the file system of \(imagePath) cannot exchange two names, which a snapshot needs")
+        case let errno: throw .cannot("\(imagePath) and \(snapshotPath) cannot get each other's names: \(errno)")
+        }
+    }
+
+    /// Makes the names durable. Blocks.
+    func sync() -> Errno? {
+        for directory in [snapshotDirectory, imageDirectory] {
+            let result = cs_fsync(directory)
+            // Some network file systems cannot sync one, and say so.
+            if result < 0, Errno(rawValue: -result) != .invalidArgument { return Errno(rawValue: -result) }
+        }
+        return nil
+    }
+}
+
+/// Why there is no snapshot, in a sentence; or why it is not durable yet.
+enum SnapshotError: Error, CustomStringConvertible {
+    case cannot(String)
+    case exists(String)
+    case busy(String)
+
+    var description: String {
+        switch self {
+        case .cannot(let sentence), .busy(let sentence): sentence
+        case .exists(let path): "\(path): exists already; give the snapshot another name"
+        }
+    }
+
+    var reply: ControlReply {
+        switch self {
+        case .cannot: .failure(.failed, description)
+        case .exists, .busy: .failure(.busy, description)
+        }
+    }
+}

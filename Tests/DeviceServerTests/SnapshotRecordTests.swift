@@ -1,0 +1,101 @@
+import BlockStorage
+import Glibc
+import Platform
+import QEDChain
+import QEDFormat
+import TestSupport
+import Testing
+
+@testable import DeviceServer
+
+/// What a record tells of a snapshot that its server did not live to finish: the image's path decides what has come about.
+struct SnapshotRecordTests {
+    private let directory: TemporaryDirectory
+    private let image: String
+    private let snapshot: String
+    private let file: ImageFile
+
+    init() throws {
+        directory = try TemporaryDirectory()
+        image = directory.path("image.qed")
+        snapshot = directory.path("snapshot.qed")
+        _ = try ImageCreation(path: image, sizeBytes: 1 << 20).create()
+        file = try ImageFile(path: image, access: .readWrite, caching: .buffered, lock: nil)
+    }
+
+    private func identity(_ path: String) throws -> FileIdentity { try #require(FileIdentity(ofFileAt: path)) }
+
+    private func makeOverlay(_ names: SnapshotNames) throws -> DeviceRecord {
+        var noted: FileIdentity?
+        try OverlayFile(
+            path: snapshot, sizeBytes: 1 << 20, geometry: .standard, backingName: names.backingName, like: file
+        ).create { noted = $0 }
+        #expect(noted == FileIdentity(ofFileAt: snapshot))
+        var record = DeviceRecord(
+            deviceID: 3, server: ProcessIdentity(id: 4711, startTicks: .max), imagePath: image, image: file.identity,
+            backingFiles: [FileIdentity(high: 7, low: 7)], deviceNonce: 1, isReadOnly: false, startedAt: 0)
+        record.nextImage = noted
+        record.nextSnapshot = snapshot
+        return record
+    }
+
+    @Test func anOverlayThatHasNotBecomeTheImageIsTakenAway() throws {
+        let record = try makeOverlay(SnapshotNames(of: file, at: image, snapshotPath: snapshot))
+        #expect(record.settled == record)
+        #expect(DeviceRecord(record.json) == record)
+        UnsealedSnapshot.removeUnusedOverlay(of: record)
+        #expect(FileIdentity(ofFileAt: snapshot) == nil)
+        #expect(FileIdentity(ofFileAt: image) == file.identity)
+        // Another file of that name is nobody's but its owner's.
+        try directory.write("x", to: "snapshot.qed")
+        UnsealedSnapshot.removeUnusedOverlay(of: record)
+        #expect(FileIdentity(ofFileAt: snapshot) != nil)
+    }
+
+    @Test func anOverlayThatIsTheImageLiesOverTheSnapshot() throws {
+        let names = try SnapshotNames(of: file, at: image, snapshotPath: snapshot)
+        #expect(names.backingName == "snapshot.qed")
+        let record = try makeOverlay(names)
+        let overlay = try identity(snapshot)
+        try names.exchange(image: file.identity, overlay: overlay)
+        #expect(names.sync() == nil)
+        #expect(try identity(snapshot) == file.identity)
+
+        let settled = record.settled
+        #expect(settled.image == overlay)
+        #expect(settled.backingFiles == [file.identity, FileIdentity(high: 7, low: 7)])
+        #expect(settled.unsealedSnapshot == snapshot)
+        #expect(settled.nextImage == nil && settled.nextSnapshot == nil)
+        #expect(settled.settled == settled)
+        #expect(DeviceRecord(settled.json) == settled)
+        UnsealedSnapshot.removeUnusedOverlay(of: settled)
+        #expect(try identity(image) == overlay)
+        let chain = try ImageChain.open(path: image, isReadOnly: true, locking: .none)
+        #expect(chain.map(\.file.identity) == [overlay, file.identity])
+    }
+
+    @Test func anotherFileUnderTheSnapshotsNameIsRefused() throws {
+        let names = try SnapshotNames(of: file, at: image, snapshotPath: snapshot)
+        let record = try makeOverlay(names)
+        try names.exchange(image: file.identity, overlay: identity(snapshot))
+        try #require(rename(snapshot, directory.path("aside.qed")) == 0)
+        _ = try ImageCreation(path: snapshot, sizeBytes: 1 << 20).create()
+        let unsealed = try #require(UnsealedSnapshot(record.settled))
+        do throws(ServerError) {
+            try unsealed.seal(ServerConfiguration(imagePath: image))
+            Issue.record("another file was sealed")
+        } catch {
+            guard case .snapshotReplaced(snapshot, image: image) = error else { throw error }
+        }
+    }
+
+    @Test func namesThatWereChangedMeanwhileAreNotExchanged() throws {
+        let names = try SnapshotNames(of: file, at: image, snapshotPath: snapshot)
+        _ = try makeOverlay(names)
+        let overlay = try identity(snapshot)
+        let other = FileIdentity(high: 1, low: 1)
+        #expect(throws: SnapshotError.self) { try names.exchange(image: other, overlay: overlay) }
+        #expect(throws: SnapshotError.self) { try names.exchange(image: file.identity, overlay: other) }
+        #expect(try identity(image) == file.identity && identity(snapshot) == overlay)
+    }
+}

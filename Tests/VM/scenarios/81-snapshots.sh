@@ -1,0 +1,157 @@
+# Snapshots of a device that works: under a mounted file system, under fio, with a server that is killed, and where none can be
+# taken. Every snapshot holds what the disk held at its moment, and QEMU opens every one, and the chain.
+# vm: --cpus 4 --file Tests/VM/scenarios/devices.bash --file Tests/VM/scenarios/fio-verify.bash
+source lib.sh
+source devices.bash
+source fio-verify.bash
+cd /data
+modprobe loop
+truncate -s 700M disk
+expect_status 0 mkfs.ext4 -q disk
+mkdir images
+mount disk images
+cd images
+
+# mark NUMBER: the disk's last 4 KiB get it, past the page cache; so does nobody else.
+mark() {
+    printf '%04096d' "$1" | dd of="$device" bs=4k seek=$((256 * 256 - 1)) count=1 oflag=direct conv=notrunc status=none
+}
+
+# expect_mark NUMBER IMAGE
+expect_mark() {
+    qed-ublk convert -O raw "$2" /tmp/disk.raw
+    expect_equal "the mark in $2" "$(printf '%04096d' "$1")" "$(tail -c 4096 /tmp/disk.raw)"
+    rm /tmp/disk.raw
+}
+
+step "a snapshot of a mounted file system: what came before is in it, what comes later is not"
+qed-ublk create disk.qed 256M
+inode=$(stat -c %i disk.qed)
+device=$(qed-ublk add disk.qed)
+expect_status 0 mkfs.ext4 -q "$device"
+mount "$device" /mnt
+cp -a /usr/lib/modules /mnt/before
+sync -f /mnt
+expect_equal "what snapshot prints" "$PWD/monday.qed" "$(qed-ublk snapshot "$device" monday.qed)"
+expect_equal "the file that is the snapshot" "$inode" "$(stat -c %i monday.qed)"
+expect_equal "what the image lies over" monday.qed "$(qed-ublk info -U --json disk.qed | jq -r '."backing-filename"')"
+expect_sound monday.qed
+cp -a /usr/lib/modules /mnt/after
+rm -r /mnt/before
+sync -f /mnt
+expect_equal "the devices" '["live"]' "$(qed-ublk list --json | jq -c 'map(.state)')"
+expect_output '"microseconds": [0-9]+' qed-ublk snapshot --json disk.qed tuesday.qed
+fsfreeze -f /mnt
+expect_output wednesday.qed qed-ublk snapshot "$device" wednesday.qed
+fsfreeze -u /mnt
+mkdir -p /media
+frozen=$(qed-ublk add -r wednesday.qed)
+expect_status 0 mount -o ro,noload "$frozen" /media
+expect_status 0 diff -r /usr/lib/modules /media/after
+umount /media
+expect_status 0 e2fsck -fn "$frozen"
+qed-ublk del "$frozen"
+qed-ublk create clone.qed --backing monday.qed --backing-format qed
+clone=$(qed-ublk add clone.qed)
+mkdir -p /clone
+mount "$clone" /clone
+expect_status 0 diff -r /usr/lib/modules /clone/before
+if [[ -e /clone/after ]]; then fail "the snapshot has what came later"; fi
+umount /clone
+qed-ublk del "$clone"
+expect_status 0 diff -r /usr/lib/modules /mnt/after
+umount /mnt
+qed-ublk del "$device"
+expect_no_devices
+expect_sound disk.qed monday.qed tuesday.qed wednesday.qed
+expect_equal "logs that are left" 0 "$(find /run/qed-ublk -name 'image-*' | wc -l)"
+expect_equal "the chain, says QEMU" 4 "$(qemu-img info --backing-chain --output json disk.qed | jq length)"
+device=$(qed-ublk add disk.qed)
+mount "$device" /mnt
+expect_status 0 diff -r /usr/lib/modules /mnt/after
+umount /mnt
+qed-ublk del "$device"
+rm ./*.qed
+
+step "no snapshot where none can be taken, and nothing is changed"
+qed-ublk create disk.qed 64M
+device=$(qed-ublk add disk.qed)
+touch taken.qed
+expect_refusal 3 'taken.qed: exists already' qed-ublk snapshot "$device" taken.qed
+expect_refusal 1 'is on another file system' qed-ublk snapshot "$device" /tmp/elsewhere.qed
+expect_refusal 4 'no such device' qed-ublk snapshot 77 name.qed
+expect_refusal 4 'no such file' qed-ublk snapshot "$device" nowhere/name.qed
+dd if=/dev/zero of=filling bs=1M status=none 2>/dev/null || true
+dd if=/dev/zero of=filling bs=4k oflag=append conv=notrunc status=none 2>/dev/null || true
+expect_refusal 1 'No space left' qed-ublk snapshot "$device" full.qed
+rm filling
+expect_equal "the files" $'disk.qed\ntaken.qed' "$(find . -name '*.qed' -printf '%P\n' | sort)"
+if [[ -e /tmp/elsewhere.qed ]]; then fail "something is left in /tmp"; fi
+expect_equal "what is left of it in the record" null "$(jq .next_snapshot /run/qed-ublk/ublk0.json)"
+qed-ublk del "$device"
+device=$(qed-ublk add --read-only disk.qed)
+expect_refusal 1 'is only read' qed-ublk snapshot "$device" name.qed
+qed-ublk del "$device"
+device=$(qed-ublk add --no-backing disk.qed)
+expect_refusal 1 'was added with --no-backing' qed-ublk snapshot "$device" name.qed
+qed-ublk del "$device"
+mkdir bases
+device=$(qed-ublk add --backing-dir bases disk.qed)
+expect_refusal 1 'lies outside the directories' qed-ublk snapshot "$device" name.qed
+if [[ -e name.qed ]]; then fail "an overlay is left"; fi
+expect_output bases/name.qed qed-ublk snapshot "$device" bases/name.qed
+expect_equal "what the image lies over" "$PWD/bases/name.qed" "$(qed-ublk info -U --json disk.qed | jq -r '."backing-filename"')"
+qed-ublk del "$device"
+rm bases/name.qed
+rm ./*.qed
+
+step "snapshots under fio, which finds every block again"
+qed-ublk create disk.qed 256M
+device=$(qed-ublk add -q 2 disk.qed)
+run_fio "$device" 512 &
+fio=$!
+number=0 pauses=()
+while kill -0 "$fio" 2>/dev/null && ((number < ${COUNT:-8})); do
+    number=$((number + 1))
+    mark "$number"
+    pauses+=("$(qed-ublk snapshot --json "$device" "$number.qed" | jq .microseconds)")
+    sleep 0.5
+done
+printf '          requests waited for %s microseconds\n' "${pauses[*]}"
+wait "$fio" || { cat fio.log >&2; fail "fio"; }
+expect_status 0 run_fio "$device" 512 --verify_only=1
+if ((number < 2)); then fail "only $number snapshots beside fio"; fi
+for ((which = 1; which <= number; which++)); do expect_mark "$which" "$which.qed"; done
+qed-ublk del "$device"
+for ((which = 1; which <= number; which++)); do expect_sound "$which.qed"; done
+expect_sound disk.qed
+rm ./*.qed
+
+step "a server that is killed at some moment of a snapshot: it is there or not, and the disk has everything"
+qed-ublk create disk.qed 256M
+device=$(qed-ublk add disk.qed)
+RANDOM=${SEED:-1}
+taken=0
+for ((number = 1; number <= ${KILLS:-12}; number++)); do
+    mark "$number"
+    server=$(server_of 0)
+    qed-ublk snapshot "$device" "$number.qed" >/dev/null 2>&1 &
+    snapshot=$!
+    sleep "0.$(printf %03d $((RANDOM % 100)))"
+    kill -KILL "$server"
+    wait_until 20 process_is_gone "$server"
+    { wait "$snapshot" || true; } 2>/dev/null
+    expect_equal "what recover prints" "$device" "$(qed-ublk recover 0)"
+    expect_equal "the mark on the disk" "$number" "$((10#$(tail -c 16 "$device")))"
+    if [[ -e $number.qed ]]; then
+        taken=$((taken + 1))
+        expect_mark "$number" "$number.qed"
+        expect_sound "$number.qed"
+    fi
+    mark 9999
+done
+printf '          %d of %d were taken\n' "$taken" "${KILLS:-12}"
+qed-ublk del "$device"
+expect_no_devices
+expect_sound disk.qed
+expect_equal "logs that are left" 0 "$(find /run/qed-ublk -name 'image-*' | wc -l)"
