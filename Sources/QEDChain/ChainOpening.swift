@@ -22,6 +22,12 @@ public struct LayerFile: Sendable {
 }
 
 extension [LayerFile] {
+    /// Whether a chain with an overlay like the image over it could still be opened.
+    public var hasRoomForOverlay: Bool {
+        count < ImageChain.longestChain
+            && reduce(self[0].l1EntryCount) { $0 + $1.l1EntryCount } <= ImageChain.largestL1EntryCount
+    }
+
     /// What an engine's queue reads and writes on a ring.
     public func storages(on ring: Ring) -> ChainStorage<FileStorage> {
         ChainStorage(top: self[0].file.storage(on: ring), bases: dropFirst().map { $0.file.storage(on: ring) })

@@ -82,7 +82,7 @@ struct SnapshotRecordTests {
         _ = try ImageCreation(path: snapshot, sizeBytes: 1 << 20).create()
         let unsealed = try #require(UnsealedSnapshot(record.settled))
         do throws(ServerError) {
-            try unsealed.seal(ServerConfiguration(imagePath: image))
+            _ = try unsealed.seal(ServerConfiguration(imagePath: image))
             Issue.record("another file was sealed")
         } catch {
             guard case .snapshotReplaced(snapshot, image: image) = error else { throw error }
@@ -97,5 +97,44 @@ struct SnapshotRecordTests {
         #expect(throws: SnapshotError.self) { try names.exchange(image: other, overlay: overlay) }
         #expect(throws: SnapshotError.self) { try names.exchange(image: file.identity, overlay: other) }
         #expect(try identity(image) == file.identity && identity(snapshot) == overlay)
+    }
+
+    @Test func namesAreRelativeOnlyWhereTheyLeadToTheSameFile() throws {
+        try #require(mkdir(directory.path("links"), 0o755) == 0)
+        let link = directory.path("links/image.qed")
+        try #require(symlink("../image.qed", link) == 0)
+        let throughLink = try SnapshotNames(of: file, at: link, snapshotPath: snapshot)
+        #expect(throughLink.imagePath.hasSuffix("/image.qed") && !throughLink.imagePath.contains("links"))
+        #expect(throughLink.backingName == snapshot)
+        let elsewhere = directory.path("links/snapshot.qed")
+        #expect(try SnapshotNames(of: file, at: image, snapshotPath: elsewhere).backingName == elsewhere)
+    }
+
+    @Test func anImageThatNamesItsBaseRelativelyStaysInItsDirectory() throws {
+        try #require(mkdir(directory.path("other"), 0o755) == 0)
+        let overlay = directory.path("overlay.qed")
+        _ = try ImageCreation(path: overlay, backing: .init(name: "image.qed", format: .qed)).create()
+        let top = try ImageFile(path: overlay, access: .readWrite, caching: .buffered, lock: nil)
+        try SnapshotNames(of: top, at: overlay, snapshotPath: snapshot).checkBackingName(of: top)
+        let other = try SnapshotNames(of: top, at: overlay, snapshotPath: directory.path("other/snapshot.qed"))
+        #expect(throws: SnapshotError.self) { try other.checkBackingName(of: top) }
+        // One without a backing file may go anywhere.
+        try SnapshotNames(of: file, at: image, snapshotPath: directory.path("other/snapshot.qed")).checkBackingName(of: file)
+    }
+
+    @Test func aRecordThatIsGoneOrAnothersIsWrittenAgain() throws {
+        let registry = DeviceRegistry(directory: directory.path("run"))
+        let own = try makeOverlay(SnapshotNames(of: file, at: image, snapshotPath: snapshot))
+        try registry.change(own) { $0.hasFailed = true }
+        #expect(registry.record(of: 3)?.hasFailed == true)
+        // What another thread has noted stays.
+        try registry.change(own) { $0.unsealedSnapshot = "/snapshot" }
+        #expect(registry.record(of: 3)?.hasFailed == true && registry.record(of: 3)?.unsealedSnapshot == "/snapshot")
+        var foreign = own
+        foreign.deviceNonce = 2
+        foreign.unsealedSnapshot = "/foreign"
+        try registry.record(foreign)
+        try registry.change(own) { $0.hasFailed = false }
+        #expect(registry.record(of: 3) == own)
     }
 }

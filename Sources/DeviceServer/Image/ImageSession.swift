@@ -29,6 +29,8 @@ final class ImageSession: @unchecked Sendable {
 
     let top: Lock<Top>
     let path: String
+    /// As `Image.leftOutChanges`, of what the last server was about to seal.
+    let changesLeftOutOfSnapshot: Int
     /// In which blocks the image is served; nil before that is chosen.
     private(set) var blocks: BlockChoice?
 
@@ -48,7 +50,9 @@ final class ImageSession: @unchecked Sendable {
         let isReadOnly = configuration.isReadOnly
         if let record {
             UnsealedSnapshot.removeUnusedOverlay(of: record)
-            try UnsealedSnapshot(record)?.seal(configuration)
+            changesLeftOutOfSnapshot = try UnsealedSnapshot(record)?.seal(configuration) ?? 0
+        } else {
+            changesLeftOutOfSnapshot = 0
         }
         let chain: [LayerFile]
         do {
@@ -88,6 +92,16 @@ final class ImageSession: @unchecked Sendable {
         }
         top = Lock(Top(image: image, chain: chain, sessionFile: sessionFile))
         self.path = path
+    }
+
+    /// The record of the device with the files that it has now.
+    func updated(_ record: DeviceRecord) -> DeviceRecord {
+        var record = record
+        let files = chain.map(\.file.identity)
+        guard let image = files.first else { return record }
+        record.image = image
+        record.backingFiles = Array(files.dropFirst())
+        return record
     }
 
     /// Those beneath the image, in the order of the chain.

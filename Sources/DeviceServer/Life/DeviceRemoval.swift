@@ -151,6 +151,7 @@ public struct DeviceRemoval {
             // If it is not removed after all, the next server finds the image as this one leaves it.
             var record = device.record
             record.leftImage = try complete(record)
+            record.unsealedSnapshot = nil
             try registry.record(record)
         } catch {
             guard force else { throw error }

@@ -1,6 +1,7 @@
 import BlockStorage
 import Glibc
 import Logging
+import QEDChain
 import QEDEngine
 import QEDFormat
 import SystemPackage
@@ -42,6 +43,10 @@ extension ServedDevice {
         }
         guard info.features.contains(.userRecovery) else { throw .notRecoverable(id: id) }
         guard let old = registry.record(of: id), old.isOf(info) else { throw .notOurs(id: id) }
+        // Another server of it, which has come first.
+        if old.server.isRunning, old.server.id != getpid() {
+            throw .chain(.image(.file(.inUse(path: configuration.imagePath, by: [])), backingOf: nil))
+        }
         let takeover = try Takeover(of: id, registry, driver: driver, serverProcess: info.serverProcess)
         let session = try ImageSession(
             configuration, continuing: old,
@@ -96,8 +101,9 @@ extension ImageSession {
 
     /// What is to be said of answered writes that are gone: a sync had failed under the last server.
     var loss: String? {
-        guard image.leftOutChanges > 0 else { return nil }
-        return "a sync of the image had failed: \(image.leftOutChanges) changes of the tables, whose data it may have lost, were "
+        let count = image.leftOutChanges + changesLeftOutOfSnapshot
+        guard count > 0 else { return nil }
+        return "a sync of the image had failed: \(count) changes of the tables, whose data it may have lost, were "
             + "left out, so those clusters read as before; check what is on the disk"
     }
 

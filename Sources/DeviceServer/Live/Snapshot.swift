@@ -22,7 +22,8 @@ import Ublk
 struct Snapshot: Sendable {
     let session: ImageSession
     let queues: DeviceQueues<EngineTarget<FileStorage>>
-    let deviceID: UInt32
+    /// The device's, as it was when it began to be served.
+    let record: DeviceRecord
     let cacheBytes: Int
     /// The image will name the snapshot as its backing file: it must be one that it may name.
     let policy: BackingPolicy
@@ -36,29 +37,34 @@ struct Snapshot: Sendable {
     /// - Returns: how long requests had to wait, in microseconds: for those under way, and for the switch.
     func take(at path: String) throws(SnapshotError) -> UInt64 {
         if session.top.withLock({ $0.lower != nil }) { try finish() }
+        guard session.top.withLock({ $0.lower == nil }) else {
+            throw .busy("the last snapshot of \(session.path) is not done with yet: its queues were never quiet; try again")
+        }
         let (image, chain) = session.top.withLock { ($0.image, $0.chain) }
         guard !image.isReadOnly else { throw .cannot("\(session.path) is only read: it is its own snapshot") }
         guard image.failedSync == nil else {
             throw .cannot("a sync of \(session.path) has failed; nothing is promised until the image is opened again")
         }
-        guard chain.count < ImageChain.longestChain else {
-            throw .cannot("\(session.path) lies over \(chain.count - 1) files, and more cannot be opened")
+        guard chain.hasRoomForOverlay else {
+            throw .cannot("\(session.path) lies over \(chain.count - 1) files, and no more could be opened")
         }
         guard !policy.refusesBackingFiles else {
             throw .cannot("\(session.path) was added with --no-backing, and would lie over the snapshot")
         }
         let names = try SnapshotNames(of: chain[0].file, at: session.path, snapshotPath: path)
+        try names.checkBackingName(of: chain[0].file)
         var isOurs = true
         defer {
             if isOurs {
-                try? registry.change(deviceID) { record in
+                try? note { record in
                     record.nextImage = nil
                     record.nextSnapshot = nil
                 }
             }
         }
-        try makeOverlay(names, image, chain[0].file)
-        defer { if isOurs { unlink(path) } }
+        let overlay = try makeOverlay(names, image, chain[0].file)
+        // Whatever else has that name by now is somebody's.
+        defer { if isOurs, FileIdentity(ofFileAt: path) == overlay { unlink(path) } }
 
         let file = try openOverlay(path, like: chain[0].file)
         let sessionFile: SessionFile
@@ -72,7 +78,11 @@ struct Snapshot: Sendable {
         var refusal: SnapshotError?
         do throws(QueueSilence) {
             try queues.whileQuiet(timeout: Self.quietTimeout) {
-                do throws(SnapshotError) { try names.exchange(image: chain[0].file.identity, overlay: file.identity) } catch {
+                do throws(SnapshotError) {
+                    // It may have failed while the queues were held.
+                    guard image.failedSync == nil else { throw .cannot("a sync of \(session.path) has failed") }
+                    try names.exchange(image: chain[0].file.identity, overlay: file.identity)
+                } catch {
                     refusal = error
                     return
                 }
@@ -92,21 +102,30 @@ struct Snapshot: Sendable {
         let took = (cs_monotonic_nanoseconds() - began) / 1000
         file.rename(to: names.imagePath)
         // From now on the path tells: a record that cannot be written is no error.
-        try? registry.change(deviceID) { _ in }
+        try? note { _ in }
         try finish()
         return took
     }
 
     // MARK: - Before
 
-    private func makeOverlay(_ names: SnapshotNames, _ image: Image, _ file: ImageFile) throws(SnapshotError) {
+    /// Changes the device's record.
+    private func note(_ change: (inout DeviceRecord) -> Void) throws(RegistryError) {
+        try registry.change(session.updated(record), change)
+    }
+
+    private func makeOverlay(
+        _ names: SnapshotNames, _ image: Image, _ file: ImageFile
+    ) throws(SnapshotError) -> FileIdentity? {
+        var identity: FileIdentity?
         do throws(ImageCreationError) {
             try OverlayFile(
                 path: names.snapshotPath, sizeBytes: image.sizeBytes, geometry: image.geometry, backingName: names.backingName,
                 like: file
             ).create { overlay throws(Errno) in
+                identity = overlay
                 do throws(RegistryError) {
-                    try registry.change(deviceID) { record in
+                    try note { record in
                         record.nextImage = overlay
                         record.nextSnapshot = names.snapshotPath
                     }
@@ -118,6 +137,7 @@ struct Snapshot: Sendable {
             if case .alreadyExists(let path) = error { throw .exists(path) }
             throw .cannot("\(error)")
         }
+        return identity
     }
 
     private func openOverlay(_ path: String, like image: ImageFile) throws(SnapshotError) -> ImageFile {
@@ -204,7 +224,7 @@ struct Snapshot: Sendable {
             return
         }
         lower.sessionFile?.remove()
-        try? registry.change(deviceID) { $0.unsealedSnapshot = nil }
+        try? note { $0.unsealedSnapshot = nil }
     }
 
     private func seal() throws(SnapshotError) {

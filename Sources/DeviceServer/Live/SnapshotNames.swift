@@ -2,6 +2,8 @@ import BlockStorage
 import CSupport
 import Glibc
 import Platform
+import QEDChain
+import QEDFormat
 import SystemPackage
 
 /// The names of a snapshot's two files. The overlay is made under the snapshot's name; then it and the image, which is the
@@ -11,6 +13,8 @@ final class SnapshotNames: Sendable {
     /// Where the image's name really is, symbolic links followed: they stay.
     let imagePath: String
     let snapshotPath: String
+    /// By which path the image is served: names of backing files start at its directory, symbolic link or not.
+    private let servedPath: String
     // Open as long as this exists.
     private let imageDirectory: Int32
     private let snapshotDirectory: Int32
@@ -23,6 +27,7 @@ final class SnapshotNames: Sendable {
             throw .cannot("\(error)")
         }
         self.snapshotPath = snapshotPath
+        servedPath = path
         let first = SnapshotNames.openDirectory(of: imagePath)
         guard first >= 0 else { throw .cannot("the directory of \(imagePath) cannot be opened: \(Errno(rawValue: -first))") }
         let second = SnapshotNames.openDirectory(of: snapshotPath)
@@ -59,12 +64,34 @@ final class SnapshotNames: Sendable {
 
     /// What the overlay says of where the snapshot is: from its own directory, where both are in the same, so that both can be
     /// moved together.
-    var backingName: String {
-        let directory = imagePath.lastIndex(of: "/").map { imagePath[...$0] }
-        if let directory, snapshotPath.hasPrefix(directory), !snapshotPath.dropFirst(directory.count).contains("/") {
-            return SnapshotNames.name(in: snapshotPath)
+    var backingName: String { sharesDirectory ? SnapshotNames.name(in: snapshotPath) : snapshotPath }
+
+    /// Whether a relative name leads from the snapshot to where it leads from the image, by the path that it is served by.
+    private var sharesDirectory: Bool {
+        guard let ofServed = SnapshotNames.directoryIdentity(of: servedPath) else { return false }
+        return ofServed == SnapshotNames.directoryIdentity(of: snapshotPath)
+            && ofServed == SnapshotNames.directoryIdentity(of: imagePath)
+    }
+
+    private static func directoryIdentity(of path: String) -> FileIdentity? {
+        let descriptor = openDirectory(of: path)
+        guard descriptor >= 0 else { return nil }
+        defer { close(descriptor) }
+        return try? FileIdentity(descriptor: descriptor)
+    }
+
+    /// The image keeps what its header says of its own backing file when it becomes the snapshot: it must still be true then.
+    func checkBackingName(of image: ImageFile) throws(SnapshotError) {
+        let name: BackingFileName?
+        do throws(ImageReadError) { name = try ImageHeader(reading: image).backingFileName } catch {
+            throw .cannot("\(error)")
         }
-        return snapshotPath
+        guard let name, !name.isAbsolute, !sharesDirectory else { return }
+        throw .cannot(
+            "\(servedPath) names its backing file \(name.text) from its own directory, and would not find it from that of "
+                + "\(snapshotPath); give the snapshot a name in the same directory, or the base an absolute one "
+                + "(qed-ublk rebase -u)"
+        )
     }
 
     /// The step. Nobody else may have changed either name meanwhile.
@@ -88,12 +115,24 @@ final class SnapshotNames: Sendable {
 
     /// Makes the names durable. Blocks.
     func sync() -> Errno? {
-        for directory in [snapshotDirectory, imageDirectory] {
-            let result = cs_fsync(directory)
-            // Some network file systems cannot sync one, and say so.
-            if result < 0, Errno(rawValue: -result) != .invalidArgument { return Errno(rawValue: -result) }
+        SnapshotNames.sync(snapshotDirectory) ?? SnapshotNames.sync(imageDirectory)
+    }
+
+    private static func sync(_ directory: Int32) -> Errno? {
+        let result = cs_fsync(directory)
+        // Some network file systems cannot sync one, and say so.
+        return result < 0 && Errno(rawValue: -result) != .invalidArgument ? Errno(rawValue: -result) : nil
+    }
+
+    /// Makes the names of files durable: where they really are, symbolic links followed.
+    static func sync(ofFilesAt paths: [String]) throws(Errno) {
+        for path in paths {
+            guard let real = try? AbsolutePath.ofDirectory(path) else { throw .noSuchFileOrDirectory }
+            let directory = openDirectory(of: real)
+            guard directory >= 0 else { throw Errno(rawValue: -directory) }
+            defer { close(directory) }
+            if let errno = sync(directory) { throw errno }
         }
-        return nil
     }
 }
 

@@ -3,6 +3,7 @@ import Glibc
 import Platform
 import QEDChain
 import QEDEngine
+import QEDFormat
 import SystemPackage
 
 /// A snapshot whose server died before it was sealed: the file still lacks what only its log has.
@@ -22,13 +23,38 @@ struct UnsealedSnapshot {
     /// Takes away an overlay that was made for a snapshot and has not become the image.
     static func removeUnusedOverlay(of record: DeviceRecord) {
         guard let overlay = record.nextImage, let path = record.nextSnapshot else { return }
-        if FileIdentity(ofFileAt: path) == overlay { unlink(path) }
+        // It may be the image all the same, where nobody can see that now.
+        guard FileIdentity(ofFileAt: path) == overlay else { return }
+        unlink(path)
         unlink(SessionLogPath.path(inDirectory: DeviceRegistry.standardDirectory, image: overlay))
     }
 
     /// Brings what its server had answered into the file, makes it durable and marks it as clean, and makes its name durable:
     /// before anything is written over it. What was done before is no harm.
-    func seal(_ configuration: ServerConfiguration) throws(ServerError) {
+    /// - Returns: how many changes are left out, because a failed sync may have lost their data.
+    func seal(_ configuration: ServerConfiguration) throws(ServerError) -> Int {
+        let leftOut = try isSealed() ? 0 : replay(configuration)
+        do throws(Errno) { try SnapshotNames.sync(ofFilesAt: [path, imagePath]) } catch { throw .notClosed(path: path, error) }
+        return leftOut
+    }
+
+    /// Then it may be read by others, too.
+    private func isSealed() throws(ServerError) -> Bool {
+        do throws(ImageReadError) {
+            let opened: ImageFile
+            do throws(ImageFileError) {
+                opened = try ImageFile(path: path, access: .readOnly, caching: .buffered, lock: nil)
+            } catch {
+                throw .file(error)
+            }
+            guard opened.identity == file else { return false }
+            return try !ImageHeader(reading: opened).header.needsCheck
+        } catch {
+            throw .chain(.image(error, backingOf: imagePath))
+        }
+    }
+
+    private func replay(_ configuration: ServerConfiguration) throws(ServerError) -> Int {
         let chain: [LayerFile]
         do throws(ChainError) {
             chain = try ImageChain.open(path: path, isReadOnly: false, policy: configuration.backing, isDevices: true)
@@ -40,13 +66,12 @@ struct UnsealedSnapshot {
         do throws(RegistryError) { log = try SessionFile(image: file, registry: DeviceRegistry()) } catch {
             throw .registry(error)
         }
-        // Only an image that was changed has something left to be replayed; one that was closed has no log any more.
-        let options = ImageOptions(session: log.memory, continuesSession: !log.isNew)
+        let options = ImageOptions(session: log.memory, continuesSession: true)
+        let leftOut: Int
         do {
             let engine = try LocalEngine(chain: chain, options: options, depth: 1, largestRequestBytes: 1 << 20)
+            leftOut = engine.image.leftOutChanges
             try engine.close()
-            let names = try SnapshotNames(of: chain[0].file, at: path, snapshotPath: imagePath)
-            if let errno = names.sync() { throw errno }
         } catch let error as ImageOpenError {
             throw .image(path: path, error)
         } catch let error as RequestError {
@@ -55,5 +80,6 @@ struct UnsealedSnapshot {
             throw .notClosed(path: path, error as? Errno ?? .ioError)
         }
         log.remove()
+        return leftOut
     }
 }

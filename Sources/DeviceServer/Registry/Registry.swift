@@ -114,10 +114,12 @@ public struct DeviceRegistry: Sendable {
     private static let changes = Lock(())
 
     /// Changes the record of a device that this process serves, whose threads may each change a part of it.
-    func change(_ deviceID: UInt32, _ change: (inout DeviceRecord) -> Void) throws(RegistryError) {
+    /// - Parameter own: what it says where it is gone, or somebody has put another one in its place.
+    func change(_ own: DeviceRecord, _ change: (inout DeviceRecord) -> Void) throws(RegistryError) {
         try Self.changes.withLock { _ throws(RegistryError) in
-            guard var record = self.record(of: deviceID) else {
-                throw RegistryError(attempt: "read", path: path(deviceID), errno: .noSuchFileOrDirectory)
+            var record = own
+            if let current = self.record(of: own.deviceID), current.server == own.server, current.deviceNonce == own.deviceNonce {
+                record = current
             }
             change(&record)
             try self.record(record)

@@ -130,11 +130,12 @@ final class Server {
         // The last words: once the queues have ended, the file that the log goes to may lie on the waiting disk.
         log.notice(
             "\(device.blockDevicePath) is in use and waits for a server: qed-ublk recover \(device.info.id)")
+        let own = record.map { device.session.updated($0) }
         let mark = try device.leave()
-        guard let record else { return }
+        guard let own else { return }
         do throws(RegistryError) {
             // A snapshot may have changed it.
-            try registry.change(record.deviceID) {
+            try registry.change(own) {
                 $0.leftImage = mark
                 $0.unsealedSnapshot = nil
             }
@@ -167,10 +168,11 @@ final class Server {
         // It is in use while the machine goes down.
         var isDraining = false
         var attempt: StopAttempt?
+        guard let recorded = record else { preconditionFailure("a device is served without a record") }
         let replies = DeviceReplies(
             of: device,
             snapshot: Snapshot(
-                session: device.session, queues: device.queues, deviceID: device.info.id, cacheBytes: configuration.cacheBytes,
+                session: device.session, queues: device.queues, record: recorded, cacheBytes: configuration.cacheBytes,
                 policy: configuration.backing, registry: registry, log: log))
         let ownMounts = watchOwnMounts(device)
         defer {
@@ -265,9 +267,9 @@ final class Server {
             """)
         failed.hasFailed = true
         record = failed
-        let (registry, log) = (self.registry, self.log)
+        let (registry, log, own) = (self.registry, self.log, device.session.updated(failed))
         failureNote = try? BackgroundThread {
-            do { try registry.change(failed.deviceID) { $0.hasFailed = true } } catch { log.warning("\(error)") }
+            do { try registry.change(own) { $0.hasFailed = true } } catch { log.warning("\(error)") }
         }
     }
 

@@ -94,7 +94,8 @@ final class Committer<S: Storage>: @unchecked Sendable {
     /// The leader's wait for those who will flush any moment.
     private func gatherFlushes() async {
         let now = top.nanoseconds
-        guard let time = image.state.withLock({ $0.commit.gatheringNanoseconds(now: now) }) else { return }
+        // The queue may be stopping while one that has taken over from it commits for both: no timer is begun then.
+        guard !tasks.isStopping, let time = image.state.withLock({ $0.commit.gatheringNanoseconds(now: now) }) else { return }
         precondition(time > 0, "a wait for nobody")
         _ = await withUnsafeContinuation { (continuation: CompletionContinuation) in
             // Since they were counted the others may have come.

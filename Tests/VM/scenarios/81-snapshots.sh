@@ -12,7 +12,7 @@ mkdir images
 mount disk images
 cd images
 
-# mark NUMBER: the disk's last 4 KiB get it, past the page cache; so does nobody else.
+# mark NUMBER: the last 4 KiB of the disk's first 256 MiB get it, past the page cache, and nothing else.
 mark() {
     printf '%04096d' "$1" | dd of="$device" bs=4k seek=$((256 * 256 - 1)) count=1 oflag=direct conv=notrunc status=none
 }
@@ -20,7 +20,7 @@ mark() {
 # expect_mark NUMBER IMAGE
 expect_mark() {
     qed-ublk convert -O raw "$2" /tmp/disk.raw
-    expect_equal "the mark in $2" "$(printf '%04096d' "$1")" "$(tail -c 4096 /tmp/disk.raw)"
+    expect_equal "the mark in $2" "$(printf '%04096d' "$1")" "$(dd if=/tmp/disk.raw bs=4k skip=65535 count=1 status=none)"
     rm /tmp/disk.raw
 }
 
@@ -127,13 +127,41 @@ for ((which = 1; which <= number; which++)); do expect_sound "$which.qed"; done
 expect_sound disk.qed
 rm ./*.qed
 
+step "through a symbolic link, and where a name in the image would lead elsewhere"
+qed-ublk create base.qed 64M
+qed-ublk create disk.qed --backing base.qed --backing-format qed
+mkdir links snapshots
+ln -s ../disk.qed links/disk.qed
+device=$(qed-ublk add disk.qed)
+expect_refusal 1 'names its backing file base.qed from its own directory' qed-ublk snapshot "$device" snapshots/monday.qed
+expect_output monday.qed qed-ublk snapshot "$device" monday.qed
+expect_refusal 1 'names its backing file monday.qed' qed-ublk snapshot "$device" snapshots/tuesday.qed
+qed-ublk del "$device"
+qed-ublk create single.qed 64M
+ln -s ../single.qed links/single.qed
+device=$(qed-ublk add links/single.qed)
+expect_output single-1.qed qed-ublk snapshot "$device" single-1.qed
+if [[ ! -L links/single.qed ]]; then fail "the link is gone"; fi
+kill_server
+expect_equal "what recover prints" "$device" "$(qed-ublk recover 0)"
+qed-ublk del "$device"
+for image in disk.qed single.qed links/single.qed; do
+    device=$(qed-ublk add "$image")
+    qed-ublk del "$device"
+done
+rm -r links snapshots ./*.qed
+
 step "a server that is killed at some moment of a snapshot: it is there or not, and the disk has everything"
-qed-ublk create disk.qed 256M
+# Much is dirty, so that there is something to be replayed. Until one snapshot was taken, one not, and one was not sealed yet.
+qed-ublk create disk.qed 1G
 device=$(qed-ublk add disk.qed)
 RANDOM=${SEED:-1}
-taken=0
-for ((number = 1; number <= ${KILLS:-12}; number++)); do
+taken=0 unsealed=0
+seq 100000 699999 >piece
+truncate -s 4M piece
+for ((number = 1; number <= ${KILLS:-8} || (number <= 60 && (taken == 0 || taken == number - 1 || unsealed == 0)); number++)); do
     mark "$number"
+    dd if=piece of="$device" bs=1M seek=$((number * 4)) oflag=direct conv=notrunc status=none
     server=$(server_of 0)
     qed-ublk snapshot "$device" "$number.qed" >/dev/null 2>&1 &
     snapshot=$!
@@ -141,8 +169,10 @@ for ((number = 1; number <= ${KILLS:-12}; number++)); do
     kill -KILL "$server"
     wait_until 20 process_is_gone "$server"
     { wait "$snapshot" || true; } 2>/dev/null
+    if [[ $(jq -r .unsealed_snapshot /run/qed-ublk/ublk0.json) != null ]]; then unsealed=$((unsealed + 1)); fi
     expect_equal "what recover prints" "$device" "$(qed-ublk recover 0)"
-    expect_equal "the mark on the disk" "$number" "$((10#$(tail -c 16 "$device")))"
+    expect_equal "the mark on the disk" "$number" "$((10#$(dd if="$device" bs=4k skip=65535 count=1 iflag=direct status=none)))"
+    expect_status 0 cmp piece <(dd if="$device" bs=1M skip=$((number * 4)) count=4 iflag=direct status=none)
     if [[ -e $number.qed ]]; then
         taken=$((taken + 1))
         expect_mark "$number" "$number.qed"
@@ -150,7 +180,8 @@ for ((number = 1; number <= ${KILLS:-12}; number++)); do
     fi
     mark 9999
 done
-printf '          %d of %d were taken\n' "$taken" "${KILLS:-12}"
+printf '          %d of %d were taken, %d were not sealed yet\n' "$taken" "$((number - 1))" "$unsealed"
+if ((taken == 0 || taken == number - 1 || unsealed == 0)); then fail "the moments of a snapshot were not met"; fi
 qed-ublk del "$device"
 expect_no_devices
 expect_sound disk.qed
