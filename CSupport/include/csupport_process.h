@@ -10,6 +10,10 @@
  * their numbers: text for standard output would go into an image. Using one fails as if it were still closed. */
 void cs_reserve_standard_descriptors(void);
 
+/* Lets the process open as many files as it may at all. A chain can have more than the 1024 that most shells allow at first, for
+ * the sake of programs that use select. */
+void cs_allow_many_open_files(void);
+
 /* The calling thread's name in ps and top; the first thread's is the process's. */
 void cs_name_thread(const char *name);
 

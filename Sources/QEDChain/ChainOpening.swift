@@ -49,10 +49,10 @@ public enum ChainLocking: Sendable {
 /// A format is never guessed: a backing file is raw where the header says so, else it must be QED. Otherwise whoever can
 /// write into a raw file could make it look like an image that names any file of the host.
 public enum ImageChain {
-    /// No sensible chain is longer; a longer one costs descriptors and time at every read.
-    public static let longestChain = 200
+    /// A longer one costs descriptors, and time when it is opened; a read costs what it costs without one (`ResolvedPages`).
+    public static let longestChain = 1000
 
-    /// Of the L1 tables of all files, which are held in memory (16 bytes an entry): two of the largest that there can be.
+    /// Of the L1 tables of all files, which are held in memory (8 bytes an entry, and 16 of the image itself): two of the largest that there can be.
     public static let largestL1EntryCount = 1 << 22
 
     /// - Parameters:

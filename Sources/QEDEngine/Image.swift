@@ -20,18 +20,19 @@ public final class Image: @unchecked Sendable {
 
     /// These two, and what comes of a switch of the top, change only while all queues are quiet.
     var layers: [Layer]
-    /// Of each layer; nil for a raw one.
-    var tables: [LayerTables?]
-    /// What was the top before this image, until the image has tables of its own for the layers beneath it: until then they are
-    /// `lower`'s, and their pages in its cache.
+    /// Of the layers beneath, from layer 1 on; nil for a raw one, and for `lower`.
+    var bases: [BaseTables?]
+    /// What was the top before this image, until it is sealed: until then what it has in memory counts.
     var lower: Image?
     /// The switch by which this image became the top, as long as there is a `lower`.
     var topSwitch: TopSwitch?
     /// Of the image itself: layer 0.
-    let top: LayerTables
+    let top: ImageTables
     /// Device offsets from here on have nothing in the backing chain: they read as zeros when unallocated.
     let backingEnd: UInt64
     let state: Lock<ImageState>
+    /// Where the bytes of the disk lie in the chain, if it has several QED files. Shared with `lower`.
+    let resolved: ResolvedPages?
     /// Of the raw file at the bottom of the chain, if there is one.
     let bottomData: SharedKnownData
 
@@ -77,12 +78,13 @@ public final class Image: @unchecked Sendable {
     public let droppedEntries: UInt64
 
     init(
-        layers: [Layer], tables: [LayerTables?], isReadOnly: Bool, state: consuming ImageState,
+        layers: [Layer], top: ImageTables, bases: [BaseTables?], resolved: ResolvedPages?, isReadOnly: Bool,
+        state: consuming ImageState,
         headerPage: UnsafeMutableRawPointer,
         hasRoomForNote: Bool, note: SessionNote?, replay: MappingReplay.Outcome, droppedEntries: UInt64,
         topSwitch: TopSwitch?
     ) {
-        guard let top = tables[0] else { preconditionFailure("the image must be QED") }
+        precondition(bases.count == layers.count - 1, "tables of another chain")
         needCheckHint = Atomic(state.cursor.needCheck)
         self.replay = replay
         self.droppedEntries = droppedEntries
@@ -90,7 +92,8 @@ public final class Image: @unchecked Sendable {
         lower = topSwitch?.lower
         bottomData = topSwitch?.lower.bottomData ?? SharedKnownData()
         self.layers = layers
-        self.tables = tables
+        self.bases = bases
+        self.resolved = resolved
         self.top = top
         self.isReadOnly = isReadOnly
         self.headerPage = headerPage
@@ -158,22 +161,28 @@ struct ImageState: ~Copyable {
     var hasChangedSinceTick = false
     var lastChangeTick: UInt64 = 0
 
-    init(cache: consuming PageCache, cursor: AllocationCursor) {
+    /// What has to be told of each change of an entry, and under which number the image is known there.
+    private let resolved: ResolvedPages?
+    private let layerNumber: Int
+
+    init(cache: consuming PageCache, cursor: AllocationCursor, resolved: ResolvedPages?, layerNumber: Int) {
         self.cache = cache
         self.cursor = cursor
+        self.resolved = resolved
+        self.layerNumber = layerNumber
     }
 
     /// Changes the L2 entry of a cluster whose page is resident: first in the log, then for everybody.
     /// - Parameter sealedBySync: the sync that must complete before the entry may be written; nil if none.
     mutating func setEntry(
-        ofCluster cluster: UInt64, _ pageSlot: Int, to value: UInt64, in layer: LayerTables, sealedBySync: UInt64?
+        ofCluster cluster: UInt64, _ pageSlot: Int, to value: UInt64, in tables: ImageTables, sealedBySync: UInt64?
     ) {
         precondition(
             cursor.needCheck.allowsChanges || isSabotaged(.changeBesideTrim),
             "an entry is changed in an image that counts as clean")
         precondition(
             cache[pageSlot].page == Int(truncatingIfNeeded: cluster) / QEDGeometry.entriesPerL2Page, "the entry of another page")
-        precondition(value <= L2Entry.zeroValue || value & layer.geometry.clusterMask == 0, "an entry for parts of clusters")
+        precondition(value <= L2Entry.zeroValue || value & tables.geometry.clusterMask == 0, "an entry for parts of clusters")
         hasChangedSinceTick = true
         let index = Int(truncatingIfNeeded: cluster) & (QEDGeometry.entriesPerL2Page - 1)
         let oldValue = UInt64(littleEndian: cache.values(ofSlot: pageSlot)[index])
@@ -183,7 +192,11 @@ struct ImageState: ~Copyable {
             let waitsForData = sealedBySync != nil && !isSabotaged(.recordFillAsFresh)
             log?.append(waitsForData ? .filledEntry : .entry, index: cluster, value: value, oldValue: oldValue)
         }
-        cache.setEntry(pageSlot, index: index, to: value, in: layer, sealedBySync: sealedBySync)
+        cache.setEntry(pageSlot, index: index, to: value, in: tables, sealedBySync: sealedBySync)
+        guard let resolved, !isSabotaged(.forgetResolvedEntry) else { return }
+        resolved.set(
+            value == L2Entry.zeroValue ? .zeros : ResolvedEntry(layerNumber: layerNumber, fileOffset: value),
+            deviceOffset: cluster << tables.geometry.clusterShift, byteCount: tables.geometry.clusterSizeBytes)
     }
 
     /// The tasks that wait for a page of the cache: one may be free now.

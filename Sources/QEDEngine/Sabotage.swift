@@ -8,6 +8,10 @@ public enum Sabotage: String, CaseIterable, Sendable {
     case commitTopFirst
     /// And before the names of both files are durable.
     case forgetNames
+    /// The pages of the chain are not told when the top gets a cluster.
+    case forgetResolvedEntry
+    /// What is read of a table goes over what has changed there since.
+    case mergeOverChange
     /// Entries of filled clusters are written without a sync after their data.
     case skipSyncBeforeEntries
     /// The live page is written, with entries whose data is not durable.

@@ -25,6 +25,7 @@ struct QedUblk: ParsableCommand {
 
     static func main() {
         cs_reserve_standard_descriptors()
+        cs_allow_many_open_files()
         WaitingImages.protect()
         do {
             let arguments = ProcessArguments.all.dropFirst()

@@ -6,16 +6,16 @@ import Testing
 /// What goes to disk of a page is its sealed snapshot; what stays in memory is what cannot be lost.
 @Suite struct PageCacheTests {
     /// An image layer of one L2 table, all of whose pages are empty.
-    private func makeLayer(_ cache: inout PageCache) throws -> LayerTables {
+    private func makeTables(_ cache: inout PageCache) throws -> ImageTables {
         let geometry = try QEDGeometry(clusterSizeBytes: 65536, tableSizeClusters: 4)
         let header = try QEDHeader(newImageOfSizeBytes: 2 << 30, geometry: geometry)
-        let layer = LayerTables(index: 0, header: header, fileSizeBytes: 10 << 20, l1: [0], cache: cache)
+        let layer = ImageTables(header: header, fileSizeBytes: 10 << 20, l1: [0], cache: cache)
         cache.addTable(0, fileOffset: 5 << 16, to: layer)
         return layer
     }
 
-    private func takeSlot(_ cache: inout PageCache, _ layer: LayerTables) throws -> Int {
-        let slot = cache.takeSlot(tables: [layer])
+    private func takeSlot(_ cache: inout PageCache, _ layer: ImageTables) throws -> Int {
+        let slot = cache.takeSlot(in: layer)
         return try #require(slot)
     }
 
@@ -32,7 +32,7 @@ import Testing
 
     @Test func anUnsealedEntryGoesOutWithItsOldValue() throws {
         var cache = try PageCache(budgetBytes: 64 << 10)
-        let layer = try makeLayer(&cache)
+        let layer = try makeTables(&cache)
         let slot = try takeSlot(&cache, layer)
         cache.addEmptyPage(slot, page: 0, in: layer)
         let snapshot = UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 4096)
@@ -59,7 +59,7 @@ import Testing
 
     @Test func anEntryThatChangedTwiceGoesOutAsItWasFirst() throws {
         var cache = try PageCache(budgetBytes: 64 << 10)
-        let layer = try makeLayer(&cache)
+        let layer = try makeTables(&cache)
         let slot = try takeSlot(&cache, layer)
         cache.addEmptyPage(slot, page: 0, in: layer)
         let snapshot = UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 4096)
@@ -77,7 +77,7 @@ import Testing
 
     @Test func dirtyPinnedAndWrittenPagesAreNotEvicted() throws {
         var cache = try PageCache(budgetBytes: 64 << 10)
-        let layer = try makeLayer(&cache)
+        let layer = try makeTables(&cache)
         let slotCount = cache.slotCount
         #expect(slotCount == 16)
         var slots: [Int] = []
@@ -100,7 +100,7 @@ import Testing
     /// Its pages are in memory all the same, for those who hold the lock.
     @Test func aTableThatGetsNoPageWordsIsMissedByLookups() throws {
         var cache = try PageCache(budgetBytes: 64 << 10, pageWordLimit: 63)
-        let layer = try makeLayer(&cache)
+        let layer = try makeTables(&cache)
         #expect(layer.geometry.pagesPerTable == 64)
         let slot = try takeSlot(&cache, layer)
         cache.beginLoading(slot, page: 5, in: layer)
@@ -122,7 +122,7 @@ import Testing
 
     @Test func aPageThatCouldNotBeWrittenStaysDirty() throws {
         var cache = try PageCache(budgetBytes: 64 << 10)
-        let layer = try makeLayer(&cache)
+        let layer = try makeTables(&cache)
         let slot = try takeSlot(&cache, layer)
         cache.addEmptyPage(slot, page: 0, in: layer)
         let snapshot = UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 4096)

@@ -106,18 +106,18 @@ extension Image {
         } else if word == .allUnallocated {
             if let obstacle = obstacleToChange(in: state) { return obstacle }
             if state.hasManyDirtyPages { return .commitFirst }
-            guard let slot = state.cache.takeSlot(tables: tables) else { return .commitFirst }
+            guard let slot = state.cache.takeSlot(in: top) else { return .commitFirst }
             state.cache.addEmptyPage(slot, page: page, in: top)
             pageSlot = slot
         } else {
             return .missing
         }
         precondition(
-            state.cache[pageSlot].phase == .resident && state.cache[pageSlot].page == page && state.cache[pageSlot].layer == 0,
+            state.cache[pageSlot].phase == .resident && state.cache[pageSlot].page == page,
             "the entry of another page")
         let index = geometry.indexInL2Page(ofDeviceOffset: deviceOffset)
         let value = UInt64(littleEndian: state.cache.values(ofSlot: pageSlot)[index])
-        if state.cache[pageSlot].isCareful, case .invalid = entryBounds(of: top, in: state).l2Entry(value) {
+        if state.cache[pageSlot].isCareful, case .invalid = entryBounds(in: state).l2Entry(value) {
             return .invalid
         }
         // What is allocated stays where it is: that asks for no space, not even on a full disk.

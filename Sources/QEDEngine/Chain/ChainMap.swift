@@ -3,11 +3,24 @@ import QEDFormat
 
 /// Where the bytes of the device lie in the files of the chain, as far as that is in memory. Waits for nothing.
 struct ChainMap<S: Storage> {
+    enum MissingPage: Equatable {
+        /// Of the image's L2 tables.
+        case image(deviceOffset: UInt64)
+        /// Of the chain.
+        case chain(deviceOffset: UInt64)
+
+        var deviceOffset: UInt64 {
+            switch self {
+            case .image(let deviceOffset), .chain(let deviceOffset): deviceOffset
+            }
+        }
+    }
+
     enum Resolution: Equatable {
         /// Every byte has its place.
         case complete
-        /// The L2 page for this device offset is not in memory.
-        case missing(layer: Int, deviceOffset: UInt64)
+        /// A page for this device offset is not in memory.
+        case missing(MissingPage)
         /// The entry for this device offset cannot be right.
         case invalid(deviceOffset: UInt64)
         /// More pieces than the list holds; those up to here are in it.
@@ -17,41 +30,45 @@ struct ChainMap<S: Storage> {
     let files: QueueFiles<S>
     private var image: Image { files.image }
 
-    /// Finds where the range's bytes are: in the first layer, from `fromLayer` on, that has them.
-    /// - Parameter judging: look into pages with questionable entries, one entry at a time, under the lock.
+    /// Finds where the range's bytes are.
+    /// - Parameters:
+    ///   - beneath: where the image has nothing: only in the layers beneath it.
+    ///   - judging: look into pages of the image with questionable entries, one entry at a time, under the lock.
     func resolve(
-        _ start: UInt64, to end: UInt64, fromLayer: Int, judging: Bool, into list: inout ExtentList
+        _ start: UInt64, to end: UInt64, beneath: Bool, judging: Bool, into list: inout ExtentList
     ) -> Resolution {
-        precondition(fromLayer >= 0 && start <= end, "a range that ends before it begins")
+        precondition(start <= end, "a range that ends before it begins")
+        let clusterMask = files.topLookup.geometry.clusterMask
         var position = start
         while position < end {
-            var layer = fromLayer
             var limit = end
             var place: (layer: Int32, fileOffset: UInt64) = (Extent.zeros, 0)
-            descent: while layer < files.layerCount {
-                let size = files.layers[layer].sizeBytes
-                // Past the end of a layer there is nothing, whatever lies below it.
-                if position >= size { break descent }
-                limit = min(limit, size)
-                guard let lookup = files.layers[layer].lookup else {
-                    if let end = files.layers[layer].data.endOfHole(at: position) {
-                        limit = min(limit, end)
-                        break descent
-                    }
-                    place = (Int32(truncatingIfNeeded: layer), position)
-                    break descent
+            var entry = beneath ? L2Entry.unallocatedValue : files.topLookup.entry(at: position)
+            if !beneath { limit = min(limit, (position | clusterMask) &+ 1) }
+            if entry > PageLookup.invalid {
+                place = (0, entry &+ (position & clusterMask))
+            } else if let chain = files.chainLookup {
+                // It knows of the image as well, whether the image's page is in memory or not.
+                let resolved = chain.entry(at: position)
+                limit = min(limit, (position | chain.clusterMask) &+ 1)
+                if resolved.isInFile {
+                    place = visible(
+                        files.layerCount &- 1 &- resolved.layerNumber, resolved.fileOffset &+ (position & chain.clusterMask),
+                        at: position, limit: &limit)
+                } else if resolved == .unknown {
+                    return .missing(.chain(deviceOffset: position))
+                } else if resolved == .invalid {
+                    return .invalid(deviceOffset: position)
                 }
-                limit = min(limit, (position | lookup.geometry.clusterMask) &+ 1)
-                var entry = lookup.entry(at: position)
-                if judging && entry == PageLookup.miss { entry = image.judgedEntry(at: position, layer: layer) }
+            } else {
+                if judging && entry == PageLookup.miss { entry = image.judgedEntry(at: position) }
                 switch entry {
-                case L2Entry.unallocatedValue: layer += 1
-                case L2Entry.zeroValue: break descent
-                case PageLookup.miss: return .missing(layer: layer, deviceOffset: position)
+                case L2Entry.unallocatedValue:
+                    if files.layerCount > 1 { place = visible(1, position, at: position, limit: &limit) }
+                case L2Entry.zeroValue: break
+                case PageLookup.miss: return .missing(.image(deviceOffset: position))
                 case PageLookup.invalid: return .invalid(deviceOffset: position)
-                default:
-                    place = (Int32(truncatingIfNeeded: layer), entry &+ (position & lookup.geometry.clusterMask))
-                    break descent
+                default: place = (0, entry &+ (position & clusterMask))
                 }
             }
             let appended = list.append(
@@ -60,6 +77,22 @@ struct ChainMap<S: Storage> {
             position = limit
         }
         return .complete
+    }
+
+    /// What is seen of a place in a layer: nothing past the end of any layer down to it, and nothing where a raw file has a hole.
+    @inline(__always)
+    private func visible(
+        _ layer: Int, _ fileOffset: UInt64, at position: UInt64, limit: inout UInt64
+    ) -> (layer: Int32, fileOffset: UInt64) {
+        precondition(layer >= 0 && layer < files.layerCount, "no such file in the chain")
+        let end = files.layers[layer].visibleEnd
+        if position >= end { return (Extent.zeros, 0) }
+        limit = min(limit, end)
+        if files.layers[layer].isRaw, let end = files.layers[layer].data.endOfHole(at: position) {
+            limit = min(limit, end)
+            return (Extent.zeros, 0)
+        }
+        return (Int32(truncatingIfNeeded: layer), fileOffset)
     }
 
     /// What lies beneath the image where a range is about to be written, in whole clusters from that of `position` on.
@@ -71,7 +104,7 @@ struct ChainMap<S: Storage> {
         let mask = files.topLookup.geometry.clusterMask
         let start = position & ~mask
         // What is not complete ends where it is not known.
-        _ = resolve(start, to: (end &- 1 | mask) &+ 1, fromLayer: 1, judging: false, into: &list)
+        _ = resolve(start, to: (end &- 1 | mask) &+ 1, beneath: true, judging: false, into: &list)
         guard list.count > 0, list[0].layer == Extent.zeros else { return position }
         return start + UInt64(list[0].byteCount)
     }
@@ -80,14 +113,14 @@ struct ChainMap<S: Storage> {
     /// there: a hole is not copied.
     func mustLearnHoles(at deviceOffset: UInt64) -> Bool {
         let bottom = files.layers + (files.layerCount - 1)
-        return bottom.pointee.lookup == nil && deviceOffset < bottom.pointee.sizeBytes && bottom.pointee.storage.tellsHolesTruly
+        return bottom.pointee.isRaw && deviceOffset < bottom.pointee.sizeBytes && bottom.pointee.storage.tellsHolesTruly
             && !bottom.pointee.data.knows(deviceOffset)
     }
 
     /// Asks it, unless another queue has. Where the answer could be wrong it is not asked, and everything counts as data.
     func learnHoles(at deviceOffset: UInt64) async {
         let bottom = files.layers + (files.layerCount - 1)
-        precondition(bottom.pointee.lookup == nil && bottom.pointee.storage.tellsHolesTruly, "a file that is not asked")
+        precondition(bottom.pointee.isRaw && bottom.pointee.storage.tellsHolesTruly, "a file that is not asked")
         let sizeBytes = bottom.pointee.sizeBytes
         let data = await image.bottomData.data(from: deviceOffset, fileSizeBytes: sizeBytes) {
             await bottom.pointee.storage.findData(from: deviceOffset)

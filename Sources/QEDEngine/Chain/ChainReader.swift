@@ -2,19 +2,21 @@ import BlockStorage
 import QEDFormat
 import SystemPackage
 
-/// Reads of the device that may have to wait for a table, and transfers that go on where one fell short: for tasks.
+/// Reads of the device that may have to wait for a table: for tasks.
 final class ChainReader<S: Storage>: @unchecked Sendable {
     // SAFETY: used by the queue's thread alone.
-    private let files: QueueFiles<S>
     private let map: ChainMap<S>
     private let pages: PageLoader<S>
+    private let resolver: PageResolver<S>
     private let transfers: Transfers<S>
     private let lists: ExtentListPool
 
-    init(map: ChainMap<S>, pages: PageLoader<S>, transfers: Transfers<S>, lists: ExtentListPool) {
-        files = map.files
+    init(
+        map: ChainMap<S>, pages: PageLoader<S>, resolver: PageResolver<S>, transfers: Transfers<S>, lists: ExtentListPool
+    ) {
         self.map = map
         self.pages = pages
+        self.resolver = resolver
         self.transfers = transfers
         self.lists = lists
     }
@@ -22,7 +24,7 @@ final class ChainReader<S: Storage>: @unchecked Sendable {
     /// Loads the pages that are missing, then transfers; once more, carefully, what failed.
     /// - Parameter group: of the request for which it is read; nothing of it is under way.
     func read(
-        _ range: Range<UInt64>, into buffer: UnsafeMutableRawPointer, fromLayer: Int, _ group: TransferGroup
+        _ range: Range<UInt64>, into buffer: UnsafeMutableRawPointer, beneath: Bool, _ group: TransferGroup
     ) async throws(RequestError) {
         precondition(transfers.isIdle(group), "the request has transfers under way")
         var list = lists.take()
@@ -31,45 +33,30 @@ final class ChainReader<S: Storage>: @unchecked Sendable {
         while position < range.upperBound {
             list.removeAll()
             var end = range.upperBound
-            switch map.resolve(position, to: end, fromLayer: fromLayer, judging: true, into: &list) {
+            switch map.resolve(position, to: end, beneath: beneath, judging: true, into: &list) {
             case .complete: break
             case .full(let deviceOffset): end = deviceOffset
             case .invalid(let deviceOffset): throw .corruptEntry(deviceOffset: deviceOffset)
-            case .missing(let layer, let deviceOffset):
-                try await pages.load(layer: layer, deviceOffset: deviceOffset)
-                continue
+            case .missing(let page):
+                // What is in front of it first: then a page at a time is all that is needed, and however small the cache is, each
+                // page that comes gets somebody on.
+                if list.count > 0 {
+                    end = page.deviceOffset
+                } else {
+                    try await load(page, group)
+                    continue
+                }
             }
             precondition(end > position, "a read that does not get on")
-            try await transfer(list, isWrite: false, buffer: buffer, bufferStart: range.lowerBound, group)
+            try await transfers.perform(list, isWrite: false, buffer: buffer, bufferStart: range.lowerBound, group)
             position = end
         }
     }
 
-    /// Moves the data of all extents at once, and one by one, continuing short transfers, what did not go well.
-    func transfer(
-        _ list: ExtentList, isWrite: Bool, buffer: UnsafeMutableRawPointer, bufferStart: UInt64, _ group: TransferGroup
-    ) async throws(RequestError) {
-        precondition(transfers.isIdle(group), "the request has transfers under way")
-        // Of a write that fails some may have been written.
-        defer { if isWrite { files.markUnsynced() } }
-        transfers.start(group, isWrite: isWrite, list, buffer: buffer, bufferStart: bufferStart)
-        await transfers.finished(group)
-        guard transfers.takeFailure(group) else { return }
-        do {
-            for index in 0..<list.count where list[index].layer != Extent.zeros {
-                let extent = list[index]
-                let position = buffer + Int(extent.deviceOffset - bufferStart)
-                if isWrite {
-                    precondition(extent.layer == 0, "a backing file is never written to")
-                    try await files.top.writeFully(
-                        from: position, byteCount: Int(extent.byteCount), fileOffset: extent.fileOffset)
-                } else {
-                    try await files.read(
-                        Int(extent.layer), into: position, byteCount: Int(extent.byteCount), fileOffset: extent.fileOffset)
-                }
-            }
-        } catch {
-            throw .storage(error.errno)
+    private func load(_ page: ChainMap<S>.MissingPage, _ group: TransferGroup) async throws(RequestError) {
+        switch page {
+        case .image(let deviceOffset): try await pages.load(deviceOffset)
+        case .chain(let deviceOffset): try await resolver.load(deviceOffset, group)
         }
     }
 }

@@ -4,35 +4,30 @@ import Platform
 import QEDFormat
 import SystemPackage
 
-/// Waiting for L2 pages, and for room in the cache and the log.
+/// Waiting for the image's L2 pages, and for room in the cache and the log.
 final class PageLoader<S: Storage>: @unchecked Sendable {
     // SAFETY: used by the queue's thread alone; what is shared is behind the image's lock.
     private let files: QueueFiles<S>
     private let committer: Committer<S>
-    /// Of what was the top before, as long as its pages are in its own cache (`Image.lower`).
-    var below: PageLoader<S>?
     private var image: Image { files.image }
 
-    init(files: QueueFiles<S>, committer: Committer<S>, below: PageLoader<S>?) {
+    init(files: QueueFiles<S>, committer: Committer<S>) {
         self.files = files
         self.committer = committer
-        self.below = below
-        precondition((below == nil) == (image.lower == nil), "pages that nobody loads")
     }
 
     /// Returns when the page for `deviceOffset` was in memory; it may be gone again when the caller looks.
     ///
     /// One read of 4 KiB, shared by all that wait for the page.
-    func load(layer: Int, deviceOffset: UInt64) async throws(RequestError) {
-        if layer > 0, let below { return try await below.load(layer: layer - 1, deviceOffset: deviceOffset) }
-        switch image.beginPageLoad(layer: layer, deviceOffset: deviceOffset) {
+    func load(_ deviceOffset: UInt64) async throws(RequestError) {
+        switch image.beginPageLoad(deviceOffset: deviceOffset) {
         case .ready:
             return
         case .commitFirst:
             try await makeRoom()
         case .wait(let slot):
             let result = await withUnsafeContinuation { (continuation: CompletionContinuation) in
-                if !image.waitForPage(slot, layer: layer, deviceOffset: deviceOffset, continuation) {
+                if !image.waitForPage(slot, deviceOffset: deviceOffset, continuation) {
                     continuation.resume(returning: 0)
                 }
             }
@@ -44,11 +39,11 @@ final class PageLoader<S: Storage>: @unchecked Sendable {
             files.counters.pointee.l2PageReads &+= 1
             do {
                 try await files.read(
-                    layer, into: address, byteCount: QEDGeometry.l2PageSizeBytes, fileOffset: fileOffset)
+                    0, into: address, byteCount: QEDGeometry.l2PageSizeBytes, fileOffset: fileOffset)
             } catch {
                 failure = error.errno
             }
-            let waiters = image.pageLoaded(slot, layer: layer, succeeded: failure == nil)
+            let waiters = image.pageLoaded(slot, succeeded: failure == nil)
             for waiter in waiters { waiter.resume(returning: failure.map { -$0.rawValue } ?? 0) }
             if let failure { throw .storage(failure) }
         }

@@ -167,7 +167,7 @@ final class Committer<S: Storage>: @unchecked Sendable {
     private func settleSwitch() async throws(RequestError) {
         guard let topSwitch = image.topSwitch, !topSwitch.isSettled, let below else { return }
         do throws(RequestError) {
-            try await topSwitch.settle { () async throws(RequestError) in
+            try await topSwitch.settle(on: top) { () async throws(RequestError) in
                 if !below.nothingToFlush { try await below.commit() }
             }
         } catch {

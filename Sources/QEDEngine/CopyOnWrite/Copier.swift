@@ -62,8 +62,8 @@ final class Copier<S: Storage>: @unchecked Sendable {
             try await copyInPieces(tail, id, through: buffer, plan)
             return
         }
-        if !head.isEmpty { try await reader.read(head, into: buffer, fromLayer: 1, id.transfers) }
-        if !tail.isEmpty { try await reader.read(tail, into: buffer + head.count, fromLayer: 1, id.transfers) }
+        if !head.isEmpty { try await reader.read(head, into: buffer, beneath: true, id.transfers) }
+        if !tail.isEmpty { try await reader.read(tail, into: buffer + head.count, beneath: true, id.transfers) }
         plan.isBegun = true
         try await writeGathered(
             id, fileOffset: plan.fileOffset(of: head.lowerBound),
@@ -86,7 +86,7 @@ final class Copier<S: Storage>: @unchecked Sendable {
         var position = range.lowerBound
         while position < range.upperBound {
             let end = min(position + UInt64(staging.bufferBytes), range.upperBound)
-            try await reader.read(position..<end, into: buffer, fromLayer: 1, id.transfers)
+            try await reader.read(position..<end, into: buffer, beneath: true, id.transfers)
             try await files.write(buffer, byteCount: Int(end - position), fileOffset: plan.fileOffset(of: position))
             position = end
         }

@@ -1,3 +1,4 @@
+import BlockStorage
 import Platform
 import Synchronization
 import SystemPackage
@@ -13,8 +14,8 @@ import SystemPackage
 ///    it by a flush that came later;
 /// 2. the names: else it would leave a top that no name leads to, with everything in it that a flush has promised.
 ///
-/// Each commit of the new image sees to both first (`Committer`). When the old top has been sealed as well, the image takes
-/// over its tables (`Image.adoptTables`), and it is a backing file like any other.
+/// Each commit of the new image sees to both first (`Committer`). When the old top has been sealed as well, it is a
+/// backing file like any other (`Image.adopt`).
 public final class TopSwitch: Sendable {
     /// The old top. No request of it is under way, and none will come.
     let lower: Image
@@ -34,58 +35,50 @@ public final class TopSwitch: Sendable {
     var isSettled: Bool { isDurable.load(ordering: .acquiring) }
 
     /// Makes durable what must be before the new top is.
-    /// - Parameter commitLower: of the old top's queue.
-    func settle(_ commitLower: () async throws(RequestError) -> Void) async throws(RequestError) {
+    /// - Parameters:
+    ///   - storage: of the queue, for the time between attempts.
+    ///   - commitLower: of the old top's queue.
+    func settle(
+        on storage: some BaseStorage, _ commitLower: () async throws(RequestError) -> Void
+    ) async throws(RequestError) {
         if isSettled { return }
         if !isSabotaged(.commitTopFirst) { try await commitLower() }
-        if !isSabotaged(.forgetNames), let errno = await syncNames() { throw .storage(errno) }
+        if !isSabotaged(.forgetNames) {
+            let result = await storage.patiently { (await syncNames()).map { -$0.rawValue } ?? 0 }
+            guard result >= 0 else { throw .storage(Errno(rawValue: -result)) }
+        }
         isDurable.store(true, ordering: .releasing)
     }
 }
 
 extension Image {
-    /// Makes tables of this image's own, in its own cache, for the layers beneath it: to be adopted, once what was the top has
-    /// been sealed. No page of them is in memory yet. Any thread.
+    /// What was the top before, as a file that does not change any more: to be adopted, once it has been sealed. Any thread.
     public func tablesToAdopt() -> AdoptedTables {
         guard let lower else { preconditionFailure("an image that has its layers' tables") }
-        precondition(
-            lower.state.withLock { !$0.hasDirtyMetadata && $0.cursor.needCheck == .clear }, "a layer that was not sealed")
-        var layers = [self.layers[0]]
-        var tables: [LayerTables?] = [top]
-        for (index, layer) in lower.layers.enumerated() {
-            guard let old = lower.tables[index] else {
-                layers.append(layer)
-                tables.append(nil)
-                continue
-            }
-            // What was the top has grown since it was opened, and been cut to its last cluster.
-            let fileSizeBytes = index == 0 ? lower.state.withLock { $0.cursor.nextFileOffset } : old.fileSizeBytes
-            layers.append(.qed(header: old.header, fileSizeBytes: fileSizeBytes))
-            let l1 = lower.state.withLock { _ in old.l1 }
-            tables.append(
-                state.withLock { state in
-                    LayerTables(
-                        index: index + 1, header: old.header, fileSizeBytes: fileSizeBytes, l1: l1, cache: state.cache)
-                })
+        return lower.state.withLock { state in
+            precondition(!state.hasDirtyMetadata && state.cursor.needCheck == .clear, "a layer that was not sealed")
+            // It has grown since it was opened, and been cut to its last cluster.
+            let fileSizeBytes = state.cursor.nextFileOffset
+            let header = lower.top.header
+            return AdoptedTables(
+                layer: .qed(header: header, fileSizeBytes: fileSizeBytes),
+                tables: BaseTables(header: header, fileSizeBytes: fileSizeBytes, l1: lower.top.l1))
         }
-        precondition(tables.count == self.tables.count, "a chain of another length")
-        return AdoptedTables(layers: layers, tables: tables)
     }
 
-    /// The image finds what lies beneath it by these tables from now on. While all queues are quiet; each then calls
-    /// `EngineQueue.adoptTables`, before any of them goes on.
+    /// What was the top before is a backing file like any other from now on. While all queues are quiet; each then calls
+    /// `EngineQueue.adoptTables`, before any of them goes on. The pages of the chain stay as they are.
     public func adopt(_ adopted: AdoptedTables) {
-        precondition(lower != nil && adopted.tables.count == tables.count, "tables of another chain")
-        layers = adopted.layers
-        tables = adopted.tables
+        precondition(lower != nil && bases[0] === nil, "tables of another chain")
+        layers[1] = adopted.layer
+        bases[0] = adopted.tables
         lower = nil
         topSwitch = nil
-        precondition(tables[0] === top, "another top")
     }
 }
 
 /// See `Image.tablesToAdopt`.
 public struct AdoptedTables: Sendable {
-    let layers: [Layer]
-    let tables: [LayerTables?]
+    let layer: Layer
+    let tables: BaseTables
 }

@@ -17,32 +17,26 @@ extension Image {
         case commitFirst
     }
 
-    func beginPageLoad(layer layerIndex: Int, deviceOffset: UInt64) -> PageStep {
-        precondition(layerIndex == 0 || lower == nil, "a page of the image beneath comes into the wrong cache")
-        guard let layer = tables[layerIndex] else { preconditionFailure("a raw file has no tables") }
-        let page = layer.geometry.l2PageNumber(ofDeviceOffset: deviceOffset)
+    func beginPageLoad(deviceOffset: UInt64) -> PageStep {
+        let page = geometry.l2PageNumber(ofDeviceOffset: deviceOffset)
         return state.withLock { state in
-            guard let fileOffset = layer.fileOffset(ofPage: page) else { return .ready }
-            if let slot = state.cache.slot(ofPage: page, in: layer) {
+            guard let fileOffset = top.fileOffset(ofPage: page) else { return .ready }
+            if let slot = state.cache.slot(ofPage: page, in: top) {
                 return state.cache[slot].phase == .loading ? .wait(slot: slot) : .ready
             }
-            if state.cache.word(ofPage: page, in: layer) == .allUnallocated { return .ready }
-            guard let slot = state.cache.takeSlot(tables: tables) else { return .commitFirst }
-            state.cache.beginLoading(slot, page: page, in: layer)
+            if state.cache.word(ofPage: page, in: top) == .allUnallocated { return .ready }
+            guard let slot = state.cache.takeSlot(in: top) else { return .commitFirst }
+            state.cache.beginLoading(slot, page: page, in: top)
             return .read(slot: slot, fileOffset: fileOffset)
         }
     }
 
     /// Waits for a page that somebody else reads.
     /// - Returns: false when it is no longer being read: look again at once.
-    func waitForPage(_ slot: Int, layer: Int, deviceOffset: UInt64, _ continuation: CompletionContinuation) -> Bool {
-        precondition(layer >= 0 && layer < layers.count, "no such layer")
-        guard let tables = tables[layer] else { return false }
-        let page = tables.geometry.l2PageNumber(ofDeviceOffset: deviceOffset)
+    func waitForPage(_ slot: Int, deviceOffset: UInt64, _ continuation: CompletionContinuation) -> Bool {
+        let page = geometry.l2PageNumber(ofDeviceOffset: deviceOffset)
         return state.withLock { state in
-            guard state.cache[slot].phase == .loading, state.cache[slot].page == page,
-                state.cache[slot].layer == layer
-            else { return false }
+            guard state.cache[slot].phase == .loading, state.cache[slot].page == page else { return false }
             state.cache[slot].waiters.append(continuation)
             return true
         }
@@ -50,45 +44,100 @@ extension Image {
 
     /// A page has been read, or could not be. Every entry is judged before anybody sees it; a page with an entry that
     /// cannot be right is marked, so that lookups leave it to `judgedEntry`.
-    func pageLoaded(_ slot: Int, layer layerIndex: Int, succeeded: Bool) -> [CompletionContinuation] {
-        guard let layer = tables[layerIndex] else { preconditionFailure("a raw file has no tables") }
-        return state.withLock { state in
+    func pageLoaded(_ slot: Int, succeeded: Bool) -> [CompletionContinuation] {
+        state.withLock { state in
             var isCareful = false
             if succeeded {
                 let values = state.cache.values(ofSlot: slot)
-                let bounds = entryBounds(of: layer, in: state)
+                let bounds = entryBounds(in: state)
                 for index in 0..<QEDGeometry.entriesPerL2Page {
                     if case .invalid = bounds.l2Entry(UInt64(littleEndian: values[index])) {
                         isCareful = !isSabotaged(.trustTableEntries)
                     }
                 }
             }
-            let waiters = state.cache.endLoading(slot, in: layer, succeeded: succeeded, isCareful: isCareful)
+            let waiters = state.cache.endLoading(slot, in: top, succeeded: succeeded, isCareful: isCareful)
             return waiters + state.takeSlotWaiters()
         }
     }
 
     /// An entry of a page that holds questionable ones: 0, 1, a file offset, `miss` or `invalid`.
-    func judgedEntry(at deviceOffset: UInt64, layer layerIndex: Int) -> UInt64 {
-        if layerIndex > 0, let lower { return lower.judgedEntry(at: deviceOffset, layer: layerIndex - 1) }
-        guard let layer = tables[layerIndex] else { preconditionFailure("a raw file has no tables") }
-        let page = layer.geometry.l2PageNumber(ofDeviceOffset: deviceOffset)
+    func judgedEntry(at deviceOffset: UInt64) -> UInt64 {
+        let page = geometry.l2PageNumber(ofDeviceOffset: deviceOffset)
         return state.withLock { state in
-            guard let slot = state.cache.slot(ofPage: page, in: layer), state.cache[slot].phase == .resident else {
+            guard let slot = state.cache.slot(ofPage: page, in: top), state.cache[slot].phase == .resident else {
                 return PageLookup.miss
             }
-            let index = layer.geometry.indexInL2Page(ofDeviceOffset: deviceOffset)
+            let index = geometry.indexInL2Page(ofDeviceOffset: deviceOffset)
             let value = UInt64(littleEndian: state.cache.values(ofSlot: slot)[index])
             if !state.cache[slot].isCareful { return value }
-            if case .invalid = entryBounds(of: layer, in: state).l2Entry(value) { return PageLookup.invalid }
+            if case .invalid = entryBounds(in: state).l2Entry(value) { return PageLookup.invalid }
             return value
         }
     }
 
     /// Where entries may point: into the file as it was opened, or, in an image that is written, up to where clusters have
     /// been handed out.
-    func entryBounds(of layer: LayerTables, in state: borrowing ImageState) -> TableEntryBounds {
-        guard layer.index == 0, !isReadOnly else { return layer.bounds }
-        return TableEntryBounds(header: layer.header, fileSizeBytes: state.cursor.nextFileOffset)
+    func entryBounds(in state: borrowing ImageState) -> TableEntryBounds {
+        guard !isReadOnly else { return top.bounds }
+        return TableEntryBounds(header: top.header, fileSizeBytes: state.cursor.nextFileOffset)
+    }
+
+    // MARK: - The image's part in a page of the chain
+
+    /// Merges what the image has into a page of the chain, as far as that is in memory.
+    /// - Returns: where its L2 page has to be read from, for `mergeFromFile`; nil: nowhere. What changes meanwhile is `set` in the
+    ///   page of the chain, and a change in an image that is not the top any more is none.
+    func mergeFromMemory(_ page: Int, into pages: ResolvedPages, _ slot: Int, layerNumber: Int) -> UInt64? {
+        let start = pages.lookup.deviceOffset(ofPage: page)
+        let end = pages.lookup.deviceOffset(ofPage: page + 1)
+        return state.withLock { state -> UInt64? in
+            if start < sizeBytes {
+                let l2Page = geometry.l2PageNumber(ofDeviceOffset: start)
+                switch top.tableWord(geometry.l1Index(ofDeviceOffset: start)) {
+                case .unallocated: break
+                case .invalid: pages.merge(slot) { _ in .invalid }
+                default:
+                    let word = state.cache.word(ofPage: l2Page, in: top)
+                    if let cached = word.slot {
+                        merge(state.cache.values(ofSlot: cached), entryBounds(in: state), start, into: pages, slot, layerNumber)
+                    } else if word != .allUnallocated {
+                        return top.fileOffset(ofPage: l2Page)
+                    }
+                }
+            }
+            if end > sizeBytes { mergeEnd(start, into: pages, slot) }
+            return nil
+        }
+    }
+
+    /// The L2 page was read.
+    func mergeFromFile(
+        _ values: UnsafePointer<UInt64>, _ page: Int, into pages: ResolvedPages, _ slot: Int, layerNumber: Int
+    ) {
+        let start = pages.lookup.deviceOffset(ofPage: page)
+        state.withLock { state in
+            merge(values, entryBounds(in: state), start, into: pages, slot, layerNumber)
+        }
+    }
+
+    private func merge(
+        _ values: UnsafePointer<UInt64>, _ bounds: TableEntryBounds, _ start: UInt64, into pages: ResolvedPages, _ slot: Int,
+        _ layerNumber: Int
+    ) {
+        let shift = pages.lookup.clusterShift
+        pages.merge(slot) { index in
+            let position = start + UInt64(index) << shift
+            if position >= sizeBytes { return .zeros }
+            return ResolvedEntry(
+                l2Value: UInt64(littleEndian: values[geometry.indexInL2Page(ofDeviceOffset: position)]), bounds,
+                offsetInCluster: position & geometry.clusterMask, layerNumber: layerNumber)
+        }
+    }
+
+    /// Past the end of a layer there is nothing, whatever lies below it.
+    private func mergeEnd(_ start: UInt64, into pages: ResolvedPages, _ slot: Int) {
+        let shift = pages.lookup.clusterShift
+        pages.merge(slot) { start + UInt64($0) << shift >= sizeBytes ? .zeros : .unknown }
     }
 }

@@ -4,7 +4,7 @@ import QEDFormat
 import Synchronization
 import SystemPackage
 
-/// The L2 pages that are in memory, within a budget of bytes; the unit is 4 KiB of a table, wherever it belongs.
+/// The L2 pages that are in memory, within a budget of bytes; the unit is 4 KiB of a table.
 ///
 /// Lookups do not come here (see `PageLookup`); everything else does, under the image's lock. Clean pages are evicted by
 /// a clock; dirty, pinned and loading ones stay.
@@ -21,7 +21,6 @@ struct PageCache: ~Copyable {
     enum Phase { case free, loading, resident }
 
     struct Slot {
-        var layer = 0
         var page = 0
         var phase = Phase.free
         var generation: UInt32 = 0
@@ -48,15 +47,10 @@ struct PageCache: ~Copyable {
     private var slots: [Slot]
     private var clockHand = 0
 
-    /// Page words that may still be made for the tables of all layers.
+    /// Page words that may still be made for the image's tables.
     private var pageWordsLeft: Int
     /// The words of pages that are in memory, and whose tables got no page words. Lookups without a lock miss these.
-    private var wordsOfOthers: [OtherPage: PageWord] = [:]
-
-    private struct OtherPage: Hashable {
-        var layer: Int
-        var page: Int
-    }
+    private var wordsOfOthers: [Int: PageWord] = [:]
 
     /// 32 MiB of page words: those of 16 GiB of tables, which map 128 TiB in the usual geometry. They are never freed while
     /// the image is open, so that lookups need no lock; and an image may name more tables than there is memory, above all one
@@ -105,43 +99,43 @@ struct PageCache: ~Copyable {
     }
 
     /// The slot of a page that is resident or loading.
-    func slot(ofPage page: Int, in layer: LayerTables) -> Int? {
-        if let slot = word(ofPage: page, in: layer).slot { return slot }
-        return loadingSlots.first { slots[$0].page == page && slots[$0].layer == layer.index }
+    func slot(ofPage page: Int, in tables: ImageTables) -> Int? {
+        if let slot = word(ofPage: page, in: tables).slot { return slot }
+        return loadingSlots.first { slots[$0].page == page }
     }
 
     private var loadingSlots: [Int] = []
 
     /// What is known of a page.
-    func word(ofPage page: Int, in layer: LayerTables) -> PageWord {
-        guard let words = layer.tableWord(layer.geometry.l1Index(ofL2Page: page)).pageWords else {
-            return wordsOfOthers[OtherPage(layer: layer.index, page: page)] ?? .absent
+    func word(ofPage page: Int, in tables: ImageTables) -> PageWord {
+        guard let words = tables.tableWord(tables.geometry.l1Index(ofL2Page: page)).pageWords else {
+            return wordsOfOthers[page] ?? .absent
         }
-        return PageWord(rawValue: words[page & (layer.geometry.pagesPerTable - 1)].load(ordering: .acquiring))
+        return PageWord(rawValue: words[page & (tables.geometry.pagesPerTable - 1)].load(ordering: .acquiring))
     }
 
     /// Links a new, empty L2 table into the image.
-    mutating func addTable(_ l1Index: Int, fileOffset: UInt64, to layer: LayerTables) {
-        precondition(layer.tableWord(l1Index) == .unallocated, "a second table for one L1 entry")
-        layer.setTable(l1Index, fileOffset: fileOffset)
-        if takesPageWords(layer) {
-            layer.publishPageWords(ofTable: l1Index, initially: .allUnallocated)
+    mutating func addTable(_ l1Index: Int, fileOffset: UInt64, to tables: ImageTables) {
+        precondition(tables.tableWord(l1Index) == .unallocated, "a second table for one L1 entry")
+        tables.setTable(l1Index, fileOffset: fileOffset)
+        if takesPageWords(tables) {
+            tables.publishPageWords(ofTable: l1Index, initially: .allUnallocated)
         } else {
             // Its pages are read like any other's: in fresh space they are zeros.
-            layer.publishWithoutPageWords(l1Index)
+            tables.publishWithoutPageWords(l1Index)
         }
-        precondition(layer.tableFileOffset(l1Index) == fileOffset, "a table that is not found where it is")
+        precondition(tables.tableFileOffset(l1Index) == fileOffset, "a table that is not found where it is")
     }
 
-    private mutating func takesPageWords(_ layer: LayerTables) -> Bool {
-        guard layer.geometry.pagesPerTable <= pageWordsLeft else { return false }
-        pageWordsLeft -= layer.geometry.pagesPerTable
+    private mutating func takesPageWords(_ tables: ImageTables) -> Bool {
+        guard tables.geometry.pagesPerTable <= pageWordsLeft else { return false }
+        pageWordsLeft -= tables.geometry.pagesPerTable
         return true
     }
 
     /// A free slot for a page, the clock's next victim if need be.
     /// - Returns: nil when every page is dirty or in use: a commit must come first.
-    mutating func takeSlot(tables: borrowing [LayerTables?]) -> Int? {
+    mutating func takeSlot(in tables: ImageTables) -> Int? {
         // Two turns: the first may only clear the reference bits.
         for _ in 0..<(2 * slotCount) {
             let candidate = clockHand
@@ -159,7 +153,7 @@ struct PageCache: ~Copyable {
                     continue
                 }
                 if referenced[candidate].exchange(0, ordering: .relaxed) != 0 { continue }
-                if let layer = tables[slot.layer] { setWord(.absent, ofPage: slot.page, in: layer) }
+                setWord(.absent, ofPage: slot.page, in: tables)
                 // A lookup that sees what is next stored in the slot must see that the word has changed. The store of the word
                 // releases what came before it and holds nothing back that comes after: that is this fence's part, with the
                 // load of the entry in `PageLookup`, which acquires and so comes before the second load of the word. Without
@@ -186,11 +180,10 @@ struct PageCache: ~Copyable {
     }
 
     /// Claims `slot` for a page that is about to be read into it.
-    mutating func beginLoading(_ slot: Int, page: Int, in layer: LayerTables) {
+    mutating func beginLoading(_ slot: Int, page: Int, in tables: ImageTables) {
         precondition(slots[slot].phase == .free, "the slot is taken")
-        precondition(self.slot(ofPage: page, in: layer) == nil, "a page that is there already, or comes")
+        precondition(self.slot(ofPage: page, in: tables) == nil, "a page that is there already, or comes")
         slots[slot].phase = .loading
-        slots[slot].layer = layer.index
         slots[slot].page = page
         slots[slot].generation &+= 1
         slots[slot].isCareful = false
@@ -199,9 +192,8 @@ struct PageCache: ~Copyable {
 
     /// Publishes a page that has been read, or gives the slot back where that failed.
     /// - Returns: the tasks to resume.
-    mutating func endLoading(_ slot: Int, in layer: LayerTables, succeeded: Bool, isCareful: Bool) -> [CompletionContinuation] {
-        precondition(
-            slots[slot].phase == .loading && slots[slot].layer == layer.index, "the page was not being loaded")
+    mutating func endLoading(_ slot: Int, in tables: ImageTables, succeeded: Bool, isCareful: Bool) -> [CompletionContinuation] {
+        precondition(slots[slot].phase == .loading, "the page was not being loaded")
         precondition(
             (!slots[slot].isDirty || isSabotaged(.evictDirtyPages)) && slots[slot].pinCount == 0,
             "a page that changes before it is there")
@@ -209,7 +201,7 @@ struct PageCache: ~Copyable {
         slots[slot].phase = succeeded ? .resident : .free
         slots[slot].isCareful = isCareful
         referenced[slot].store(1, ordering: .relaxed)
-        if succeeded { publish(slot, in: layer) }
+        if succeeded { publish(slot, in: tables) }
         let waiters = slots[slot].waiters
         slots[slot].waiters = []
         if isSabotaged(.dropPageWaiters) { return [] }
@@ -217,50 +209,46 @@ struct PageCache: ~Copyable {
     }
 
     /// Makes a page of zeros resident without reading: for a table that this process has made.
-    mutating func addEmptyPage(_ slot: Int, page: Int, in layer: LayerTables) {
-        precondition(slots[slot].phase == .free && layer.index == 0, "the slot is taken, or the table is not ours")
-        precondition(word(ofPage: page, in: layer) == .allUnallocated, "a page of zeros in place of one that was written")
+    mutating func addEmptyPage(_ slot: Int, page: Int, in tables: ImageTables) {
+        precondition(slots[slot].phase == .free, "the slot is taken")
+        precondition(word(ofPage: page, in: tables) == .allUnallocated, "a page of zeros in place of one that was written")
         slots[slot].phase = .resident
-        slots[slot].layer = layer.index
         slots[slot].page = page
         slots[slot].generation &+= 1
         slots[slot].isCareful = false
         // Atomic stores: a lookup that still holds the slot's former page may be reading.
-        let entries = layer.lookup.entries(ofSlot: slot)
+        let entries = tables.lookup.entries(ofSlot: slot)
         for index in 0..<QEDGeometry.entriesPerL2Page { entries[index].store(0, ordering: .relaxed) }
         referenced[slot].store(1, ordering: .relaxed)
-        publish(slot, in: layer)
+        publish(slot, in: tables)
     }
 
-    private mutating func publish(_ slot: Int, in layer: LayerTables) {
-        precondition(
-            slots[slot].phase == .resident && slots[slot].layer == layer.index, "a page is found before it is there")
+    private mutating func publish(_ slot: Int, in tables: ImageTables) {
+        precondition(slots[slot].phase == .resident, "a page is found before it is there")
         let word = PageWord(slot: slot, generation: slots[slot].generation, isCareful: slots[slot].isCareful)
-        setWord(word, ofPage: slots[slot].page, in: layer)
+        setWord(word, ofPage: slots[slot].page, in: tables)
     }
 
-    private mutating func setWord(_ word: PageWord, ofPage page: Int, in layer: LayerTables) {
-        let l1Index = layer.geometry.l1Index(ofL2Page: page)
-        let table = layer.tableWord(l1Index)
+    private mutating func setWord(_ word: PageWord, ofPage page: Int, in tables: ImageTables) {
+        let l1Index = tables.geometry.l1Index(ofL2Page: page)
+        let table = tables.tableWord(l1Index)
         precondition(table != .unallocated && table != .invalid, "a page of a table that does not exist")
         let words =
             table.pageWords
-            ?? (word != .absent && takesPageWords(layer) ? layer.publishPageWords(ofTable: l1Index, initially: .absent) : nil)
+            ?? (word != .absent && takesPageWords(tables) ? tables.publishPageWords(ofTable: l1Index, initially: .absent) : nil)
         guard let words else {
-            wordsOfOthers[OtherPage(layer: layer.index, page: page)] = word == .absent ? nil : word
+            wordsOfOthers[page] = word == .absent ? nil : word
             return
         }
-        words[page & (layer.geometry.pagesPerTable - 1)].store(word.rawValue, ordering: .releasing)
+        words[page & (tables.geometry.pagesPerTable - 1)].store(word.rawValue, ordering: .releasing)
     }
 
     /// Changes an entry of a resident page of the image itself and marks the page dirty.
     /// - Parameter sealedBySync: the sync that must complete before the entry may be written; nil if none.
-    mutating func setEntry(_ slot: Int, index: Int, to value: UInt64, in layer: LayerTables, sealedBySync: UInt64?) {
+    mutating func setEntry(_ slot: Int, index: Int, to value: UInt64, in tables: ImageTables, sealedBySync: UInt64?) {
         precondition(slots[slot].phase == .resident, "an entry of a page that is not in memory")
-        precondition(
-            layer.index == 0 && slots[slot].layer == 0, "only the image itself is written, never its backing files")
         precondition(index >= 0 && index < QEDGeometry.entriesPerL2Page, "an entry outside its page")
-        let entry = layer.lookup.entries(ofSlot: slot) + index
+        let entry = tables.lookup.entries(ofSlot: slot) + index
         if let sealedBySync {
             let oldValue = UInt64(littleEndian: entry.pointee.load(ordering: .relaxed))
             slots[slot].unsealed.append(UnsealedEntry(index: index, oldValue: oldValue, sealedBySync: sealedBySync))
@@ -274,8 +262,7 @@ struct PageCache: ~Copyable {
     /// Marks a page for the next commit: because it has changed, or because the last one could not write it.
     private mutating func markDirty(_ slot: Int) {
         precondition(
-            slots[slot].phase == .resident && slots[slot].layer == 0 || isSabotaged(.evictDirtyPages),
-            "a page is to be written that is not in memory, or not the image's")
+            slots[slot].phase == .resident || isSabotaged(.evictDirtyPages), "a page is to be written that is not in memory")
         slots[slot].isDirty = true
         guard !slots[slot].isListed else { return }
         slots[slot].isListed = true
@@ -342,7 +329,7 @@ struct PageCache: ~Copyable {
     /// The commit has failed: all that it took and did not write is for the next one, snapshots under way included.
     ///
     /// One transition: a page that is neither being written nor dirty may be evicted at any moment by another queue, and what
-    /// was its slot's would become another page's, perhaps a backing file's.
+    /// was its slot's would become another page's.
     mutating func commitFailed() {
         for number in 0..<unwrittenCount {
             let slot = unwrittenPage(number)
@@ -350,7 +337,7 @@ struct PageCache: ~Copyable {
             if !isSabotaged(.forgetUnwrittenPages) { markDirty(slot) }
         }
         endCommit()
-        precondition(dirtySlots.allSatisfy { slots[$0].layer == 0 && slots[$0].phase == .resident }, "a dirty page that is none")
+        precondition(dirtySlots.allSatisfy { slots[$0].phase == .resident }, "a dirty page that is none")
     }
 
     private mutating func endCommit() {

@@ -6,7 +6,7 @@ import SystemPackage
 /// How an image is to be opened.
 public struct ImageOptions: Sendable {
     public var isReadOnly: Bool
-    /// For L2 pages in memory, those of backing files included. Not in it: what the L1 tables and the directory of L2 pages
+    /// For L2 pages in memory, and pages of the chain, half of it for each. Not in it: what the L1 tables and the directories
     /// take, which grow with what the image has (see `PageCache.standardPageWordLimit`).
     public var cacheBytes: Int
     public static let standardCacheBytes = 32 << 20
@@ -154,26 +154,34 @@ extension Image {
                 fileSizeBytes: &fileSizeBytes, headerPage: headerPage)
         }
 
-        let cache: PageCache
-        do { cache = try PageCache(budgetBytes: options.cacheBytes, pageWordLimit: options.pageWordLimit) } catch {
-            throw .noCache(sizeBytes: options.cacheBytes, error)
-        }
         var layers = chain
         // As preparing it has left it.
         layers[0] = .qed(header: header, fileSizeBytes: fileSizeBytes)
-        var tables: [LayerTables?] = []
-        for (index, layer) in layers.enumerated() {
-            if index > 0, let lower = topSwitch?.lower {
-                tables.append(lower.tables[index - 1])
-                continue
-            }
+        var bases: [BaseTables?] = topSwitch.map { [nil] + $0.lower.bases } ?? []
+        for (index, layer) in layers.enumerated().dropFirst(1 + bases.count) {
             guard case .qed(let header, let fileSizeBytes) = layer else {
-                tables.append(nil)
+                bases.append(nil)
                 continue
             }
             let l1 = try await readL1(storages[index], header: header)
-            tables.append(LayerTables(index: index, header: header, fileSizeBytes: fileSizeBytes, l1: l1, cache: cache))
+            bases.append(BaseTables(header: header, fileSizeBytes: fileSizeBytes, l1: l1))
         }
+        let resolved: ResolvedPages?
+        let cache: PageCache
+        do throws(Errno) {
+            if let pages = topSwitch?.lower.resolved {
+                resolved = pages
+            } else {
+                resolved = try ResolvedPages(
+                    chain: layers, budgetBytes: options.cacheBytes / 2, wordLimit: options.pageWordLimit)
+            }
+            let budgetBytes = resolved == nil ? options.cacheBytes : options.cacheBytes / 2
+            cache = try PageCache(budgetBytes: budgetBytes, pageWordLimit: options.pageWordLimit)
+        } catch {
+            throw .noCache(sizeBytes: options.cacheBytes, error)
+        }
+        let l1 = try await readL1(storages.top, header: header)
+        let top = ImageTables(header: header, fileSizeBytes: fileSizeBytes, l1: l1, cache: cache)
         let cursor = AllocationCursor(
             smallestChunkBytes: options.smallestChunkBytes, clusterSizeBytes: header.geometry.clusterSizeBytes,
             endOfClusters: prepared.endOfClusters,
@@ -184,7 +192,7 @@ extension Image {
         let hasRoomForNote = SessionNote.hasRoom(
             in: UnsafeRawBufferPointer(start: headerPage, count: headerPageBytes), of: header)
         var note: SessionNote?
-        var state = ImageState(cache: cache, cursor: cursor)
+        var state = ImageState(cache: cache, cursor: cursor, resolved: resolved, layerNumber: layers.count - 1)
         if let session = options.session, !options.isReadOnly {
             // A log that goes on is valid at every instant; one that is made anew is not, while it is being made.
             let capacity = MappingLog.capacity(ofSizeBytes: session.sizeBytes)
@@ -201,7 +209,7 @@ extension Image {
             note = SessionNote(boot: session.owner.boot, session: number)
         }
         return Image(
-            layers: layers, tables: tables, isReadOnly: options.isReadOnly, state: state,
+            layers: layers, top: top, bases: bases, resolved: resolved, isReadOnly: options.isReadOnly, state: state,
             headerPage: headerPage, hasRoomForNote: hasRoomForNote,
             note: note, replay: replay, droppedEntries: prepared.droppedEntries, topSwitch: topSwitch)
     }

@@ -34,7 +34,6 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     let committer: Committer<S>
     private let slow: SlowRequests<S>
     let housekeeper: Housekeeper<S>
-    private let pages: PageLoader<S>
     /// The queue of what was the top before (`TopSwitch`), which has no requests any more: as long as that is not durable, or
     /// pages are in its cache.
     private(set) var below: EngineQueue<S>?
@@ -91,10 +90,11 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
         housekeeper = Housekeeper(image: image, committer: committer, extender: extender, tasks: tasks)
         let lists = ExtentListPool(capacity: capacity)
         let staging = StagingPool(clusterSizeBytes: image.geometry.clusterSizeBytes)
-        pages = PageLoader(files: files, committer: committer, below: below?.pages)
-        let reader = ChainReader(map: map, pages: pages, transfers: transfers, lists: lists)
+        let pages = PageLoader(files: files, committer: committer)
+        let resolver = PageResolver(files: files, transfers: transfers)
+        let reader = ChainReader(map: map, pages: pages, resolver: resolver, transfers: transfers, lists: lists)
         slow = SlowRequests(
-            map: map, slots: slots, reader: reader,
+            map: map, slots: slots, reader: reader, transfers: transfers,
             copier: Copier(files: files, reader: reader, slots: slots, staging: staging), committer: committer,
             extender: extender, pages: pages, lists: lists, staging: staging)
         self.below = below
@@ -347,7 +347,6 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
         precondition(!hasRequests && isQuiet && image.lower == nil, "tables change under a request")
         files.adoptTables()
         committer.below = nil
-        pages.below = nil
         below?.stop()
         retired = below
         below = nil

@@ -12,7 +12,7 @@ extension EngineQueue {
         let request = slots[id].request
         extents.removeAll()
         guard
-            map.resolve(request.deviceOffset, to: request.end, fromLayer: 0, judging: false, into: &extents) == .complete
+            map.resolve(request.deviceOffset, to: request.end, beneath: false, judging: false, into: &extents) == .complete
         else { return false }
         if extents.hasZeros || !files.allTakeRegisteredBuffers {
             // Zeros are laid into the request's memory.

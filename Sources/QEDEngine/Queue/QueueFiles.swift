@@ -6,9 +6,10 @@ import SystemPackage
 
 /// A layer of the chain, with what the inline path needs of it in one place.
 struct QueueLayer {
-    /// nil for a raw one.
-    var lookup: PageLookup?
+    var isRaw: Bool
     var sizeBytes: UInt64
+    /// Where the first of the layers ends, down to this one: nothing of it is seen behind that.
+    var visibleEnd: UInt64
     /// Length of the file when it was opened.
     var fileSizeBytes: UInt64
     var storage: any BaseStorage
@@ -26,6 +27,8 @@ struct QueueFiles<S: Storage>: @unchecked Sendable {
     /// The image's own file, and its tables as far as they are in memory: here so that the inline path follows no reference.
     let top: S
     let topLookup: PageLookup
+    /// Where the chain has several QED files.
+    let chainLookup: ResolvedLookup?
     let layers: UnsafeMutablePointer<QueueLayer>
     let layerCount: Int
     /// Whether a registered buffer can be filled from any file of the chain.
@@ -41,6 +44,7 @@ struct QueueFiles<S: Storage>: @unchecked Sendable {
         top = storages.top
         allTakeRegisteredBuffers = storages.bases.allSatisfy(\.takesRegisteredBuffers)
         topLookup = image.top.lookup
+        chainLookup = image.resolved?.lookup
         layerCount = storages.count
         layers = .allocate(capacity: storages.count)
         if let below {
@@ -49,11 +53,14 @@ struct QueueFiles<S: Storage>: @unchecked Sendable {
             counters = .allocate(capacity: 1)
             counters.initialize(to: EngineStatistics())
         }
+        var visibleEnd = UInt64.max
         for index in 0..<layerCount {
+            let layer = image.layers[index]
+            visibleEnd = min(visibleEnd, layer.sizeBytes)
             (layers + index).initialize(
                 to: QueueLayer(
-                    lookup: image.tables[index]?.lookup, sizeBytes: image.layers[index].sizeBytes,
-                    fileSizeBytes: image.layers[index].fileSizeBytes, storage: storages[index]))
+                    isRaw: layer.isRaw, sizeBytes: layer.sizeBytes, visibleEnd: visibleEnd,
+                    fileSizeBytes: layer.fileSizeBytes, storage: storages[index]))
             if index > 0, let below { (layers + index).pointee.data = (below.layers + index - 1).pointee.data }
         }
     }
@@ -65,13 +72,8 @@ struct QueueFiles<S: Storage>: @unchecked Sendable {
         if !keepingCounters { counters.deallocate() }
     }
 
-    /// The image has adopted tables for the layers beneath it.
-    func adoptTables() {
-        for index in 1..<layerCount {
-            (layers + index).pointee.lookup = image.tables[index]?.lookup
-            (layers + index).pointee.fileSizeBytes = image.layers[index].fileSizeBytes
-        }
-    }
+    /// What was the top before has its final length.
+    func adoptTables() { (layers + 1).pointee.fileSizeBytes = image.layers[1].fileSizeBytes }
 
     /// The file holds something that no sync covers. Called after it was written, in part at least, before it is acknowledged.
     @inline(__always)

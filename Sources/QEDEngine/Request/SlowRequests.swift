@@ -11,6 +11,7 @@ final class SlowRequests<S: Storage>: @unchecked Sendable {
     private let map: ChainMap<S>
     private let slots: RequestSlots
     private let reader: ChainReader<S>
+    private let transfers: Transfers<S>
     private let copier: Copier<S>
     private let committer: Committer<S>
     private let extender: SpaceExtender<S>
@@ -20,13 +21,15 @@ final class SlowRequests<S: Storage>: @unchecked Sendable {
     var image: Image { files.image }
 
     init(
-        map: ChainMap<S>, slots: RequestSlots, reader: ChainReader<S>, copier: Copier<S>, committer: Committer<S>,
+        map: ChainMap<S>, slots: RequestSlots, reader: ChainReader<S>, transfers: Transfers<S>, copier: Copier<S>,
+        committer: Committer<S>,
         extender: SpaceExtender<S>, pages: PageLoader<S>, lists: ExtentListPool, staging: StagingPool
     ) {
         files = map.files
         self.map = map
         self.slots = slots
         self.reader = reader
+        self.transfers = transfers
         self.copier = copier
         self.committer = committer
         self.extender = extender
@@ -54,7 +57,7 @@ final class SlowRequests<S: Storage>: @unchecked Sendable {
         switch request.operation {
         case .read:
             guard let buffer = request.buffer else { throw .outOfRange }
-            try await reader.read(range, into: buffer, fromLayer: 0, id.transfers)
+            try await reader.read(range, into: buffer, beneath: false, id.transfers)
         case .write:
             guard let buffer = request.buffer else { throw .outOfRange }
             try await write(id, range, from: buffer)
@@ -90,7 +93,7 @@ final class SlowRequests<S: Storage>: @unchecked Sendable {
             list.removeAll()
             switch map.planWrite(position, to: range.upperBound, into: &list, beneath: &beneath) {
             case .direct(let end):
-                try await reader.transfer(
+                try await transfers.perform(
                     list, isWrite: true, buffer: buffer, bufferStart: range.lowerBound, id.transfers)
                 position = end
             case .copy(let plan):
@@ -106,7 +109,7 @@ final class SlowRequests<S: Storage>: @unchecked Sendable {
     func wait(for obstacle: WritePlan.Obstacle) async throws(RequestError) {
         switch obstacle {
         case .unknownBeneath(let deviceOffset): await map.learnHoles(at: deviceOffset)
-        case .missing(let deviceOffset): try await pages.load(layer: 0, deviceOffset: deviceOffset)
+        case .missing(let deviceOffset): try await pages.load(deviceOffset)
         case .invalid(let deviceOffset): throw .corruptEntry(deviceOffset: deviceOffset)
         case .needsSpace(let clusters): try await extender.extend(atLeast: clusters)
         case .busy(let cluster): await fillEnded(cluster: cluster)

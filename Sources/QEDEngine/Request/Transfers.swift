@@ -1,5 +1,6 @@
 import BlockStorage
 import IOURing
+import QEDFormat
 import SystemPackage
 
 /// Whose storage operations are counted together: those of a request, of a copy job, or of the queue's commit.
@@ -65,6 +66,20 @@ struct Transfers<S: Storage>: @unchecked Sendable {
         } else {
             files.counters.pointee.dataReads &+= 1
             files.top.submit(.read(buffer, byteCount: byteCount, fileOffset: fileOffset), token: token)
+        }
+    }
+
+    /// Starts a read of a page of a layer's L2 table, one of several of its group.
+    func startTableRead(_ group: TransferGroup, _ buffer: UnsafeMutableRawPointer, layer: Int, fileOffset: UInt64) {
+        let byteCount = UInt32(QEDGeometry.l2PageSizeBytes)
+        precondition(fileOffset > 0 && fileOffset % UInt64(byteCount) == 0, "a page of no table")
+        counts[group.number].outstanding += 1
+        files.counters.pointee.l2PageReads &+= 1
+        let token = token(group, byteCount: byteCount)
+        if layer == 0 {
+            files.top.submit(.read(buffer, byteCount: byteCount, fileOffset: fileOffset), token: token)
+        } else {
+            files.layers[layer].storage.submitRead(into: buffer, byteCount: byteCount, fileOffset: fileOffset, token: token)
         }
     }
 
@@ -181,5 +196,35 @@ struct Transfers<S: Storage>: @unchecked Sendable {
         guard let waiter = counts[group.number].waiter else { return }
         counts[group.number].waiter = nil
         waiter.resume(returning: 0)
+    }
+
+    // MARK: - For tasks
+
+    /// Moves the data of all extents at once, and one by one, continuing short transfers, what did not go well.
+    func perform(
+        _ list: ExtentList, isWrite: Bool, buffer: UnsafeMutableRawPointer, bufferStart: UInt64, _ group: TransferGroup
+    ) async throws(RequestError) {
+        precondition(isIdle(group), "the request has transfers under way")
+        // Of a write that fails some may have been written.
+        defer { if isWrite { files.markUnsynced() } }
+        start(group, isWrite: isWrite, list, buffer: buffer, bufferStart: bufferStart)
+        await finished(group)
+        guard takeFailure(group) else { return }
+        do {
+            for index in 0..<list.count where list[index].layer != Extent.zeros {
+                let extent = list[index]
+                let position = buffer + Int(extent.deviceOffset - bufferStart)
+                if isWrite {
+                    precondition(extent.layer == 0, "a backing file is never written to")
+                    try await files.top.writeFully(
+                        from: position, byteCount: Int(extent.byteCount), fileOffset: extent.fileOffset)
+                } else {
+                    try await files.read(
+                        Int(extent.layer), into: position, byteCount: Int(extent.byteCount), fileOffset: extent.fileOffset)
+                }
+            }
+        } catch {
+            throw .storage(error.errno)
+        }
     }
 }

@@ -2,13 +2,12 @@ import Glibc
 import QEDFormat
 import Synchronization
 
-/// What the engine has of a QED layer's file in memory: its header, its L1 table and the directory of its L2 pages.
+/// What the engine has of the image's own file in memory: its header, its L1 table and the directory of its L2 pages. (Of the
+/// files beneath it: `BaseTables`.)
 ///
 /// Whose page words are made, and when, is the cache's affair. The L1 table is held only as far as the image's size needs
 /// it. `l1Values` is touched under the image's lock; `lookup` may be used by any thread at any time.
-final class LayerTables: @unchecked Sendable {
-    /// Position in the chain: 0 is the image itself, 1 its backing file, and so on.
-    let index: Int
+final class ImageTables: @unchecked Sendable {
     let header: QEDHeader
     let geometry: QEDGeometry
     let bounds: TableEntryBounds
@@ -21,8 +20,7 @@ final class LayerTables: @unchecked Sendable {
     let l1EntryCount: Int
 
     /// - Parameter l1: the raw values of the first entries of the L1 table, host byte order, as many as the size needs.
-    init(index: Int, header: QEDHeader, fileSizeBytes: UInt64, l1: [UInt64], cache: borrowing PageCache) {
-        self.index = index
+    init(header: QEDHeader, fileSizeBytes: UInt64, l1: [UInt64], cache: borrowing PageCache) {
         self.header = header
         geometry = header.geometry
         self.fileSizeBytes = fileSizeBytes
@@ -32,8 +30,8 @@ final class LayerTables: @unchecked Sendable {
             "entries of another size's L1 table")
         l1EntryCount = l1.count
         // SAFETY: memory of zeros holds entries of 0, and words of no table: their pages are not even touched.
-        l1Values = LayerTables.zeroed(l1.count).assumingMemoryBound(to: UInt64.self)
-        let tables = LayerTables.zeroed(l1.count).assumingMemoryBound(to: Atomic<UInt>.self)
+        l1Values = ImageTables.zeroed(l1.count).assumingMemoryBound(to: UInt64.self)
+        let tables = ImageTables.zeroed(l1.count).assumingMemoryBound(to: Atomic<UInt>.self)
         for (position, value) in l1.enumerated() where value != L2Entry.unallocatedValue {
             l1Values[position] = value
             let word: TableWord =
@@ -89,7 +87,6 @@ final class LayerTables: @unchecked Sendable {
     func setTable(_ l1Index: Int, fileOffset: UInt64) {
         precondition(tableWord(l1Index) == .unallocated, "a second L2 table for one L1 entry")
         precondition(fileOffset & geometry.clusterMask == 0 && fileOffset > 0, "an L2 table that is not aligned")
-        precondition(index == 0, "a backing file is never written to")
         l1Values[l1Index] = fileOffset
     }
 
