@@ -13,8 +13,9 @@ final class PageResolver<S: Storage>: @unchecked Sendable {
     private let files: QueueFiles<S>
     private let transfers: Transfers<S>
     private var image: Image { files.image }
-    /// Memory to read tables into: of as many pages as were ever made at once by this queue.
-    private var freeBuffers: [Buffer] = []
+    /// Memory to read tables into.
+    private let buffers = StagingPool(
+        bufferBytes: PageResolver.pagesAtOnce * QEDGeometry.l2PageSizeBytes, limit: PageResolver.makersAtOnce)
 
     /// What a layer has for a page.
     private struct Part {
@@ -32,27 +33,11 @@ final class PageResolver<S: Storage>: @unchecked Sendable {
         var kind: Kind
     }
 
-    private final class Buffer {
-        // SAFETY: page-aligned, allocated here and freed in deinit.
-        let memory: UnsafeMutableRawPointer
-        var parts: [Part] = []
-
-        init() {
-            memory = .allocate(
-                byteCount: PageResolver.pagesAtOnce * QEDGeometry.l2PageSizeBytes, alignment: QEDGeometry.l2PageSizeBytes)
-            parts.reserveCapacity(PageResolver.pagesAtOnce)
-        }
-
-        deinit { memory.deallocate() }
-
-        func address(_ position: Int) -> UnsafeMutableRawPointer { memory + position * QEDGeometry.l2PageSizeBytes }
-        func entries(_ position: Int) -> UnsafePointer<UInt64> {
-            UnsafePointer(address(position).assumingMemoryBound(to: UInt64.self))
-        }
-    }
-
     /// So many layers are read at once: what keeps a disk busy, and is not too much for each request of a queue.
-    private static var pagesAtOnce: Int { 8 }
+    private static var pagesAtOnce: Int { 16 }
+
+    /// And so many pages are made at once by a queue: what a disk has to do then is enough.
+    private static var makersAtOnce: Int { 4 }
 
     init(files: QueueFiles<S>, transfers: Transfers<S>) {
         self.files = files
@@ -89,21 +74,33 @@ final class PageResolver<S: Storage>: @unchecked Sendable {
     }
 
     private func make(_ page: Int, _ slot: Int, _ pages: ResolvedPages, _ group: TransferGroup) async throws(RequestError) {
-        let buffer = freeBuffers.popLast() ?? Buffer()
-        defer { freeBuffers.append(buffer) }
-        try await merge(image, layer: 0, page, slot, pages, buffer, group)
+        let memory = await buffers.take()
+        defer { buffers.giveBack(memory) }
+        try await merge(image, layer: 0, page, slot, pages, memory, group)
         var layer = 1
         if let lower = image.lower {
-            try await merge(lower, layer: 1, page, slot, pages, buffer, group)
+            try await merge(lower, layer: 1, page, slot, pages, memory, group)
             layer = 2
         }
+        var parts: [Part] = []
+        parts.reserveCapacity(PageResolver.pagesAtOnce)
         while layer < files.layerCount, !pages.isComplete(slot) {
-            layer = plan(from: layer, page, pages, buffer)
-            try await read(buffer, group)
-            for index in buffer.parts.indices { merge(index, page, slot, pages, buffer) }
+            layer = plan(from: layer, page, pages, into: &parts)
+            try await read(parts, memory, group)
+            for (place, part) in parts.enumerated() {
+                merge(part, page, slot, pages, entries: PageResolver.entries(memory, place))
+            }
         }
         // No layer has the rest.
         if !pages.isComplete(slot) { pages.merge(slot) { _ in .zeros } }
+    }
+
+    private static func address(_ memory: UnsafeMutableRawPointer, _ place: Int) -> UnsafeMutableRawPointer {
+        memory + place * QEDGeometry.l2PageSizeBytes
+    }
+
+    private static func entries(_ memory: UnsafeMutableRawPointer, _ place: Int) -> UnsafePointer<UInt64> {
+        UnsafePointer(address(memory, place).assumingMemoryBound(to: UInt64.self))
     }
 
     /// How the layer is called in the pages: from the bottom, so that a new top changes nothing.
@@ -111,34 +108,31 @@ final class PageResolver<S: Storage>: @unchecked Sendable {
 
     /// Of an image that may change.
     private func merge(
-        _ image: Image, layer: Int, _ page: Int, _ slot: Int, _ pages: ResolvedPages, _ buffer: Buffer, _ group: TransferGroup
+        _ image: Image, layer: Int, _ page: Int, _ slot: Int, _ pages: ResolvedPages, _ memory: UnsafeMutableRawPointer,
+        _ group: TransferGroup
     ) async throws(RequestError) {
         let number = number(ofLayer: layer)
         guard let fileOffset = image.mergeFromMemory(page, into: pages, slot, layerNumber: number) else { return }
-        buffer.parts.removeAll(keepingCapacity: true)
-        buffer.parts.append(Part(layer: layer, kind: .table(fileOffset: fileOffset)))
-        try await read(buffer, group)
-        image.mergeFromFile(buffer.entries(0), page, into: pages, slot, layerNumber: number)
+        try await read([Part(layer: layer, kind: .table(fileOffset: fileOffset))], memory, group)
+        image.mergeFromFile(PageResolver.entries(memory, 0), page, into: pages, slot, layerNumber: number)
     }
 
-    /// What the next layers have, as many of them as the buffer has places.
+    /// What the next layers have, as many of them as there are places in the memory.
     /// - Returns: the layer to go on with.
-    private func plan(from first: Int, _ page: Int, _ pages: ResolvedPages, _ buffer: Buffer) -> Int {
-        buffer.parts.removeAll(keepingCapacity: true)
+    private func plan(from first: Int, _ page: Int, _ pages: ResolvedPages, into parts: inout [Part]) -> Int {
+        parts.removeAll(keepingCapacity: true)
         let start = pages.lookup.deviceOffset(ofPage: page)
         let end = pages.lookup.deviceOffset(ofPage: page + 1)
         var layer = first
-        while layer < files.layerCount, buffer.parts.count < PageResolver.pagesAtOnce {
-            let kind: Part.Kind
+        while layer < files.layerCount, parts.count < PageResolver.pagesAtOnce {
             if let tables = image.bases[layer - 1] {
                 switch tables.place(of: start) {
-                case .nowhere: kind = .nothing
-                case .invalid: kind = .invalid
-                case .page(let fileOffset): kind = .table(fileOffset: fileOffset)
+                case .nowhere: if tables.sizeBytes < end { parts.append(Part(layer: layer, kind: .nothing)) }
+                case .invalid: parts.append(Part(layer: layer, kind: .invalid))
+                case .page(let fileOffset): parts.append(Part(layer: layer, kind: .table(fileOffset: fileOffset)))
                 }
-                if case .nothing = kind, tables.sizeBytes >= end {} else { buffer.parts.append(Part(layer: layer, kind: kind)) }
             } else {
-                buffer.parts.append(Part(layer: layer, kind: .raw))
+                parts.append(Part(layer: layer, kind: .raw))
             }
             layer += 1
         }
@@ -146,34 +140,35 @@ final class PageResolver<S: Storage>: @unchecked Sendable {
         return layer
     }
 
-    /// Reads the tables of all parts at once.
-    private func read(_ buffer: Buffer, _ group: TransferGroup) async throws(RequestError) {
+    /// Reads the tables of all parts at once, each to its place.
+    private func read(_ parts: [Part], _ memory: UnsafeMutableRawPointer, _ group: TransferGroup) async throws(RequestError) {
         precondition(transfers.isIdle(group), "the request has transfers under way")
-        for (index, part) in buffer.parts.enumerated() {
+        for (place, part) in parts.enumerated() {
             guard case .table(let fileOffset) = part.kind else { continue }
-            transfers.startTableRead(group, buffer.address(index), layer: part.layer, fileOffset: fileOffset)
+            transfers.startTableRead(
+                group, PageResolver.address(memory, place), layer: part.layer, fileOffset: fileOffset)
         }
         await transfers.finished(group)
         guard transfers.takeFailure(group) else { return }
         // One by one: what falls short of its end is continued, and what fails says why.
         do {
-            for (index, part) in buffer.parts.enumerated() {
+            for (place, part) in parts.enumerated() {
                 guard case .table(let fileOffset) = part.kind else { continue }
                 try await files.read(
-                    part.layer, into: buffer.address(index), byteCount: QEDGeometry.l2PageSizeBytes, fileOffset: fileOffset)
+                    part.layer, into: PageResolver.address(memory, place), byteCount: QEDGeometry.l2PageSizeBytes,
+                    fileOffset: fileOffset)
             }
         } catch {
             throw .storage(error.errno)
         }
     }
 
-    private func merge(_ index: Int, _ page: Int, _ slot: Int, _ pages: ResolvedPages, _ buffer: Buffer) {
-        let part = buffer.parts[index]
+    /// Of a file that does not change.
+    private func merge(_ part: Part, _ page: Int, _ slot: Int, _ pages: ResolvedPages, entries: UnsafePointer<UInt64>) {
         let start = pages.lookup.deviceOffset(ofPage: page)
         let shift = pages.lookup.clusterShift
         let sizeBytes = files.layers[part.layer].sizeBytes
         let number = number(ofLayer: part.layer)
-        let entries = buffer.entries(index)
         let tables = image.bases[part.layer - 1]
         pages.merge(slot) { index in
             let position = start + UInt64(index) << shift

@@ -1,9 +1,10 @@
 import IOURing
 import QEDFormat
 
-/// The buffers through which backing data is copied, and the zeros that partial clusters are cleared with.
+/// Buffers of one size: those through which backing data is copied, with the zeros that partial clusters are cleared with; and
+/// those that tables are read into when a page of the chain is made.
 ///
-/// Bounded: when all are in use a copy waits its turn. Belongs to one queue.
+/// Bounded: when all are in use one waits its turn. Belongs to one queue.
 final class StagingPool: @unchecked Sendable {
     // SAFETY: touched by the queue's thread alone; buffers are freed when the queue is.
     let bufferBytes: Int
@@ -18,9 +19,16 @@ final class StagingPool: @unchecked Sendable {
     private static let largestBufferBytes = 256 << 10
     private static let budgetBytes = 8 << 20
 
-    init(clusterSizeBytes: UInt64) {
-        bufferBytes = Int(min(2 * clusterSizeBytes, UInt64(StagingPool.largestBufferBytes)))
-        limit = StagingPool.budgetBytes / bufferBytes
+    /// For copies.
+    convenience init(clusterSizeBytes: UInt64) {
+        let bufferBytes = Int(min(2 * clusterSizeBytes, UInt64(StagingPool.largestBufferBytes)))
+        self.init(bufferBytes: bufferBytes, limit: StagingPool.budgetBytes / bufferBytes)
+    }
+
+    init(bufferBytes: Int, limit: Int) {
+        precondition(bufferBytes > 0 && limit > 0, "buffers for nothing, or none")
+        self.bufferBytes = bufferBytes
+        self.limit = limit
         free.reserveCapacity(limit)
         allocated.reserveCapacity(limit)
     }

@@ -102,16 +102,33 @@ final class KillCheck {
     }
 
     /// Brings what was the top before a switch to its end, as the next process does before it opens the image: replays its log,
-    /// and closes it.
+    /// and closes it. One in so many is killed while it does, and the next one has to.
     func seal(_ left: Left, over sealed: [FrozenLayer]) throws -> FrozenLayer {
-        let machine = Machine(
-            disk: left.disk, sealed: sealed, backing: powerCut.backing, options: Machine.Options(), seed: random.next(),
-            session: left.session)
-        try powerCut.open(machine, "what was the top before a switch")
-        if let error = try machine.close() { throw Violation("closing what was the top before a switch fails: \(error)") }
+        var stepsToLive = random.chance(1, in: KillCheck.killedSealInterval) ? 1 + random.below(KillCheck.stepsOfASeal) : 0
+        var remains: Left?
+        let machine = machine(on: left.disk, over: sealed, left.session)
+        let afterStep: (Bool) throws -> Void = { _ in
+            stepsToLive -= 1
+            guard stepsToLive == 0 else { return }
+            let disk = SimulatedDisk()
+            Leftovers(of: machine.disk, inFlight: machine.io.inFlight).makeSample(on: disk, &self.random)
+            left.session.catchUp()
+            let session = self.makeSession()
+            session.inherit(from: left.session)
+            remains = Left(disk: disk.clone(), session: session)
+        }
+        try powerCut.open(machine, "what was the top before a switch", afterStep: afterStep)
+        if let error = try machine.close(afterStep: afterStep) {
+            throw Violation("closing what was the top before a switch fails: \(error)")
+        }
         left.session.catchUp()
+        if let remains { return try seal(remains, over: sealed) }
         return FrozenLayer(left.disk)
     }
+
+    private static let killedSealInterval = 8
+    /// About as many as one takes: the steps of what ends sooner kill nobody.
+    private static let stepsOfASeal = 24
 
     /// Of more stores in one step than these (a log is formatted) only some of the moments between are looked at.
     private static let fewStores = 16
