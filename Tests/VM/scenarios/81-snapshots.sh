@@ -159,13 +159,19 @@ RANDOM=${SEED:-1}
 taken=0 unsealed=0
 seq 100000 699999 >piece
 truncate -s 4M piece
+# One that is let live says within which time the others are killed.
+dd if=piece of="$device" bs=1M oflag=direct conv=notrunc status=none
+began=${EPOCHREALTIME/./}
+qed-ublk snapshot "$device" whole.qed >/dev/null
+longest=$(((${EPOCHREALTIME/./} - began) * 3 / 2000))
 for ((number = 1; number <= ${KILLS:-8} || (number <= 60 && (taken == 0 || taken == number - 1 || unsealed == 0)); number++)); do
     mark "$number"
     dd if=piece of="$device" bs=1M seek=$((number * 4)) oflag=direct conv=notrunc status=none
     server=$(server_of 0)
     qed-ublk snapshot "$device" "$number.qed" >/dev/null 2>&1 &
     snapshot=$!
-    sleep "0.$(printf %03d $((RANDOM % 100)))"
+    moment=$((RANDOM % longest))
+    sleep "$((moment / 1000)).$(printf %03d $((moment % 1000)))"
     kill -KILL "$server"
     wait_until 20 process_is_gone "$server"
     { wait "$snapshot" || true; } 2>/dev/null
@@ -180,7 +186,8 @@ for ((number = 1; number <= ${KILLS:-8} || (number <= 60 && (taken == 0 || taken
     fi
     mark 9999
 done
-printf '          %d of %d were taken, %d were not sealed yet\n' "$taken" "$((number - 1))" "$unsealed"
+printf '          %d of %d were taken, %d were not sealed yet; kills within %d ms\n' \
+    "$taken" "$((number - 1))" "$unsealed" "$longest"
 if ((taken == 0 || taken == number - 1 || unsealed == 0)); then fail "the moments of a snapshot were not met"; fi
 qed-ublk del "$device"
 expect_no_devices
