@@ -82,7 +82,7 @@ public struct ImageCreation: Sendable {
 
     /// Whether the path names anything, were it a symbolic link that leads nowhere. Only to say so before anything
     /// else is looked at: what counts is that the file gets its name only if that is free.
-    private var exists: Bool {
+    package var exists: Bool {
         do {
             _ = try Stat(FilePath(path), followTargetSymlink: false)
             return true

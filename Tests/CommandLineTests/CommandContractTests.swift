@@ -54,7 +54,8 @@ import Testing
         Command(name: "add", arguments: ["--foreground", "FILE"]),
     ]
 
-    static let names = Array(Set(openers.map(\.name))).sorted() + ["add", "del", "list", "recover", "snapshot", "stats"]
+    static let names =
+        Array(Set(openers.map(\.name))).sorted() + ["add", "del", "list", "recover", "snapshot", "fork", "snapshots", "stats"]
 
     let directory: TemporaryDirectory
 

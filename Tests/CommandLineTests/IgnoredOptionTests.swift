@@ -114,6 +114,8 @@ import Testing
         Row(name: "list", honoured: ["--verbose"] + showing, refused: ["--json": [["--json", "--output", "human"]]]),
         Row(name: "stats", honoured: ["--quiesce"] + showing, refused: json),
         Row(name: "snapshot", honoured: showing, refused: ["--json": [["--json", "--output", "human", "0", "x.qed"]]]),
+        Row(name: "fork", honoured: showing, refused: ["--json": [["--json", "--output", "human", "0", "x.qed", "y.qed"]]]),
+        Row(name: "snapshots", honoured: showing, refused: ["--json": [["--json", "--output", "human", "0"]]]),
         Row(
             name: "del", honoured: ["--force"],
             refused: ["--all": [["--all", "0"]], "--timeout": [["--timeout", "5", "0"], ["--timeout", "5", "--all"]]]),

@@ -74,6 +74,21 @@ struct SnapshotRecordTests {
         #expect(chain.map(\.file.identity) == [overlay, file.identity])
     }
 
+    @Test("the log goes of a snapshot whose server died between the seal and that")
+    func logOfASealedSnapshot() throws {
+        let names = try SnapshotNames(of: file, at: image, snapshotPath: snapshot)
+        let record = try makeOverlay(names)
+        try names.exchange(image: file.identity, overlay: identity(snapshot))
+        let registry = DeviceRegistry(directory: directory.path("run"))
+        let log = try SessionFile(image: file.identity, registry: registry)
+        let path = SessionLogPath.path(inDirectory: registry.directory, image: file.identity)
+        #expect(FileIdentity(ofFileAt: path) != nil)
+        let unsealed = try #require(UnsealedSnapshot(record.settled))
+        #expect(try unsealed.seal(ServerConfiguration(imagePath: image), registry: registry) == 0)
+        #expect(FileIdentity(ofFileAt: path) == nil)
+        withExtendedLifetime(log) {}
+    }
+
     @Test func anotherFileUnderTheSnapshotsNameIsRefused() throws {
         let names = try SnapshotNames(of: file, at: image, snapshotPath: snapshot)
         let record = try makeOverlay(names)

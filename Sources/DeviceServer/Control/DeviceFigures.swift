@@ -11,9 +11,7 @@ package enum DeviceFigures {
         named name: String, quiesces: Bool, registry: DeviceRegistry = DeviceRegistry()
     ) throws -> JSONValue {
         try DeviceRequirements.check()
-        let records = registry.find(DeviceReference(name))
-        guard let record = records.first else { throw DeviceReferenceError.notFound(name) }
-        guard records.count == 1 else { throw DeviceReferenceError.ambiguous(name, records.map(\.deviceID)) }
+        let record = try registry.device(named: name)
         var members: [JSONValue.Member] = []
         if quiesces, let pause = try ask(.quiesce, of: record, registry)["microseconds"] {
             members.append(.init("quiesce-microseconds", pause))

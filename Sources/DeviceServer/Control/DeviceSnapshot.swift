@@ -11,9 +11,7 @@ package enum DeviceSnapshot {
         ofDeviceNamed name: String, at path: String, registry: DeviceRegistry = DeviceRegistry()
     ) throws -> JSONValue {
         try DeviceRequirements.check()
-        let records = registry.find(DeviceReference(name))
-        guard let record = records.first else { throw DeviceReferenceError.notFound(name) }
-        guard records.count == 1 else { throw DeviceReferenceError.ambiguous(name, records.map(\.deviceID)) }
+        let record = try registry.device(named: name)
         let reply = try ControlSocketClient.send(
             .snapshot(path: AbsolutePath.ofFile(path)), deviceID: record.deviceID, directory: registry.directory,
             timeout: .seconds(86_400))

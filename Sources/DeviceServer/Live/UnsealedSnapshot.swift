@@ -32,8 +32,16 @@ struct UnsealedSnapshot {
     /// Brings what its server had answered into the file, makes it durable and marks it as clean, and makes its name durable:
     /// before anything is written over it. What was done before is no harm.
     /// - Returns: how many changes are left out, because a failed sync may have lost their data.
-    func seal(_ configuration: ServerConfiguration) throws(ServerError) -> Int {
-        let leftOut = try isSealed() ? 0 : replay(configuration)
+    func seal(
+        _ configuration: ServerConfiguration, registry: DeviceRegistry = DeviceRegistry()
+    ) throws(ServerError) -> Int {
+        var leftOut = 0
+        if try isSealed() {
+            // Its server died before it could take the log away, in which there is nothing that is not in the file.
+            unlink(SessionLogPath.path(inDirectory: registry.directory, image: file))
+        } else {
+            leftOut = try replay(configuration, registry)
+        }
         do throws(Errno) { try SnapshotNames.sync(ofFilesAt: [path, imagePath]) } catch { throw .notClosed(path: path, error) }
         return leftOut
     }
@@ -54,7 +62,7 @@ struct UnsealedSnapshot {
         }
     }
 
-    private func replay(_ configuration: ServerConfiguration) throws(ServerError) -> Int {
+    private func replay(_ configuration: ServerConfiguration, _ registry: DeviceRegistry) throws(ServerError) -> Int {
         let chain: [LayerFile]
         do throws(ChainError) {
             chain = try ImageChain.open(path: path, isReadOnly: false, policy: configuration.backing, isDevices: true)
@@ -63,7 +71,7 @@ struct UnsealedSnapshot {
         }
         guard chain[0].file.identity == file else { throw .snapshotReplaced(path: path, image: imagePath) }
         let log: SessionFile
-        do throws(RegistryError) { log = try SessionFile(image: file, registry: DeviceRegistry()) } catch {
+        do throws(RegistryError) { log = try SessionFile(image: file, registry: registry) } catch {
             throw .registry(error)
         }
         let options = ImageOptions(session: log.memory, continuesSession: true)

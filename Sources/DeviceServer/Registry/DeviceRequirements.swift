@@ -3,7 +3,7 @@ import Platform
 /// What whoever asks about devices must have before it looks at one.
 public enum DeviceRequirements {
     /// - Throws: `ProcMissing`, or `RegistryError` where the records are somebody else's.
-    static func check() throws {
+    package static func check() throws {
         guard ProcessFiles.areVisible else { throw ProcMissing() }
         try DeviceRegistry().checkOwner()
     }

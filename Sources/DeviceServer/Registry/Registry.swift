@@ -139,6 +139,15 @@ public struct DeviceRegistry: Sendable {
         }
     }
 
+    /// The one device that is meant.
+    /// - Parameter name: as `DeviceReference` reads it.
+    public func device(named name: String) throws(DeviceReferenceError) -> DeviceRecord {
+        let records = find(DeviceReference(name))
+        guard let record = records.first else { throw .notFound(name) }
+        guard records.count == 1 else { throw .ambiguous(name, records.map(\.deviceID)) }
+        return record
+    }
+
     /// The devices whose image was given by that path, whatever file it names now.
     public func records(ofPath path: String) -> [DeviceRecord] {
         let names = [try? AbsolutePath.ofFile(path), Self.absolutePath(path)].compactMap { $0 }

@@ -43,14 +43,7 @@ struct ListCommand: ParsableCommand {
         let rows =
             [["DEVICE", "STATE", "SIZE", "QUEUES", "DEPTH", "RO"] + details + ["IMAGE"]]
             + devices.map { $0.row + (isVerbose ? $0.details : []) + [$0.record?.imagePath.printable ?? "?"] }
-        let widths = rows[0].indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
-        return rows.map { row in
-            var line = ""
-            for (cell, width) in zip(row.dropLast(), widths) {
-                line += cell + String(repeating: " ", count: width - cell.count + 2)
-            }
-            return line + (row.last ?? "")
-        }.joined(separator: "\n")
+        return TextTable.lines(rows)
     }
 }
 

@@ -194,6 +194,15 @@ extension RemovalError: ReportableError {
     }
 }
 
+extension ForkError: ReportableError {
+    var exitStatus: ExitStatus {
+        switch self {
+        case .exists: .busy
+        case .noClone(_, let reason): ExitStatus(after: reason)
+        }
+    }
+}
+
 extension ServerRefusal: ReportableError {
     var exitStatus: ExitStatus { code == .busy ? .busy : .failure }
 }

@@ -73,6 +73,51 @@ umount /mnt
 qed-ublk del "$device"
 rm ./*.qed
 
+step "a fork: a second disk that begins with what the first one holds, and each goes its own way; and the list of snapshots"
+qed-ublk create disk.qed 64M
+device=$(qed-ublk add disk.qed)
+expect_status 0 mkfs.ext4 -q "$device"
+mount "$device" /mnt
+echo both >/mnt/both
+sync -f /mnt
+touch taken.qed
+expect_refusal 3 'taken.qed: exists already' qed-ublk fork "$device" base.qed taken.qed
+expect_refusal 4 'no such file' qed-ublk fork "$device" base.qed nowhere/clone.qed
+expect_refusal 3 'taken.qed: exists already' qed-ublk fork "$device" taken.qed clone.qed
+expect_equal "the files" $'disk.qed\ntaken.qed' "$(find . -name '*.qed' -printf '%P\n' | sort)"
+rm taken.qed
+clone=$(qed-ublk fork "$device" base.qed clone.qed)
+expect_equal "what fork prints" "$PWD/clone.qed" "$clone"
+expect_equal "what the clone lies over" base.qed "$(qed-ublk info --json clone.qed | jq -r '."backing-filename"')"
+second=$(qed-ublk add "$clone")
+mount "$second" /clone
+expect_equal "what both have" both "$(cat /clone/both)"
+echo first >/mnt/own
+echo second >/clone/own
+sync -f /mnt /clone
+mkdir elsewhere
+expect_equal "the files of a fork" "[\"$PWD/third.qed\",\"$PWD/elsewhere/fourth.qed\",true]" \
+    "$(qed-ublk fork --json "$second" third.qed elsewhere/fourth.qed | jq -c '[.snapshot, .clone, .microseconds > 0]')"
+expect_equal "what that clone lies over" "$PWD/third.qed" \
+    "$(qed-ublk info --json elsewhere/fourth.qed | jq -r '."backing-filename"')"
+umount /mnt /clone
+expect_equal "the snapshots" '["clone.qed","third.qed","base.qed"]' \
+    "$(qed-ublk snapshots --json "$second" | jq -c 'map(.filename | split("/") | last)')"
+expect_equal "the disk's size, and what a snapshot has" '[67108864,true]' \
+    "$(qed-ublk snapshots --json clone.qed | jq -c '.[2] | [."virtual-size", ."actual-size" > 1000000]')"
+expect_output 'HOLDS .*WRITTEN' qed-ublk snapshots "$device"
+expect_output "64 MiB .* $(date -u +%Y-%m-%dT).* $PWD/base.qed" qed-ublk snapshots "$device"
+qed-ublk del "$device"
+qed-ublk del "$second"
+expect_refusal 4 'no such device' qed-ublk snapshots disk.qed
+expect_sound disk.qed clone.qed base.qed third.qed elsewhere/fourth.qed
+device=$(qed-ublk add elsewhere/fourth.qed)
+mount "$device" /mnt
+expect_equal "what the second one's fork has" $'both\nsecond' "$(cat /mnt/both /mnt/own)"
+umount /mnt
+qed-ublk del "$device"
+rm -r elsewhere ./*.qed
+
 step "no snapshot where none can be taken, and nothing is changed"
 qed-ublk create disk.qed 64M
 device=$(qed-ublk add disk.qed)

@@ -1,0 +1,66 @@
+import BlockStorage
+import Platform
+import QEDChain
+import QEDEngine
+import QEDFormat
+
+/// `fork`: a snapshot of a device, and an overlay over it for another one.
+package enum DeviceFork {
+    /// Both files, by absolute paths, and how long the device's requests had to wait.
+    package struct Outcome: Sendable {
+        package var snapshot: String
+        package var clone: String
+        package var waitMicroseconds: JSONValue
+    }
+
+    /// - Parameters:
+    ///   - name: of the device, as `DeviceReference` reads it.
+    ///   - path: of the snapshot.
+    ///   - clonePath: of the overlay, which belongs to the caller.
+    /// - Throws: also `ForkError`, when the snapshot is there and the clone is not.
+    package static func take(
+        ofDeviceNamed name: String, at path: String, cloneAt clonePath: String, registry: DeviceRegistry = DeviceRegistry()
+    ) throws -> Outcome {
+        let clone = try AbsolutePath.ofFile(clonePath)
+        // Else the snapshot would be taken first, and be in vain.
+        guard !ImageCreation(path: clone).exists else { throw ForkError.exists(path: clonePath) }
+        let answer = try DeviceSnapshot.take(ofDeviceNamed: name, at: path, registry: registry)
+        let snapshot = try AbsolutePath.ofFile(path)
+        do {
+            let geometry = try ImageDescription(reading: snapshot).header.geometry
+            _ = try ImageCreation(
+                path: clone, geometry: geometry,
+                backing: ImageCreation.Backing(name: backingName(of: snapshot, in: clone), format: .qed)
+            ).create()
+        } catch {
+            throw ForkError.noClone(snapshot: snapshot, reason: error)
+        }
+        return Outcome(snapshot: snapshot, clone: clone, waitMicroseconds: answer["microseconds"] ?? .null)
+    }
+
+    /// In one directory without it, so that both can be moved together.
+    private static func backingName(of snapshot: String, in clone: String) -> String {
+        func split(_ path: String) -> (directory: Substring, name: Substring) {
+            let slash = path.lastIndex(of: "/") ?? path.startIndex
+            return (path[..<slash], path[path.index(after: slash)...])
+        }
+        return split(snapshot).directory == split(clone).directory ? String(split(snapshot).name) : snapshot
+    }
+}
+
+/// Why there is no fork, in a sentence.
+package enum ForkError: Error, CustomStringConvertible {
+    /// Nothing was changed.
+    case exists(path: String)
+    /// The snapshot was taken.
+    case noClone(snapshot: String, reason: any Error)
+
+    package var description: String {
+        switch self {
+        case .exists(let path): "\(path): exists already; give the clone another name"
+        case .noClone(let snapshot, let reason):
+            "\(reason); the snapshot \(snapshot) was taken, the device goes on over it, and an overlay over it can still be made "
+                + "(qed-ublk create --backing)"
+        }
+    }
+}

@@ -1,0 +1,42 @@
+import ArgumentParser
+import DeviceServer
+import Platform
+
+struct ForkCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "fork",
+        abstract: "Make a second disk of what a device holds at this moment, while it works.",
+        discussion: """
+            Takes a snapshot, as 'snapshot' does, and makes an overlay over it, which 'add' gives a device of its own. Both disks \
+            begin with the same content, and share what neither of them changes. Returns when both files survive a power cut.
+
+            Example: qed-ublk add $(qed-ublk fork /dev/ublkb0 /srv/base.qed /srv/second.qed)
+
+            Exit status:
+            \(ExitStatus.table)
+            """)
+
+    @Argument(help: "The device: /dev/ublkb0, ublkb0, 0, or its image's path.", transform: PathArgument.parse)
+    var device: String
+
+    @Argument(help: "The file to keep the snapshot in. Nothing may be there.", transform: PathArgument.parse)
+    var snapshot: String
+
+    @Argument(help: "The overlay to make. Nothing may be there.", transform: PathArgument.parse)
+    var clone: String
+
+    @OptionGroup var output: OutputOption
+
+    func run() throws {
+        let outcome = try DeviceFork.take(ofDeviceNamed: device, at: snapshot, cloneAt: clone)
+        switch output.format {
+        case .human: try printOutput(outcome.clone)
+        case .json:
+            try printOutput(
+                JSONValue.object([
+                    .init("snapshot", .string(outcome.snapshot)), .init("clone", .string(outcome.clone)),
+                    .init("microseconds", outcome.waitMicroseconds),
+                ]).indented())
+        }
+    }
+}

@@ -1,0 +1,85 @@
+import ArgumentParser
+import DeviceServer
+import Glibc
+import ImageTools
+import Platform
+import QEDChain
+import QEDFormat
+import SystemPackage
+
+struct SnapshotsCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "snapshots",
+        abstract: "List what a device's image lies over: its snapshots, and its base.",
+        discussion: """
+            From the newest to the oldest: each file, with the disk's size as it has it (SIZE), when it was last written to \
+            (WRITTEN, in UTC), which for a snapshot is when it was taken and brought to its end, and what its file takes on its file \
+            system (HOLDS): what is in no other file of the list. The device's image itself comes first.
+
+            Example: qed-ublk snapshots --json /dev/ublkb0 | jq -r '.[1].filename'
+
+            Exit status:
+            \(ExitStatus.table)
+            """)
+
+    @Argument(help: "The device: /dev/ublkb0, ublkb0, 0, or its image's path.", transform: PathArgument.parse)
+    var device: String
+
+    @OptionGroup var output: OutputOption
+
+    func run() throws {
+        try DeviceRequirements.check()
+        let record = try DeviceRegistry().device(named: device)
+        let policy = try BackingChoice(arguments: record.backingArguments).policy()
+        let files = try ChainDescription(reading: record.imagePath, policy: policy).members.map(Row.init)
+        switch output.format {
+        case .human: try printOutput(SnapshotsCommand.table(files))
+        case .json: try printOutput(JSONValue.array(files.map(\.json)).indented())
+        }
+    }
+
+    private struct Row {
+        var path: String
+        var format: String
+        var sizeBytes: UInt64
+        var allocatedBytes: UInt64
+        /// nil where the file is gone by now.
+        var written: String?
+
+        init(_ member: ChainDescription.Member) {
+            switch member {
+            case .qed(let image):
+                (path, format) = (image.path, "qed")
+                (sizeBytes, allocatedBytes) = (image.header.imageSizeBytes, image.allocatedBytes)
+            case .raw(let path, let sizeBytes, let allocatedBytes):
+                (self.path, format) = (path, "raw")
+                (self.sizeBytes, self.allocatedBytes) = (sizeBytes, allocatedBytes)
+            }
+            written = (try? Stat(FilePath(path))).map { Row.utc($0.st_mtim.tv_sec) }
+        }
+
+        private static func utc(_ seconds: Int) -> String {
+            var seconds = seconds
+            var parts = tm()
+            gmtime_r(&seconds, &parts)
+            func two(_ number: Int32) -> String { number < 10 ? "0\(number)" : "\(number)" }
+            return "\(parts.tm_year + 1900)-\(two(parts.tm_mon + 1))-\(two(parts.tm_mday))T\(two(parts.tm_hour)):"
+                + "\(two(parts.tm_min)):\(two(parts.tm_sec))Z"
+        }
+
+        var json: JSONValue {
+            .object([
+                .init("filename", .string(path)), .init("format", .string(format)), .init("virtual-size", JSONValue(sizeBytes)),
+                .init("actual-size", JSONValue(allocatedBytes)), .init("written", written.map { .string($0) } ?? .null),
+            ])
+        }
+
+        var cells: [String] {
+            [SizeText.short(sizeBytes), SizeText.short(allocatedBytes), written ?? "?", path.printable]
+        }
+    }
+
+    private static func table(_ files: [Row]) -> String {
+        TextTable.lines([["SIZE", "HOLDS", "WRITTEN", "FILE"]] + files.map(\.cells))
+    }
+}
