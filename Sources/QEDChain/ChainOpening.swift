@@ -52,7 +52,8 @@ public enum ImageChain {
     /// A longer one costs descriptors, and time when it is opened; a read costs what it costs without one (`ResolvedPages`).
     public static let longestChain = 1000
 
-    /// Of the L1 tables of all files, which are held in memory (8 bytes an entry, and 16 of the image itself): two of the largest that there can be.
+    /// Of the L1 tables of all files, which are held in memory (8 bytes an entry, and 16 of the image itself): two of the largest
+    /// that there can be.
     public static let largestL1EntryCount = 1 << 22
 
     /// - Parameters:

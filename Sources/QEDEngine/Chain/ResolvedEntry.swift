@@ -38,8 +38,8 @@ struct ResolvedEntry: RawRepresentable, Equatable {
 
 /// Which page of the chain is in memory for a place of the directory, in one word that is read without a lock.
 ///
-/// Bits 0-19: the slot that holds the page, plus one; all bits 0: no page. Bits 20-39: the slot's generation. Bits 40-61: the page's
-/// number without those of the place. Bit 63: the page is being made, and not for lookups.
+/// Bits 0-19: the slot that holds the page, plus one; all bits 0: no page. Bits 20-39: the slot's generation. Bits 40-61: the
+/// page's number without those of the place. Bit 63: the page is being made, and not for lookups.
 struct ResolvedWord: RawRepresentable, Equatable {
     let rawValue: UInt64
 

@@ -86,8 +86,8 @@ extension Image {
     // MARK: - The image's part in a page of the chain
 
     /// Merges what the image has into a page of the chain, as far as that is in memory.
-    /// - Returns: where its L2 page has to be read from, for `mergeFromFile`; nil: nowhere. What changes meanwhile is `set` in the
-    ///   page of the chain, and a change in an image that is not the top any more is none.
+    /// - Returns: where its L2 page has to be read from, for `mergeFromFile`; nil: nowhere. What changes meanwhile is `set` in
+    ///   the page of the chain, and a change in an image that is not the top any more is none.
     func mergeFromMemory(_ page: Int, into pages: ResolvedPages, _ slot: Int, layerNumber: Int) -> UInt64? {
         let start = pages.lookup.deviceOffset(ofPage: page)
         let end = pages.lookup.deviceOffset(ofPage: page + 1)

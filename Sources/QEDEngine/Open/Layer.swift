@@ -2,8 +2,8 @@ import QEDFormat
 
 /// A layer of a chain: layer 0 is the image itself, layer 1 its backing file, and so on. Only the last one can be raw.
 ///
-/// What is known of it before its tables are read. The engine's part of it is `ImageTables` or `BaseTables`, a queue's `QueueLayer`, and its open
-/// file, which the engine does not know, `LayerFile`.
+/// What is known of it before its tables are read. The engine's part of it is `ImageTables` or `BaseTables`, a queue's
+/// `QueueLayer`, and its open file, which the engine does not know, `LayerFile`.
 public enum Layer: Sendable {
     case qed(header: QEDHeader, fileSizeBytes: UInt64)
     case raw(sizeBytes: UInt64)

@@ -7,8 +7,8 @@ struct ForkCommand: ParsableCommand {
         commandName: "fork",
         abstract: "Make a second disk of what a device holds at this moment, while it works.",
         discussion: """
-            Takes a snapshot, as 'snapshot' does, and makes an overlay over it, which 'add' gives a device of its own. Both disks \
-            begin with the same content, and share what neither of them changes. Returns when both files survive a power cut.
+            Takes a snapshot, as 'snapshot' does, and makes an overlay over it, which 'add' gives a device of its own. Both \
+            disks begin with the same content, and share what neither of them changes. Returns when both files survive a power cut.
 
             Example: qed-ublk add $(qed-ublk fork /dev/ublkb0 /srv/base.qed /srv/second.qed)
 

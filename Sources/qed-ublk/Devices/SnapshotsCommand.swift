@@ -13,8 +13,8 @@ struct SnapshotsCommand: ParsableCommand {
         abstract: "List what a device's image lies over: its snapshots, and its base.",
         discussion: """
             From the newest to the oldest: each file, with the disk's size as it has it (SIZE), when it was last written to \
-            (WRITTEN, in UTC), which for a snapshot is when it was taken and brought to its end, and what its file takes on its file \
-            system (HOLDS): what is in no other file of the list. The device's image itself comes first.
+            (WRITTEN, in UTC), which for a snapshot is when it was taken and brought to its end, and what its file takes on its \
+            file system (HOLDS): what is in no other file of the list. The device's image itself comes first.
 
             Example: qed-ublk snapshots --json /dev/ublkb0 | jq -r '.[1].filename'
 
