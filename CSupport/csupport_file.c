@@ -13,6 +13,10 @@
 
 int32_t cs_read_partition_table(int32_t descriptor) { return ioctl(descriptor, BLKRRPART, 0) == 0 ? 0 : -errno; }
 
+int32_t cs_freeze_file_system(int32_t descriptor) { return ioctl(descriptor, FIFREEZE, 0) == 0 ? 0 : -errno; }
+
+int32_t cs_thaw_file_system(int32_t descriptor) { return ioctl(descriptor, FITHAW, 0) == 0 ? 0 : -errno; }
+
 int32_t cs_has_dirty_pages(int32_t descriptor) {
     /* cachestat(2), which C libraries and headers do not know yet: the same number everywhere. */
     enum { CS_SYS_CACHESTAT = 451 };

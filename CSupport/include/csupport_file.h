@@ -101,6 +101,11 @@ int32_t cs_write_back_block_device(int32_t descriptor);
 /* Reads the partition table of a block device: its partitions are there, with their nodes in devtmpfs, when this returns.
  * Blocks. 0 or a negative errno; -EBUSY where somebody has the disk exclusively, or a partition open. */
 int32_t cs_read_partition_table(int32_t descriptor);
+
+/* Writes what the file system has that an open file is on, and lets nobody write to it until it is thawed. Blocks. 0 or a
+ * negative errno; -EBUSY where it is frozen already, -EOPNOTSUPP where it cannot be. */
+int32_t cs_freeze_file_system(int32_t descriptor);
+int32_t cs_thaw_file_system(int32_t descriptor);
 /* Which block device a node, or an open file in /proc/PID/fd, is one of: 1, or 0 where it is none; -errno. Follows links. Asks
  * no server of a network file system. */
 int32_t cs_block_device_number(const char *path, uint32_t *major_number, uint32_t *minor_number);

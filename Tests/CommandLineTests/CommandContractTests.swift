@@ -55,7 +55,9 @@ import Testing
     ]
 
     static let names =
-        Array(Set(openers.map(\.name))).sorted() + ["add", "del", "list", "recover", "snapshot", "fork", "snapshots", "stats"]
+        Array(Set(openers.map(\.name))).sorted() + [
+            "add", "del", "list", "recover", "snapshot", "fork", "snapshots", "stats", "metrics",
+        ]
 
     let directory: TemporaryDirectory
 

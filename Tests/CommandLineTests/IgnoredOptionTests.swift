@@ -113,8 +113,13 @@ import Testing
             ]) { $1 }),
         Row(name: "list", honoured: ["--verbose"] + showing, refused: ["--json": [["--json", "--output", "human"]]]),
         Row(name: "stats", honoured: ["--quiesce"] + showing, refused: json),
-        Row(name: "snapshot", honoured: showing, refused: ["--json": [["--json", "--output", "human", "0", "x.qed"]]]),
-        Row(name: "fork", honoured: showing, refused: ["--json": [["--json", "--output", "human", "0", "x.qed", "y.qed"]]]),
+        Row(
+            name: "snapshot", honoured: ["--fsfreeze"] + showing,
+            refused: ["--json": [["--json", "--output", "human", "0", "x.qed"]]]),
+        Row(name: "metrics", honoured: ["--file"], refused: [:]),
+        Row(
+            name: "fork", honoured: ["--fsfreeze"] + showing,
+            refused: ["--json": [["--json", "--output", "human", "0", "x.qed", "y.qed"]]]),
         Row(name: "snapshots", honoured: showing, refused: ["--json": [["--json", "--output", "human", "0"]]]),
         Row(
             name: "del", honoured: ["--force"],

@@ -17,14 +17,16 @@ package enum DeviceFork {
     ///   - name: of the device, as `DeviceReference` reads it.
     ///   - path: of the snapshot.
     ///   - clonePath: of the overlay, which belongs to the caller.
+    ///   - mountPoint: as for a snapshot.
     /// - Throws: also `ForkError`, when the snapshot is there and the clone is not.
     package static func take(
-        ofDeviceNamed name: String, at path: String, cloneAt clonePath: String, registry: DeviceRegistry = DeviceRegistry()
+        ofDeviceNamed name: String, at path: String, cloneAt clonePath: String, freezing mountPoint: String? = nil,
+        registry: DeviceRegistry = DeviceRegistry()
     ) throws -> Outcome {
         let clone = try AbsolutePath.ofFile(clonePath)
         // Else the snapshot would be taken first, and be in vain.
         guard !ImageCreation(path: clone).exists else { throw ForkError.exists(path: clonePath) }
-        let answer = try DeviceSnapshot.take(ofDeviceNamed: name, at: path, registry: registry)
+        let answer = try DeviceSnapshot.take(ofDeviceNamed: name, at: path, freezing: mountPoint, registry: registry)
         let snapshot = try AbsolutePath.ofFile(path)
         do {
             let geometry = try ImageDescription(reading: snapshot).header.geometry

@@ -8,7 +8,8 @@ struct ForkCommand: ParsableCommand {
         abstract: "Make a second disk of what a device holds at this moment, while it works.",
         discussion: """
             Takes a snapshot, as 'snapshot' does, and makes an overlay over it, which 'add' gives a device of its own. Both \
-            disks begin with the same content, and share what neither of them changes. Returns when both files survive a power cut.
+            disks begin with the same content, and share what neither of them changes. Returns when both files survive a \
+            power cut.
 
             Example: qed-ublk add $(qed-ublk fork /dev/ublkb0 /srv/base.qed /srv/second.qed)
 
@@ -25,10 +26,11 @@ struct ForkCommand: ParsableCommand {
     @Argument(help: "The overlay to make. Nothing may be there.", transform: PathArgument.parse)
     var clone: String
 
+    @OptionGroup var freeze: FreezeOption
     @OptionGroup var output: OutputOption
 
     func run() throws {
-        let outcome = try DeviceFork.take(ofDeviceNamed: device, at: snapshot, cloneAt: clone)
+        let outcome = try DeviceFork.take(ofDeviceNamed: device, at: snapshot, cloneAt: clone, freezing: freeze.fsfreeze)
         switch output.format {
         case .human: try printOutput(outcome.clone)
         case .json:

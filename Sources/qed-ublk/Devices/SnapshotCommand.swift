@@ -12,7 +12,7 @@ struct SnapshotCommand: ParsableCommand {
             requests wait for those that are under way, and no longer. Returns when the snapshot survives a power cut.
 
             The name must be on the image's file system. A file system on the disk is kept as after a power cut, which it \
-            mends when it is mounted; freeze it (fsfreeze) around the command for one that needs no mending.
+            mends when it is mounted; with --fsfreeze one that is clean.
 
             Example: qed-ublk snapshot /dev/ublkb0 /srv/monday.qed
 
@@ -26,10 +26,11 @@ struct SnapshotCommand: ParsableCommand {
     @Argument(help: "The file to keep it in. Nothing may be there.", transform: PathArgument.parse)
     var snapshot: String
 
+    @OptionGroup var freeze: FreezeOption
     @OptionGroup var output: OutputOption
 
     func run() throws {
-        let answer = try DeviceSnapshot.take(ofDeviceNamed: device, at: snapshot)
+        let answer = try DeviceSnapshot.take(ofDeviceNamed: device, at: snapshot, freezing: freeze.fsfreeze)
         switch output.format {
         case .human: try printOutput(answer["snapshot"]?.text ?? snapshot)
         case .json: try printOutput(answer.indented())

@@ -194,6 +194,17 @@ extension RemovalError: ReportableError {
     }
 }
 
+extension FreezeError: ReportableError {
+    var exitStatus: ExitStatus {
+        switch self {
+        case .notOfDisk: .usage
+        case .cannot(_, .resourceBusy): .busy
+        case .cannot(_, .notPermitted), .cannot(_, .permissionDenied): .noPermission
+        case .cannot: .failure
+        }
+    }
+}
+
 extension ForkError: ReportableError {
     var exitStatus: ExitStatus {
         switch self {

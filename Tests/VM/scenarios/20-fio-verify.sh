@@ -26,6 +26,11 @@ for queues in 1 4; do
     expect_equal "queues that counted" "$queues" "$(jq '.queues | map(select(.requests.writes > 0)) | length' stats.json)"
     expect_equal "failures" 0 "$(jq '.requests.failures' stats.json)"
     expect_output '^writes +[1-9]' qed-ublk stats "$device"
+    expect_status 0 qed-ublk metrics --file figures.prom
+    expect_equal "files of figures" 1 "$(find . -name 'figures.prom*' | wc -l)"
+    expect_equal "writes, in the figures for Prometheus" "$(jq .requests.writes stats.json)" \
+        "$(sed -n "s/^qed_ublk_requests_total{device=\"${device#/dev/}\",kind=\"write\"} //p" figures.prom)"
+    expect_output "^qed_ublk_device_info.device=\"${device#/dev/}\",image=\"$PWD/.*state=\"live\". 1\$" cat figures.prom
     qed-ublk del "$device"
     expect_no_devices
     expect_sound image.qed

@@ -41,9 +41,17 @@ rm -r /mnt/before
 sync -f /mnt
 expect_equal "the devices" '["live"]' "$(qed-ublk list --json | jq -c 'map(.state)')"
 expect_output '"microseconds": [0-9]+' qed-ublk snapshot --json disk.qed tuesday.qed
+expect_refusal 64 "no file system on $device is mounted there; one is at /mnt" \
+    qed-ublk snapshot --fsfreeze /data "$device" wednesday.qed
+expect_refusal 64 'no file system on' qed-ublk fork --fsfreeze "$PWD" "$device" wednesday.qed clone.qed
 fsfreeze -f /mnt
-expect_output wednesday.qed qed-ublk snapshot "$device" wednesday.qed
+expect_refusal 3 '/mnt: is frozen already' qed-ublk snapshot --fsfreeze /mnt "$device" wednesday.qed
+expect_output thursday.qed qed-ublk snapshot "$device" thursday.qed
 fsfreeze -u /mnt
+touch /mnt/thawed
+expect_refusal 3 'exists already' qed-ublk snapshot --fsfreeze /mnt "$device" thursday.qed
+expect_output wednesday.qed qed-ublk snapshot --fsfreeze /mnt "$device" wednesday.qed
+rm /mnt/thawed
 mkdir -p /media
 frozen=$(qed-ublk add -r wednesday.qed)
 expect_status 0 mount -o ro,noload "$frozen" /media
@@ -63,9 +71,9 @@ expect_status 0 diff -r /usr/lib/modules /mnt/after
 umount /mnt
 qed-ublk del "$device"
 expect_no_devices
-expect_sound disk.qed monday.qed tuesday.qed wednesday.qed
+expect_sound disk.qed monday.qed tuesday.qed wednesday.qed thursday.qed
 expect_equal "logs that are left" 0 "$(find /run/qed-ublk -name 'image-*' | wc -l)"
-expect_equal "the chain, says QEMU" 4 "$(qemu-img info --backing-chain --output json disk.qed | jq length)"
+expect_equal "the chain, says QEMU" 5 "$(qemu-img info --backing-chain --output json disk.qed | jq length)"
 device=$(qed-ublk add disk.qed)
 mount "$device" /mnt
 expect_status 0 diff -r /usr/lib/modules /mnt/after
@@ -86,7 +94,7 @@ expect_refusal 4 'no such file' qed-ublk fork "$device" base.qed nowhere/clone.q
 expect_refusal 3 'taken.qed: exists already' qed-ublk fork "$device" taken.qed clone.qed
 expect_equal "the files" $'disk.qed\ntaken.qed' "$(find . -name '*.qed' -printf '%P\n' | sort)"
 rm taken.qed
-clone=$(qed-ublk fork "$device" base.qed clone.qed)
+clone=$(qed-ublk fork --fsfreeze /mnt "$device" base.qed clone.qed)
 expect_equal "what fork prints" "$PWD/clone.qed" "$clone"
 expect_equal "what the clone lies over" base.qed "$(qed-ublk info --json clone.qed | jq -r '."backing-filename"')"
 second=$(qed-ublk add "$clone")

@@ -1,0 +1,43 @@
+import Platform
+import Testing
+
+@testable import DeviceServer
+
+/// What collectors of figures read.
+@Suite struct DeviceMetricsTests {
+    @Test func samplesOfANameStandTogether() {
+        var text = PrometheusText()
+        text.add("a_total", .counter, "Of a.", [("device", "x")], 1)
+        text.add("b", .gauge, "Of b.", [("device", "x"), ("image", "C:\\a\"b\nc")], 2)
+        text.add("a_total", .counter, "Of a.", [("device", "y")], .max)
+        #expect(
+            text.text == """
+                # HELP a_total Of a.
+                # TYPE a_total counter
+                a_total{device="x"} 1
+                a_total{device="y"} 18446744073709551615
+                # HELP b Of b.
+                # TYPE b gauge
+                b{device="x",image="C:\\\\a\\"b\\nc"} 2
+
+                """)
+    }
+
+    @Test("what is not told is left out, and not 0")
+    func deviceWithoutAServer() {
+        var text = PrometheusText()
+        let device = KnownDevice(
+            record: DeviceRecord(
+                deviceID: 3, server: ProcessIdentity(id: .max, startTicks: 1), imagePath: "/a.qed",
+                image: FileIdentity(high: 1, low: 2), deviceNonce: 1, isReadOnly: false, startedAt: 0))
+        DeviceMetrics.add(device, nil, to: &text)
+        let lines = text.text.split(separator: "\n").filter { !$0.hasPrefix("#") }
+        #expect(lines.contains(#"qed_ublk_device_up{device="ublkb3"} 0"#))
+        #expect(lines.count == 2, "\(lines)")
+        DeviceMetrics.add(
+            device, ["requests": ["reads": 7, "read-bytes": 4096], "storage-operations": ["fsyncs": 2]], to: &text)
+        #expect(text.text.contains("\nqed_ublk_requests_total{device=\"ublkb3\",kind=\"read\"} 7\n"))
+        #expect(text.text.contains("\nqed_ublk_request_bytes_total{device=\"ublkb3\",kind=\"read\"} 4096\n"))
+        #expect(text.text.contains("\nqed_ublk_storage_operations_total{device=\"ublkb3\",operation=\"fsyncs\"} 2\n"))
+    }
+}
