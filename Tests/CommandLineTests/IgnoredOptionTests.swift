@@ -52,7 +52,7 @@ import Testing
             ]) { $1 }),
         Row(
             name: "map", honoured: ["--format", "--start-offset", "--max-length", "--force-share"] + showing + backing,
-            refused: json.merging(noBacking) { $1 }),
+            refused: json.merging(noBacking) { $1 }.merging(["--since": [["--since", "x", "-f", "raw", "y"]]]) { $1 }),
         Row(
             name: "measure", honoured: ["--output-format"] + showing,
             refused: json.merging([

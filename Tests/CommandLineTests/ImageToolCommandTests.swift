@@ -45,6 +45,59 @@ import Testing
         )
     }
 
+    private struct Change: Decodable {
+        var start: Int
+        var length: Int
+        var data: Bool
+    }
+
+    /// Over a disk that is smaller, with clusters of another size, and beside what has not changed.
+    @Test("what has changed since a file of the chain, and nothing else", arguments: ["image.qed", "base.raw", "middle.qed"])
+    func mapOfChanges(since: String) throws {
+        try require(["qemu-img", "create", "-q", "-f", "qed", "-b", "image.qed", "-F", "qed", "middle.qed"], in: directory.path)
+        try require(["qemu-io", "-f", "qed", "middle.qed", "-c", "write -P 7 8M 64k"], in: directory.path)
+        try require(
+            [
+                "qemu-img", "create", "-q", "-f", "qed", "-b", "middle.qed", "-F", "qed", "-o", "cluster_size=4096", "top.qed",
+                "24M",
+            ], in: directory.path)
+        try require(
+            [
+                "qemu-io", "-f", "qed", "top.qed", "-c", "write -P 8 5M 4k", "-c", "write -z 1M 64k", "-c", "write -P 9 22M 8k",
+            ], in: directory.path)
+        let result = try ours("map", "--json", "--since", since, "top.qed")
+        #expect(result.status == 0, "\(result.errors)")
+        let changes = try JSONDecoder().decode([Change].self, from: Data(result.output.utf8))
+        // The old disk with the changes is the new one.
+        let format = since == "base.raw" ? "raw" : "qed"
+        try require(["qemu-img", "convert", "-f", format, "-O", "raw", since, "old.raw"], in: directory.path)
+        try require(["qemu-img", "convert", "-f", "qed", "-O", "raw", "top.qed", "new.raw"], in: directory.path)
+        let new = try readFile(directory.path("new.raw"))
+        var old = try readFile(directory.path("old.raw"))
+        old += [UInt8](repeating: 0, count: new.count - old.count)
+        for change in changes {
+            let range = change.start..<change.start + change.length
+            old.replaceSubrange(range, with: new[range])
+        }
+        #expect(old == new)
+        if since == "middle.qed" {
+            #expect(changes.reduce(0) { $0 + ($1.data ? $1.length : 0) } == 12 << 10)
+            let table = try ours("map", "--since", since, "top.qed")
+            #expect(table.output.contains("0x500000        0x1000 "), "\(table.output)")
+            #expect(table.output.contains("0x100000        0x10000         -               zeros"), "\(table.output)")
+        }
+    }
+
+    @Test func mapOfNoChanges() throws {
+        let same = try ours("map", "--json", "--since", "image.qed", "image.qed")
+        #expect(same.status == 0 && same.output == "[]\n", "\(same.output)\(same.errors)")
+        try require(["qemu-img", "create", "-q", "-f", "qed", "other.qed", "1M"], in: directory.path)
+        let other = try ours("map", "--since", "other.qed", "image.qed")
+        #expect(other.status == 64 && other.errors.contains("other.qed: is none of the files that image.qed lies over"))
+        #expect(other.output.isEmpty)
+        #expect(try ours("map", "--since", "missing.qed", "image.qed").status == 4)
+    }
+
     @Test func optionsOfQEMU() throws {
         let io = try ours("io", "-c", "read -P 3 1M 200k", "-c", "length", "image.qed")
         #expect(io.status == 0 && io.output.hasSuffix("\n") && io.output.contains("20971520"), "\(io.output)\(io.errors)")

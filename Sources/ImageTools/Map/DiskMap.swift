@@ -1,4 +1,5 @@
 import BlockStorage
+import Platform
 import QEDChain
 import QEDEngine
 import QEDFormat
@@ -47,6 +48,7 @@ public final class DiskMap {
     public let sizeBytes: UInt64
     /// Paths of the files, the image's own first.
     public let paths: [String]
+    private let identities: [FileIdentity]
 
     init(chain: [LayerFile]) throws(ImageToolError) {
         var layers: [any MapLayer] = []
@@ -59,12 +61,14 @@ public final class DiskMap {
         self.layers = layers
         sizeBytes = layers[0].sizeBytes
         paths = chain.map(\.file.path)
+        identities = chain.map(\.file.identity)
     }
 
     init(raw file: ImageFile) throws(ImageToolError) {
         layers = [try RawMapLayer(file: file)]
         sizeBytes = layers[0].sizeBytes
         paths = [file.path]
+        identities = [file.identity]
     }
 
     /// Opens a disk only to be mapped.
@@ -85,6 +89,11 @@ public final class DiskMap {
             }
             return try DiskMap(chain: chain)
         }
+    }
+
+    /// The position in the chain of the file that a path names; nil where it is none of them.
+    public func depth(ofFileAt path: String) -> Int? {
+        FileIdentity(ofFileAt: path).flatMap { identities.firstIndex(of: $0) }
     }
 
     /// What is at `start`, as far as it is of one kind within `limit`.

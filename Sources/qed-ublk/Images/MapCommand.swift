@@ -12,7 +12,11 @@ struct MapCommand: ParsableCommand {
             image \
             itself, 1 its backing file, and so on.
 
-            Example: qed-ublk map --output json overlay.qed
+            With --since only what has changed: the ranges that a file above the given one decides, those of zeros included \
+            (without a place). All others are as they are in that file's disk. What has been written with the same content \
+            counts as changed.
+
+            Example: qed-ublk map --output json --since monday.qed tuesday.qed
 
             Exit status:
             \(ExitStatus.tableOfTool())
@@ -30,9 +34,20 @@ struct MapCommand: ParsableCommand {
     @Option(name: [.customShort("l"), .long], help: "How much to map.", transform: SizeArgument.parse)
     var maxLength: UInt64?
 
+    @Option(
+        help: ArgumentHelp("Only what has changed since a snapshot that the image lies over.", valueName: "image"),
+        transform: PathArgument.parse)
+    var since: String?
+
     @OptionGroup var output: OutputOption
     @OptionGroup var sharing: SharingOption
     @OptionGroup var backing: BackingOptions
+
+    func validate() throws {
+        guard since == nil || format == .qed else {
+            throw ValidationError("a raw file lies over nothing: leave --since out")
+        }
+    }
 
     func run() throws {
         let map = try DiskMap.open(
@@ -40,27 +55,39 @@ struct MapCommand: ParsableCommand {
         guard startOffset <= map.sizeBytes else {
             throw ImageToolError.refused(path: file, reason: "ends before offset \(startOffset)")
         }
+        let depthLimit = try since.map { try MapCommand.depth(of: $0, in: map) } ?? .max
         let end = startOffset + min(maxLength ?? .max, map.sizeBytes - startOffset)
         var lines = OutputLines()
         switch output.format {
         case .human:
             lines.add(MapCommand.row("Offset", "Length", "Mapped to", "File"))
             try map.forEachExtent(in: startOffset..<end) { extent throws(ImageToolError) in
-                guard extent.kind == .data, let fileOffset = extent.fileOffset else { return }
+                guard extent.depth < depthLimit, extent.kind == .data || since != nil else { return }
+                let place = extent.kind == .data ? extent.fileOffset : nil
                 lines.add(
                     MapCommand.row(
-                        MapCommand.hex(extent.start), MapCommand.hex(extent.length), MapCommand.hex(fileOffset),
-                        map.paths[extent.depth].printable))
+                        MapCommand.hex(extent.start), MapCommand.hex(extent.length), place.map(MapCommand.hex) ?? "-",
+                        place == nil ? "zeros" : map.paths[extent.depth].printable))
             }
         case .json:
             var separator = "["
             try map.forEachExtent(in: startOffset..<end) { extent throws(ImageToolError) in
+                guard extent.depth < depthLimit else { return }
                 lines.add(separator + MapCommand.json(extent), end: "")
                 separator = ",\n"
             }
             lines.add(separator == "[" ? "[]" : "]")
         }
         try lines.write()
+    }
+
+    private static func depth(of path: String, in map: DiskMap) throws -> Int {
+        guard FileIdentity(ofFileAt: path) != nil else { throw ImageToolError.read(.file(.notFound(path: path))) }
+        guard let depth = map.depth(ofFileAt: path) else {
+            throw ImageToolError.refused(
+                path: path, reason: "is none of the files that \(map.paths[0]) lies over; 'qed-ublk info --backing-chain' lists them")
+        }
+        return depth
     }
 
     private static func row(_ columns: String...) -> String {

@@ -126,6 +126,61 @@ umount /mnt
 qed-ublk del "$device"
 rm -r elsewhere ./*.qed
 
+step "a backup of a device that works, as docs/backup.md has it: the whole disk once, then what has changed"
+qed-ublk create disk.qed 64M
+device=$(qed-ublk add disk.qed)
+expect_status 0 mkfs.ext4 -q "$device"
+mount "$device" /mnt
+cp -a /etc /mnt/first
+mkdir backup
+qed-ublk snapshot --fsfreeze /mnt "$device" monday.qed >/dev/null
+expect_status 0 qed-ublk convert -q monday.qed backup/monday.qed
+rm -r /mnt/first/default
+echo later >/mnt/second
+qed-ublk snapshot --fsfreeze /mnt "$device" tuesday.qed >/dev/null
+expect_status 0 cp --sparse=always tuesday.qed backup/tuesday.qed
+echo 'after it' >/mnt/third
+expect_status 0 qed-ublk compare -q tuesday.qed backup/tuesday.qed
+expect_sound backup/tuesday.qed
+qed-ublk map --json --since monday.qed tuesday.qed >changes.json
+qed-ublk convert -q -O raw monday.qed /tmp/old.raw
+qed-ublk convert -q -O raw tuesday.qed /tmp/new.raw
+jq -r '.[] | "\(.start) \(.length)"' changes.json | while read -r start length; do
+    dd if=/tmp/new.raw of=/tmp/old.raw bs=64k iflag=skip_bytes,count_bytes oflag=seek_bytes skip="$start" seek="$start" \
+        count="$length" conv=notrunc status=none
+done
+expect_status 0 cmp /tmp/old.raw /tmp/new.raw
+rm /tmp/old.raw /tmp/new.raw
+umount /mnt
+qed-ublk del "$device"
+expect_status 0 qed-ublk convert -q backup/tuesday.qed restored.qed
+device=$(qed-ublk add restored.qed)
+mount "$device" /mnt
+expect_equal "the restored files" later "$(cat /mnt/second)"
+if [[ -e /mnt/third || -e /mnt/first/default || ! -e /mnt/first/passwd ]]; then fail "the restored disk is another"; fi
+umount /mnt
+qed-ublk del "$device"
+rm -r backup ./*.qed
+
+step "an increment has what has changed, and little else"
+qed-ublk create disk.qed 256M
+device=$(qed-ublk add disk.qed)
+dd if=/dev/urandom of="$device" bs=1M count=64 oflag=direct status=none
+qed-ublk snapshot "$device" full.qed >/dev/null
+head -c 64k /dev/urandom >/tmp/piece
+for ((cluster = 0; cluster < 4000; cluster += 20)); do
+    dd if=/tmp/piece of="$device" bs=64k seek="$cluster" oflag=direct conv=notrunc status=none
+done
+qed-ublk snapshot "$device" increment.qed >/dev/null
+cp --sparse=always increment.qed copy.qed
+sync copy.qed
+bytes=$(du -B1 copy.qed | cut -f1)
+printf '          %s bytes for 200 clusters of 65536\n' "$bytes"
+if ((bytes > 200 * 65536 * 105 / 100)); then fail "an increment of $bytes bytes for $((200 * 65536)) that have changed"; fi
+expect_equal "the ranges" 200 "$(qed-ublk map --json --since full.qed increment.qed | jq 'map(select(.data and .length == 65536)) | length')"
+qed-ublk del "$device"
+rm ./*.qed
+
 step "no snapshot where none can be taken, and nothing is changed"
 qed-ublk create disk.qed 64M
 device=$(qed-ublk add disk.qed)

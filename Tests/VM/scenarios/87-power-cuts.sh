@@ -1,7 +1,8 @@
 # The power is cut at random moments while three threads write blocks to a device and flush, and a fourth writes files to an
-# ext4 on another. The disk below forgets what it was not told to flush. After each cut every block that a flush had covered
-# has the value it had then or a later one, every file that was synced is whole, and both images and the file system are
-# sound. What is written, and the judge, are qed-ublk-power-cuts.
+# ext4 on another; snapshots are taken of both meanwhile. The disk below forgets what it was not told to flush. After each cut
+# every block that a flush had covered has the value it had then or a later one, every file that was synced is whole, and both
+# images and the file system are sound; every snapshot whose command had ended is there, sound, beneath its image, and holds
+# what it held after the cut before. What is written, and the judge, are qed-ublk-power-cuts.
 # COUNT cuts, after one that shows that the disk forgets; SEED chooses the moments and the blocks.
 # vm: --disk 1G --disk-format forgetful --file Tests/VM/scenarios/devices.bash --file .build/qed-ublk-power-cuts
 source lib.sh
@@ -15,13 +16,57 @@ RANDOM=$((SEED * 1000 + VM_BOOT))
 start_over() {
     local device size
     size=$(qed-ublk-power-cuts start /notes)
-    rm -f blocks.qed files.qed
+    rm -f blocks*.qed files*.qed
+    rm -f /notes/snapshots /notes/sums
+    touch /notes/snapshots /notes/sums
     qed-ublk create --backing base.raw --backing-format raw blocks.qed "$size"
     qed-ublk create files.qed 128M
     device=$(qed-ublk add files.qed)
     mkfs.ext4 -q "$device"
     qed-ublk del "$device"
     sync
+}
+
+# Takes snapshots of both, and notes each that is said to survive a power cut, as long as there is room.
+take_snapshots() {
+    local number image
+    for ((number = 1; $(df --output=avail -BM . | tail -n 1 | tr -dc 0-9) > 350; number++)); do
+        sleep "0.$(printf %03d $((RANDOM % 1000)))"
+        for image in blocks files; do
+            if qed-ublk snapshot "$image.qed" "$image-$VM_BOOT-$number.qed" >/dev/null; then
+                echo "$image-$VM_BOOT-$number.qed" >>/notes/snapshots
+            else
+                echo "$image-$VM_BOOT-$number.qed" >>/notes/failures
+            fi
+            sync -f /notes
+        done
+    done
+}
+
+# What the snapshots hold does not change; and what no image lies over goes, as a user may remove it.
+check_snapshots() {
+    local image chain name sum
+    [[ ! -e /notes/failures ]] || fail "snapshots that could not be taken: $(</notes/failures)"
+    for image in blocks files; do
+        chain=$(qed-ublk info -U --backing-chain --json "$image.qed" | jq -r '.[].filename | split("/") | last')
+        for name in "$image"-*.qed; do
+            if grep -qxF "$name" /notes/snapshots; then
+                expect_sound "$name"
+                grep -qxF "$name" <<<"$chain" || fail "$image.qed does not lie over $name"
+                sum="$name $(qed-ublk convert -q -O raw "$name" - | sha256sum)"
+                if grep -q "^$name " /notes/sums; then
+                    expect_equal "what $name holds" "$(grep "^$name " /notes/sums)" "$sum"
+                else
+                    echo "$sum" >>/notes/sums
+                fi
+            elif [[ -e $name ]] && ! grep -qxF "$name" <<<"$chain"; then
+                rm "$name"
+            fi
+        done
+    done
+    while read -r name; do [[ -e $name ]] || fail "$name is gone"; done </notes/snapshots
+    printf '          %d snapshots are there\n' "$(wc -l </notes/snapshots)"
+    sync -f /notes
 }
 
 # In the first boot the disk shows that it forgets.
@@ -63,6 +108,7 @@ else
     qed-ublk del "$files_device"
     expect_no_devices
     expect_undamaged blocks.qed files.qed
+    check_snapshots
     if ((cuts == COUNT)); then exit; fi
     if ((RANDOM % 4 == 0)); then start_over; fi
 fi
@@ -79,4 +125,5 @@ sync
 after=$((1 + RANDOM % 4)).$(printf %03d $((RANDOM % 1000)))
 step "the power will be cut after $after s"
 power_cut_after "$after"
+take_snapshots &
 qed-ublk-power-cuts write /notes "$blocks_device" "/mnt/boot$VM_BOOT"
