@@ -1,7 +1,9 @@
 import ArgumentParser
+import BlockStorage
 import DeviceServer
 import ImageTools
 import Platform
+import QEDChain
 
 struct MapCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
