@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -42,6 +43,14 @@ void cs_allow_many_open_files(void) {
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
     limit.rlim_cur = limit.rlim_max;
     (void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+int32_t cs_terminal_size(int32_t descriptor, uint16_t *columns, uint16_t *lines) {
+    struct winsize size;
+    if (ioctl(descriptor, TIOCGWINSZ, &size) != 0) return -errno;
+    *columns = size.ws_col;
+    *lines = size.ws_row;
+    return 0;
 }
 
 void cs_name_thread(const char *name) { (void)prctl(PR_SET_NAME, name, 0, 0, 0); }

@@ -14,6 +14,9 @@ void cs_reserve_standard_descriptors(void);
  * the sake of programs that use select. */
 void cs_allow_many_open_files(void);
 
+/* The size of the terminal that is open there; 0 or a negative errno. */
+int32_t cs_terminal_size(int32_t descriptor, uint16_t *columns, uint16_t *lines);
+
 /* The calling thread's name in ps and top; the first thread's is the process's. */
 void cs_name_thread(const char *name);
 

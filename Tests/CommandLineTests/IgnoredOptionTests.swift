@@ -116,6 +116,8 @@ import Testing
         Row(
             name: "snapshot", honoured: ["--fsfreeze"] + showing,
             refused: ["--json": [["--json", "--output", "human", "0", "x.qed"]]]),
+        Row(
+            name: "top", honoured: ["--batch"], refused: ["--iterations": [["-b", "-n", "0"]], "--delay": [["-b", "-d", "0"]]]),
         Row(name: "metrics", honoured: ["--file"], refused: [:]),
         Row(
             name: "fork", honoured: ["--fsfreeze"] + showing,

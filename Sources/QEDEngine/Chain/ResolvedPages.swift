@@ -67,11 +67,11 @@ final class ResolvedPages: @unchecked Sendable {
         state = Lock(State(slots: Array(repeating: Slot(), count: slotCount)))
     }
 
-    /// Those of a chain; nil where it has one QED file, over which a raw one needs no tables.
+    /// Those of a chain; nil where it has one QED file, over which a raw one needs no tables, and of a disk without any size.
     convenience init?(chain: [Layer], budgetBytes: Int, wordLimit: Int) throws(Errno) {
         var shifts: [UInt64] = []
         for case .qed(let header, _) in chain { shifts.append(header.geometry.clusterShift) }
-        guard shifts.count > 1, let smallest = shifts.min() else { return nil }
+        guard shifts.count > 1, let smallest = shifts.min(), chain[0].sizeBytes > 0 else { return nil }
         precondition(chain.count <= ResolvedEntry.layerLimit, "a chain of more layers than have a number")
         try self.init(
             clusterShift: smallest, diskSizeBytes: chain[0].sizeBytes, budgetBytes: budgetBytes,

@@ -87,7 +87,8 @@ struct MapCommand: ParsableCommand {
         guard FileIdentity(ofFileAt: path) != nil else { throw ImageToolError.read(.file(.notFound(path: path))) }
         guard let depth = map.depth(ofFileAt: path) else {
             throw ImageToolError.refused(
-                path: path, reason: "is none of the files that \(map.paths[0]) lies over; 'qed-ublk info --backing-chain' lists them")
+                path: path,
+                reason: "is none of the files that \(map.paths[0]) lies over; 'qed-ublk info --backing-chain' lists them")
         }
         return depth
     }

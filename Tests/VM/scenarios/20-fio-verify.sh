@@ -19,8 +19,14 @@ for queues in 1 4; do
         sleep 0.02
     done >pauses.log 2>&1 &
     pauses=$!
+    qed-ublk top -b -n 2 -d 2 >top.log &
+    top=$!
     run_fio "$device" "$block" || { cat fio.log >&2 && fail "fio on the device that it writes"; }
     wait "$pauses"
+    wait "$top" || fail "top"
+    expect_output "^${device#/dev/} +live +[1-9][0-9.kM]* .* <?.*qed\$" tail -n 1 top.log
+    expect_equal "lines longer than 80 columns" 0 "$(grep -cE '^.{81}' top.log || true)"
+    expect_equal "the pictures" 2 "$(grep -c '^qed-ublk - .*, 1 device, ' top.log)"
     grep -cE '^[0-9]+$' pauses.log | grep -qx 100 || fail "pauses: $(sort pauses.log | uniq -c | sort -n | tail -n 3)"
     qed-ublk stats --json "$device" >stats.json
     expect_equal "queues that counted" "$queues" "$(jq '.queues | map(select(.requests.writes > 0)) | length' stats.json)"
