@@ -54,7 +54,7 @@ struct TopCommand: ParsableCommand {
             let size = terminal?.size ?? (80, .max)
             let text = TopTable(from: before, to: now).text(
                 time: TopCommand.timeOfDay, columns: max(size.columns, 80), lineLimit: size.lines - 1)
-            try printOutput(terminal == nil ? text : Terminal.home + text.dropLast())
+            try printOutput((terminal != nil ? Terminal.home : shown > 0 ? "\n" : "") + text.dropLast())
             before = now
             shown += 1
             milliseconds = delay * 1000

@@ -131,11 +131,12 @@ qed-ublk create disk.qed 64M
 device=$(qed-ublk add disk.qed)
 expect_status 0 mkfs.ext4 -q "$device"
 mount "$device" /mnt
-cp -a /etc /mnt/first
+mkdir /mnt/first
+seq 100000 | tee /mnt/first/kept >/mnt/first/removed
 mkdir backup
 qed-ublk snapshot --fsfreeze /mnt "$device" monday.qed >/dev/null
-expect_status 0 qed-ublk convert -q monday.qed backup/monday.qed
-rm -r /mnt/first/default
+expect_status 0 qed-ublk convert -q -O qed monday.qed backup/monday.qed
+rm /mnt/first/removed
 echo later >/mnt/second
 qed-ublk snapshot --fsfreeze /mnt "$device" tuesday.qed >/dev/null
 expect_status 0 cp --sparse=always tuesday.qed backup/tuesday.qed
@@ -153,11 +154,12 @@ expect_status 0 cmp /tmp/old.raw /tmp/new.raw
 rm /tmp/old.raw /tmp/new.raw
 umount /mnt
 qed-ublk del "$device"
-expect_status 0 qed-ublk convert -q backup/tuesday.qed restored.qed
+expect_status 0 qed-ublk convert -q -O qed backup/tuesday.qed restored.qed
 device=$(qed-ublk add restored.qed)
 mount "$device" /mnt
 expect_equal "the restored files" later "$(cat /mnt/second)"
-if [[ -e /mnt/third || -e /mnt/first/default || ! -e /mnt/first/passwd ]]; then fail "the restored disk is another"; fi
+if [[ -e /mnt/third || -e /mnt/first/removed ]]; then fail "the restored disk is another"; fi
+expect_status 0 cmp /mnt/first/kept <(seq 100000)
 umount /mnt
 qed-ublk del "$device"
 rm -r backup ./*.qed
