@@ -8,8 +8,8 @@ struct TopCommand: ParsableCommand {
         commandName: "top",
         abstract: "Show what all devices are doing, again and again.",
         discussion: """
-            For each device, the busiest first: reads, writes and flushes a second, what they read and wrote, syncs of the image's \
-            file, and requests under way (BUSY). A device whose server does not answer has dashes.
+            For each device, the busiest first: reads, writes and flushes a second, what they read and wrote, syncs of the \
+            image's file, and requests under way (BUSY). A device whose server does not answer has dashes.
 
             Keys, as in top: q ends, space and return show it at once.
 

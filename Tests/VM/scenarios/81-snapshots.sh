@@ -179,7 +179,8 @@ sync copy.qed
 bytes=$(du -B1 copy.qed | cut -f1)
 printf '          %s bytes for 200 clusters of 65536\n' "$bytes"
 if ((bytes > 200 * 65536 * 105 / 100)); then fail "an increment of $bytes bytes for $((200 * 65536)) that have changed"; fi
-expect_equal "the ranges" 200 "$(qed-ublk map --json --since full.qed increment.qed | jq 'map(select(.data and .length == 65536)) | length')"
+expect_equal "the ranges" 200 \
+    "$(qed-ublk map --json --since full.qed increment.qed | jq 'map(select(.data and .length == 65536)) | length')"
 qed-ublk del "$device"
 rm ./*.qed
 
