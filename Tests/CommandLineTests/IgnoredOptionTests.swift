@@ -112,6 +112,7 @@ import Testing
                 "--no-recovery": [["--supervise", "--no-recovery", "x"]],
             ]) { $1 }),
         Row(name: "list", honoured: ["--verbose"] + showing, refused: ["--json": [["--json", "--output", "human"]]]),
+        Row(name: "status", honoured: showing, refused: json),
         Row(name: "stats", honoured: ["--quiesce"] + showing, refused: json),
         Row(
             name: "snapshot", honoured: ["--fsfreeze"] + showing,

@@ -1,6 +1,7 @@
 import Platform
 
-// What goes over a device's control socket: one line of words to the server, one line of JSON back, then the end.
+// What goes over a device's control socket: one line of words to the server, one line of JSON back, then the end. For other
+// programs: docs/control-socket.md.
 //
 //     status                          {"ok":true,"result":{…}}
 //     stats                           {"ok":true,"result":{"requests":{…},"storage-operations":{…},"queues":[…]}}
@@ -26,6 +27,9 @@ public enum ControlRequest: Equatable, Sendable {
     case snapshot(path: String)
     /// Take the disk away and end the server. `force`: even though the disk is in use.
     case stop(force: Bool, timeoutSeconds: Int)
+
+    /// Raised when a request, or what an answer has, is taken away or changes its meaning.
+    static let protocolVersion = 1
 
     /// The longest line, its end included.
     public static let limitBytes = 4096

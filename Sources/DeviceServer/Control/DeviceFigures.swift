@@ -1,6 +1,6 @@
 import Platform
 
-/// `stats`: what a device's server has counted.
+/// `status` and `stats`: what a device is, and what its server has counted.
 package enum DeviceFigures {
     /// Asks the server, which asks its queues.
     /// - Parameters:
@@ -13,19 +13,28 @@ package enum DeviceFigures {
         try DeviceRequirements.check()
         let record = try registry.device(named: name)
         var members: [JSONValue.Member] = []
-        if quiesces, let pause = try ask(.quiesce, of: record, registry)["microseconds"] {
+        if quiesces, let pause = try ControlSocketClient.ask(.quiesce, of: record, registry)["microseconds"] {
             members.append(.init("quiesce-microseconds", pause))
         }
-        if case .object(let figures) = try ask(.stats, of: record, registry) { members = figures + members }
+        if case .object(let figures) = try ControlSocketClient.ask(.stats, of: record, registry) { members = figures + members }
         return .object(members)
     }
 
-    private static func ask(
-        _ request: ControlRequest, of record: DeviceRecord, _ registry: DeviceRegistry
+    /// What the device is: the answer of its server.
+    /// - Parameter name: as `DeviceReference` reads it.
+    package static func status(ofDeviceNamed name: String, registry: DeviceRegistry = DeviceRegistry()) throws -> JSONValue {
+        try DeviceRequirements.check()
+        return try ControlSocketClient.ask(.status, of: try registry.device(named: name), registry)
+    }
+}
+
+extension ControlSocketClient {
+    /// Asks the server of a device.
+    /// - Throws: `ControlSocketError`, or `ServerRefusal`.
+    static func ask(
+        _ request: ControlRequest, of record: DeviceRecord, _ registry: DeviceRegistry, timeout: Duration = .seconds(30)
     ) throws -> JSONValue {
-        switch try ControlSocketClient.send(
-            request, deviceID: record.deviceID, directory: registry.directory, timeout: .seconds(30))
-        {
+        switch try send(request, deviceID: record.deviceID, directory: registry.directory, timeout: timeout) {
         case .success(let answer): return answer
         case .failure(let code, let sentence): throw ServerRefusal(code: code, description: sentence)
         }

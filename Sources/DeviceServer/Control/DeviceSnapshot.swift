@@ -16,12 +16,7 @@ package enum DeviceSnapshot {
         let record = try registry.device(named: name)
         let frozen = try mountPoint.map { try FrozenFileSystem(at: $0, onDisk: record.deviceID) }
         defer { frozen?.thaw() }
-        let reply = try ControlSocketClient.send(
-            .snapshot(path: AbsolutePath.ofFile(path)), deviceID: record.deviceID, directory: registry.directory,
-            timeout: .seconds(86_400))
-        switch reply {
-        case .success(let answer): return answer
-        case .failure(let code, let sentence): throw ServerRefusal(code: code, description: sentence)
-        }
+        return try ControlSocketClient.ask(
+            .snapshot(path: AbsolutePath.ofFile(path)), of: record, registry, timeout: .seconds(86_400))
     }
 }

@@ -333,15 +333,16 @@ extension ServedDevice {
     /// - Parameter isLeaving: a signal has asked for the server's end.
     func status(path: String, isLeaving: Bool) -> JSONValue {
         [
-            "device": .string(blockDevicePath), "image": .string(path), "size": JSONValue(session.image.sizeBytes),
+            "protocol": JSONValue(ControlRequest.protocolVersion), "device": .string(blockDevicePath), "image": .string(path),
+            "size": JSONValue(session.image.sizeBytes),
             "queues": JSONValue(info.queueCount), "depth": JSONValue(info.queueDepth),
-            "read_only": .bool(session.image.isReadOnly), "backing_files": JSONValue(session.chain.count - 1),
+            "read-only": .bool(session.image.isReadOnly), "backing-files": JSONValue(session.chain.count - 1),
             "leaving": .bool(isLeaving), "failed": .bool(session.image.failedSync != nil),
-            "block_size": session.blocks.map { JSONValue($0.blockSizeBytes) } ?? .null,
-            "block_size_reason": session.blocks.map { .string($0.blockReason) } ?? .null,
-            "direct_io": session.blocks.map { .bool($0.isDirect) } ?? .null,
-            "direct_io_reason": session.blocks.map { .string($0.accessReason) } ?? .null,
-            "zero_copy": .bool(info.isZeroCopy), "max_io_size": JSONValue(info.maxIOSizeBytes),
+            "block-size": session.blocks.map { JSONValue($0.blockSizeBytes) } ?? .null,
+            "block-size-reason": session.blocks.map { .string($0.blockReason) } ?? .null,
+            "direct-io": session.blocks.map { .bool($0.isDirect) } ?? .null,
+            "direct-io-reason": session.blocks.map { .string($0.accessReason) } ?? .null,
+            "zero-copy": .bool(info.isZeroCopy), "max-io-size": JSONValue(info.maxIOSizeBytes),
         ]
     }
 }

@@ -32,6 +32,9 @@ for queues in 1 4; do
     expect_equal "queues that counted" "$queues" "$(jq '.queues | map(select(.requests.writes > 0)) | length' stats.json)"
     expect_equal "failures" 0 "$(jq '.requests.failures' stats.json)"
     expect_output '^writes +[1-9]' qed-ublk stats "$device"
+    expect_output "^queues +$queues\$" qed-ublk status "$device"
+    expect_equal "what it is" "[1,\"$device\",$queues,false]" \
+        "$(qed-ublk status --json image.qed | jq -c '[.protocol, .device, .queues, .failed]')"
     expect_status 0 qed-ublk metrics --file figures.prom
     expect_equal "files of figures" 1 "$(find . -name 'figures.prom*' | wc -l)"
     expect_equal "writes, in the figures for Prometheus" "$(jq .requests.writes stats.json)" \
