@@ -84,7 +84,10 @@ let package = Package(
             swiftSettings: swiftSettings),
         .target(
             name: "Ublk",
-            dependencies: ["Platform", "IOURing", "CSupport", .product(name: "SystemPackage", package: "swift-system")],
+            dependencies: [
+                "Platform", "IOURing", "CSupport", .product(name: "Histogram", package: "hdrhistogram-swift"),
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
             swiftSettings: swiftSettings),
         .target(
             name: "DeviceServer",

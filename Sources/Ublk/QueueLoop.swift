@@ -30,6 +30,14 @@ public final class QueueLoop<Ring: QueueRing, Target: BlockTarget> {
     /// A timer of the kernel's runs, whose end is the target's next tick. One in a second, instead of a limit for each wait,
     /// for which the kernel would set a timer, and this loop look at the clock, in every turn.
     private var awaitsTick = false
+    /// When the request of each tag arrived whose latency is wanted; 0: it is not.
+    // SAFETY: one for each tag; used by the loop alone, and freed with it.
+    private let arrivals: UnsafeMutablePointer<UInt64>
+    /// When this turn's completions came, as far as somebody has looked at the clock; 0: nobody has.
+    private var turnNanoseconds: UInt64 = 0
+
+    /// The latencies of the requests of one turn in so many are looked at: the clock costs about as much as a tenth of a request.
+    static var turnsForASample: UInt64 { 8 }
 
     /// The kinds of the tokens of this loop's commands, and of its timer; a target uses others.
     public static var tokenKind: UInt8 { 2 }
@@ -42,8 +50,12 @@ public final class QueueLoop<Ring: QueueRing, Target: BlockTarget> {
         self.target = target
         self.mailbox = mailbox
         tags = TagLedger(depth: ring.depth)
+        arrivals = .allocate(capacity: ring.depth)
+        arrivals.initialize(repeating: 0, count: ring.depth)
         mailbox.open(waker: ring.waker)
     }
+
+    deinit { arrivals.deallocate() }
 
     /// Serves until the device stops or the server departs. The mailbox is closed when it returns; the ring is not: see
     /// `DriverQueue.close`.
@@ -70,6 +82,7 @@ public final class QueueLoop<Ring: QueueRing, Target: BlockTarget> {
     private func turn(waits: Bool) {
         // As the image was opened, or as a task has left it.
         if !awaitsTick && needsTick { awaitTick() }
+        turnNanoseconds = 0
         ring.turn(waits: waits) { token, result in
             if token.kind == Self.tokenKind {
                 commandCompleted(tag: token.slot, result)
@@ -106,7 +119,9 @@ public final class QueueLoop<Ring: QueueRing, Target: BlockTarget> {
 
     private func commandCompleted(tag: Int, _ result: Int32) {
         switch FetchResult(result: result) {
-        case .request: if tags.arrive(tag) { start(tag) }
+        case .request:
+            if statistics.turns % Self.turnsForASample == 0 { arrivals[tag] = now }
+            if tags.arrive(tag) { start(tag) }
         case .aborted: tags.retire(tag)
         case .needsData: retire(tag, .invalidArgument)
         case .refused(let code): retire(tag, Errno(rawValue: -code))
@@ -163,10 +178,29 @@ public final class QueueLoop<Ring: QueueRing, Target: BlockTarget> {
         if end == .stopped { end = .refused(tag: tag, errno: errno) }
     }
 
+    /// Of this turn: the clock is looked at once.
+    private var now: UInt64 {
+        if turnNanoseconds == 0 { turnNanoseconds = cs_monotonic_nanoseconds() }
+        return turnNanoseconds
+    }
+
+    @inline(never)
+    private func recordLatency(_ tag: Int) {
+        let nanoseconds = now - arrivals[tag]
+        arrivals[tag] = 0
+        switch ring.request(tag).operation {
+        case .read: statistics.latencies.record(.read, nanoseconds: nanoseconds)
+        case .write: statistics.latencies.record(.write, nanoseconds: nanoseconds)
+        case .flush: statistics.latencies.record(.flush, nanoseconds: nanoseconds)
+        default: break
+        }
+    }
+
     /// The driver is told the whole size, or an error: anything between is lost or repeated, depending on the kernel.
     @inline(__always)
     private func commit(_ tag: Int, _ result: Int32) {
         tags.finish(tag)
+        if arrivals[tag] != 0 { recordLatency(tag) }
         var answer = result
         if let memory = ring.memory { answer = memory.giveBack(tag, result) }
         if answer >= 0 {

@@ -16,6 +16,9 @@ public struct QueueStatistics: Equatable, Sendable {
     /// How often the thread has handled what had completed, and entered the kernel for more.
     public var turns: UInt64 = 0
 
+    /// Of the requests that came in one turn of `QueueLoop.turnsForASample`.
+    public var latencies = RequestLatencies()
+
     public init() {}
 
     /// Every counter with its name, for output.

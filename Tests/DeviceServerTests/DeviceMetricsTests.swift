@@ -35,9 +35,15 @@ import Testing
         #expect(lines.contains(#"qed_ublk_device_up{device="ublkb3"} 0"#))
         #expect(lines.count == 2, "\(lines)")
         DeviceMetrics.add(
-            device, ["requests": ["reads": 7, "read-bytes": 4096], "storage-operations": ["fsyncs": 2]], to: &text)
+            device, [
+                "requests": ["reads": 7, "read-bytes": 4096], "storage-operations": ["fsyncs": 2],
+                "latency-microseconds": ["read": ["requests": 1, "p50": 12, "p100": .null]],
+            ], to: &text)
         #expect(text.text.contains("\nqed_ublk_requests_total{device=\"ublkb3\",kind=\"read\"} 7\n"))
         #expect(text.text.contains("\nqed_ublk_request_bytes_total{device=\"ublkb3\",kind=\"read\"} 4096\n"))
         #expect(text.text.contains("\nqed_ublk_storage_operations_total{device=\"ublkb3\",operation=\"fsyncs\"} 2\n"))
+        #expect(
+            text.text.contains("\nqed_ublk_request_latency_microseconds{device=\"ublkb3\",kind=\"read\",quantile=\"0.5\"} 12\n"))
+        #expect(!text.text.contains("quantile=\"1\""))
     }
 }

@@ -33,12 +33,28 @@ package enum DeviceMetrics {
         }
         guard let figures else { return }
         addRequests(figures, label, to: &text)
+        addLatencies(figures["latency-microseconds"], label, to: &text)
         guard case .object(let operations)? = figures["storage-operations"] else { return }
         for operation in operations {
             text.add(
                 "qed_ublk_storage_operations_total", .counter,
                 "What became of the requests in the image's files, as 'qed-ublk stats' names it.",
                 label + [("operation", operation.name)], operation.value.integer() ?? 0)
+        }
+    }
+
+    private static func addLatencies(
+        _ figures: JSONValue?, _ label: [(name: String, value: String)], to text: inout PrometheusText
+    ) {
+        guard case .object(let kinds)? = figures else { return }
+        for kind in kinds {
+            for (percentile, quantile) in [("p50", "0.5"), ("p90", "0.9"), ("p99", "0.99"), ("p99.9", "0.999"), ("p100", "1")] {
+                guard let microseconds = kind.value[percentile]?.integer(as: UInt64.self) else { continue }
+                text.add(
+                    "qed_ublk_request_latency_microseconds", .gauge,
+                    "What so much of the requests did not exceed since the server began, of one turn in eight.",
+                    label + [("kind", kind.name), ("quantile", quantile)], microseconds)
+            }
         }
     }
 

@@ -82,8 +82,24 @@ struct DeviceReplies {
         let each = zip(requests, operations).map { ["requests": sum([$0]), "storage-operations": sum([$1])] as JSONValue }
         return .success([
             "device": .string(path), "requests": sum(requests), "storage-operations": sum(operations),
+            "latency-microseconds": latencies(counted.map(\.0.latencies)),
             "queues": .array(each.count <= listedQueueLimit ? each : []),
         ])
+    }
+
+    /// Percentiles of all queues together, and of how many requests.
+    private static func latencies(_ queues: [RequestLatencies]) -> JSONValue {
+        var all = RequestLatencies()
+        for queue in queues { all.add(queue) }
+        return .object(
+            RequestLatencies.Kind.allCases.map { kind in
+                let percentiles = [("p50", 50.0), ("p90", 90), ("p99", 99), ("p99.9", 99.9), ("p100", 100)].map { name, percentile in
+                    JSONValue.Member(
+                        name,
+                        all.nanoseconds(kind, atPercentile: percentile).map { JSONValue(($0 + 999) / 1000) } ?? .null)
+                }
+                return .init("\(kind)", .object([.init("requests", JSONValue(all.count(kind)))] + percentiles))
+            })
     }
 
     private static func sum(_ lists: [[(name: String, value: UInt64)]]) -> JSONValue {

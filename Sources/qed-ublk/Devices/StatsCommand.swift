@@ -9,7 +9,8 @@ struct StatsCommand: ParsableCommand {
         discussion: """
             Counted by its server since that began: requests (under-way: at this moment; turns: how often a queue's thread has \
             entered the kernel), and what became of them in the image's files, by purpose. For the whole device, and beside \
-            it for each queue, unless there are more than 64.
+            it for each queue, unless there are more than 64. Latencies are of the requests that came in one turn of eight, from \
+            their arrival to their answer: p99 is what 99 of 100 did not exceed, p100 the longest.
 
             Example: qed-ublk stats --json /dev/ublkb0 | jq '."storage-operations".fsyncs'
 
@@ -37,6 +38,16 @@ struct StatsCommand: ParsableCommand {
         }
     }
 
+    /// A line for each percentile that is known.
+    private static func latencies(_ figures: JSONValue?) -> [[String]] {
+        guard case .object(let kinds)? = figures else { return [] }
+        let rows = kinds.flatMap { kind -> [[String]] in
+            guard case .object(let percentiles) = kind.value else { return [] }
+            return percentiles.filter { $0.value != .null }.map { ["\(kind.name)-\($0.name)", $0.value.description] }
+        }
+        return [["LATENCY-MICROSECONDS"]] + rows
+    }
+
     /// A line for each counter: its name, the device's figure and, where there are several queues, that of each.
     static func table(_ figures: JSONValue) -> String {
         var queues: [JSONValue] = []
@@ -50,6 +61,7 @@ struct StatsCommand: ParsableCommand {
                     [counter.name, counter.value.description] + queues.map { $0[group]?[counter.name]?.description ?? "?" })
             }
         }
+        rows += latencies(figures["latency-microseconds"])
         if let pause = figures["quiesce-microseconds"] { rows.append(["quiesce-microseconds", pause.description]) }
         let columns = rows[0].count
         let widths = (0..<columns).map { column in rows.map { column < $0.count ? $0[column].count : 0 }.max() ?? 0 }

@@ -33,6 +33,8 @@ for queues in 1 4; do
     expect_equal "failures" 0 "$(jq '.requests.failures' stats.json)"
     expect_output '^writes +[1-9]' qed-ublk stats "$device"
     expect_output "^queues +$queues\$" qed-ublk status "$device"
+    expect_equal "latencies in order" true \
+        "$(jq '."latency-microseconds" | [.read, .write] | all(.requests > 10 and .p50 <= .p99 and .p99 <= .p100)' stats.json)"
     expect_equal "what it is" "[1,\"$device\",$queues,false]" \
         "$(qed-ublk status --json image.qed | jq -c '[.protocol, .device, .queues, .failed]')"
     expect_status 0 qed-ublk metrics --file figures.prom
