@@ -28,7 +28,8 @@ public final class Image: @unchecked Sendable {
     var topSwitch: TopSwitch?
     /// Of the image itself: layer 0.
     let top: ImageTables
-    /// Device offsets from here on have nothing in the backing chain: they read as zeros when unallocated.
+    /// Device offsets from here on have nothing in the backing chain: they read as zeros when unallocated. Not behind the disk's
+    /// end, up to which the pages of the chain go; the last cluster may.
     let backingEnd: UInt64
     let state: Lock<ImageState>
     /// Where the bytes of the disk lie in the chain, if it has several QED files. Shared with `lower`.
@@ -102,7 +103,7 @@ public final class Image: @unchecked Sendable {
         geometry = top.geometry
         sizeBytes = top.header.imageSizeBytes
         hasBackingFile = layers.count > 1
-        backingEnd = layers.count > 1 ? layers[1].sizeBytes : 0
+        backingEnd = layers.count > 1 ? min(layers[1].sizeBytes, sizeBytes) : 0
         commitStaging = .allocate(
             byteCount: Image.commitStagingPages * QEDGeometry.l2PageSizeBytes, alignment: QEDGeometry.l2PageSizeBytes)
         isUnsynced = Atomic(!isReadOnly && !isSabotaged(.trustEarlierWrites))

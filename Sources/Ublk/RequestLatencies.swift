@@ -23,7 +23,8 @@ public struct RequestLatencies: Sendable, Equatable {
         if histograms[kind.rawValue] == nil {
             histograms[kind.rawValue] = Histogram(
                 lowestDiscernibleValue: RequestLatencies.shortestNanoseconds,
-                highestTrackableValue: RequestLatencies.longestNanoseconds, numberOfSignificantValueDigits: RequestLatencies.digits)
+                highestTrackableValue: RequestLatencies.longestNanoseconds,
+                numberOfSignificantValueDigits: RequestLatencies.digits)
         }
         let isTaken = histograms[kind.rawValue]?.record(value) ?? false
         precondition(isTaken, "a latency beyond the longest")
@@ -33,7 +34,11 @@ public struct RequestLatencies: Sendable, Equatable {
     public mutating func add(_ other: RequestLatencies) {
         for kind in Kind.allCases {
             guard let added = other.histograms[kind.rawValue] else { continue }
-            if histograms[kind.rawValue] == nil { histograms[kind.rawValue] = added } else { histograms[kind.rawValue]?.add(added) }
+            if histograms[kind.rawValue] == nil {
+                histograms[kind.rawValue] = added
+            } else {
+                histograms[kind.rawValue]?.add(added)
+            }
         }
     }
 

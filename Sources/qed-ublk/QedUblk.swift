@@ -19,7 +19,8 @@ struct QedUblk: ParsableCommand {
             CreateCommand.self, InfoCommand.self, CheckCommand.self, MapCommand.self, MeasureCommand.self,
             CompareCommand.self, ConvertCommand.self, IOCommand.self, ResizeCommand.self,
             CommitCommand.self, RebaseCommand.self, FlattenCommand.self, CompactCommand.self,
-            AddCommand.self, ListCommand.self, StatusCommand.self, StatsCommand.self, TopCommand.self, MetricsCommand.self, SnapshotCommand.self,
+            AddCommand.self, ListCommand.self, StatusCommand.self, StatsCommand.self, TopCommand.self, MetricsCommand.self,
+            SnapshotCommand.self,
             ForkCommand.self,
             SnapshotsCommand.self, DelCommand.self, RecoverCommand.self, BenchCommand.self,
         ])

@@ -161,7 +161,8 @@ import Testing
         .enabled(if: getuid() == 0),
         arguments: [
             ["list"], ["del", "0"], ["stats", "0"], ["snapshot", "0", "a.qed"], ["fork", "0", "a.qed", "b.qed"],
-            ["snapshots", "0"], ["metrics"], ["status", "0"], ["top", "-b", "-n", "1"], ["recover", "--all"], ["add", "image.qed"],
+            ["snapshots", "0"], ["metrics"], ["status", "0"], ["top", "-b", "-n", "1"], ["recover", "--all"],
+            ["add", "image.qed"],
         ])
     func recordsOfSomebodyElse(words: [String]) throws {
         try require(["chown", "65534", runtime])

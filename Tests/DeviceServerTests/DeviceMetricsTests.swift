@@ -35,7 +35,8 @@ import Testing
         #expect(lines.contains(#"qed_ublk_device_up{device="ublkb3"} 0"#))
         #expect(lines.count == 2, "\(lines)")
         DeviceMetrics.add(
-            device, [
+            device,
+            [
                 "requests": ["reads": 7, "read-bytes": 4096], "storage-operations": ["fsyncs": 2],
                 "latency-microseconds": ["read": ["requests": 1, "p50": 12, "p100": .null]],
             ], to: &text)

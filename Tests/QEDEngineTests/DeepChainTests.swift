@@ -1,3 +1,5 @@
+import BlockStorage
+import Glibc
 import QEDChain
 import QEDFormat
 import TestSupport
@@ -88,6 +90,54 @@ import Testing
             let result = try run(["qemu-io", "-r", "-f", "qed"] + piece + [path])
             #expect(result.status == 0 && !result.output.contains("failed"), "\(result.output.prefix(400))")
         }
+    }
+
+    /// The base goes on behind the end of the disk, and the overlay's one cluster far behind that.
+    @Test("a write to a cluster that goes beyond the disk, over a larger base of small clusters")
+    func lastCluster() throws {
+        let scratch = try TemporaryDirectory()
+        let base = scratch.path("base.qed")
+        let overlay = scratch.path("overlay.qed")
+        try require(["qemu-img", "create", "-q", "-f", "qed", "-o", "cluster_size=4096", base, "8M"])
+        try require(["qemu-io", "-f", "qed", base, "-c", "write -q -P 5 0 8M"])
+        // QEMU wants whole clusters.
+        _ = try ImageCreation(
+            path: overlay, sizeBytes: 1 << 20, geometry: QEDGeometry(clusterSizeBytes: 4 << 20, tableSizeClusters: 1),
+            backing: ImageCreation.Backing(name: base, format: .qed), allowsWhatQEMUCannotOpen: true
+        ).create()
+        let engine = try LocalEngine(path: overlay)
+        let buffer = UnsafeMutableRawPointer.allocate(byteCount: 1 << 20, alignment: 4096)
+        defer { buffer.deallocate() }
+        buffer.initializeMemory(as: UInt8.self, repeating: 6, count: 4096)
+        #expect(engine.perform([BlockRequest(.write, deviceOffset: 8192, byteCount: 4096, buffer: buffer)]) == [0])
+        #expect(engine.perform([BlockRequest(.read, deviceOffset: 0, byteCount: 1 << 20, buffer: buffer)]) == [0])
+        let bytes = UnsafeRawBufferPointer(start: buffer, count: 1 << 20)
+        let expected = { (offset: Int) -> UInt8 in (8192..<12288).contains(offset) ? 6 : 5 }
+        #expect(bytes.enumerated().allSatisfy { $0.element == expected($0.offset) })
+        try engine.close()
+    }
+
+    /// The base is cut while it is open: its table cannot be read any more.
+    @Test("what the image itself has is read where the tables beneath it cannot be")
+    func unreadableBase() throws {
+        let scratch = try TemporaryDirectory()
+        let (path, _) = try makeChain(3, sizeBytes: Self.bytesPerPage, in: scratch)
+        let engine = try LocalEngine(path: path, options: ImageOptions(isReadOnly: true), backingCaching: .buffered)
+        #expect(truncate(scratch.path("0.qed"), 4096) == 0)
+        let buffer = UnsafeMutableRawPointer.allocate(byteCount: 8192, alignment: 4096)
+        defer { buffer.deallocate() }
+        func read(_ cluster: Int, _ count: Int = 1) -> Int32 {
+            engine.perform([
+                BlockRequest(
+                    .read, deviceOffset: UInt64(cluster * Self.clusterBytes), byteCount: UInt64(count * Self.clusterBytes),
+                    buffer: buffer)
+            ])[0]
+        }
+        #expect(read(0) == -EIO, "it is the base's")
+        #expect(read(4, 2) == 0 && buffer.load(fromByteOffset: 8191, as: UInt8.self) == 3)
+        #expect(read(100) == -EIO, "nobody knows")
+        #expect(read(500) == 0 && buffer.load(as: UInt8.self) == 3)
+        try engine.close()
     }
 
     /// 20 reads at once, each of which has to make a page from 40 files: what is in memory then is as much as with one file.

@@ -90,10 +90,11 @@ import Testing
             Issue.record("a page takes the place of one that is being made")
             return
         }
-        guard case .wait = pages.begin(9) else {
+        guard case .wait(let slot) = pages.begin(9) else {
             Issue.record("a page is made twice")
             return
         }
+        #expect(!pages.isMade(slot, page: 5) && pages.isMade(slot, page: 9), "one would wait for another page's end")
     }
 
     @Test("the directory of the largest disk is bounded")

@@ -1,8 +1,10 @@
 import BlockStorage
+import Glibc
 import Platform
 import QEDChain
 import QEDEngine
 import QEDFormat
+import SystemPackage
 
 /// `fork`: a snapshot of a device, and an overlay over it for another one.
 package enum DeviceFork {
@@ -25,7 +27,11 @@ package enum DeviceFork {
     ) throws -> Outcome {
         let clone = try AbsolutePath.ofFile(clonePath)
         // Else the snapshot would be taken first, and be in vain.
-        guard !ImageCreation(path: clone).exists else { throw ForkError.exists(path: clonePath) }
+        guard try !ImageCreation(path: clone).exists && clone != AbsolutePath.ofFile(path) else {
+            throw ForkError.exists(path: clonePath)
+        }
+        guard let slash = clone.lastIndex(of: "/"), access(slash == clone.startIndex ? "/" : String(clone[..<slash]), W_OK) == 0
+        else { throw ForkError.noDirectory(path: clonePath, Errno(rawValue: errno)) }
         let answer = try DeviceSnapshot.take(ofDeviceNamed: name, at: path, freezing: mountPoint, registry: registry)
         let snapshot = try AbsolutePath.ofFile(path)
         do {
@@ -54,12 +60,14 @@ package enum DeviceFork {
 package enum ForkError: Error, CustomStringConvertible {
     /// Nothing was changed.
     case exists(path: String)
+    case noDirectory(path: String, Errno)
     /// The snapshot was taken.
     case noClone(snapshot: String, reason: any Error)
 
     package var description: String {
         switch self {
         case .exists(let path): "\(path): exists already; give the clone another name"
+        case .noDirectory(let path, let errno): "\(path): its directory cannot be written to: \(errno)"
         case .noClone(let snapshot, let reason):
             "\(reason); the snapshot \(snapshot) was taken, the device goes on over it, and an overlay over it can still be made "
                 + "(qed-ublk create --backing)"

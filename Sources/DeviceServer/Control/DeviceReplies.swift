@@ -93,7 +93,8 @@ struct DeviceReplies {
         for queue in queues { all.add(queue) }
         return .object(
             RequestLatencies.Kind.allCases.map { kind in
-                let percentiles = [("p50", 50.0), ("p90", 90), ("p99", 99), ("p99.9", 99.9), ("p100", 100)].map { name, percentile in
+                let percentiles = [("p50", 50.0), ("p90", 90), ("p99", 99), ("p99.9", 99.9), ("p100", 100)].map {
+                    name, percentile in
                     JSONValue.Member(
                         name,
                         all.nanoseconds(kind, atPercentile: percentile).map { JSONValue(($0 + 999) / 1000) } ?? .null)

@@ -14,6 +14,8 @@ package enum DeviceSnapshot {
     ) throws -> JSONValue {
         try DeviceRequirements.check()
         let record = try registry.device(named: name)
+        // A disk that nobody serves would not let go of what its file system writes first.
+        if mountPoint != nil { _ = try ControlSocketClient.ask(.status, of: record, registry) }
         let frozen = try mountPoint.map { try FrozenFileSystem(at: $0, onDisk: record.deviceID) }
         defer { frozen?.thaw() }
         return try ControlSocketClient.ask(

@@ -94,6 +94,8 @@ struct MountTable {
 
     init(mounts: [Mount]) { self.mounts = mounts }
 
+    func mount(id: Int) -> Mount? { mounts.first { $0.id == id } }
+
     init(_ text: String) { mounts = text.split(separator: "\n").compactMap(Mount.init) }
 
     /// Whether a copy of this namespace hears of every unmount in it: each mount lies on one that is shared. Of the kernel's

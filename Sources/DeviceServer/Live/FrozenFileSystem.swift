@@ -9,26 +9,46 @@ import Ublk
 /// needs no mending. It goes on when this is thawed, or goes.
 final class FrozenFileSystem {
     private var descriptor: Int32
+    private var signalsBefore = sigset_t()
 
     /// Waits until the file system has written what it has.
     ///
-    /// From here on the calling thread takes no SIGTERM, SIGINT or SIGHUP: they would leave the file system frozen.
+    /// Until it is thawed the calling thread takes none of the signals that a terminal sends, or that ask to end: they would
+    /// leave the file system frozen.
     /// - Throws: `FreezeError`; nothing is frozen then.
     init(at mountPoint: String, onDisk id: UInt32) throws {
         let path = try AbsolutePath.ofDirectory(mountPoint)
-        let mountPoints = DiskClaim.now(ofDiskAt: UblkPaths.blockDevice(id)).mountPoints
-        guard mountPoints.contains(path) else {
-            throw FreezeError.notOfDisk(mountPoint, disk: UblkPaths.blockDevice(id), mountPoints)
-        }
         descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard descriptor >= 0 else { throw FreezeError.cannot(mountPoint, Errno(rawValue: errno)) }
-        let blocked = cs_block_signals()
-        let result = blocked == 0 ? cs_freeze_file_system(descriptor) : blocked
-        guard result == 0 else {
+        let disk = UblkPaths.blockDevice(id)
+        guard FrozenFileSystem.isMountPoint(descriptor, path, ofDiskAt: disk) else {
             close(descriptor)
             descriptor = -1
+            throw FreezeError.notOfDisk(mountPoint, disk: disk, DiskClaim.now(ofDiskAt: disk).mountPoints)
+        }
+        var signals = sigset_t()
+        sigemptyset(&signals)
+        for signal in [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU] { sigaddset(&signals, signal) }
+        pthread_sigmask(SIG_BLOCK, &signals, &signalsBefore)
+        let result = cs_freeze_file_system(descriptor)
+        guard result == 0 else {
+            end()
             throw FreezeError.cannot(mountPoint, Errno(rawValue: -result))
         }
+    }
+
+    /// Whether the open directory is where a file system on the disk is mounted, as this process sees it: what else has that path,
+    /// here or in another namespace, does not count.
+    private static func isMountPoint(_ descriptor: Int32, _ path: String, ofDiskAt disk: String) -> Bool {
+        let text = readSmallFile("/proc/self/fdinfo/\(descriptor)", limitBytes: 4096) ?? []
+        let line = String(decoding: text, as: UTF8.self).split(separator: "\n").first { $0.hasPrefix("mnt_id:") }
+        guard let id = line.flatMap({ Int($0.dropFirst(7).drop { $0 == "\t" || $0 == " " }) }),
+            let mount = MountTable.current.mount(id: id), mount.mountPoint == path
+        else { return false }
+        let numbers = DiskStack(ofDiskAt: disk).numbers
+        // Some file systems have a number of their own, and name the disk.
+        let ofSource = mount.source.hasPrefix("/dev/") ? KernelTree.machine.deviceNumber(mount.source) : nil
+        return numbers.contains(mount.device) || ofSource.map(numbers.contains) ?? false
     }
 
     deinit { thaw() }
@@ -37,8 +57,14 @@ final class FrozenFileSystem {
         guard descriptor >= 0 else { return }
         // Somebody else may have: then it is.
         _ = cs_thaw_file_system(descriptor)
+        end()
+    }
+
+    /// What signals have come meanwhile takes effect now.
+    private func end() {
         close(descriptor)
         descriptor = -1
+        pthread_sigmask(SIG_SETMASK, &signalsBefore, nil)
     }
 }
 

@@ -32,6 +32,7 @@ struct Snapshot: Sendable {
 
     /// How long the requests that are under way may take before the queues go on without a snapshot.
     private static let quietTimeout = Duration.seconds(10)
+    private static let adoptionAttempts = 10
 
     /// - Parameter path: absolute; nothing is there.
     /// - Returns: how long requests had to wait, in microseconds: for those under way, and for the switch.
@@ -210,7 +211,7 @@ struct Snapshot: Sendable {
         let image = session.image
         let tables = image.tablesToAdopt()
         do throws(QueueSilence) {
-            try queues.whileQuiet(timeout: Self.quietTimeout) {
+            try whileQuiet(attempts: Self.adoptionAttempts) {
                 image.adopt(tables)
                 askAll { $0.adoptTables() }
                 session.top.withLock { top in
@@ -225,6 +226,16 @@ struct Snapshot: Sendable {
         }
         lower.sessionFile?.remove()
         try? note { $0.unsealedSnapshot = nil }
+    }
+
+    /// Again where somebody else holds the queues at the moment, or a request takes long.
+    private func whileQuiet(attempts: Int, _ body: () -> Void) throws(QueueSilence) {
+        for attempt in 1...attempts {
+            do throws(QueueSilence) { return try queues.whileQuiet(timeout: Self.quietTimeout, body) } catch {
+                if attempt == attempts { throw error }
+                cs_sleep_milliseconds(100)
+            }
+        }
     }
 
     private func seal() throws(SnapshotError) {

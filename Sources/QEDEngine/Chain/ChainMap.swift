@@ -43,11 +43,14 @@ struct ChainMap<S: Storage> {
         while position < end {
             var limit = end
             var place: (layer: Int32, fileOffset: UInt64) = (Extent.zeros, 0)
-            var entry = beneath ? L2Entry.unallocatedValue : files.topLookup.entry(at: position)
+            // Nothing is behind the disk's end, where the last cluster may go on.
+            var entry =
+                position >= image.sizeBytes
+                ? L2Entry.zeroValue : beneath ? L2Entry.unallocatedValue : files.topLookup.entry(at: position)
             if !beneath { limit = min(limit, (position | clusterMask) &+ 1) }
             if entry > PageLookup.invalid {
                 place = (0, entry &+ (position & clusterMask))
-            } else if let chain = files.chainLookup {
+            } else if entry != L2Entry.zeroValue, let chain = files.chainLookup {
                 // It knows of the image as well, whether the image's page is in memory or not.
                 let resolved = chain.entry(at: position)
                 limit = min(limit, (position | chain.clusterMask) &+ 1)
@@ -77,6 +80,12 @@ struct ChainMap<S: Storage> {
             position = limit
         }
         return .complete
+    }
+
+    /// Whether the image's own page is in memory, and says where the byte is: in the image, or nowhere.
+    func imageDecides(_ deviceOffset: UInt64) -> Bool {
+        let entry = files.topLookup.entry(at: deviceOffset)
+        return entry > PageLookup.invalid || entry == L2Entry.zeroValue
     }
 
     /// What is seen of a place in a layer: nothing past the end of any layer down to it, and nothing where a raw file has a hole.

@@ -56,7 +56,12 @@ final class ChainReader<S: Storage>: @unchecked Sendable {
     private func load(_ page: ChainMap<S>.MissingPage, _ group: TransferGroup) async throws(RequestError) {
         switch page {
         case .image(let deviceOffset): try await pages.load(deviceOffset)
-        case .chain(let deviceOffset): try await resolver.load(deviceOffset, group)
+        case .chain(let deviceOffset):
+            do throws(RequestError) { try await resolver.load(deviceOffset, group) } catch {
+                // A table beneath the image cannot be read. What the image itself has does not need it.
+                try await pages.load(deviceOffset)
+                guard map.imageDecides(deviceOffset) else { throw error }
+            }
         }
     }
 }

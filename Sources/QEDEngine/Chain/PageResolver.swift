@@ -53,9 +53,9 @@ final class PageResolver<S: Storage>: @unchecked Sendable {
         switch pages.begin(page) {
         case .ready: return
         case .full: _ = await wait { pages.waitForRoom($0) }
-        case .waitForPlace(let slot): _ = await wait { pages.wait(for: slot, $0) }
+        case .waitForPlace(let slot, let other): _ = await wait { pages.wait(for: slot, page: other, $0) }
         case .wait(let slot):
-            let result = await wait { pages.wait(for: slot, $0) }
+            let result = await wait { pages.wait(for: slot, page: page, $0) }
             guard result >= 0 else { throw .storage(Errno(rawValue: -result)) }
         case .make(let slot):
             var failure: RequestError?

@@ -100,7 +100,7 @@ final class ResolvedPages: @unchecked Sendable {
         /// Somebody makes it: wait.
         case wait(slot: Int)
         /// Somebody makes another one with its place: wait, and look again whatever came of that.
-        case waitForPlace(slot: Int)
+        case waitForPlace(slot: Int, of: Int)
         /// Fill it in, then call `end`.
         case make(slot: Int)
         /// Pages are being made in all slots: wait for one.
@@ -113,7 +113,9 @@ final class ResolvedPages: @unchecked Sendable {
             let word = word(page)
             if word != .absent {
                 let isThis = word.tag == lookup.tag(ofPage: page)
-                if word.isBeingMade { return isThis ? .wait(slot: word.slot) : .waitForPlace(slot: word.slot) }
+                if word.isBeingMade {
+                    return isThis ? .wait(slot: word.slot) : .waitForPlace(slot: word.slot, of: state.slots[word.slot].page)
+                }
                 if isThis { return .ready }
                 evict(word.slot, in: &state)
             }
@@ -207,12 +209,19 @@ final class ResolvedPages: @unchecked Sendable {
 
     /// Waits for a page that somebody makes.
     /// - Returns: false when nobody does any more: look again at once.
-    func wait(for slot: Int, _ continuation: CompletionContinuation) -> Bool {
+    func wait(for slot: Int, page: Int, _ continuation: CompletionContinuation) -> Bool {
         state.withLock { state in
-            guard state.slots[slot].phase == .loading else { return false }
+            guard isMade(slot, page: page, in: state) else { return false }
             state.slots[slot].waiters.append(continuation)
             return true
         }
+    }
+
+    /// Whether the slot has this page, which is being made, and no other: it may have ended meanwhile.
+    func isMade(_ slot: Int, page: Int) -> Bool { state.withLock { isMade(slot, page: page, in: $0) } }
+
+    private func isMade(_ slot: Int, page: Int, in state: borrowing State) -> Bool {
+        state.slots[slot].phase == .loading && state.slots[slot].page == page
     }
 
     /// Waits until the making of some page has ended.

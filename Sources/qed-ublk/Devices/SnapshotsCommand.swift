@@ -55,15 +55,16 @@ struct SnapshotsCommand: ParsableCommand {
                 (self.path, format) = (path, "raw")
                 (self.sizeBytes, self.allocatedBytes) = (sizeBytes, allocatedBytes)
             }
-            written = (try? Stat(FilePath(path))).map { Row.utc($0.st_mtim.tv_sec) }
+            written = (try? Stat(FilePath(path))).flatMap { Row.utc($0.st_mtim.tv_sec) }
         }
 
-        private static func utc(_ seconds: Int) -> String {
+        /// nil for a time that no calendar has.
+        private static func utc(_ seconds: Int) -> String? {
             var seconds = seconds
             var parts = tm()
-            gmtime_r(&seconds, &parts)
+            guard gmtime_r(&seconds, &parts) != nil else { return nil }
             func two(_ number: Int32) -> String { number < 10 ? "0\(number)" : "\(number)" }
-            return "\(parts.tm_year + 1900)-\(two(parts.tm_mon + 1))-\(two(parts.tm_mday))T\(two(parts.tm_hour)):"
+            return "\(Int(parts.tm_year) + 1900)-\(two(parts.tm_mon + 1))-\(two(parts.tm_mday))T\(two(parts.tm_hour)):"
                 + "\(two(parts.tm_min)):\(two(parts.tm_sec))Z"
         }
 

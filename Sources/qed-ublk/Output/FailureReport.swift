@@ -209,6 +209,9 @@ extension ForkError: ReportableError {
     var exitStatus: ExitStatus {
         switch self {
         case .exists: .busy
+        case .noDirectory(_, .noSuchFileOrDirectory), .noDirectory(_, .notDirectory): .notFound
+        case .noDirectory(_, .permissionDenied): .noPermission
+        case .noDirectory: .failure
         case .noClone(_, let reason): ExitStatus(after: reason)
         }
     }

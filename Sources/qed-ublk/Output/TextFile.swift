@@ -8,10 +8,14 @@ enum TextFile {
         // Beside it, under a name that its readers leave alone.
         let temporary = "\(path).\(getpid()).new"
         do {
+            // Of one that was killed, and had this number.
+            unlink(temporary)
             let descriptor = try FileDescriptor.open(
                 FilePath(temporary), .writeOnly, options: [.create, .exclusiveCreate, .closeOnExec],
                 permissions: [.ownerReadWrite, .groupRead, .otherRead])
             do {
+                // Whatever the umask: others read it.
+                fchmod(descriptor.rawValue, 0o644)
                 try descriptor.closeAfter { _ = try descriptor.writeAll(text.utf8) }
                 guard rename(temporary, path) == 0 else { throw Errno(rawValue: errno) }
             } catch {

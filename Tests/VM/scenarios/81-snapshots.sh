@@ -92,6 +92,8 @@ touch taken.qed
 expect_refusal 3 'taken.qed: exists already' qed-ublk fork "$device" base.qed taken.qed
 expect_refusal 4 'no such file' qed-ublk fork "$device" base.qed nowhere/clone.qed
 expect_refusal 3 'taken.qed: exists already' qed-ublk fork "$device" taken.qed clone.qed
+expect_refusal 3 'base.qed: exists already' qed-ublk fork "$device" base.qed base.qed
+expect_refusal 4 'its directory cannot be written to' qed-ublk fork "$device" base.qed "$PWD/nowhere/clone.qed"
 expect_equal "the files" $'disk.qed\ntaken.qed' "$(find . -name '*.qed' -printf '%P\n' | sort)"
 rm taken.qed
 clone=$(qed-ublk fork --fsfreeze /mnt "$device" base.qed clone.qed)
