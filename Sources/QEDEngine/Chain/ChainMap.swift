@@ -54,14 +54,13 @@ struct ChainMap<S: Storage> {
                 // It knows of the image as well, whether the image's page is in memory or not.
                 let resolved = chain.entry(at: position)
                 limit = min(limit, (position | chain.clusterMask) &+ 1)
-                if resolved.isInFile {
+                if resolved.isOfLayer {
                     place = visible(
                         files.layerCount &- 1 &- resolved.layerNumber, resolved.fileOffset &+ (position & chain.clusterMask),
                         at: position, limit: &limit)
+                    if resolved.isInvalid && place.layer != Extent.zeros { return .invalid(deviceOffset: position) }
                 } else if resolved == .unknown {
                     return .missing(.chain(deviceOffset: position))
-                } else if resolved == .invalid {
-                    return .invalid(deviceOffset: position)
                 }
             } else {
                 if judging && entry == PageLookup.miss { entry = image.judgedEntry(at: position) }

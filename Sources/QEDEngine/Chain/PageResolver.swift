@@ -176,7 +176,7 @@ final class PageResolver<S: Storage>: @unchecked Sendable {
             if position >= sizeBytes { return .zeros }
             switch part.kind {
             case .nothing: return .unknown
-            case .invalid: return .invalid
+            case .invalid: return .invalid(layerNumber: number)
             case .raw: return ResolvedEntry(layerNumber: number, fileOffset: position)
             case .table: return tables?.entry(at: position, in: entries, layerNumber: number) ?? .unknown
             }

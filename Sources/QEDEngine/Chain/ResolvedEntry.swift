@@ -19,17 +19,21 @@ struct ResolvedEntry: RawRepresentable, Equatable {
     static let unknown = ResolvedEntry(rawValue: 0)
     /// In no file.
     static let zeros = ResolvedEntry(rawValue: 1)
-    /// The entry of the layer that decides cannot be right.
-    static let invalid = ResolvedEntry(rawValue: 2)
 
-    private static let firstNumber = 3
+    private static let firstNumber = 2
     /// Clusters have no fewer bytes, so that their offsets have no such bits.
     private static let numberMask = QEDLimits.minimumClusterSizeBytes - 1
+    /// The entry of the layer that decides cannot be right. Behind that layer's end, or that of one above it, nobody looks.
+    static func invalid(layerNumber: Int) -> ResolvedEntry { ResolvedEntry(layerNumber: layerNumber, fileOffset: nowhere) }
+    private static let nowhere = ~numberMask
+
     /// How many layers have a number.
     static let layerLimit = Int(numberMask) + 1 - firstNumber
 
-    @inline(__always) var isInFile: Bool { rawValue > ResolvedEntry.invalid.rawValue }
-    /// Of one that is in a file.
+    /// A layer has it, or decides that nobody can tell.
+    @inline(__always) var isOfLayer: Bool { rawValue > ResolvedEntry.zeros.rawValue }
+    @inline(__always) var isInvalid: Bool { rawValue >= ResolvedEntry.nowhere }
+    /// Of one of a layer.
     @inline(__always) var layerNumber: Int {
         Int(truncatingIfNeeded: rawValue & ResolvedEntry.numberMask) &- ResolvedEntry.firstNumber
     }

@@ -262,7 +262,7 @@ final class ResolvedPages: @unchecked Sendable {
             let entries = lookup.entries(ofSlot: word.slot)
             for index in 0..<count {
                 let value =
-                    entry.isInFile
+                    entry.isOfLayer
                     ? ResolvedEntry(
                         layerNumber: entry.layerNumber, fileOffset: fileOffset + UInt64(index) << lookup.clusterShift) : entry
                 entries[first + index].store(value.rawValue, ordering: .releasing)

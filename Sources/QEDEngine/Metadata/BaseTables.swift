@@ -66,7 +66,8 @@ extension ResolvedEntry {
         case .invalid:
             self =
                 isSabotaged(.trustTableEntries)
-                ? ResolvedEntry(layerNumber: layerNumber, fileOffset: value &+ offsetInCluster) : .invalid
+                ? ResolvedEntry(layerNumber: layerNumber, fileOffset: value &+ offsetInCluster)
+                : .invalid(layerNumber: layerNumber)
         }
     }
 }

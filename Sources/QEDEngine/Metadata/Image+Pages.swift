@@ -96,7 +96,7 @@ extension Image {
                 let l2Page = geometry.l2PageNumber(ofDeviceOffset: start)
                 switch top.tableWord(geometry.l1Index(ofDeviceOffset: start)) {
                 case .unallocated: break
-                case .invalid: pages.merge(slot) { _ in .invalid }
+                case .invalid: pages.merge(slot) { _ in .invalid(layerNumber: layerNumber) }
                 default:
                     let word = state.cache.word(ofPage: l2Page, in: top)
                     if let cached = word.slot {

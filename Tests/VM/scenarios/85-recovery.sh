@@ -53,6 +53,9 @@ number=${busy##*b}
 fio --name=busy --filename="$busy" --direct=1 --rw=randrw --bs=4k --ioengine=io_uring --iodepth=32 --time_based --runtime=600 \
     --output=fio.log &
 writer=$!
+# A disk that nobody uses yet would go with its server.
+is_being_read() { (($(qed-ublk stats --json "$busy" | jq .requests.reads) > 0)); }
+wait_until 60 is_being_read
 for _ in 1 2 3; do
     sleep 0.5
     server=$(server_of "$number")
