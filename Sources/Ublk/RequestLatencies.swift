@@ -6,7 +6,8 @@ public struct RequestLatencies: Sendable, Equatable {
         case read, write, flush
     }
 
-    /// Of each kind; nil before its first request, because each takes 20 kilobytes. Counts have 64 bits: 32 would be full after hours.
+    /// Of each kind; nil before its first request, because each takes 20 kilobytes. Counts have 64 bits: 32 would be full after
+    /// hours.
     private var histograms: [Histogram<UInt64>?] = Kind.allCases.map { _ in nil }
 
     /// Longer ones count as this.

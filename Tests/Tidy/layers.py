@@ -40,7 +40,7 @@ OTHERS = {
     "Synchronization": None,
     "SystemPackage": None,
     "ArgumentParser": "qed-ublk qed-ublk-sim qed-ublk-null qed-ublk-linearize qed-ublk-power-cuts qed-ublk-lifecycle",
-    "Histogram": "qed-ublk",
+    "Histogram": "qed-ublk Ublk",
     "Logging": "DeviceServer qed-ublk",
 }
 

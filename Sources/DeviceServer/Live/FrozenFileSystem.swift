@@ -37,8 +37,8 @@ final class FrozenFileSystem {
         }
     }
 
-    /// Whether the open directory is where a file system on the disk is mounted, as this process sees it: what else has that path,
-    /// here or in another namespace, does not count.
+    /// Whether the open directory is where a file system on the disk is mounted, as this process sees it: what else has that
+    /// path, here or in another namespace, does not count.
     private static func isMountPoint(_ descriptor: Int32, _ path: String, ofDiskAt disk: String) -> Bool {
         let text = readSmallFile("/proc/self/fdinfo/\(descriptor)", limitBytes: 4096) ?? []
         let line = String(decoding: text, as: UTF8.self).split(separator: "\n").first { $0.hasPrefix("mnt_id:") }
