@@ -27,7 +27,7 @@ import Testing
 
     private func make(_ pages: ResolvedPages, _ page: Int, _ entry: ResolvedEntry) throws {
         let slot = try begin(pages, page)
-        pages.merge(slot) { _ in entry }
+        pages.merge(slot, sizeBytes: .max) { _ in entry }
         #expect(pages.end(slot, succeeded: true).isEmpty)
     }
 
@@ -37,10 +37,10 @@ import Testing
         let slot = try begin(pages, 3)
         pages.set(place(2, 9), deviceOffset: offset(3, 5), byteCount: 1 << 16)
         #expect(pages.lookup.entry(at: offset(3, 5)) == .unknown, "a page that is not all there")
-        pages.merge(slot) { $0 == 7 ? .unknown : .zeros }
+        pages.merge(slot, sizeBytes: .max) { $0 == offset(3, 7) ? .unknown : .zeros }
         pages.set(place(2, 10), deviceOffset: offset(3, 6), byteCount: 1 << 16)
         #expect(!pages.isComplete(slot))
-        pages.merge(slot) { _ in place(1, 4) }
+        pages.merge(slot, sizeBytes: .max) { _ in place(1, 4) }
         _ = pages.end(slot, succeeded: true)
         #expect(pages.lookup.entry(at: offset(3, 4) + 512) == .zeros)
         #expect(pages.lookup.entry(at: offset(3, 5)) == place(2, 9))
@@ -102,7 +102,7 @@ import Testing
         let pages = try ResolvedPages(clusterShift: 12, diskSizeBytes: 1 << 62, budgetBytes: 0, wordLimit: 1 << 22)
         let last: UInt64 = (1 << 62) - 4096
         let slot = try begin(pages, pages.lookup.page(of: last))
-        pages.merge(slot) { _ in ResolvedEntry(layerNumber: 4000, fileOffset: 1 << 62) }
+        pages.merge(slot, sizeBytes: .max) { _ in ResolvedEntry(layerNumber: 4000, fileOffset: 1 << 62) }
         _ = pages.end(slot, succeeded: true)
         #expect(pages.lookup.entry(at: last).layerNumber == 4000)
         #expect(pages.lookup.entry(at: last).fileOffset == 1 << 62)

@@ -20,6 +20,12 @@ package enum DeviceFigures {
         return .object(members)
     }
 
+    /// What the server of a known device has counted; nil where it has none, or that does not tell.
+    static func ofServer(of device: KnownDevice, _ registry: DeviceRegistry) -> JSONValue? {
+        guard device.server != nil, let record = device.record else { return nil }
+        return try? ControlSocketClient.ask(.stats, of: record, registry)
+    }
+
     /// What the device is: the answer of its server.
     /// - Parameter name: as `DeviceReference` reads it.
     package static func status(ofDeviceNamed name: String, registry: DeviceRegistry = DeviceRegistry()) throws -> JSONValue {

@@ -30,8 +30,9 @@ package enum DeviceFork {
         guard try !ImageCreation(path: clone).exists && clone != AbsolutePath.ofFile(path) else {
             throw ForkError.exists(path: clonePath)
         }
-        guard let slash = clone.lastIndex(of: "/"), access(slash == clone.startIndex ? "/" : String(clone[..<slash]), W_OK) == 0
-        else { throw ForkError.noDirectory(path: clonePath, Errno(rawValue: errno)) }
+        guard access(FilePath(clone).removingLastComponent().string, W_OK) == 0 else {
+            throw ForkError.noDirectory(path: clonePath, Errno(rawValue: errno))
+        }
         let answer = try DeviceSnapshot.take(ofDeviceNamed: name, at: path, freezing: mountPoint, registry: registry)
         let snapshot = try AbsolutePath.ofFile(path)
         do {
@@ -48,11 +49,9 @@ package enum DeviceFork {
 
     /// In one directory without it, so that both can be moved together.
     private static func backingName(of snapshot: String, in clone: String) -> String {
-        func split(_ path: String) -> (directory: Substring, name: Substring) {
-            let slash = path.lastIndex(of: "/") ?? path.startIndex
-            return (path[..<slash], path[path.index(after: slash)...])
-        }
-        return split(snapshot).directory == split(clone).directory ? String(split(snapshot).name) : snapshot
+        let (path, overlay) = (FilePath(snapshot), FilePath(clone))
+        let isBeside = path.removingLastComponent() == overlay.removingLastComponent()
+        return isBeside ? path.lastComponent?.string ?? snapshot : snapshot
     }
 }
 

@@ -7,12 +7,7 @@ package enum DeviceMetrics {
     package static func text(registry: DeviceRegistry = DeviceRegistry()) throws -> String {
         var text = PrometheusText()
         for device in try KnownDevices.all(registry: registry) {
-            let figures = device.record.flatMap { record in
-                device.server.flatMap { _ in
-                    try? DeviceFigures.ofDevice(named: "\(record.deviceID)", quiesces: false, registry: registry)
-                }
-            }
-            add(device, figures, to: &text)
+            add(device, DeviceFigures.ofServer(of: device, registry), to: &text)
         }
         return text.text
     }

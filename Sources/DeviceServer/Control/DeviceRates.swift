@@ -18,12 +18,10 @@ package struct DeviceSample: Sendable {
     /// Of all devices, in the order of their numbers. Blocks until each server has answered, or does not.
     package static func ofAll(registry: DeviceRegistry = DeviceRegistry()) throws -> [DeviceSample] {
         try KnownDevices.all(registry: registry).map { device in
-            let figures = device.server.flatMap { _ in
-                try? DeviceFigures.ofDevice(named: "\(device.id)", quiesces: false, registry: registry)
-            }
-            return DeviceSample(
+            DeviceSample(
                 device: "ublkb\(device.id)", state: device.state, image: device.record?.imagePath ?? "?",
-                server: device.server, figures: figures, nanoseconds: cs_monotonic_nanoseconds())
+                server: device.server, figures: DeviceFigures.ofServer(of: device, registry),
+                nanoseconds: cs_monotonic_nanoseconds())
         }
     }
 }

@@ -3,6 +3,9 @@ import Ublk
 // Which device of the kernel's a record is about: the number alone does not tell, it is another device's next.
 
 extension DeviceRecord {
+    /// Whether it is the same device's, written by the same server.
+    func isOfSameServer(as other: DeviceRecord) -> Bool { server == other.server && deviceNonce == other.deviceNonce }
+
     /// Whether the kernel's device is the one that was recorded.
     func isOf(_ info: UblkDeviceInfo) -> Bool { info.id == deviceID && info.serverFlags == deviceNonce }
 }

@@ -94,7 +94,7 @@ public struct DeviceRegistry: Sendable {
     /// Removes a record, unless its device has another server's by now.
     public func remove(_ record: DeviceRecord) throws(RegistryError) {
         guard let current = self.record(of: record.deviceID) else { return }
-        if current.server == record.server && current.deviceNonce == record.deviceNonce { try remove(record.deviceID) }
+        if current.isOfSameServer(as: record) { try remove(record.deviceID) }
     }
 
     /// All records, by device id. Half-written, unreadable and foreign files are left out; no directory is no records.
@@ -118,9 +118,7 @@ public struct DeviceRegistry: Sendable {
     func change(_ own: DeviceRecord, _ change: (inout DeviceRecord) -> Void) throws(RegistryError) {
         try Self.changes.withLock { _ throws(RegistryError) in
             var record = own
-            if let current = self.record(of: own.deviceID), current.server == own.server, current.deviceNonce == own.deviceNonce {
-                record = current
-            }
+            if let current = self.record(of: own.deviceID), current.isOfSameServer(as: own) { record = current }
             change(&record)
             try self.record(record)
         }

@@ -120,7 +120,7 @@ final class EngineTarget<S: Storage>: BlockTarget {
     /// Begins to seal what was served before the last switch. By one queue.
     func beginSealingLower(_ ended: @escaping (RequestError?) -> Void) { engine.beginSealingLower(ended) }
 
-    /// The image has tables of its own for what lies beneath it.
+    /// What was sealed is a file like any other beneath the image.
     func adoptTables() { engine.adoptTables() }
 
     var needsTick: Bool { engine.needsTick }

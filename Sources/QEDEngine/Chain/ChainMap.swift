@@ -43,11 +43,14 @@ struct ChainMap<S: Storage> {
         while position < end {
             var limit = end
             var place: (layer: Int32, fileOffset: UInt64) = (Extent.zeros, 0)
-            // Nothing is behind the disk's end, where the last cluster may go on.
-            var entry =
-                position >= image.sizeBytes
-                ? L2Entry.zeroValue : beneath ? L2Entry.unallocatedValue : files.topLookup.entry(at: position)
-            if !beneath { limit = min(limit, (position | clusterMask) &+ 1) }
+            var entry: UInt64
+            if beneath {
+                // The last cluster may go on behind the disk's end, where nothing is.
+                entry = position < image.sizeBytes ? L2Entry.unallocatedValue : L2Entry.zeroValue
+            } else {
+                entry = files.topLookup.entry(at: position)
+                limit = min(limit, (position | clusterMask) &+ 1)
+            }
             if entry > PageLookup.invalid {
                 place = (0, entry &+ (position & clusterMask))
             } else if entry != L2Entry.zeroValue, let chain = files.chainLookup {

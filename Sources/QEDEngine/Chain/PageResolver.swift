@@ -88,11 +88,11 @@ final class PageResolver<S: Storage>: @unchecked Sendable {
             layer = plan(from: layer, page, pages, into: &parts)
             try await read(parts, memory, group)
             for (place, part) in parts.enumerated() {
-                merge(part, page, slot, pages, entries: PageResolver.entries(memory, place))
+                merge(part, slot, pages, entries: PageResolver.entries(memory, place))
             }
         }
         // No layer has the rest.
-        if !pages.isComplete(slot) { pages.merge(slot) { _ in .zeros } }
+        if !pages.isComplete(slot) { pages.merge(slot, sizeBytes: 0) { _ in .zeros } }
     }
 
     private static func address(_ memory: UnsafeMutableRawPointer, _ place: Int) -> UnsafeMutableRawPointer {
@@ -114,7 +114,7 @@ final class PageResolver<S: Storage>: @unchecked Sendable {
         let number = number(ofLayer: layer)
         guard let fileOffset = image.mergeFromMemory(page, into: pages, slot, layerNumber: number) else { return }
         try await read([Part(layer: layer, kind: .table(fileOffset: fileOffset))], memory, group)
-        image.mergeFromFile(PageResolver.entries(memory, 0), page, into: pages, slot, layerNumber: number)
+        image.mergeFromFile(PageResolver.entries(memory, 0), into: pages, slot, layerNumber: number)
     }
 
     /// What the next layers have, as many of them as there are places in the memory.
@@ -164,21 +164,15 @@ final class PageResolver<S: Storage>: @unchecked Sendable {
     }
 
     /// Of a file that does not change.
-    private func merge(_ part: Part, _ page: Int, _ slot: Int, _ pages: ResolvedPages, entries: UnsafePointer<UInt64>) {
-        let start = pages.lookup.deviceOffset(ofPage: page)
-        let shift = pages.lookup.clusterShift
-        let sizeBytes = files.layers[part.layer].sizeBytes
+    private func merge(_ part: Part, _ slot: Int, _ pages: ResolvedPages, entries: UnsafePointer<UInt64>) {
         let number = number(ofLayer: part.layer)
         let tables = image.bases[part.layer - 1]
-        pages.merge(slot) { index in
-            let position = start + UInt64(index) << shift
-            // Past the end of a layer there is nothing, whatever lies below it.
-            if position >= sizeBytes { return .zeros }
+        pages.merge(slot, sizeBytes: files.layers[part.layer].sizeBytes) { position in
             switch part.kind {
-            case .nothing: return .unknown
-            case .invalid: return .invalid(layerNumber: number)
-            case .raw: return ResolvedEntry(layerNumber: number, fileOffset: position)
-            case .table: return tables?.entry(at: position, in: entries, layerNumber: number) ?? .unknown
+            case .nothing: .unknown
+            case .invalid: .invalid(layerNumber: number)
+            case .raw: ResolvedEntry(layerNumber: number, fileOffset: position)
+            case .table: tables?.entry(at: position, in: entries, layerNumber: number) ?? .unknown
             }
         }
     }

@@ -53,9 +53,9 @@ final class ResolvedPages: @unchecked Sendable {
         while 1 << wordShift < pageCount && 2 << wordShift <= wordLimit { wordShift += 1 }
         wordCount = 1 << wordShift
         // Memory of zeros that is not even there until it is used: words of pages that nobody has made.
-        let words = try ResolvedPages.map(wordCount * MemoryLayout<UInt64>.size)
+        let words = try PageCache.mapZeros(wordCount * MemoryLayout<UInt64>.size)
         let memory: UnsafeMutableRawPointer
-        do { memory = try ResolvedPages.map(slotCount * QEDGeometry.l2PageSizeBytes) } catch {
+        do { memory = try PageCache.mapZeros(slotCount * QEDGeometry.l2PageSizeBytes) } catch {
             munmap(words, wordCount * MemoryLayout<UInt64>.size)
             throw error
         }
@@ -82,14 +82,6 @@ final class ResolvedPages: @unchecked Sendable {
         munmap(lookup.words, wordCount * MemoryLayout<UInt64>.size)
         munmap(lookup.memory, slotCount * QEDGeometry.l2PageSizeBytes)
         lookup.referenced.deallocate()
-    }
-
-    private static func map(_ sizeBytes: Int) throws(Errno) -> UnsafeMutableRawPointer {
-        let mapped = mmap(nil, sizeBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
-        guard let mapped, mapped != MAP_FAILED else { throw Errno(rawValue: errno) }
-        // A huge page would take 2 MiB for the first 4 KiB.
-        madvise(mapped, sizeBytes, MADV_NOHUGEPAGE)
-        return mapped
     }
 
     // MARK: - Making a page
@@ -163,15 +155,19 @@ final class ResolvedPages: @unchecked Sendable {
     /// Fills in what one layer has, where no layer above it has anything: under the lock.
     ///
     /// Entries that were `set` since the page was begun stay: they are newer than what was read.
-    /// - Parameter entry: of the layer, for an index of the page; `unknown` where it has nothing.
-    func merge(_ slot: Int, _ entry: (Int) -> ResolvedEntry) {
+    /// - Parameters:
+    ///   - sizeBytes: of the layer. Past its end there is nothing, whatever lies below it.
+    ///   - entry: of the layer, for a device offset before its end; `unknown` where it has nothing.
+    func merge(_ slot: Int, sizeBytes: UInt64, _ entry: (UInt64) -> ResolvedEntry) {
         state.withLock { state in
             precondition(state.slots[slot].phase == .loading, "a page changes that is not being made")
             let entries = lookup.entries(ofSlot: slot)
+            let start = lookup.deviceOffset(ofPage: state.slots[slot].page)
             for index in 0..<QEDGeometry.entriesPerL2Page {
                 let isSet = entries[index].load(ordering: .relaxed) != ResolvedEntry.unknown.rawValue
                 if isSet && !isSabotaged(.mergeOverChange) { continue }
-                let value = entry(index).rawValue
+                let position = start + UInt64(index) << lookup.clusterShift
+                let value = (position < sizeBytes ? entry(position) : .zeros).rawValue
                 if value != ResolvedEntry.unknown.rawValue { entries[index].store(value, ordering: .relaxed) }
             }
         }

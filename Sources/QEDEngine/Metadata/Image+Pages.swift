@@ -90,54 +90,38 @@ extension Image {
     ///   the page of the chain, and a change in an image that is not the top any more is none.
     func mergeFromMemory(_ page: Int, into pages: ResolvedPages, _ slot: Int, layerNumber: Int) -> UInt64? {
         let start = pages.lookup.deviceOffset(ofPage: page)
-        let end = pages.lookup.deviceOffset(ofPage: page + 1)
         return state.withLock { state -> UInt64? in
-            if start < sizeBytes {
-                let l2Page = geometry.l2PageNumber(ofDeviceOffset: start)
-                switch top.tableWord(geometry.l1Index(ofDeviceOffset: start)) {
-                case .unallocated: break
-                case .invalid: pages.merge(slot) { _ in .invalid(layerNumber: layerNumber) }
-                default:
-                    let word = state.cache.word(ofPage: l2Page, in: top)
-                    if let cached = word.slot {
-                        merge(state.cache.values(ofSlot: cached), entryBounds(in: state), start, into: pages, slot, layerNumber)
-                    } else if word != .allUnallocated {
-                        return top.fileOffset(ofPage: l2Page)
-                    }
+            let table = start < sizeBytes ? top.tableWord(geometry.l1Index(ofDeviceOffset: start)) : .unallocated
+            let l2Page = geometry.l2PageNumber(ofDeviceOffset: start)
+            switch table {
+            case .unallocated: pages.merge(slot, sizeBytes: sizeBytes) { _ in .unknown }
+            case .invalid: pages.merge(slot, sizeBytes: sizeBytes) { _ in .invalid(layerNumber: layerNumber) }
+            default:
+                let word = state.cache.word(ofPage: l2Page, in: top)
+                if let cached = word.slot {
+                    merge(state.cache.values(ofSlot: cached), entryBounds(in: state), into: pages, slot, layerNumber)
+                } else if word == .allUnallocated {
+                    pages.merge(slot, sizeBytes: sizeBytes) { _ in .unknown }
+                } else {
+                    return top.fileOffset(ofPage: l2Page)
                 }
             }
-            if end > sizeBytes { mergeEnd(start, into: pages, slot) }
             return nil
         }
     }
 
     /// The L2 page was read.
-    func mergeFromFile(
-        _ values: UnsafePointer<UInt64>, _ page: Int, into pages: ResolvedPages, _ slot: Int, layerNumber: Int
-    ) {
-        let start = pages.lookup.deviceOffset(ofPage: page)
-        state.withLock { state in
-            merge(values, entryBounds(in: state), start, into: pages, slot, layerNumber)
-        }
+    func mergeFromFile(_ values: UnsafePointer<UInt64>, into pages: ResolvedPages, _ slot: Int, layerNumber: Int) {
+        state.withLock { state in merge(values, entryBounds(in: state), into: pages, slot, layerNumber) }
     }
 
     private func merge(
-        _ values: UnsafePointer<UInt64>, _ bounds: TableEntryBounds, _ start: UInt64, into pages: ResolvedPages, _ slot: Int,
-        _ layerNumber: Int
+        _ values: UnsafePointer<UInt64>, _ bounds: TableEntryBounds, into pages: ResolvedPages, _ slot: Int, _ layerNumber: Int
     ) {
-        let shift = pages.lookup.clusterShift
-        pages.merge(slot) { index in
-            let position = start + UInt64(index) << shift
-            if position >= sizeBytes { return .zeros }
-            return ResolvedEntry(
+        pages.merge(slot, sizeBytes: sizeBytes) { position in
+            ResolvedEntry(
                 l2Value: UInt64(littleEndian: values[geometry.indexInL2Page(ofDeviceOffset: position)]), bounds,
                 offsetInCluster: position & geometry.clusterMask, layerNumber: layerNumber)
         }
-    }
-
-    /// Past the end of a layer there is nothing, whatever lies below it.
-    private func mergeEnd(_ start: UInt64, into pages: ResolvedPages, _ slot: Int) {
-        let shift = pages.lookup.clusterShift
-        pages.merge(slot) { start + UInt64($0) << shift >= sizeBytes ? .zeros : .unknown }
     }
 }

@@ -69,16 +69,20 @@ struct PageCache: ~Copyable {
     init(budgetBytes: Int, pageWordLimit: Int = PageCache.standardPageWordLimit) throws(Errno) {
         precondition(budgetBytes >= 0 && pageWordLimit >= 0, "a budget below nothing")
         slotCount = max(budgetBytes / QEDGeometry.l2PageSizeBytes, 16)
-        let sizeBytes = slotCount * QEDGeometry.l2PageSizeBytes
-        let mapped = mmap(nil, sizeBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-        guard let mapped, mapped != MAP_FAILED else { throw Errno(rawValue: errno) }
-        // A huge page would take 2 MiB for the first table's 4 KiB.
-        madvise(mapped, sizeBytes, MADV_NOHUGEPAGE)
+        memory = try PageCache.mapZeros(slotCount * QEDGeometry.l2PageSizeBytes)
         pageWordsLeft = pageWordLimit
-        memory = mapped
         referenced = .allocate(capacity: slotCount)
         for slot in 0..<slotCount { (referenced + slot).initialize(to: Atomic(0)) }
         slots = Array(repeating: Slot(), count: slotCount)
+    }
+
+    /// Zeros that take no memory until they are used; for `munmap`.
+    static func mapZeros(_ sizeBytes: Int) throws(Errno) -> UnsafeMutableRawPointer {
+        let mapped = mmap(nil, sizeBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        guard let mapped, mapped != MAP_FAILED else { throw Errno(rawValue: errno) }
+        // A huge page would take 2 MiB for the first 4 KiB.
+        madvise(mapped, sizeBytes, MADV_NOHUGEPAGE)
+        return mapped
     }
 
     deinit {

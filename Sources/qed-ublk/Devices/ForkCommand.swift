@@ -17,8 +17,7 @@ struct ForkCommand: ParsableCommand {
             \(ExitStatus.table)
             """)
 
-    @Argument(help: "The device: /dev/ublkb0, ublkb0, 0, or its image's path.", transform: PathArgument.parse)
-    var device: String
+    @OptionGroup var argument: DeviceArgument
 
     @Argument(help: "The file to keep the snapshot in. Nothing may be there.", transform: PathArgument.parse)
     var snapshot: String
@@ -30,7 +29,7 @@ struct ForkCommand: ParsableCommand {
     @OptionGroup var output: OutputOption
 
     func run() throws {
-        let outcome = try DeviceFork.take(ofDeviceNamed: device, at: snapshot, cloneAt: clone, freezing: freeze.fsfreeze)
+        let outcome = try DeviceFork.take(ofDeviceNamed: argument.device, at: snapshot, cloneAt: clone, freezing: freeze.fsfreeze)
         switch output.format {
         case .human: try printOutput(outcome.clone)
         case .json:

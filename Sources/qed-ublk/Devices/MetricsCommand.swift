@@ -27,7 +27,8 @@ struct MetricsCommand: ParsableCommand {
     func run() throws {
         let text = try DeviceMetrics.text()
         guard let file else {
-            try FileDescriptor.standardOutput.writeAll(text.utf8)
+            // Without a device there is nothing to say, not even an empty line.
+            if !text.isEmpty { try printOutput(String(text.dropLast())) }
             return
         }
         try TextFile.replace(file, with: text)

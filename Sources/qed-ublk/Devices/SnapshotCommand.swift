@@ -20,8 +20,7 @@ struct SnapshotCommand: ParsableCommand {
             \(ExitStatus.table)
             """)
 
-    @Argument(help: "The device: /dev/ublkb0, ublkb0, 0, or its image's path.", transform: PathArgument.parse)
-    var device: String
+    @OptionGroup var argument: DeviceArgument
 
     @Argument(help: "The file to keep it in. Nothing may be there.", transform: PathArgument.parse)
     var snapshot: String
@@ -30,7 +29,7 @@ struct SnapshotCommand: ParsableCommand {
     @OptionGroup var output: OutputOption
 
     func run() throws {
-        let answer = try DeviceSnapshot.take(ofDeviceNamed: device, at: snapshot, freezing: freeze.fsfreeze)
+        let answer = try DeviceSnapshot.take(ofDeviceNamed: argument.device, at: snapshot, freezing: freeze.fsfreeze)
         switch output.format {
         case .human: try printOutput(answer["snapshot"]?.text ?? snapshot)
         case .json: try printOutput(answer.indented())

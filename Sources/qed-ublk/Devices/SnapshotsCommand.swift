@@ -22,14 +22,13 @@ struct SnapshotsCommand: ParsableCommand {
             \(ExitStatus.table)
             """)
 
-    @Argument(help: "The device: /dev/ublkb0, ublkb0, 0, or its image's path.", transform: PathArgument.parse)
-    var device: String
+    @OptionGroup var argument: DeviceArgument
 
     @OptionGroup var output: OutputOption
 
     func run() throws {
         try DeviceRequirements.check()
-        let record = try DeviceRegistry().device(named: device)
+        let record = try DeviceRegistry().device(named: argument.device)
         let policy = try BackingChoice(arguments: record.backingArguments).policy()
         let files = try ChainDescription(reading: record.imagePath, policy: policy).members.map(Row.init)
         switch output.format {
@@ -55,17 +54,7 @@ struct SnapshotsCommand: ParsableCommand {
                 (self.path, format) = (path, "raw")
                 (self.sizeBytes, self.allocatedBytes) = (sizeBytes, allocatedBytes)
             }
-            written = (try? Stat(FilePath(path))).flatMap { Row.utc($0.st_mtim.tv_sec) }
-        }
-
-        /// nil for a time that no calendar has.
-        private static func utc(_ seconds: Int) -> String? {
-            var seconds = seconds
-            var parts = tm()
-            guard gmtime_r(&seconds, &parts) != nil else { return nil }
-            func two(_ number: Int32) -> String { number < 10 ? "0\(number)" : "\(number)" }
-            return "\(Int(parts.tm_year) + 1900)-\(two(parts.tm_mon + 1))-\(two(parts.tm_mday))T\(two(parts.tm_hour)):"
-                + "\(two(parts.tm_min)):\(two(parts.tm_sec))Z"
+            written = (try? Stat(FilePath(path))).flatMap { TimeText.utc($0.st_mtim.tv_sec) }
         }
 
         var json: JSONValue {

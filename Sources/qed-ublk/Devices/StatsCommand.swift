@@ -18,8 +18,7 @@ struct StatsCommand: ParsableCommand {
             \(ExitStatus.table)
             """)
 
-    @Argument(help: "The device: /dev/ublkb0, ublkb0, 0, or its image's path.", transform: PathArgument.parse)
-    var device: String
+    @OptionGroup var argument: DeviceArgument
 
     @Flag(
         help: """
@@ -31,7 +30,7 @@ struct StatsCommand: ParsableCommand {
     @OptionGroup var output: OutputOption
 
     func run() throws {
-        let figures = try DeviceFigures.ofDevice(named: device, quiesces: quiesce)
+        let figures = try DeviceFigures.ofDevice(named: argument.device, quiesces: quiesce)
         switch output.format {
         case .human: try printOutput(StatsCommand.table(figures))
         case .json: try printOutput(figures.indented())

@@ -15,13 +15,12 @@ struct StatusCommand: ParsableCommand {
             \(ExitStatus.table)
             """)
 
-    @Argument(help: "The device: /dev/ublkb0, ublkb0, 0, or its image's path.", transform: PathArgument.parse)
-    var device: String
+    @OptionGroup var argument: DeviceArgument
 
     @OptionGroup var output: OutputOption
 
     func run() throws {
-        let status = try DeviceFigures.status(ofDeviceNamed: device)
+        let status = try DeviceFigures.status(ofDeviceNamed: argument.device)
         switch output.format {
         case .human:
             guard case .object(let members) = status else { return }

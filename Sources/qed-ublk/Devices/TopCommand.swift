@@ -53,19 +53,11 @@ struct TopCommand: ParsableCommand {
             let now = try DeviceSample.ofAll()
             let size = terminal?.size ?? (80, .max)
             let text = TopTable(from: before, to: now).text(
-                time: TopCommand.timeOfDay, columns: max(size.columns, 80), lineLimit: size.lines - 1)
+                time: TimeText.ofDay(time(nil)) ?? "?", columns: max(size.columns, 80), lineLimit: size.lines - 1)
             try printOutput((terminal != nil ? Terminal.home : shown > 0 ? "\n" : "") + text.dropLast())
             before = now
             shown += 1
             milliseconds = delay * 1000
         }
-    }
-
-    private static var timeOfDay: String {
-        var now = time(nil)
-        var parts = tm()
-        localtime_r(&now, &parts)
-        func two(_ number: Int32) -> String { number < 10 ? "0\(number)" : "\(number)" }
-        return "\(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec))"
     }
 }
