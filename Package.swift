@@ -92,7 +92,7 @@ let package = Package(
         .target(
             name: "DeviceServer",
             dependencies: [
-                "QEDChain", "Platform", "Ublk", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "CSupport",
+                "ImageTools", "QEDChain", "Platform", "Ublk", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "CSupport",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "SystemPackage", package: "swift-system"),
             ],

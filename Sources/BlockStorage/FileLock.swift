@@ -6,7 +6,7 @@ import SystemPackage
 /// Byte 100+i says "I use permission i", byte 200+i "I let nobody else use it". Every byte wanted is taken first and the
 /// others' bytes are tested afterwards, so of two programs that race at least one gives up. The kernel releases the locks
 /// when the last descriptor of the open file description is closed, at a kill too.
-public enum FileLock: Sendable {
+public enum FileLock: Sendable, Equatable {
     /// An image that is written: nobody else may write or resize it (QEMU's read-write set).
     case writable
     /// An image or backing file that is read: nobody may write or resize it meanwhile (QEMU's read-only set).
@@ -66,10 +66,12 @@ public enum FileLock: Sendable {
     }
 
     /// Takes the lock on `descriptor`'s open file description, without waiting.
+    /// - Parameter held: what is locked there already, and stays so whatever comes of this.
     /// - Throws: `resourceTemporarilyUnavailable` where another program holds a lock that forbids it; any other errno
-    ///   where the file system has no such locks. Nothing stays locked then.
-    public func take(on descriptor: Int32) throws(Errno) {
-        let taken = takenBytes
+    ///   where the file system has no such locks. Nothing more stays locked then.
+    public func take(on descriptor: Int32, holding held: FileLock? = nil) throws(Errno) {
+        let before = held?.takenBytes ?? []
+        let taken = takenBytes.filter { !before.contains($0) }
         var failure: Errno?
         for byte in taken where failure == nil {
             let result = cs_lock_byte_shared(descriptor, byte)
@@ -81,7 +83,7 @@ public enum FileLock: Sendable {
             if result > 0 { failure = .resourceTemporarilyUnavailable }
         }
         if let failure {
-            release(on: descriptor)
+            for byte in taken { _ = cs_unlock_byte(descriptor, byte) }
             throw failure
         }
     }

@@ -117,6 +117,24 @@ public final class ImageFile: @unchecked Sendable {
         lock = .readOnly
     }
 
+    /// Nobody else has the file from now on, though this one was opened to be read; until `letOthersRead`.
+    /// - Throws: `inUse` where somebody else reads it, `belongs` where a device waits for it.
+    public func keepForItself() throws(ImageFileError) {
+        precondition(lock == .readOnly || lock == nil, "a file that is written")
+        do throws(Errno) { try FileLock.writable.take(on: descriptor, holding: lock) } catch .resourceTemporarilyUnavailable {
+            throw .inUse(path: path, by: FileHolder.holders(against: .writable, on: descriptor))
+        } catch {
+            throw .cannotLock(path: path, errno: error)
+        }
+        if let device = FileClaims.claimant(of: identity) {
+            letOthersRead()
+            throw .belongs(path: path, device: device)
+        }
+    }
+
+    /// Ends what `keepForItself` began.
+    public func letOthersRead() { FileLock.releaseWriting(on: descriptor) }
+
     /// The same file has another name now.
     public func rename(to path: String) { self.path = path }
 

@@ -9,7 +9,7 @@ public struct LayerFile: Sendable {
     public let file: ImageFile
     public let layer: Layer
 
-    package init(file: ImageFile, layer: Layer) {
+    public init(file: ImageFile, layer: Layer) {
         self.file = file
         self.layer = layer
     }

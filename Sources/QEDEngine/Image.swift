@@ -14,11 +14,11 @@ public final class Image: @unchecked Sendable {
     public let geometry: QEDGeometry
     public var header: QEDHeader { top.header }
     /// The device's size.
-    public let sizeBytes: UInt64
+    public var sizeBytes: UInt64 { sizeNow.load(ordering: .relaxed) }
+    private let sizeNow: Atomic<UInt64>
     public let isReadOnly: Bool
-    public let hasBackingFile: Bool
 
-    /// These two, and what comes of a switch of the top, change only while all queues are quiet.
+    /// These, and what comes of a switch of the top or of another chain (`replaceChain`), change only while all queues are quiet.
     var layers: [Layer]
     /// Of the layers beneath, from layer 1 on; nil for a raw one, and for `lower`.
     var bases: [BaseTables?]
@@ -30,12 +30,13 @@ public final class Image: @unchecked Sendable {
     let top: ImageTables
     /// Device offsets from here on have nothing in the backing chain: they read as zeros when unallocated. Not behind the disk's
     /// end, up to which the pages of the chain go; the last cluster may.
-    let backingEnd: UInt64
+    private(set) var backingEnd: UInt64
+    private(set) var hasBackingFile: Bool
     let state: Lock<ImageState>
     /// Where the bytes of the disk lie in the chain, if it has several QED files. Shared with `lower`.
-    let resolved: ResolvedPages?
+    private(set) var resolved: ResolvedPages?
     /// Of the raw file at the bottom of the chain, if there is one.
-    let bottomData: SharedKnownData
+    private(set) var bottomData: SharedKnownData
 
     /// The cursor's `needCheck`, for those who want to know without the lock and decide nothing by it.
     let needCheckHint: Atomic<NeedCheckState>
@@ -101,7 +102,8 @@ public final class Image: @unchecked Sendable {
         self.hasRoomForNote = hasRoomForNote
         self.note = note
         geometry = top.geometry
-        sizeBytes = top.header.imageSizeBytes
+        let sizeBytes = layers[0].sizeBytes
+        sizeNow = Atomic(sizeBytes)
         hasBackingFile = layers.count > 1
         backingEnd = layers.count > 1 ? min(layers[1].sizeBytes, sizeBytes) : 0
         commitStaging = .allocate(
@@ -114,6 +116,23 @@ public final class Image: @unchecked Sendable {
     deinit {
         headerPage.deallocate()
         commitStaging.deallocate()
+    }
+
+    /// The chain is another from now on: other files beneath the image, or another size of it. While all queues are quiet; each is
+    /// then replaced (`EngineQueue.replacement`) before any of them goes on.
+    public func replaceChain(_ next: NextChain) {
+        precondition(lower == nil && next.bases.count == next.layers.count - 1, "another chain beside a switch of the top")
+        let sizeBytes = next.layers[0].sizeBytes
+        precondition(sizeBytes <= top.largestSizeBytes, "a disk of more tables than there is memory for")
+        sizeNow.store(sizeBytes, ordering: .relaxed)
+        layers = next.layers
+        bases = next.bases
+        resolved = next.resolved
+        hasBackingFile = layers.count > 1
+        backingEnd = layers.count > 1 ? min(layers[1].sizeBytes, sizeBytes) : 0
+        // Files beneath may have been written: what was known of their holes is over.
+        bottomData = SharedKnownData()
+        state.withLock { $0.tellChanges(to: resolved, as: layers.count - 1) }
     }
 
     /// Begins or ends an extension or a trim: the only way in which `needCheck` changes.
@@ -163,12 +182,17 @@ struct ImageState: ~Copyable {
     var lastChangeTick: UInt64 = 0
 
     /// What has to be told of each change of an entry, and under which number the image is known there.
-    private let resolved: ResolvedPages?
-    private let layerNumber: Int
+    private var resolved: ResolvedPages?
+    private var layerNumber: Int
 
     init(cache: consuming PageCache, cursor: AllocationCursor, resolved: ResolvedPages?, layerNumber: Int) {
         self.cache = cache
         self.cursor = cursor
+        self.resolved = resolved
+        self.layerNumber = layerNumber
+    }
+
+    mutating func tellChanges(to resolved: ResolvedPages?, as layerNumber: Int) {
         self.resolved = resolved
         self.layerNumber = layerNumber
     }

@@ -119,6 +119,11 @@ public enum Sabotage: String, CaseIterable, Sendable {
     /// A queue says that it is quiet while its housekeeping is under way.
     case quietBesideHousekeeping
 
+    /// A new backing file's name is written with the header that names it.
+    case nameWithHeader
+    /// A disk grows, and what lies there already is seen.
+    case growWithoutZeros
+
     // Of images that nobody sound has written: for fuzzing to find.
 
     /// The entries of a table are used as they are.

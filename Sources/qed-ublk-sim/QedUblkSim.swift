@@ -179,7 +179,9 @@ struct QedUblkSim: ParsableCommand {
         CurrentSeed.stopTimer()
         let report = try RepairProof().run(seeds: seed...(seed &+ 199))
         print("\(report.images) damaged images, \(report.states) crash states while they were repaired")
-        return report.states
+        let growth = try GrowthProof().run(seeds: seed...(seed &+ 199))
+        print("\(growth.disks) disks that grow, \(growth.states) crash states meanwhile")
+        return report.states + growth.states
     }
 
     private func playFaults() throws -> Int {

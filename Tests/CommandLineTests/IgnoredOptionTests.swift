@@ -90,8 +90,13 @@ import Testing
             name: "resize", honoured: ["--shrink", "--format", "--quiet"] + showing + backing,
             refused: common(json.merging(noBacking) { $1 }, then: ["1M"])),
         Row(
-            name: "commit", honoured: ["--keep", "--progress", "--quiet"] + showing + backing,
-            refused: json.merging(noBacking) { $1 }),
+            name: "commit", honoured: ["--keep-overlay", "--progress", "--quiet"] + showing + backing,
+            refused: json.merging(noBacking) { $1 }.merging([
+                "--keep": [["--keep", "1", "x"], ["--keep", "1001", "0"]], "--into": [["--into", "y", "x"]],
+                "--pause": [["--pause", "x"], ["--pause", "--keep", "1", "0"]],
+                "--resume": [["--resume", "x"], ["--resume", "--pause", "0"]],
+                "--cancel": [["--cancel", "x"], ["--cancel", "-p", "0"]],
+            ]) { $1 }),
         Row(
             // With --unsafe no file is opened, so whatever keeps files from being opened is honoured.
             name: "rebase", honoured: ["--backing", "--unsafe", "--progress", "--quiet"] + showing + backing,

@@ -10,6 +10,11 @@ struct ControlSocketMessagesTests {
         ("stop timeout=0", .stop(force: false, timeoutSeconds: 0)),
         ("stop timeout=86400 force", .stop(force: true, timeoutSeconds: 86400)),
         ("snapshot /a/b.qed", .snapshot(path: "/a/b.qed")),
+        ("commit keep=0", .commit(keep: 0, into: nil)), ("commit keep=3", .commit(keep: 3, into: nil)),
+        ("commit keep=1 into=/a%20b.qed", .commit(keep: 1, into: "/a b.qed")), ("commit-pause", .commitChange(.pause)),
+        ("commit-resume", .commitChange(.resume)), ("commit-cancel", .commitChange(.cancel)),
+        ("resize 1048576", .resize(sizeBytes: 1 << 20, isDifference: false)),
+        ("resize +512", .resize(sizeBytes: 512, isDifference: true)),
         ("snapshot /a%20b/%C3%a4%25%0A.qed", .snapshot(path: "/a b/\u{e4}%\n.qed")),
     ]
 
@@ -23,7 +28,8 @@ struct ControlSocketMessagesTests {
     @Test(arguments: [
         "", "   ", "Status", "status now", "flush force", "quiesce now", "stop now", "stop timeout", "stop timeout=",
         "stop timeout=x", "stop timeout=-1", "stop timeout=86401", "stop timeout=99999999999999999999", "stop timeout=1.5", "{}",
-        "\u{0}", "snapshot", "snapshot a.qed", "snapshot /a /b", "snapshot /a%", "snapshot /a%2", "snapshot /a%zz",
+        "\u{0}", "commit keep=-1", "commit keep=1001", "commit into=a.qed", "commit 1", "commit-pause now", "resize", "resize -1",
+        "resize 1 2", "resize 18446744073709551616", "snapshot", "snapshot a.qed", "snapshot /a /b", "snapshot /a%", "snapshot /a%2", "snapshot /a%zz",
         "snapshot /%ff",
         "snapshot /a%00b",
     ])

@@ -22,7 +22,7 @@ LAYERS = {
     "ImageTools": "CSupport Platform IOURing BlockStorage QEDFormat QEDEngine QEDChain",
     # Knows no image: what it serves is a `BlockTarget`.
     "Ublk": "CSupport Platform IOURing",
-    "DeviceServer": "CSupport Platform IOURing BlockStorage QEDFormat QEDEngine QEDChain Ublk",
+    "DeviceServer": "CSupport Platform IOURing BlockStorage QEDFormat QEDEngine QEDChain ImageTools Ublk",
     "qed-ublk": "CSupport Platform CProgramStart IOURing BlockStorage QEDFormat QEDEngine QEDChain ImageTools Ublk DeviceServer",
     # Of Ublk it has the ledger of a queue's tags.
     "Simulation": "Platform IOURing BlockStorage QEDFormat QEDEngine Ublk",

@@ -8,6 +8,9 @@ import Platform
 //     flush
 //     quiesce                         {"ok":true,"result":{"microseconds":250}}
 //     snapshot PATH                   {"ok":true,"result":{"snapshot":"/…/NAME.qed","microseconds":250}}
+//     commit [keep=N] [into=PATH]     {"ok":true,"result":{"into":"/…/BASE.qed","removed":["/…/NAME.qed"]}}
+//     resize [+]BYTES                 {"ok":true,"result":{"size":1073741824}}
+//     commit-pause, commit-resume, commit-cancel
 //     stop [force] [timeout=SECONDS]  {"ok":false,"code":"busy","error":"…"}
 //
 // PATH is absolute, with %XX for what is no letter, digit or one of /-._~
@@ -25,8 +28,20 @@ public enum ControlRequest: Equatable, Sendable {
     case quiesce
     /// Keep the disk's content of this moment in a file of that path, and go on over it.
     case snapshot(path: String)
+    /// Merge snapshots beneath the image into one file. The newest `keep` of them stay.
+    case commit(keep: Int, into: String?)
+    case commitChange(CommitChange)
+    /// Make the disk larger: to a size, or by a difference.
+    case resize(sizeBytes: UInt64, isDifference: Bool)
     /// Take the disk away and end the server. `force`: even though the disk is in use.
     case stop(force: Bool, timeoutSeconds: Int)
+
+    /// What a merge that is under way can be told.
+    public enum CommitChange: String, Sendable, CaseIterable {
+        case pause = "commit-pause"
+        case resume = "commit-resume"
+        case cancel = "commit-cancel"
+    }
 
     /// Raised when a request, or what an answer has, is taken away or changes its meaning.
     static let protocolVersion = 1
@@ -36,6 +51,8 @@ public enum ControlRequest: Equatable, Sendable {
     /// For `stop` without a timeout.
     public static let defaultStopTimeoutSeconds = 30
     public static let stopTimeoutRange = 0...86_400
+    /// Of snapshots that a merge leaves: no chain has more.
+    public static let keepRange = 0...1000
 }
 
 /// A line that is no request, in one sentence.
@@ -61,16 +78,49 @@ extension ControlRequest {
             self = try Self.stop(arguments)
             return
         case "snapshot":
-            guard arguments.count == 1, let path = PercentEncoding.decode(arguments.first ?? ""), path.hasPrefix("/"),
-                !path.utf8.contains(0)
-            else { throw ControlRequestError(description: "'snapshot' takes one absolute path, with %XX where need be") }
+            guard arguments.count == 1, let path = Self.path(arguments.first ?? "") else {
+                throw ControlRequestError(description: "'snapshot' takes one absolute path, with %XX where need be")
+            }
             self = .snapshot(path: path)
             return
+        case "resize":
+            guard arguments.count == 1, let text = arguments.first,
+                let size = UInt64(text.hasPrefix("+") ? text.dropFirst() : text)
+            else { throw ControlRequestError(description: "'resize' takes one number of bytes, with a + in front a difference") }
+            self = .resize(sizeBytes: size, isDifference: text.hasPrefix("+"))
+            return
+        case "commit":
+            self = try Self.commit(arguments)
+            return
         default:
-            throw ControlRequestError(
-                description: "unknown request '\(name.prefix(40))': use status, stats, flush, quiesce, snapshot or stop")
+            guard let change = CommitChange(rawValue: String(name)) else {
+                throw ControlRequestError(
+                    description: "unknown request '\(name.prefix(40))': use status, stats, flush, quiesce, snapshot, commit, resize or stop")
+            }
+            self = .commitChange(change)
         }
         guard arguments.isEmpty else { throw ControlRequestError(description: "'\(name)' takes no arguments") }
+    }
+
+    private static func path(_ text: Substring) -> String? {
+        guard let path = PercentEncoding.decode(text), path.hasPrefix("/"), !path.utf8.contains(0) else { return nil }
+        return path
+    }
+
+    private static func commit(_ arguments: ArraySlice<Substring>) throws(ControlRequestError) -> ControlRequest {
+        var (keep, into): (Int, String?) = (0, nil)
+        for argument in arguments {
+            if argument.hasPrefix("keep="), let count = Int(argument.dropFirst(5)), keepRange.contains(count) {
+                keep = count
+            } else if argument.hasPrefix("into="), let path = path(argument.dropFirst(5)) {
+                into = path
+            } else {
+                throw ControlRequestError(
+                    description: "'commit' does not take '\(argument.prefix(40))': use keep=N (0 to \(keepRange.upperBound)) and "
+                        + "into=PATH, absolute, with %XX where need be")
+            }
+        }
+        return .commit(keep: keep, into: into)
     }
 
     private static func stop(_ arguments: ArraySlice<Substring>) throws(ControlRequestError) -> ControlRequest {
@@ -100,6 +150,10 @@ extension ControlRequest {
         case .flush: "flush"
         case .quiesce: "quiesce"
         case .snapshot(let path): "snapshot \(PercentEncoding.encode(path))"
+        case .commit(let keep, let into):
+            "commit keep=\(keep)\(into.map { " into=\(PercentEncoding.encode($0))" } ?? "")"
+        case .commitChange(let change): change.rawValue
+        case .resize(let size, let isDifference): "resize \(isDifference ? "+" : "")\(size)"
         case .stop(let force, let timeoutSeconds): "stop\(force ? " force" : "") timeout=\(timeoutSeconds)"
         }
     }

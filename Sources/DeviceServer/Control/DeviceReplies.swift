@@ -10,14 +10,19 @@ struct DeviceReplies {
     private let flushes: SharedReplies
     private let figures: SharedReplies
     private let pauses: SharedReplies
-    private let snapshots: SnapshotReplies
+    private let live: LiveDevice
+    private let changes = LiveReplies("another snapshot is being taken, or the disk's size is changed")
+    private let merges = LiveReplies("snapshots are being merged")
+    private let progress = MergeProgress()
     private let devicePath: String
+    private let features: UblkFeatures
 
     /// How long a queue's thread may take to say what it has counted, and how long the requests under way to end.
     private static let askTimeout = Duration.seconds(10)
 
-    init(of device: ServedDevice, snapshot: Snapshot) {
-        snapshots = SnapshotReplies(snapshot)
+    init(of device: ServedDevice, live: LiveDevice) {
+        self.live = live
+        features = device.info.features
         let (path, queues) = (device.blockDevicePath, device.queues)
         devicePath = path
         flushes = SharedReplies(to: "flush the disk") { DeviceReplies.flush(diskAt: path) }
@@ -28,7 +33,7 @@ struct DeviceReplies {
     private var all: [SharedReplies] { [flushes, figures, pauses] }
 
     /// Readable when `takeAnswers` has something; those that are negative are not to be looked at.
-    var finished: [Int32] { all.map(\.finished) + [snapshots.finished] }
+    var finished: [Int32] { all.map(\.finished) + [changes.finished, merges.finished] }
 
     /// - Returns: the answer, where it is there; else it comes from `takeAnswers`.
     func ask(_ request: ControlRequest, _ connection: ControlSocketServer.ConnectionID) -> ControlReply? {
@@ -36,28 +41,75 @@ struct DeviceReplies {
         case .flush: flushes.ask(connection)
         case .stats: figures.ask(connection)
         case .quiesce: pauses.ask(connection)
-        case .status, .stop, .snapshot: preconditionFailure("not answered here")
+        case .snapshot(let path): changes.begin(connection) { [live] in DeviceReplies.snapshot(live, path) }
+        case .commit(let keep, let into):
+            merges.begin(connection) { [live, progress] in DeviceReplies.merge(live, progress, keep, into) }
+        case .commitChange(let change): DeviceReplies.change(progress, change)
+        case .resize(let size, let isDifference):
+            changes.begin(connection) { [live, features] in
+                DeviceReplies.resize(DiskGrowth(device: live, features: features), size, isDifference)
+            }
+        case .status, .stop: preconditionFailure("not answered here")
         }
     }
 
     /// - Parameter descriptors: those of `finished` that were readable.
     func takeAnswers(_ descriptors: [Int32]) -> [(ControlSocketServer.ConnectionID, ControlReply)] {
         all.filter { descriptors.contains($0.finished) }.flatMap { $0.takeAnswers() }
-            + (descriptors.contains(snapshots.finished) ? snapshots.takeAnswers() : [])
+            + [changes, merges].filter { descriptors.contains($0.finished) }.flatMap { $0.takeAnswers() }
     }
 
-    /// - Returns: the answer, where it is there; else it comes from `takeAnswers`.
-    func takeSnapshot(at path: String, _ connection: ControlSocketServer.ConnectionID) -> ControlReply? {
-        snapshots.take(at: path, connection)
+    /// How far a merge is, for `status`; null: none is under way.
+    var merge: JSONValue {
+        switch progress.state {
+        case .idle: .null
+        case .running(let thousandths, let isPaused): ["done-per-mille": JSONValue(thousandths), "paused": .bool(isPaused)]
+        }
     }
 
     /// What those get whose answers will not come: the disk goes.
     func abandon() -> [(ControlSocketServer.ConnectionID, ControlReply)] {
         let reply = ControlReply.failure(.failed, "\(devicePath) goes, and the request had not ended")
-        return all.flatMap { $0.abandon() }.map { ($0, reply) } + snapshots.finish()
+        progress.cancel()
+        return all.flatMap { $0.abandon() }.map { ($0, reply) } + changes.finish() + merges.finish()
+    }
+
+    private static func change(_ progress: MergeProgress, _ change: ControlRequest.CommitChange) -> ControlReply {
+        guard progress.state != .idle else { return .failure(.unavailable, "no snapshots are being merged") }
+        switch change {
+        case .pause: progress.pause(true)
+        case .resume: progress.pause(false)
+        case .cancel: progress.cancel()
+        }
+        return .success(.null)
     }
 
     // MARK: On threads of their own
+
+    private static func snapshot(_ live: LiveDevice, _ path: String) -> ControlReply {
+        do throws(SnapshotError) {
+            let took = try Snapshot(live).take(at: path)
+            return .success(["snapshot": .string(path), "microseconds": JSONValue(took)])
+        } catch {
+            return error.reply
+        }
+    }
+
+    private static func resize(_ growth: DiskGrowth, _ size: UInt64, _ isDifference: Bool) -> ControlReply {
+        do throws(GrowthError) { return .success(["size": JSONValue(try growth.run(size, isDifference: isDifference))]) } catch {
+            return error.reply
+        }
+    }
+
+    private static func merge(_ live: LiveDevice, _ progress: MergeProgress, _ keep: Int, _ into: String?) -> ControlReply {
+        do throws(MergeError) {
+            let merge = LayerMerge(device: live, progress: progress)
+            let (path, removed) = try merge.run(keeping: keep, into: into.map { .file(path: $0) } ?? .lowest)
+            return .success(["into": .string(path), "removed": .array(removed.map { .string($0) })])
+        } catch {
+            return error.reply
+        }
+    }
 
     /// Of a block device: with what its page cache has, and those of its partitions, which are others. So the kernel is asked
     /// and not the engine, which a flush reaches as the request that this becomes.

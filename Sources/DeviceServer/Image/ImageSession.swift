@@ -62,7 +62,10 @@ final class ImageSession: @unchecked Sendable {
             throw .chain(error)
         }
         if case .qed(let header, _) = chain[0].layer, header.imageSizeBytes == 0 { throw .emptyImage(path: path) }
-        if let record { try ImageSession.check(chain, against: record) }
+        if let record {
+            try ImageSession.check(chain, against: record)
+            ImageSession.removeMergedFiles(of: record, chain)
+        }
         try willChange(chain[0].file)
         let loop = try ImageSession.makeLoop()
         defer { loop.close() }
@@ -114,10 +117,19 @@ final class ImageSession: @unchecked Sendable {
         if let mark = record.leftImage, mark != ImageMark(descriptor: image.descriptor) {
             throw .imageWritten(path: image.path)
         }
-        guard chain.dropFirst().map(\.file.identity) == record.backingFiles else {
+        let backingFiles = chain.dropFirst().map(\.file.identity)
+        guard backingFiles == record.backingFiles || backingFiles == record.nextBackingFiles else {
             let other = zip(chain.dropFirst(), record.backingFiles).first { $0.file.identity != $1 }
             throw .anotherFile(path: other?.0.file.path ?? image.path, id: record.deviceID)
         }
+    }
+
+    /// Ends a merge whose server died when the image had the shorter chain, and the files were still there.
+    private static func removeMergedFiles(of record: DeviceRecord, _ chain: [LayerFile]) {
+        let backingFiles = chain.dropFirst().map(\.file.identity)
+        guard backingFiles == record.nextBackingFiles, backingFiles != record.backingFiles else { return }
+        // What stays is in nobody's way.
+        try? MergedFiles(files: record.mergedFiles).remove()
     }
 
     /// What is to be known of the mapping log's memory; nil where all is well.

@@ -61,7 +61,7 @@ extension ServedDevice {
             takeover.giveUp(leaving: mark)
         }
         session.reportReplay(to: log)
-        guard let parameters, session.fits(parameters) else { throw .imageChanged(path: configuration.imagePath, id: id) }
+        guard let parameters, session.fits(parameters, growingTo: old.nextSizeBytes) else { throw .imageChanged(path: configuration.imagePath, id: id) }
         try session.keepBlocks(of: parameters)
         let queuesChanged = try openEvents(undo)
         do { try control.waitForServerDeath(id, timeout: noticeTimeout) } catch { throw .control(error) }
@@ -95,8 +95,12 @@ extension ServedDevice {
 
 extension ImageSession {
     /// Whether the image is as long as what the device was made of. Its blocks fit whatever they are: see `BlockChoice`.
-    fileprivate func fits(_ parameters: UblkParameters) -> Bool {
-        parameters.basic.deviceSectors == image.sizeBytes / QEDLimits.sectorSizeBytes
+    /// - Parameter nextSizeBytes: that the image may have already, and the disk not yet: `DiskGrowth`.
+    fileprivate func fits(_ parameters: UblkParameters, growingTo nextSizeBytes: UInt64?) -> Bool {
+        let diskBytes = parameters.basic.deviceSectors.multipliedReportingOverflow(by: QEDLimits.sectorSizeBytes)
+        guard !diskBytes.overflow else { return false }
+        return diskBytes.partialValue == image.sizeBytes
+            || nextSizeBytes == image.sizeBytes && diskBytes.partialValue < image.sizeBytes
     }
 
     /// What is to be said of answered writes that are gone: a sync had failed under the last server.

@@ -20,27 +20,28 @@ import Ublk
 ///
 /// Runs on a thread of its own; one at a time for a device.
 struct Snapshot: Sendable {
-    let session: ImageSession
-    let queues: DeviceQueues<EngineTarget<FileStorage>>
-    /// The device's, as it was when it began to be served.
-    let record: DeviceRecord
-    let cacheBytes: Int
-    /// The image will name the snapshot as its backing file: it must be one that it may name.
-    let policy: BackingPolicy
-    let registry: DeviceRegistry
-    let log: Logger
+    let device: LiveDevice
+    private var session: ImageSession { device.session }
+    private var policy: BackingPolicy { device.policy }
 
-    /// How long the requests that are under way may take before the queues go on without a snapshot.
-    private static let quietTimeout = Duration.seconds(10)
-    private static let adoptionAttempts = 10
+    init(_ device: LiveDevice) { self.device = device }
 
     /// - Parameter path: absolute; nothing is there.
     /// - Returns: how long requests had to wait, in microseconds: for those under way, and for the switch.
     func take(at path: String) throws(SnapshotError) -> UInt64 {
+        try device.changing { () throws(SnapshotError) in try takeAlone(at: path) }
+    }
+
+    /// Sees to it that the last snapshot is done with, for whoever changes the chain next.
+    func settle() throws(SnapshotError) {
         if session.top.withLock({ $0.lower != nil }) { try finish() }
         guard session.top.withLock({ $0.lower == nil }) else {
             throw .busy("the last snapshot of \(session.path) is not done with yet: its queues were never quiet; try again")
         }
+    }
+
+    private func takeAlone(at path: String) throws(SnapshotError) -> UInt64 {
+        try settle()
         let (image, chain) = session.top.withLock { ($0.image, $0.chain) }
         guard !image.isReadOnly else { throw .cannot("\(session.path) is only read: it is its own snapshot") }
         guard image.failedSync == nil else {
@@ -57,7 +58,7 @@ struct Snapshot: Sendable {
         var isOurs = true
         defer {
             if isOurs {
-                try? note { record in
+                try? device.note { record in
                     record.nextImage = nil
                     record.nextSnapshot = nil
                 }
@@ -69,7 +70,7 @@ struct Snapshot: Sendable {
 
         let file = try openOverlay(path, like: chain[0].file)
         let sessionFile: SessionFile
-        do throws(RegistryError) { sessionFile = try SessionFile(image: file.identity, registry: registry) } catch {
+        do throws(RegistryError) { sessionFile = try SessionFile(image: file.identity, registry: device.registry) } catch {
             throw .cannot("\(error)")
         }
         defer { if isOurs { sessionFile.remove() } }
@@ -78,7 +79,7 @@ struct Snapshot: Sendable {
         let began = cs_monotonic_nanoseconds()
         var refusal: SnapshotError?
         do throws(QueueSilence) {
-            try queues.whileQuiet(timeout: Self.quietTimeout) {
+            try device.queues.whileQuiet(timeout: LiveDevice.quietTimeout) {
                 do throws(SnapshotError) {
                     // It may have failed while the queues were held.
                     guard image.failedSync == nil else { throw .cannot("a sync of \(session.path) has failed") }
@@ -103,17 +104,12 @@ struct Snapshot: Sendable {
         let took = (cs_monotonic_nanoseconds() - began) / 1000
         file.rename(to: names.imagePath)
         // From now on the path tells: a record that cannot be written is no error.
-        try? note { _ in }
+        try? device.note { _ in }
         try finish()
         return took
     }
 
     // MARK: - Before
-
-    /// Changes the device's record.
-    private func note(_ change: (inout DeviceRecord) -> Void) throws(RegistryError) {
-        try registry.change(session.updated(record), change)
-    }
 
     private func makeOverlay(
         _ names: SnapshotNames, _ image: Image, _ file: ImageFile
@@ -126,7 +122,7 @@ struct Snapshot: Sendable {
             ).create { overlay throws(Errno) in
                 identity = overlay
                 do throws(RegistryError) {
-                    try note { record in
+                    try device.note { record in
                         record.nextImage = overlay
                         record.nextSnapshot = names.snapshotPath
                     }
@@ -168,7 +164,7 @@ struct Snapshot: Sendable {
             let result = await BlockingCalls.shared.run { Int64(names.sync()?.rawValue ?? 0) }
             return result == 0 ? nil : Errno(rawValue: Int32(result))
         }
-        let options = ImageOptions(cacheBytes: cacheBytes, session: sessionFile.memory)
+        let options = ImageOptions(cacheBytes: device.cacheBytes, session: sessionFile.memory)
         let storage = file.storage(on: loop.ring)
         do throws(ImageOpenError) {
             return try loop.run { () throws(ImageOpenError) in
@@ -183,20 +179,10 @@ struct Snapshot: Sendable {
 
     // MARK: - The switch
 
-    /// While all queues are quiet: their threads do nothing else, and answer at once. One that does not has ended, which it
-    /// cannot while it is held.
+    /// While all queues are quiet.
     private func switchTop(to image: Image, _ chain: [LayerFile]) {
-        askAll { $0.switchTop(to: image, chain: chain) }
+        device.askAll { $0.switchTop(to: image, chain: chain) }
         session.top.withLock { $0.chain = chain }
-    }
-
-    private func askAll(_ body: @escaping @Sendable (EngineTarget<FileStorage>) -> Void) {
-        let answers = queues.mailboxes.map { mailbox in mailbox.ask { target, _ in body(target) } }
-        for answer in answers {
-            guard case .done? = answer.wait(timeout: .seconds(1_000_000)) else {
-                preconditionFailure("a queue that is held has ended")
-            }
-        }
     }
 
     // MARK: - After it
@@ -211,9 +197,9 @@ struct Snapshot: Sendable {
         let image = session.image
         let tables = image.tablesToAdopt()
         do throws(QueueSilence) {
-            try whileQuiet(attempts: Self.adoptionAttempts) {
+            try device.whileQuiet {
                 image.adopt(tables)
-                askAll { $0.adoptTables() }
+                device.askAll { $0.adoptTables() }
                 session.top.withLock { top in
                     top.chain[1].file.becomeBase(at: lower.names.snapshotPath)
                     top.lower = nil
@@ -221,27 +207,17 @@ struct Snapshot: Sendable {
             }
         } catch {
             // It is durable and sealed; the next snapshot, or the end, does the rest.
-            log.warning("\(lower.names.snapshotPath) is sealed, and its tables are adopted later: \(error)")
+            device.log.warning("\(lower.names.snapshotPath) is sealed, and its tables are adopted later: \(error)")
             return
         }
         lower.sessionFile?.remove()
-        try? note { $0.unsealedSnapshot = nil }
-    }
-
-    /// Again where somebody else holds the queues at the moment, or a request takes long.
-    private func whileQuiet(attempts: Int, _ body: () -> Void) throws(QueueSilence) {
-        for attempt in 1...attempts {
-            do throws(QueueSilence) { return try queues.whileQuiet(timeout: Self.quietTimeout, body) } catch {
-                if attempt == attempts { throw error }
-                cs_sleep_milliseconds(100)
-            }
-        }
+        try? device.note { $0.unsealedSnapshot = nil }
     }
 
     private func seal() throws(SnapshotError) {
         guard let lower = session.top.withLock({ $0.lower }) else { return }
         let ended = Answer<RequestError?>()
-        let begun = queues.mailboxes[0].ask { target, _ in target.beginSealingLower { ended.give($0) } }
+        let begun = device.queues.mailboxes[0].ask { target, _ in target.beginSealingLower { ended.give($0) } }
         guard case .done? = begun.wait(timeout: .seconds(60)) else {
             throw .cannot(notDurable(lower, "queue 0 does not answer"))
         }

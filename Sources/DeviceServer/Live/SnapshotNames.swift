@@ -73,6 +73,12 @@ final class SnapshotNames: Sendable {
             && ofServed == SnapshotNames.directoryIdentity(of: imagePath)
     }
 
+    /// How an image stores the name of a file: without the directory where both are in the same one.
+    static func backingName(of path: String, from image: String) -> String {
+        let isBeside = directoryIdentity(of: path).map { $0 == directoryIdentity(of: image) } ?? false
+        return isBeside ? name(in: path) : path
+    }
+
     private static func directoryIdentity(of path: String) -> FileIdentity? {
         let descriptor = openDirectory(of: path)
         guard descriptor >= 0 else { return nil }
@@ -126,9 +132,17 @@ final class SnapshotNames: Sendable {
 
     /// Makes the names of files durable: where they really are, symbolic links followed.
     static func sync(ofFilesAt paths: [String]) throws(Errno) {
+        try sync(
+            directoriesOf: paths.map { path throws(Errno) in
+                guard let real = try? AbsolutePath.ofDirectory(path) else { throw .noSuchFileOrDirectory }
+                return real
+            })
+    }
+
+    /// The same of files that are gone, or are in the directories of their paths for certain.
+    static func sync(directoriesOf paths: [String]) throws(Errno) {
         for path in paths {
-            guard let real = try? AbsolutePath.ofDirectory(path) else { throw .noSuchFileOrDirectory }
-            let directory = openDirectory(of: real)
+            let directory = openDirectory(of: path)
             guard directory >= 0 else { throw Errno(rawValue: -directory) }
             defer { close(directory) }
             if let errno = sync(directory) { throw errno }

@@ -55,6 +55,12 @@ public struct DeviceRecord: Equatable, Sendable {
     /// `backingFiles`. Which of both has come about the image's path tells: see `settled`.
     var nextImage: FileIdentity?
     var nextSnapshot: String?
+    /// Set while the files beneath the image are about to be others: those. Which of both has come about their headers tell.
+    var nextBackingFiles: [FileIdentity]?
+    /// Set while the disk is about to grow: the image may have that size already, and the kernel's disk not yet.
+    var nextSizeBytes: UInt64?
+    /// Files that are to be taken away once the files beneath are others.
+    var mergedFiles: [MergedFiles.File] = []
     /// The path of the first of `backingFiles`, while that is a snapshot that is not sealed yet.
     var unsealedSnapshot: String?
 
@@ -99,6 +105,9 @@ extension DeviceRecord {
             "next_image_identity": nextImage.map { .string($0.description) } ?? .null,
             "next_snapshot": nextSnapshot.map { .string($0) } ?? .null,
             "unsealed_snapshot": unsealedSnapshot.map { .string($0) } ?? .null,
+            "next_backing_identities": nextBackingFiles.map { .array($0.map { .string($0.description) }) } ?? .null,
+            "next_size": nextSizeBytes.map { JSONValue($0) } ?? .null,
+            "merged_files": .array(mergedFiles.map { ["path": .string($0.path), "identity": .string($0.file.description)] }),
         ]
     }
 
@@ -132,6 +141,18 @@ extension DeviceRecord {
         nextImage = json["next_image_identity"]?.text.flatMap { FileIdentity($0) }
         nextSnapshot = json["next_snapshot"]?.text
         unsealedSnapshot = json["unsealed_snapshot"]?.text
+        nextSizeBytes = json["next_size"]?.integer(as: UInt64.self)
+        if case .array(let files)? = json["next_backing_identities"] {
+            nextBackingFiles = files.compactMap { $0.text.flatMap { FileIdentity($0) } }
+        }
+        if case .array(let files)? = json["merged_files"] {
+            mergedFiles = files.compactMap { file in
+                guard let path = file["path"]?.text, let identity = file["identity"]?.text.flatMap({ FileIdentity($0) }) else {
+                    return nil
+                }
+                return MergedFiles.File(path: path, file: identity)
+            }
+        }
         cacheBytes = json["cache_size"]?.integer(as: Int.self)
         if let cacheBytes, !ServerConfiguration.cacheLimits.contains(cacheBytes) { self.cacheBytes = nil }
     }

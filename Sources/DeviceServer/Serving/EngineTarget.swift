@@ -107,7 +107,7 @@ final class EngineTarget<S: Storage>: BlockTarget {
         whenFailed = nil
     }
 
-    // MARK: - A switch of the top, while all queues are quiet
+    // MARK: - A switch of the top, or of the chain, while all queues are quiet
 
     /// The requests that come from now on are those of `image`, which lies over what was served until now.
     /// - Parameter chain: its files.
@@ -116,6 +116,14 @@ final class EngineTarget<S: Storage>: BlockTarget {
         self.image = image
         lendMemory()
     }
+
+    /// The image's chain is another: its files.
+    func replaceEngine(chain: [LayerFile]) where S == FileStorage {
+        engine = engine.replacement(for: image, storages: chain.storages(on: ring))
+    }
+
+    /// See `EngineQueue.beginOwnWork`.
+    func beginOwnWork(_ body: @escaping (EngineQueue<S>) async -> Void) { engine.beginOwnWork(body) }
 
     /// Begins to seal what was served before the last switch. By one queue.
     func beginSealingLower(_ ended: @escaping (RequestError?) -> Void) { engine.beginSealingLower(ended) }

@@ -171,7 +171,7 @@ final class Server {
         guard let recorded = record else { preconditionFailure("a device is served without a record") }
         let replies = DeviceReplies(
             of: device,
-            snapshot: Snapshot(
+            live: LiveDevice(
                 session: device.session, queues: device.queues, record: recorded, cacheBytes: configuration.cacheBytes,
                 policy: configuration.backing, registry: registry, log: log))
         let ownMounts = watchOwnMounts(device)
@@ -287,13 +287,14 @@ final class Server {
     ) {
         switch arrival.request {
         case .status:
-            socket.reply(to: arrival.connection, .success(device.status(path: configuration.imagePath, isLeaving: isLeaving)))
-        case .stats, .flush, .quiesce:
+            let status = device.status(path: configuration.imagePath, isLeaving: isLeaving, merge: replies.merge)
+            socket.reply(to: arrival.connection, .success(status))
+        case .stats, .flush, .quiesce, .commitChange:
             if let reply = replies.ask(arrival.request, arrival.connection) { socket.reply(to: arrival.connection, reply) }
-        case .snapshot(let path):
+        case .snapshot, .commit, .resize:
             if isLeaving || attempt != nil {
                 socket.reply(to: arrival.connection, .failure(.busy, "\(device.blockDevicePath) is about to go"))
-            } else if let reply = replies.takeSnapshot(at: path, arrival.connection) {
+            } else if let reply = replies.ask(arrival.request, arrival.connection) {
                 socket.reply(to: arrival.connection, reply)
             }
         case .stop(let force, let timeoutSeconds):
@@ -331,13 +332,13 @@ final class Server {
 
 extension ServedDevice {
     /// - Parameter isLeaving: a signal has asked for the server's end.
-    func status(path: String, isLeaving: Bool) -> JSONValue {
+    func status(path: String, isLeaving: Bool, merge: JSONValue) -> JSONValue {
         [
             "protocol": JSONValue(ControlRequest.protocolVersion), "device": .string(blockDevicePath), "image": .string(path),
             "size": JSONValue(session.image.sizeBytes),
             "queues": JSONValue(info.queueCount), "depth": JSONValue(info.queueDepth),
             "read-only": .bool(session.image.isReadOnly), "backing-files": JSONValue(session.chain.count - 1),
-            "leaving": .bool(isLeaving), "failed": .bool(session.image.failedSync != nil),
+            "merge": merge, "leaving": .bool(isLeaving), "failed": .bool(session.image.failedSync != nil),
             "block-size": session.blocks.map { JSONValue($0.blockSizeBytes) } ?? .null,
             "block-size-reason": session.blocks.map { .string($0.blockReason) } ?? .null,
             "direct-io": session.blocks.map { .bool($0.isDirect) } ?? .null,

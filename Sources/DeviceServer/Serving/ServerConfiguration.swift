@@ -68,6 +68,7 @@ public struct ServerConfiguration: Sendable {
         var features: UblkFeatures = isRecoverable ? [.ioctlEncoding, .userRecovery, .recoveryReissue] : .ioctlEncoding
         // The server has it done itself, and so knows when it is done.
         if offered?.contains(.noPartitionScan) == true { features.insert(.noPartitionScan) }
+        if offered?.contains(.updateSize) == true { features.insert(.updateSize) }
         let isPossible = offered?.contains(.servesPages) == true
         switch zeroCopy {
         case .off: break

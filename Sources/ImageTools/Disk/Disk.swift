@@ -60,6 +60,15 @@ public final class Disk: @unchecked Sendable {
         }
     }
 
+    /// The disk of an image that is open already, and belongs to this from now on.
+    init(_ engine: LocalEngine, path: String) {
+        self.path = path
+        format = .qed
+        depth = engine.queue.depth
+        backend = .qed(engine)
+        sizeBytes = engine.image.sizeBytes
+    }
+
     /// The disk of an image that a tool has open, and locked.
     /// - Parameters:
     ///   - opensBackingFiles: otherwise what the image does not have reads as zeros.

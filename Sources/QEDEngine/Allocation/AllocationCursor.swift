@@ -25,7 +25,10 @@ struct AllocationCursor {
     private(set) var durableEnd: UInt64
     /// Whether what is handed out may be published, and whether the file's length is about to change.
     private(set) var needCheck: NeedCheckState
-    var isBusy: Bool { needCheck.isBusy }
+    /// An extension, a trim, or another change of the header is under way: one at a time.
+    var isBusy: Bool { needCheck.isBusy || isHeaderChanging }
+    /// Something else than the bits of `needCheck` is being changed in the header.
+    private var isHeaderChanging = false
     /// Below `nextFileOffset`: taken, and given back as fresh as they were.
     private var givenBack: [Range<UInt64>] = []
     private let smallestChunkBytes: UInt64
@@ -117,7 +120,7 @@ struct AllocationCursor {
     /// Gives back what was extended ahead. Nothing is handed out, and no entry changed, until `trimEnded`.
     /// - Returns: the length that the file should have, or nil while an extension is under way, or when the image is clean.
     mutating func beginTrim() -> UInt64? {
-        guard needCheck.canBeCleared else { return nil }
+        guard !isBusy, needCheck.canBeCleared else { return nil }
         needCheck.trimBegins()
         durableEnd = nextFileOffset
         precondition(isBusy && availableClusters == 0 && holds, "a trim beside which clusters can be had")
@@ -133,6 +136,19 @@ struct AllocationCursor {
         needCheck.trimEnded(succeeded: succeeded)
         precondition(!isBusy, "a trim that does not end")
         chunkBytes = smallestChunkBytes
+    }
+
+    /// Begins a change of the header beside what the bits of `needCheck` say. Clusters are handed out meanwhile.
+    /// - Returns: false while an extension, a trim or another change is under way.
+    mutating func beginHeaderChange() -> Bool {
+        guard !isBusy else { return false }
+        isHeaderChanging = true
+        return true
+    }
+
+    mutating func headerChangeEnded() {
+        precondition(isHeaderChanging && !needCheck.isBusy, "no change of the header was under way")
+        isHeaderChanging = false
     }
 
     private func roundedUp(_ bytes: UInt64) -> UInt64 {

@@ -10,9 +10,9 @@ import SystemPackage
 final class SpaceExtender<S: Storage>: @unchecked Sendable {
     // SAFETY: used by the queue's thread alone; what the queues share is behind the image's lock, and the header's page
     // belongs to whoever extends or trims the image.
-    private let files: QueueFiles<S>
-    private let committer: Committer<S>
-    private var image: Image { files.image }
+    let files: QueueFiles<S>
+    let committer: Committer<S>
+    var image: Image { files.image }
     private var top: S { files.top }
 
     init(files: QueueFiles<S>, committer: Committer<S>) {
@@ -164,6 +164,11 @@ final class SpaceExtender<S: Storage>: @unchecked Sendable {
             of: isSet && image.hasLog ? autoclear | log : autoclear & ~log,
             toByteOffset: QEDHeaderField.autoclearFeatures.fileOffset, as: UInt64.self)
         if image.hasRoomForNote { SessionNote.store(isSet ? image.note : nil, in: image.headerPage) }
+        try await writeHeaderSector()
+    }
+
+    /// Writes the first sector from memory, or the block that it is in. One at a time.
+    func writeHeaderSector() async throws(RequestError) {
         let bytes = max(top.alignment.offsetBytes, Int(QEDLimits.sectorSizeBytes))
         try await files.write(image.headerPage, byteCount: min(bytes, Image.headerPageBytes), fileOffset: 0)
     }

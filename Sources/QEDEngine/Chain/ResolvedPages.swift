@@ -18,6 +18,8 @@ final class ResolvedPages: @unchecked Sendable {
     // entries are changed under the lock.
     let lookup: ResolvedLookup
     private let pageCount: Int
+    let budgetBytes: Int
+    let wordLimit: Int
     private let wordCount: Int
     private let slotCount: Int
     private let state: Lock<State>
@@ -46,6 +48,8 @@ final class ResolvedPages: @unchecked Sendable {
     /// - Throws: the errno of `mmap`.
     init(clusterShift: UInt64, diskSizeBytes: UInt64, budgetBytes: Int, wordLimit: Int) throws(Errno) {
         precondition(diskSizeBytes > 0 && budgetBytes >= 0, "pages for nothing, or a budget below it")
+        self.budgetBytes = budgetBytes
+        self.wordLimit = wordLimit
         let bytesPerPage = UInt64(QEDGeometry.entriesPerL2Page) << clusterShift
         pageCount = Int((diskSizeBytes - 1) / bytesPerPage) + 1
         slotCount = min(max(budgetBytes / QEDGeometry.l2PageSizeBytes, 16), ResolvedWord.slotLimit)

@@ -256,12 +256,13 @@ final class Committer<S: Storage>: @unchecked Sendable {
         }
     }
 
-    /// Writes 4 KiB of the L1 table. Entries beyond those that the image's size needs are not held in memory: where the
+    /// Writes 4 KiB of the L1 table. Entries beyond those that the image's size needs are nobody's, and stay: where the
     /// piece has any, they are read from the file first.
     private func writeL1Piece(_ piece: Int) async throws(RequestError) {
         let fileOffset = image.top.header.l1TableFileOffset + UInt64(piece * QEDGeometry.l2PageSizeBytes)
         let first = piece * QEDGeometry.entriesPerL2Page
-        let held = min(QEDGeometry.entriesPerL2Page, image.top.l1EntryCount - first)
+        let needed = image.geometry.requiredL1Entries(imageSizeBytes: image.sizeBytes)
+        let held = min(QEDGeometry.entriesPerL2Page, needed - first)
         precondition(held > 0, "a piece of the L1 table that is not held")
         let buffer = image.commitStaging
         if held < QEDGeometry.entriesPerL2Page {

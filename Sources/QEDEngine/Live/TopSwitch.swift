@@ -1,5 +1,6 @@
 import BlockStorage
 import Platform
+import QEDFormat
 import Synchronization
 import SystemPackage
 
@@ -55,14 +56,19 @@ extension Image {
     /// What was the top before, as a file that does not change any more: to be adopted, once it has been sealed. Any thread.
     public func tablesToAdopt() -> AdoptedTables {
         guard let lower else { preconditionFailure("an image that has its layers' tables") }
-        return lower.state.withLock { state in
+        return lower.sealedTables()
+    }
+
+    /// The image as a file beneath others: it was closed, and is written no more. Any thread.
+    public func sealedTables() -> AdoptedTables {
+        state.withLock { state in
             precondition(!state.hasDirtyMetadata && state.cursor.needCheck == .clear, "a layer that was not sealed")
             // It has grown since it was opened, and been cut to its last cluster.
             let fileSizeBytes = state.cursor.nextFileOffset
-            let header = lower.top.header
+            guard case .qed(let header, _) = layers[0] else { preconditionFailure("the image must be QED") }
             return AdoptedTables(
                 layer: .qed(header: header, fileSizeBytes: fileSizeBytes),
-                tables: BaseTables(header: header, fileSizeBytes: fileSizeBytes, l1: lower.top.l1))
+                tables: BaseTables(header: header, fileSizeBytes: fileSizeBytes, l1: top.l1(ofSizeBytes: header.imageSizeBytes)))
         }
     }
 
@@ -77,8 +83,8 @@ extension Image {
     }
 }
 
-/// See `Image.tablesToAdopt`.
+/// See `Image.sealedTables`.
 public struct AdoptedTables: Sendable {
-    let layer: Layer
+    public let layer: Layer
     let tables: BaseTables
 }

@@ -4,18 +4,33 @@ import QEDFormat
 /// of the chain is made (`PageResolver`), and not kept.
 final class BaseTables: Sendable {
     let geometry: QEDGeometry
+    private let header: QEDHeader
     private let bounds: TableEntryBounds
     private let l1: [UInt64]
     let sizeBytes: UInt64
 
     /// - Parameter l1: the raw values of the first entries of the L1 table, host byte order, as many as the size needs.
     init(header: QEDHeader, fileSizeBytes: UInt64, l1: [UInt64]) {
+        self.header = header
         geometry = header.geometry
         bounds = TableEntryBounds(header: header, fileSizeBytes: fileSizeBytes)
         sizeBytes = header.imageSizeBytes
         self.l1 = l1
         precondition(
             l1.count == geometry.requiredL1Entries(imageSizeBytes: sizeBytes), "entries of another size's L1 table")
+    }
+
+    private init(_ tables: BaseTables, bounds: TableEntryBounds) {
+        geometry = tables.geometry
+        self.bounds = bounds
+        sizeBytes = tables.sizeBytes
+        l1 = tables.l1
+        header = tables.header
+    }
+
+    /// The same of a file that is written meanwhile, and may get longer.
+    func ofGrowingFile(_ fileSizeBytes: UInt64) -> BaseTables {
+        BaseTables(self, bounds: TableEntryBounds(header: header, fileSizeBytes: fileSizeBytes))
     }
 
     /// Where the entries lie of the clusters from a device offset on.

@@ -5,8 +5,9 @@ import Synchronization
 /// What the engine has of the image's own file in memory: its header, its L1 table and the directory of its L2 pages. (Of the
 /// files beneath it: `BaseTables`.)
 ///
-/// Whose page words are made, and when, is the cache's affair. The L1 table is held only as far as the image's size needs
-/// it. `l1Values` is touched under the image's lock; `lookup` may be used by any thread at any time.
+/// Whose page words are made, and when, is the cache's affair. The L1 table has room for what the image can grow to, in memory
+/// that is not even there until it is used. `l1Values` is touched under the image's lock; `lookup` may be used by any thread at any
+/// time.
 final class ImageTables: @unchecked Sendable {
     let header: QEDHeader
     let geometry: QEDGeometry
@@ -17,7 +18,15 @@ final class ImageTables: @unchecked Sendable {
 
     // SAFETY: allocated here, freed in deinit; guarded by the image's lock.
     private let l1Values: UnsafeMutablePointer<UInt64>
+    /// As many as the image has, or can be grown to.
     let l1EntryCount: Int
+    /// The image cannot grow beyond that while it is served.
+    var largestSizeBytes: UInt64 {
+        let (size, overflow) = UInt64(l1EntryCount).multipliedReportingOverflow(by: geometry.bytesPerL2Table)
+        return overflow ? geometry.maximumImageSizeBytes : min(size, geometry.maximumImageSizeBytes)
+    }
+    /// Of entries of L1 tables beyond what the size needs: 8 MiB of addresses, twice.
+    private static let largestSpareCount = 1 << 20
 
     /// - Parameter l1: the raw values of the first entries of the L1 table, host byte order, as many as the size needs.
     init(header: QEDHeader, fileSizeBytes: UInt64, l1: [UInt64], cache: borrowing PageCache) {
@@ -28,10 +37,10 @@ final class ImageTables: @unchecked Sendable {
         precondition(
             UInt64(l1.count) == geometry.requiredL1Entries(imageSizeBytes: header.imageSizeBytes),
             "entries of another size's L1 table")
-        l1EntryCount = l1.count
+        l1EntryCount = max(l1.count, min(header.geometry.entriesPerTable, ImageTables.largestSpareCount))
         // SAFETY: memory of zeros holds entries of 0, and words of no table: their pages are not even touched.
-        l1Values = ImageTables.zeroed(l1.count).assumingMemoryBound(to: UInt64.self)
-        let tables = ImageTables.zeroed(l1.count).assumingMemoryBound(to: Atomic<UInt>.self)
+        l1Values = ImageTables.zeroed(l1EntryCount).assumingMemoryBound(to: UInt64.self)
+        let tables = ImageTables.zeroed(l1EntryCount).assumingMemoryBound(to: Atomic<UInt>.self)
         for (position, value) in l1.enumerated() where value != L2Entry.unallocatedValue {
             l1Values[position] = value
             let word: TableWord =
@@ -80,8 +89,12 @@ final class ImageTables: @unchecked Sendable {
         return l1Values[l1Index]
     }
 
-    /// All of them. Under the image's lock.
-    var l1: [UInt64] { Array(UnsafeBufferPointer(start: l1Values, count: l1EntryCount)) }
+    /// Those that an image of that size needs. Under the image's lock.
+    func l1(ofSizeBytes sizeBytes: UInt64) -> [UInt64] {
+        let count = geometry.requiredL1Entries(imageSizeBytes: sizeBytes)
+        precondition(count <= l1EntryCount, "an L1 entry that the image does not have")
+        return Array(UnsafeBufferPointer(start: l1Values, count: count))
+    }
 
     /// The raw entry of a new, empty L2 table. Under the image's lock; the caller publishes the table.
     func setTable(_ l1Index: Int, fileOffset: UInt64) {

@@ -34,6 +34,9 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     let committer: Committer<S>
     private let slow: SlowRequests<S>
     let housekeeper: Housekeeper<S>
+    private let extender: SpaceExtender<S>
+    /// See `beginOwnWork`.
+    private var hasOwnWork = false
     /// The queue of what was the top before (`TopSwitch`), which has no requests any more: as long as that is not durable, or
     /// pages are in its cache.
     private(set) var below: EngineQueue<S>?
@@ -59,25 +62,40 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     ///   - executor: runs tasks on this queue's thread, and on no other.
     ///   - below: the queue from which this one takes over, of the image that was the top until now, with the same depth. All
     ///     queues of that image are quiet.
-    public init(
+    public convenience init(
         image: Image, storages: ChainStorage<S>, depth: Int, largestRequestBytes: Int, executor: any TaskExecutor,
         over below: EngineQueue<S>? = nil
     ) {
+        self.init(
+            image: image, storages: storages, depth: depth, largestRequestBytes: largestRequestBytes, executor: executor,
+            after: below, retiring: false)
+    }
+
+    /// - Parameters:
+    ///   - last: the queue from which this one takes over.
+    ///   - retiring: nobody has anything to do any more with what that one served, or it has become this one's.
+    private init(
+        image: Image, storages: ChainStorage<S>, depth: Int, largestRequestBytes: Int, executor: any TaskExecutor,
+        after last: EngineQueue<S>?, retiring: Bool
+    ) {
+        let below = retiring ? nil : last
         precondition(depth > 0 && largestRequestBytes > 0, "a queue for no requests")
         precondition(below?.image === image.lower, "an image that lies over another one than its queue")
-        precondition(below.map { !$0.hasRequests && $0.isQuiet && $0.depth == depth } ?? true, "a queue that is not quiet")
+        precondition(last.map { !$0.hasRequests && $0.isQuiet && $0.depth == depth } ?? true, "a queue that is not quiet")
+        precondition(!retiring || last?.below == nil, "a queue retires that another one's commits need")
         self.image = image
         self.depth = depth
         self.largestRequestBytes = largestRequestBytes
         self.executor = executor
         sizeBytes = image.sizeBytes
-        files = QueueFiles(image: image, storages: storages, sharing: below?.files)
+        files = QueueFiles(image: image, storages: storages, counters: last?.files.counters, over: below?.files)
         map = ChainMap(files: files)
-        slots = RequestSlots(depth: depth)
+        slots = RequestSlots(depth: depth + 1)
         finished = FinishedRequests(depth: depth)
-        // The groups of the requests are their tags; behind them come the commit's, and those of the copy jobs, twice.
-        transfers = Transfers(files: files, groupCount: depth + 2 * (1 + CopyJob.limit), sharing: below?.transfers)
-        commitGroup = below.map { $0.commitGroup == depth ? depth + 1 + CopyJob.limit : depth } ?? depth
+        // The groups of the requests are their tags, and one more; behind them come the commit's, and those of the copy jobs, twice.
+        let firstGroup = depth + 1
+        transfers = Transfers(files: files, groupCount: firstGroup + 2 * (1 + CopyJob.limit), sharing: last?.transfers)
+        commitGroup = last.map { $0.commitGroup == firstGroup ? firstGroup + 1 + CopyJob.limit : firstGroup } ?? firstGroup
         jobs = CopyJobs(files: files, transfers: transfers, firstGroup: commitGroup + 1, depth: depth)
         let capacity = max(largestRequestBytes, CopyJob.bufferBytes) / Int(QEDLimits.minimumClusterSizeBytes) + 8
         extents = ExtentList(capacity: capacity)
@@ -86,7 +104,7 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
         committer = Committer(
             files: files, transfers: transfers, group: TransferGroup(number: commitGroup), tasks: tasks,
             below: below?.committer)
-        let extender = SpaceExtender(files: files, committer: committer)
+        extender = SpaceExtender(files: files, committer: committer)
         housekeeper = Housekeeper(image: image, committer: committer, extender: extender, tasks: tasks)
         let lists = ExtentListPool(capacity: capacity)
         let staging = StagingPool(clusterSizeBytes: image.geometry.clusterSizeBytes)
@@ -98,7 +116,10 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
             copier: Copier(files: files, reader: reader, slots: slots, staging: staging), committer: committer,
             extender: extender, pages: pages, lists: lists, staging: staging)
         self.below = below
-        below?.wasTakenOver = true
+        last?.wasTakenOver = true
+        guard retiring else { return }
+        retired = last
+        last?.stop()
     }
 
     deinit {
@@ -286,7 +307,7 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     /// Whether nothing is under way but requests: no background commit, extension or trim. It stays so until the next
     /// request, `tick` or `endOfBatch`.
     public var isQuiet: Bool {
-        (!housekeeper.isRunning || isSabotaged(.quietBesideHousekeeping)) && !jobs.hasPlanned
+        (!housekeeper.isRunning || isSabotaged(.quietBesideHousekeeping)) && !jobs.hasPlanned && !hasOwnWork
     }
 
     /// Makes everything durable, gives back what was extended ahead, and marks the image as clean. The last thing that is
@@ -300,7 +321,7 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     /// Ends the requests' tasks. Then run the executor until `isStopped`. No request is under way: the storage would go on to
     /// use its buffer, and nobody would know when that is over.
     public func stop() {
-        precondition(!hasRequests, "stopped with requests under way")
+        precondition(!hasRequests && !hasOwnWork, "stopped with requests under way")
         tasks.stop()
         for tag in 0..<depth { slots[RequestID(tag: tag)].task.release() }
         below?.stop()
@@ -308,7 +329,74 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
 
     public var isStopped: Bool { tasks.isStopped && below?.isStopped ?? true && retired?.isStopped ?? true }
 
-    // MARK: - A switch of the top
+    // MARK: - What no guest has asked for
+
+    /// The slot of a request that nobody has sent: it comes behind those of the tags.
+    var ownRequest: RequestID { RequestID(tag: depth) }
+
+    /// Runs a request that no guest has sent, beside those of the guest, and gives its result: 0 or a negative errno. One at a
+    /// time. The queue is not quiet meanwhile.
+    public func perform(own request: BlockRequest) async -> Int32 {
+        precondition(slots[ownRequest].state == .idle && request.registered.isNone, "two requests that nobody has sent")
+        if let failure = request.operation == .read ? nil : image.failure { return -failure.errno.rawValue }
+        slots[ownRequest].request = request
+        slots[ownRequest].state = .slow
+        files.counters.pointee.slowRequests &+= 1
+        let result = await slow.perform(ownRequest, isInFile: false)
+        slots[ownRequest].state = .idle
+        return result
+    }
+
+    /// Changes the image's header, durably (`SpaceExtender.changeHeader`).
+    public func changeHeader(_ change: HeaderChange) async throws(HeaderChangeError) { try await extender.changeHeader(change) }
+
+    /// Makes the disk larger in its image, durably, after `Image.replaceChain` has made it so for its queues: nobody asks for
+    /// anything behind the old end yet. What the image, or a larger file beneath it, has there reads as zeros from then on; only
+    /// then the header says so.
+    /// - Parameter oldSizeBytes: of the disk.
+    public func grow(from oldSizeBytes: UInt64) async throws(HeaderChangeError) {
+        let sizeBytes = image.sizeBytes
+        var position = oldSizeBytes
+        while position < sizeBytes, !isSabotaged(.growWithoutZeros) {
+            let end = min((position | (Self.growthBytes - 1)) &+ 1, sizeBytes)
+            let zeros = BlockRequest(.writeZeroes, deviceOffset: position, byteCount: end - position)
+            let result = await perform(own: zeros)
+            guard result >= 0 else { throw .request(.storage(Errno(rawValue: -result))) }
+            position = end
+        }
+        do throws(RequestError) { try await committer.commit() } catch { throw .request(error) }
+        try await changeHeader(.imageSize(sizeBytes))
+    }
+
+    /// Zeros are made for so much at once.
+    private static var growthBytes: UInt64 { 1 << 30 }
+
+    /// Whether the file's L1 table has entries that would become the disk's with that size.
+    public func hasTablesBehindEnd(upTo sizeBytes: UInt64) async throws(RequestError) -> Bool {
+        try await extender.hasTablesBehindEnd(upTo: sizeBytes)
+    }
+
+    /// Runs something of the kind in a task of its own, which the queue's end and whoever wants it quiet wait for. One at a time.
+    public func beginOwnWork(_ body: @escaping (EngineQueue<S>) async -> Void) {
+        precondition(!hasOwnWork, "two of them")
+        hasOwnWork = true
+        tasks.start {
+            await body(self)
+            self.hasOwnWork = false
+        }
+    }
+
+    // MARK: - A switch of the top, or of the chain
+
+    /// A queue like this one that takes its place: the image has another chain from now on, or is itself another one, and what this
+    /// one served is nobody's any more. While all queues are quiet.
+    public func replacement(for image: Image, storages: ChainStorage<S>) -> EngineQueue<S> {
+        let next = EngineQueue(
+            image: image, storages: storages, depth: depth, largestRequestBytes: largestRequestBytes, executor: executor,
+            after: self, retiring: true)
+        next.lendMemory = lendMemory
+        return next
+    }
 
     /// A queue like this one for an image that lies over this one's, which takes over from it. While all queues are quiet.
     public func successor(for image: Image, storages: ChainStorage<S>) -> EngineQueue<S> {

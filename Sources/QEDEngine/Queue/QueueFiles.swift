@@ -36,9 +36,11 @@ struct QueueFiles<S: Storage>: @unchecked Sendable {
     let counters: UnsafeMutablePointer<EngineStatistics>
 
     /// - Parameter storages: this queue's, of each file of the chain.
-    /// - Parameter below: of the queue from which this one takes over: the counters go on, and what it knows of holes. Whoever
-    ///   is left frees the counters.
-    init(image: Image, storages: ChainStorage<S>, sharing below: QueueFiles<S>?) {
+    /// - Parameter counters: of the queue from which this one takes over, which go on. Whoever is left frees them.
+    /// - Parameter below: of the queue of what was the top before: what it knows of holes stays true.
+    init(
+        image: Image, storages: ChainStorage<S>, counters: UnsafeMutablePointer<EngineStatistics>?, over below: QueueFiles<S>?
+    ) {
         precondition(storages.count == image.layers.count, "a storage for each file of the chain")
         self.image = image
         top = storages.top
@@ -47,11 +49,11 @@ struct QueueFiles<S: Storage>: @unchecked Sendable {
         chainLookup = image.resolved?.lookup
         layerCount = storages.count
         layers = .allocate(capacity: storages.count)
-        if let below {
-            counters = below.counters
+        if let counters {
+            self.counters = counters
         } else {
-            counters = .allocate(capacity: 1)
-            counters.initialize(to: EngineStatistics())
+            self.counters = .allocate(capacity: 1)
+            self.counters.initialize(to: EngineStatistics())
         }
         var visibleEnd = UInt64.max
         for index in 0..<layerCount {

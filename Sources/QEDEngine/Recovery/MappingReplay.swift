@@ -82,7 +82,10 @@ struct MappingReplay {
         self.lossAfter = lossAfter
         bounds = TableEntryBounds(header: header, fileSizeBytes: fileSizeBytes)
         var byPage: [Int: [MappingLog.Record]] = [:]
-        for record in records {
+        // What lies behind the disk's end is nobody's: a larger size had been prepared, and never written into the header.
+        let l1Count = UInt64(header.geometry.requiredL1Entries(imageSizeBytes: header.imageSizeBytes))
+        let clusterCount = (header.imageSizeBytes + header.geometry.clusterMask) >> header.geometry.clusterShift
+        for record in records where record.index < (record.kind == .table ? l1Count : clusterCount) {
             switch record.kind {
             case .table:
                 tables.append(record)
@@ -93,7 +96,6 @@ struct MappingReplay {
             }
         }
         pages = byPage.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
-        precondition(records.isEmpty || !pages.isEmpty || !tables.isEmpty, "records that change nothing")
     }
 
     // MARK: - Does the log fit the image?
@@ -101,7 +103,6 @@ struct MappingReplay {
     private mutating func reasonToRefuse<S: Storage>(
         _ storage: S, fileSizeBytes: UInt64
     ) async throws(ImageOpenError) -> String? {
-        precondition(!pages.isEmpty || !tables.isEmpty, "nothing to replay")
         let geometry = header.geometry
         var owners = try StructureScan.noOwners(header: header, fileSizeBytes: fileSizeBytes)
         let scan = try await StructureScan.run(
@@ -110,7 +111,8 @@ struct MappingReplay {
         let l1Count = geometry.requiredL1Entries(imageSizeBytes: header.imageSizeBytes)
         do throws(StorageError) { try await readL1(of: storage) } catch { throw .storage(error) }
         for table in tables {
-            guard table.index < l1Count, case .allocated(let offset) = bounds.l1Entry(table.value) else {
+            precondition(table.index < l1Count, "a table behind the disk's end")
+            guard case .allocated(let offset) = bounds.l1Entry(table.value) else {
                 return "a table of it is not where one can be"
             }
             let current = l1Value(Int(table.index))
@@ -126,8 +128,8 @@ struct MappingReplay {
             let group = pages[start..<min(start + PageBuffer.pageCount, pages.count)]
             var places: [TablePiece] = []
             for (page, changes) in group {
-                guard let last = changes.last, last.index < clusterCount, let fileOffset = fileOffset(ofPage: page)
-                else { return "an entry of it has no table" }
+                precondition(changes.allSatisfy { $0.index < clusterCount }, "an entry behind the disk's end")
+                guard let fileOffset = fileOffset(ofPage: page) else { return "an entry of it has no table" }
                 places.append(buffer.place(places.count, fileOffset: fileOffset))
             }
             do throws(StorageError) { try await storage.readSectors(places) } catch { throw .storage(error) }

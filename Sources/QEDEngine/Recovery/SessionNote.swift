@@ -19,6 +19,7 @@ package struct SessionNote: Equatable {
 
     static let fileOffset = 448
     private static let byteCount = 64
+    static var range: Range<Int> { fileOffset..<(fileOffset + byteCount) }
     /// "qed-sess"
     private static let magic: UInt64 = 0x7373_6573_2d64_6571
 

@@ -49,8 +49,11 @@ public final class Machine: @unchecked Sendable {
     public private(set) var session: SimulatedSession?
     /// What was the top before the last switch, until it is sealed and its tables are adopted.
     private(set) var lower: LowerLayer?
-    /// Snapshots beneath that, the newest first: nothing changes them any more.
-    private(set) var sealed: [FrozenLayer]
+    /// Snapshots beneath that, the newest first: nothing changes them any more, but for one that others are merged into.
+    var sealed: [FrozenLayer]
+    var merge: SimulatedMerge?
+    /// What the image calls the file beneath it, once snapshots have been merged; nil: as it was made.
+    var topName: String?
     /// What lies at the bottom.
     private let backing: [BackingFile]
     private let options: Options
@@ -99,7 +102,8 @@ public final class Machine: @unchecked Sendable {
         guard hasOperations else { return nil }
         let (operation, result) = io.completeOne(&random)
         if operation.token.isInline {
-            queues[operation.queue].engine.storageCompleted(operation.token, result)
+            let queue = operation.queue == options.queueCount ? merge?.queue : queues[operation.queue].engine
+            queue?.storageCompleted(operation.token, result)
         } else {
             operation.token.resume(returning: result)
         }
@@ -252,12 +256,65 @@ public final class Machine: @unchecked Sendable {
     func switchTop(to next: NextTop, _ history: SectorHistory) {
         precondition(isQuiet && lower == nil, "a switch under requests")
         lower = LowerLayer(disk: disk, session: session, names: next.names, history: history)
+        topName = nil
         disk = next.disk
         session = next.session
         image = next.image
         let files = [BackingFile(disk: lower?.disk ?? disk, isRaw: false)] + sealed.map(\.backingFile)
         for (queue, storages) in zip(queues, storages(beneath: files)) {
             queue.switchTop(to: queue.engine.successor(for: next.image, storages: storages))
+        }
+    }
+
+    /// Makes the disk larger, while nobody asks for anything.
+    func grow(
+        to sizeBytes: UInt64, afterStep: (Bool) throws -> Void
+    ) throws -> HeaderChangeError? {
+        guard let image, lower == nil, merge == nil else { preconditionFailure("nothing that grows") }
+        for queue in queues { queue.hold() }
+        try settle()
+        let oldSizeBytes = image.sizeBytes
+        image.replaceChain(try NextChain.of(image, grownTo: sizeBytes))
+        replaceEngines(for: image)
+        for queue in queues { queue.resume() }
+        let queue = queues[0].engine
+        let result = try run("growing", afterStep: afterStep) { () async throws(HeaderChangeError) in
+            try await queue.grow(from: oldSizeBytes)
+        }
+        if case .failure(let error) = result { return error }
+        return nil
+    }
+
+    // MARK: - A merge of what lies beneath
+
+    func runInBackground(_ body: @escaping @Sendable () async -> Void) { Task(executorPreference: executor) { await body() } }
+
+    /// The file that others are merged into, with those beneath it, as a queue of its own reaches them.
+    func mergeStorage(_ merge: SimulatedMerge) -> ChainStorage<SimulatedStorage> {
+        func file(_ disk: SimulatedDisk) -> SimulatedStorage {
+            storage(disk, queue: options.queueCount, alignmentBytes: 1, tellsHolesTruly: true)
+        }
+        let beneath = sealed[(merge.removedCount + 1)...].map(\.backingFile) + backing
+        return ChainStorage(top: file(merge.target), bases: beneath.map { SimulatedBase(storage: file($0.disk)) })
+    }
+
+    func mergeLayers(_ merge: SimulatedMerge) throws -> [Layer] {
+        let beneath = sealed[(merge.removedCount + 1)...].map(\.backingFile) + backing
+        return try [Machine.layer(merge.target)]
+            + beneath.map { $0.isRaw ? .raw(sizeBytes: $0.disk.length) : try Machine.layer($0.disk) }
+    }
+
+    func makeMergeQueue(_ image: Image, _ storages: ChainStorage<SimulatedStorage>) -> EngineQueue<SimulatedStorage> {
+        EngineQueue(
+            image: image, storages: storages, depth: 1, largestRequestBytes: options.largestRequestBytes, executor: executor)
+    }
+
+    func endMergeQueue() { merge?.queue?.stop() }
+
+    /// Each queue is replaced, because the image's chain is another.
+    func replaceEngines(for image: Image) {
+        for (queue, storages) in zip(queues, storages(beneath: sealed.map(\.backingFile))) {
+            queue.switchTop(to: queue.engine.replacement(for: image, storages: storages))
         }
     }
 
@@ -340,6 +397,7 @@ public final class Machine: @unchecked Sendable {
     /// Closes the image in good order, when no request is under way; then takes the machine down.
     /// - Returns: what the engine said.
     public func close(afterStep: (Bool) throws -> Void = { _ in }) throws -> RequestError? {
+        precondition(merge.map { $0.phase == .failed } ?? true, "an image is closed beside a merge")
         try settle(afterStep: afterStep)
         let queue = queues[0].engine
         let result = try run("closing", afterStep: afterStep) { () async throws(RequestError) in
@@ -354,6 +412,7 @@ public final class Machine: @unchecked Sendable {
     public func takeDown() throws {
         io.isDead = true
         try settle()
+        endMergeQueue()
         for queue in queues.map(\.engine) {
             while queue.nextFinished() != nil {}
             if queue.hasRequests { throw Hang(reason: "a request is never answered") }

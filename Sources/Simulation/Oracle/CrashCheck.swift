@@ -11,6 +11,8 @@ final class CrashCheck {
     private let survivor = SimulatedDisk()
     /// Of what was the top before a switch.
     private let lowerSurvivor = SimulatedDisk()
+    /// Of what snapshots are being merged into.
+    private let targetSurvivor = SimulatedDisk()
     private let buffer: UnsafeMutableRawPointer
     private static let pieceBytes = 1 << 17
     /// Survivors that were checked.
@@ -45,8 +47,19 @@ final class CrashCheck {
         var choices = SeededRandom(seed: random.next())
         judged.begin(machine.disk.durable)
         defer { judged.end() }
-        try survivors.forEach(on: survivor, limit: limit, samples: samples, random: &choices) {
-            try checkSurvivor(survivor, over: machine.sealed, history, ranges)
+        guard let merge = machine.merge else {
+            return try survivors.forEach(on: survivor, limit: limit, samples: samples, random: &choices) {
+                try checkSurvivor(survivor, over: try machine.sealedLayers(under: survivor, target: nil), history, ranges)
+            }
+        }
+        let targets = try self.survivors(of: merge.target, machine)
+        judged.end()
+        try targets.forEach(on: targetSurvivor, limit: 0, samples: samples, random: &choices) {
+            var others = SeededRandom(seed: random.next())
+            try survivors.forEach(on: survivor, limit: 0, samples: 3, random: &others) {
+                try checkSurvivor(
+                    survivor, over: try machine.sealedLayers(under: survivor, target: targetSurvivor), history, ranges)
+            }
         }
     }
 
@@ -86,7 +99,11 @@ final class CrashCheck {
             try survivors(of: disk, machine).forEach(on: survivor, limit: 0, samples: 3, random: &random) {}
             return survivor.copy()
         }
-        guard let lower = machine.lower else { return (try one(machine.disk), machine.sealed) }
+        guard let lower = machine.lower else {
+            let target = try machine.merge.map { try one($0.target) }
+            let image = try one(machine.disk)
+            return (image, try machine.sealedLayers(under: image, target: target))
+        }
         let left = try one(lower.disk)
         if !lower.names.areDurable, random.chance(1, in: 2) { return (left, machine.sealed) }
         return (try one(machine.disk), [FrozenLayer(left)] + machine.sealed)
@@ -259,12 +276,13 @@ final class CrashCheck {
             left.finishSurvivor()
             return left
         }
-        var sealed = machine.sealed
+        let left = durable(machine.disk)
+        var sealed = try machine.sealedLayers(under: left, target: machine.merge.map { durable($0.target) })
         if let lower = machine.lower {
             if !lower.names.areDurable { throw Violation("\(what): its name leads to what was the top before") }
             sealed.insert(FrozenLayer(durable(lower.disk)), at: 0)
         }
-        try checkBytes(durable(machine.disk), over: sealed, what, allows: allows, explain: explain, ranges: ranges)
+        try checkBytes(left, over: sealed, what, allows: allows, explain: explain, ranges: ranges)
     }
 
     /// What was the top before a switch, once it is sealed: a sound image that was closed well, durable to the last byte, with

@@ -89,7 +89,7 @@ final class KillCheck {
 
     /// Kills the process for good.
     /// - Returns: the image that it leaves; what was the top before a switch, if that was not sealed yet.
-    func leftover(of machine: Machine) -> (image: Left, lower: Left?) {
+    func leftover(of machine: Machine) throws -> (image: Left, lower: Left?, sealed: [FrozenLayer]) {
         func left(_ disk: SimulatedDisk, _ log: SimulatedSession?) -> Left {
             log?.catchUp()
             let leftovers = Leftovers(of: disk, inFlight: machine.io.inFlight)
@@ -98,7 +98,12 @@ final class KillCheck {
             if let log { session.inherit(from: log) }
             return Left(disk: levels[0].disk.clone(), session: session)
         }
-        return (left(machine.disk, machine.session), machine.lower.map { left($0.disk, $0.session) })
+        let image = left(machine.disk, machine.session)
+        let target = machine.merge.map { left($0.target, nil).disk }
+        return (
+            image, machine.lower.map { left($0.disk, $0.session) },
+            try machine.sealedLayers(under: image.disk, target: target)
+        )
     }
 
     /// Brings what was the top before a switch to its end, as the next process does before it opens the image: replays its log,
@@ -157,7 +162,14 @@ final class KillCheck {
         loss.isUnnoted = loss.isUnnoted || earlier.isUnnoted
         try leftovers.forEach(on: levels[level].disk, samples: samples, random: &choices) {
             guard let lower = machine.lower, let log = lower.session else {
-                return try check(session, over: machine.sealed, history, ranges, level: level, loss)
+                var target: SimulatedDisk?
+                if let merge = machine.merge {
+                    precondition(level == 0, "a merge while an image is opened")
+                    Leftovers(of: merge.target, inFlight: machine.io.inFlight).makeSample(on: lowerLevel.disk, &random)
+                    target = lowerLevel.disk
+                }
+                let sealed = try machine.sealedLayers(under: levels[level].disk, target: target)
+                return try check(session, over: sealed, history, ranges, level: level, loss)
             }
             precondition(level == 0, "a switch while an image is opened")
             Leftovers(of: lower.disk, inFlight: machine.io.inFlight).makeSample(on: lowerLevel.disk, &random)

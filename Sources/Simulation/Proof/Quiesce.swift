@@ -16,6 +16,8 @@ struct Quiesce {
     private let switchesTop: Bool
     /// How many snapshots were taken, sealed, and found to hold what they should.
     private(set) var snapshots = 0
+    /// How often snapshots were merged.
+    private(set) var merges = 0
     /// How often all queues were quiet.
     private(set) var count = 0
 
@@ -42,6 +44,7 @@ struct Quiesce {
         case .underWay: return false
         case .done, nil: break
         }
+        if try goOnMerging(machine, check.scene) { return false }
         let next = try prepareSwitch(player, check.scene, kills)
         let isFlushed = random.chance(1, in: 3) ? try flush(player, kills) : false
         // Then there is housekeeping to wait for: a commit, and a trim if it is for the second time.
@@ -65,7 +68,11 @@ struct Quiesce {
             throw Violation("storage was touched while all queues were quiet")
         }
         try look(player, check, kills, isFlushed: isFlushed)
-        if let next {
+        if machine.merge?.phase == .named {
+            try machine.finishMerge()
+            try look(player, check, kills, isFlushed: isFlushed)
+            merges += 1
+        } else if let next {
             machine.switchTop(to: next, player.historyWithoutKept)
             try look(player, check, kills, isFlushed: false)
         } else if machine.lower != nil {
@@ -86,10 +93,48 @@ struct Quiesce {
         return false
     }
 
+    /// Begins to merge snapshots, in a part of the moments, or takes the next step of a merge that is under way.
+    /// - Returns: whether there is nothing to be quiet for yet.
+    private mutating func goOnMerging(_ machine: Machine, _ scene: Scene) throws -> Bool {
+        guard switchesTop else { return false }
+        switch machine.merge?.phase {
+        case nil:
+            guard machine.lower == nil, machine.sealed.count > 1, machine.io.failedSyncs == 0, random.chance(1, in: 2) else {
+                return false
+            }
+            try machine.beginMerge(removing: 1 + random.below(machine.sealed.count - 1), scene: scene, windows: windows)
+            return true
+        // It touches storage, which nobody may while all is quiet.
+        case .copying: return true
+        case .naming: return random.chance(1, in: 2)
+        case .copied:
+            try machine.nameMergeTarget()
+            return true
+        case .named: return false
+        case .failed: return false
+        }
+    }
+
+    /// A merge that is under way comes to its end, or is given up: the image is about to be closed.
+    mutating func finishMerge(_ machine: Machine) throws {
+        guard machine.merge != nil else { return }
+        try machine.settle()
+        if machine.merge?.phase == .copied {
+            try machine.nameMergeTarget()
+            try machine.settle()
+        }
+        guard machine.merge?.phase == .named else { return }
+        for queue in machine.queues { queue.hold() }
+        defer { for queue in machine.queues { queue.resume() } }
+        try machine.settle()
+        try machine.finishMerge()
+        merges += 1
+    }
+
     /// Opens an overlay for a switch, in a part of the moments, where there is none under way.
     private mutating func prepareSwitch(_ player: Player, _ scene: Scene, _ kills: KillCheck?) throws -> NextTop? {
         let machine = player.machine
-        guard switchesTop, machine.lower == nil, machine.io.failedSyncs == 0, random.chance(2, in: 3) else { return nil }
+        guard switchesTop, machine.lower == nil, machine.merge == nil, machine.io.failedSyncs == 0, random.chance(2, in: 3) else { return nil }
         let (fault, windows) = (machine.fault, self.windows)
         machine.fault = nil
         defer { machine.fault = fault }

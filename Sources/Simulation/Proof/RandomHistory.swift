@@ -145,14 +145,14 @@ public struct RandomHistory {
                 if closes && machine.io.failedSyncs == 0 {
                     try close(machine, player, check, kills)
                     if isLast { break }
-                    machine = self.machine(on: machine.disk, machine.sealed, backing, kills?.makeSession())
+                    machine = self.machine(on: machine.disk, try machine.sealedNow(), backing, kills?.makeSession())
                     try check.open(machine, "the closed image")
                     machine.session?.catchUp()
                     player.goOn(with: machine)
                 } else if let kills, kills.mayKill(machine), random.chance(3, in: 4) {
                     let syncHasFailed = machine.io.failedSyncs > 0
-                    let left = kills.leftover(of: machine)
-                    var sealed = machine.sealed
+                    let left = try kills.leftover(of: machine)
+                    var sealed = left.sealed
                     try machine.takeDown()
                     if isLast { break }
                     if let lower = left.lower { sealed.insert(try kills.seal(lower, over: sealed), at: 0) }
@@ -200,6 +200,7 @@ public struct RandomHistory {
         machine.fault = nil
         let last = player.history
         let windows = self.windows
+        try quiesce?.finishMerge(machine)
         if let lower = try machine.finishSwitch() {
             try check.checkSnapshot(lower, over: Array(machine.sealed.dropFirst()), windows)
         }
@@ -209,7 +210,7 @@ public struct RandomHistory {
         }
         if let error { throw Violation("closing fails: \(error)") }
         try check.checkClosed(
-            machine.disk, over: machine.sealed, windows, allows: { last.mayRead($0, $1, start: last.now) },
+            machine.disk, over: try machine.sealedNow(), windows, allows: { last.mayRead($0, $1, start: last.now) },
             explain: { last.explain($0) })
     }
 

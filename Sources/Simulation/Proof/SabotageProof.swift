@@ -47,6 +47,7 @@ public enum SabotageProof {
                             try Scenarios.pagesThatCannotBeWritten(seed: seed, base: .none)
                         }
                     }
+                    ?? finding("disks that grow") { _ = try GrowthProof().run(seeds: 1...40) }
                     ?? finding("requests beside a trim") { _ = try Scenarios.requestsBesideATrim(seed: 1, base: .raw) }
                 if let staged { return staged }
             }

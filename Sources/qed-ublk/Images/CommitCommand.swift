@@ -6,36 +6,93 @@ import Platform
 struct CommitCommand: ParsableCommand {
     private static let statuses = ExitStatus.tableOfTool([
         .failure: "an I/O error; run it again",
-        .busy: "the overlay or its backing file is in use by another program",
+        .busy: "the overlay or its backing file is in use by another program, or another image needs what would change",
         .usage: "wrong usage, or no backing file",
     ])
 
     static let configuration = CommandConfiguration(
         commandName: "commit",
-        abstract: "Write what an overlay has into its backing file.",
+        abstract: "Write what an overlay has into its backing file; of a device, merge snapshots while it works.",
         discussion: """
             The overlay is emptied when the backing file is durable, unless -d keeps it. A backing file that is too \
             small \
             grows. Any other overlay of the same backing file is worthless afterwards.
 
+            Of a device (/dev/ublkb0) snapshots that its image lies over become one file: the lowest in the directory of the \
+            newest one, or --into, gets what those above it have, and they are removed. The device works meanwhile, and reads \
+            the same, whatever happens. What another image needs is refused.
+
             Example: qed-ublk commit overlay.qed
+            Example: qed-ublk commit --keep 3 /dev/ublkb0
 
             Exit status:
             \(statuses)
             """)
 
-    @Argument(help: "The overlay.", transform: PathArgument.parse)
+    @Argument(help: "The overlay, or a device: /dev/ublkb0, ublkb0, 0.", transform: PathArgument.parse)
     var file: String
 
     @Flag(name: [.customShort("d"), .long], help: "Keep the overlay as it is.")
-    var keep = false
+    var keepOverlay = false
+
+    @Option(help: ArgumentHelp("Of a device: so many of the newest snapshots stay.", valueName: "count"))
+    var keep: Int?
+
+    @Option(help: ArgumentHelp("Of a device: the snapshot that gets what those above it have.", valueName: "image"),
+        transform: PathArgument.parse)
+    var into: String?
+
+    @Flag(help: "Of a device: have a merge that is under way wait.")
+    var pause = false
+
+    @Flag(help: "Have it go on.")
+    var resume = false
+
+    @Flag(help: "End it; what was there before stays.")
+    var cancel = false
 
     @OptionGroup var backing: BackingOptions
     @OptionGroup var output: OutputOption
     @OptionGroup var progress: ProgressOptions
 
+    private var isOfDevice: Bool {
+        if case .device = DeviceReference(file) { true } else { false }
+    }
+
+    func validate() throws {
+        if let keep, !ControlRequest.keepRange.contains(keep) {
+            throw ValidationError("--keep takes 0 to \(ControlRequest.keepRange.upperBound)")
+        }
+        let changes = [pause, resume, cancel].count { $0 }
+        guard changes == 0 || (changes == 1 && keep == nil && into == nil && !progress.progress) else {
+            throw ValidationError("--pause, --resume and --cancel go with nothing else")
+        }
+        if isOfDevice {
+            guard !keepOverlay else { throw ValidationError("--keep-overlay is about an overlay that nobody serves") }
+            guard !backing.isGiven else {
+                throw ValidationError("a device's image may open what it was added with: leave --no-backing and --backing-… out")
+            }
+        } else if keep != nil || into != nil || changes > 0 {
+            throw ValidationError("--keep, --into, --pause, --resume and --cancel are about a device: /dev/ublkb0")
+        }
+    }
+
     func run() throws {
-        try ImageCommit(path: file, keepsOverlay: keep, policy: try backing.policy()).run(progress: progress.bar)
+        if isOfDevice { return try runOnDevice() }
+        try ImageCommit(path: file, keepsOverlay: keepOverlay, policy: try backing.policy()).run(progress: progress.bar)
         try output.report("Image committed.", [.init("filename", .string(file))], quiet: progress.quiet)
+    }
+
+    private func runOnDevice() throws {
+        for (isGiven, change) in [(pause, ControlRequest.CommitChange.pause), (resume, .resume), (cancel, .cancel)] where isGiven {
+            return try DeviceCommit.change(deviceNamed: file, change)
+        }
+        let answer = try DeviceCommit.run(deviceNamed: file, keeping: keep ?? 0, into: into, progress: progress.bar)
+        if output.format == .json { return try printOutput(answer.indented()) }
+        guard !progress.quiet else { return }
+        let into = answer["into"]?.text ?? ""
+        let removed = DeviceCommit.removed(answer)
+        if removed.isEmpty { return try printOutput("\(into): nothing above it to merge.") }
+        try printOutput("\(into): has what these had, which are gone: \(removed.joined(separator: ", "))")
     }
 }

@@ -1,11 +1,13 @@
 import CSupport
 import Platform
 
-/// The requests for snapshots: one is taken at a time, on a thread of its own. Belongs to the server's main thread.
-final class SnapshotReplies {
+/// The requests for changes of a device that works: of each kind one at a time, on a thread of its own. Belongs to the server's
+/// main thread.
+final class LiveReplies {
     /// Readable when `takeAnswers` has something; negative: none has been asked for.
     private(set) var finished: Int32 = -1
-    private let snapshot: Snapshot
+    /// What is under way, for the sentence that says so to others: "another snapshot is being taken".
+    private let subject: String
     private var running: Run?
 
     private struct Run {
@@ -19,31 +21,24 @@ final class SnapshotReplies {
         var reply: ControlReply?
     }
 
-    init(_ snapshot: Snapshot) { self.snapshot = snapshot }
+    init(_ subject: String) { self.subject = subject }
 
     /// - Returns: the answer, where it is there; else it comes from `takeAnswers`.
-    func take(at path: String, _ request: ControlSocketServer.ConnectionID) -> ControlReply? {
-        guard running == nil else { return .failure(.busy, "another snapshot is being taken; try again") }
+    func begin(
+        _ request: ControlSocketServer.ConnectionID, _ make: @escaping @Sendable () -> ControlReply
+    ) -> ControlReply? {
+        guard running == nil else { return .failure(.busy, "\(subject); try again") }
         if finished < 0 { finished = cs_eventfd() }
         let outcome = Outcome()
-        let (snapshot, finished) = (self.snapshot, self.finished)
+        let finished = self.finished
         guard finished >= 0,
             let thread = try? BackgroundThread({
-                outcome.reply = SnapshotReplies.reply(snapshot, path)
+                outcome.reply = make()
                 cs_eventfd_signal(finished)
             })
-        else { return .failure(.failed, "the server has no thread to take a snapshot with") }
+        else { return .failure(.failed, "the server has no thread for that") }
         running = Run(thread: thread, outcome: outcome, request: request)
         return nil
-    }
-
-    private static func reply(_ snapshot: Snapshot, _ path: String) -> ControlReply {
-        do throws(SnapshotError) {
-            let took = try snapshot.take(at: path)
-            return .success(["snapshot": .string(path), "microseconds": JSONValue(took)])
-        } catch {
-            return error.reply
-        }
     }
 
     /// After `finished` was readable.
@@ -57,6 +52,6 @@ final class SnapshotReplies {
         guard let run = running else { return [] }
         running = nil
         run.thread.join()
-        return [(run.request, run.outcome.reply ?? .failure(.failed, "the server could not take a snapshot"))]
+        return [(run.request, run.outcome.reply ?? .failure(.failed, "the server could not do that"))]
     }
 }

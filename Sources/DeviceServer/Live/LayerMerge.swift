@@ -1,0 +1,274 @@
+import BlockStorage
+import Glibc
+import ImageTools
+import Platform
+import QEDChain
+import QEDEngine
+import QEDFormat
+import SystemPackage
+import Ublk
+
+/// Snapshots beneath a device's image become one file, while the device works: what the upper ones have is copied into the lowest,
+/// the file above them is pointed at that one, and they are taken away.
+///
+/// Killed or without power between any two steps the image reads as it did: until the header of the file above names the target,
+/// the others are there, and hide in it whatever is half done; from then on the target has everything, durably. Doing it
+/// again ends what was begun.
+struct LayerMerge: Sendable {
+    let device: LiveDevice
+    let progress: MergeProgress
+    private var session: ImageSession { device.session }
+
+    enum Target: Equatable, Sendable {
+        /// The lowest one in the directory of the newest snapshot: what lies elsewhere is others' as well.
+        case lowest
+        /// That of the chain.
+        case file(path: String)
+    }
+
+    /// What is to become one: files of the chain, the newest first; the last is the target.
+    private struct Plan {
+        var files: [LayerFile]
+        var beneath: [LayerFile]
+        var removed: ArraySlice<LayerFile> { files.dropLast() }
+        var target: LayerFile { files[files.count - 1] }
+    }
+
+    /// - Parameter keep: so many of the newest snapshots stay as they are.
+    /// - Returns: the path of the target, and of the files that are in it now.
+    func run(keeping keep: Int, into target: Target) throws(MergeError) -> (into: String, removed: [String]) {
+        progress.begin()
+        defer { progress.end() }
+        let plan = try device.changing { () throws(MergeError) in try self.plan(keeping: keep, into: target) }
+        let path = plan.target.file.path
+        guard !plan.removed.isEmpty else { return (path, []) }
+        var kept: [ImageFile] = []
+        defer { for file in kept { file.letOthersRead() } }
+        for layer in plan.files {
+            do throws(ImageFileError) { try layer.file.keepForItself() } catch { throw .isNeeded("\(error)") }
+            kept.append(layer.file)
+        }
+        try refuseOverlays(of: plan)
+        let tables = try copy(plan)
+        try device.changing { () throws(MergeError) in try finish(plan, tables) }
+        return (path, plan.removed.map(\.file.path))
+    }
+
+    // MARK: - What is merged
+
+    private func plan(keeping keep: Int, into target: Target) throws(MergeError) -> Plan {
+        do throws(SnapshotError) { try Snapshot(device).settle() } catch { throw .cannot("\(error)") }
+        let chain = session.chain
+        guard !session.image.isReadOnly else { throw .cannot("\(session.path) is only read; nothing is changed beneath it") }
+        let first = 1 + keep
+        guard chain.count > first else {
+            throw .cannot("\(session.path) lies over \(chain.count - 1) files, and \(keep) of them are to stay")
+        }
+        let last: Int
+        switch target {
+        case .file(let path):
+            let wanted = FileIdentity(ofFileAt: path)
+            guard let index = chain.firstIndex(where: { $0.file.identity == wanted }), index > 0 else {
+                throw .cannot("\(path): is not beneath \(session.path); 'qed-ublk snapshots' lists what is")
+            }
+            guard index >= first else { throw .cannot("\(path): is one of the \(keep) that are to stay") }
+            last = index
+        case .lowest:
+            let directory = LayerMerge.directory(of: chain[first].file.path)
+            last = (first..<chain.count).last { index in
+                chain[first...index].allSatisfy { !$0.file.isBlockDevice && LayerMerge.directory(of: $0.file.path) == directory }
+                    && chain[first...index].allSatisfy(LayerMerge.isQED)
+            } ?? first
+        }
+        guard chain[first...last].allSatisfy(LayerMerge.isQED) else {
+            throw .cannot("\(chain[last].file.path): is raw, and a device that works merges into images only; remove the device, "
+                + "and run 'qed-ublk commit' on its image")
+        }
+        return Plan(files: Array(chain[first...last]), beneath: Array(chain[(last + 1)...]))
+    }
+
+    private static func isQED(_ layer: LayerFile) -> Bool {
+        if case .qed = layer.layer { true } else { false }
+    }
+
+    private static func directory(of path: String) -> String { FilePath(path).removingLastComponent().string }
+
+    /// Whoever has one of the files open has kept us from locking it; here are those that nobody has open.
+    private func refuseOverlays(of plan: Plan) throws(MergeError) {
+        var files: [FileIdentity: String] = [:]
+        for layer in plan.files { files[layer.file.identity] = layer.file.path }
+        let found = OverlaySearch.overlay(
+            of: files, besides: Set(session.chain.map(\.file.identity)),
+            in: Set(plan.files.map { LayerMerge.directory(of: $0.file.path) }))
+        guard let found else { return }
+        throw .isNeeded("\(found.file): \(found.overlay) lies over it, and would not find in it what it has now; leave it (--keep, "
+            + "--into), or remove that image")
+    }
+
+    // MARK: - The copy
+
+    private func copy(_ plan: Plan) throws(MergeError) -> AdoptedTables {
+        let opened: ImageFile
+        do throws(ImageFileError) {
+            // Its lock is the reader's.
+            opened = try ImageFile(
+                path: plan.target.file.path, access: .readWrite, caching: .buffered, lock: nil, policy: device.policy)
+        } catch {
+            throw .cannot("\(error)")
+        }
+        guard opened.identity == plan.target.file.identity else { throw .cannot("\(opened.path) was replaced meanwhile") }
+        try letTargetGrow(plan)
+        let chain = try (plan.files + plan.beneath).map { layer throws(MergeError) in try LayerMerge.asItIsNow(layer) }
+        do throws(ImageToolError) {
+            let copy = LayerCopy(chain: chain, into: plan.files.count - 1, opened: opened)
+            guard let tables = try copy.run(progress.goesOn) else { throw ImageToolError.refused(path: "", reason: "") }
+            return tables
+        } catch {
+            if case .refused("", _) = error { throw .cancelled }
+            throw .cannot("\(error); nothing was changed that can be seen")
+        }
+    }
+
+    /// A file of the chain, which has grown since the device was made if it has been the image meanwhile.
+    private static func asItIsNow(_ layer: LayerFile) throws(MergeError) -> LayerFile {
+        guard isQED(layer) else { return layer }
+        do {
+            let file = try ImageFile(path: layer.file.path, access: .readOnly, caching: .buffered, lock: nil)
+            guard file.identity == layer.file.identity else { throw MergeError.cannot("\(file.path) was replaced meanwhile") }
+            return LayerFile(file: file, layer: .qed(header: try ImageHeader(reading: file).header, fileSizeBytes: file.sizeBytes))
+        } catch let error as MergeError {
+            throw error
+        } catch {
+            throw .cannot("\(error)")
+        }
+    }
+
+    /// Where clusters have different sizes a part of one that the copy makes in the target may be seen at once. It lies behind the
+    /// end that the file had when it was opened.
+    private func letTargetGrow(_ plan: Plan) throws(MergeError) {
+        try device.changing { () throws(MergeError) in
+            let chain = session.chain
+            guard let index = chain.firstIndex(where: { $0.file.identity == plan.target.file.identity }) else {
+                throw .cannot("\(plan.target.file.path) is not beneath \(session.path) any more")
+            }
+            let next: NextChain
+            do throws(Errno) { next = try NextChain.of(session.image, layerGrows: index) } catch {
+                throw .cannot("no memory for the tables of \(session.path): \(error)")
+            }
+            do throws(QueueSilence) { try device.whileQuiet { device.replaceChain(next, chain) } } catch { throw .busy("\(error)") }
+        }
+    }
+
+    // MARK: - The end
+
+    private func finish(_ plan: Plan, _ tables: AdoptedTables) throws(MergeError) {
+        do throws(SnapshotError) { try Snapshot(device).settle() } catch { throw .cannot("\(error)") }
+        let chain = session.chain
+        guard let first = chain.firstIndex(where: { $0.file.identity == plan.files[0].file.identity }), first > 0,
+            chain[first...].prefix(plan.files.count).map(\.file.identity) == plan.files.map(\.file.identity)
+        else { throw .cannot("the files beneath \(session.path) are others by now; run it again") }
+        let last = first + plan.files.count - 1
+        let next: NextChain
+        do throws(Errno) { next = try NextChain.of(session.image, without: first..<last, over: .qed(tables)) } catch {
+            throw .cannot("no memory for the tables of \(session.path): \(error)")
+        }
+        var files = chain
+        files[last] = LayerFile(file: plan.target.file, layer: tables.layer)
+        files.removeSubrange(first..<last)
+        do throws(RegistryError) {
+            try device.note { record in
+                record.nextBackingFiles = files.dropFirst().map(\.file.identity)
+                record.mergedFiles = plan.removed.map { .init(path: $0.file.path, file: $0.file.identity) }
+            }
+        } catch {
+            throw .cannot("\(error)")
+        }
+        try point(chain[first - 1].file, isImage: first == 1, at: plan.target.file)
+        do throws(QueueSilence) { try device.whileQuiet { device.replaceChain(next, files) } } catch {
+            throw .busy("\(chain[first - 1].file.path) lies over \(plan.target.file.path) now, which has everything, but the device "
+                + "still reads the files between: \(error); run it again")
+        }
+        let merged = MergedFiles(files: plan.removed.map { .init(path: $0.file.path, file: $0.file.identity) })
+        do throws(Errno) { try merged.remove() } catch {
+            throw .cannot("\(plan.target.file.path) has everything, but what it has taken in is still there: \(error)")
+        }
+        try? device.note { record in
+            record.nextBackingFiles = nil
+            record.mergedFiles = []
+        }
+    }
+
+    /// From now on the chain goes from the one to the other.
+    private func point(_ file: ImageFile, isImage: Bool, at target: ImageFile) throws(MergeError) {
+        let name: BackingFileName
+        do throws(QEDFormatError) {
+            name = try BackingFileName(storing: SnapshotNames.backingName(of: target.path, from: file.path))
+        } catch {
+            throw .cannot("\(target.path): \(error.fault)")
+        }
+        if isImage {
+            let outcome = device.onFirstQueue { queue in
+                do throws(HeaderChangeError) {
+                    try await queue.changeHeader(.backingFile(name, isRaw: false))
+                    return String?.none
+                } catch {
+                    return "\(error)"
+                }
+            }
+            guard let outcome else { throw .busy("queue 0 does not answer") }
+            if let reason = outcome { throw .cannot("\(file.path): \(reason)") }
+            return
+        }
+        do {
+            let opened = try ImageFile(path: file.path, access: .readWrite, caching: .buffered, lock: nil, policy: device.policy)
+            guard opened.identity == file.identity else { throw MergeError.cannot("\(file.path) was replaced meanwhile") }
+            try BackingFileSwitch.set(opened, to: name, isRaw: false)
+        } catch let error as MergeError {
+            throw error
+        } catch {
+            throw .cannot("\(error)")
+        }
+    }
+}
+
+/// Files that have been merged into another one: nothing names them any more.
+struct MergedFiles {
+    struct File: Equatable, Sendable {
+        var path: String
+        var file: FileIdentity
+    }
+
+    var files: [File]
+
+    /// Takes them away, for good.
+    func remove() throws(Errno) {
+        // Whatever else has the name by now is somebody's.
+        for file in files where FileIdentity(ofFileAt: file.path) == file.file {
+            if unlink(file.path) != 0, errno != ENOENT { throw Errno(rawValue: errno) }
+        }
+        try SnapshotNames.sync(directoriesOf: files.map(\.path))
+    }
+}
+
+/// Why snapshots were not merged, in a sentence.
+enum MergeError: Error, CustomStringConvertible {
+    case cannot(String)
+    /// Somebody else needs one of the files.
+    case isNeeded(String)
+    case busy(String)
+    case cancelled
+
+    var description: String {
+        switch self {
+        case .cannot(let sentence), .isNeeded(let sentence), .busy(let sentence): sentence
+        case .cancelled: "the merge was cancelled; nothing was changed that can be seen"
+        }
+    }
+
+    var reply: ControlReply {
+        switch self {
+        case .cannot, .cancelled: .failure(.failed, description)
+        case .isNeeded, .busy: .failure(.busy, description)
+        }
+    }
+}

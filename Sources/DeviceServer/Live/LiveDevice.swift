@@ -1,0 +1,87 @@
+import BlockStorage
+import CSupport
+import Logging
+import Platform
+import QEDChain
+import QEDEngine
+import Ublk
+
+/// A device that serves, as what changes its files meanwhile needs it. Used by threads of their own.
+struct LiveDevice: Sendable {
+    let session: ImageSession
+    let queues: DeviceQueues<EngineTarget<FileStorage>>
+    /// The device's, as it was when it began to be served.
+    let record: DeviceRecord
+    let cacheBytes: Int
+    /// For the files that an image may name.
+    let policy: BackingPolicy
+    let registry: DeviceRegistry
+    let log: Logger
+    private let oneAtATime = Lock(())
+
+    /// How long the requests that are under way may take before the queues go on, and nothing was changed.
+    static let quietTimeout = Duration.seconds(10)
+    private static let attempts = 10
+
+    init(
+        session: ImageSession, queues: DeviceQueues<EngineTarget<FileStorage>>, record: DeviceRecord, cacheBytes: Int,
+        policy: BackingPolicy, registry: DeviceRegistry, log: Logger
+    ) {
+        self.session = session
+        self.queues = queues
+        self.record = record
+        self.cacheBytes = cacheBytes
+        self.policy = policy
+        self.registry = registry
+        self.log = log
+    }
+
+    /// Nobody else changes the device's files meanwhile. Waits for who does.
+    func changing<Value, Failure: Error>(_ body: () throws(Failure) -> Value) throws(Failure) -> Value {
+        try oneAtATime.withLock { (_: inout Void) throws(Failure) in try body() }
+    }
+
+    /// Changes the device's record, which gets the files that it has now.
+    func note(_ change: (inout DeviceRecord) -> Void) throws(RegistryError) {
+        try registry.change(session.updated(record), change)
+    }
+
+    /// Asks all queues, while they are quiet: their threads do nothing else, and answer at once. One that does not has ended,
+    /// which it cannot while it is held.
+    func askAll(_ body: @escaping @Sendable (EngineTarget<FileStorage>) -> Void) {
+        let answers = queues.mailboxes.map { mailbox in mailbox.ask { target, _ in body(target) } }
+        for answer in answers {
+            guard case .done? = answer.wait(timeout: .seconds(1_000_000)) else {
+                preconditionFailure("a queue that is held has ended")
+            }
+        }
+    }
+
+    /// Runs `body` while all queues are quiet. Again where somebody else holds the queues at the moment, or a request takes long.
+    func whileQuiet(_ body: () -> Void) throws(QueueSilence) {
+        for attempt in 1...Self.attempts {
+            do throws(QueueSilence) { return try queues.whileQuiet(timeout: Self.quietTimeout, body) } catch {
+                if attempt == Self.attempts { throw error }
+                cs_sleep_milliseconds(100)
+            }
+        }
+    }
+
+    /// Runs something that no guest has asked for on the first queue, beside its requests.
+    /// - Returns: what it gave; nil where the queue does not answer.
+    func onFirstQueue<Value: Sendable>(
+        _ body: @escaping @Sendable (EngineQueue<FileStorage>) async -> Value
+    ) -> Value? {
+        let ended = Answer<Value>()
+        let begun = queues.mailboxes[0].ask { target, _ in target.beginOwnWork { ended.give(await body($0)) } }
+        guard case .done? = begun.wait(timeout: .seconds(60)) else { return nil }
+        return ended.wait(timeout: .seconds(1_000_000))
+    }
+
+    /// The chain is another from now on. While all queues are quiet.
+    func replaceChain(_ next: NextChain, _ files: [LayerFile]) {
+        session.image.replaceChain(next)
+        askAll { $0.replaceEngine(chain: files) }
+        session.top.withLock { $0.chain = files }
+    }
+}

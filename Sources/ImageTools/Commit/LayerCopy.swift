@@ -1,0 +1,162 @@
+import BlockStorage
+import IOURing
+import Platform
+import QEDChain
+import QEDEngine
+import QEDFormat
+import SystemPackage
+
+/// Copies what the upper files of a chain have into one that they lie over, which then holds what the uppermost showed.
+///
+/// While the chain is read by others: nothing of the file that is written can be seen where a file above has something, and
+/// nothing else is written; what is visible of it stays, and so does what lies beneath. Interrupted at any point all read what
+/// they read before, and it can be done again.
+public struct LayerCopy {
+    private let upper: [LayerFile]
+    private let target: ImageFile
+    private let beneath: [LayerFile]
+    private let targetPath: String
+
+    /// What is done at once, between two looks at whether to go on.
+    private static let stepBytes: UInt64 = 32 << 20
+    private static let cacheBytes = 4 << 20
+
+    /// - Parameters:
+    ///   - chain: open: all QED images down to the target; nobody writes to any of them.
+    ///   - index: of the target in it, 1 or more.
+    ///   - opened: the target, to be written.
+    public init(chain: [LayerFile], into index: Int, opened: ImageFile) {
+        precondition(index > 0 && index < chain.count, "nothing to be copied")
+        upper = Array(chain[..<index])
+        target = opened
+        targetPath = chain[index].file.path
+        beneath = Array(chain[(index + 1)...])
+    }
+
+    /// Blocks until it is durable and the target is marked as clean.
+    /// - Parameter goesOn: called again and again, with the share that is done; false: no more. It may block.
+    /// - Returns: the target as a file that lies beneath others; nil where it was told not to go on.
+    public func run(_ goesOn: (Double) -> Bool) throws(ImageToolError) -> AdoptedTables? {
+        guard case .qed(let newest, _) = upper[0].layer else { preconditionFailure("a raw file above another one") }
+        let sizeBytes = newest.imageSizeBytes
+        var header: QEDHeader
+        do throws(ImageReadError) { header = try ImageHeader(reading: target).header } catch { throw .read(error) }
+        let oldSizeBytes = header.imageSizeBytes
+        if oldSizeBytes < sizeBytes {
+            do throws(QEDFormatError) { try header.setImageSize(bytes: sizeBytes) } catch {
+                throw .refused(path: targetPath, reason: "cannot have the size of what lies over it: \(error.fault)")
+            }
+        }
+        let (source, disk, image) = try open(header)
+        var isDone = false
+        do throws(ImageToolError) {
+            // What is behind the end of the one or the other reads as zeros.
+            if oldSizeBytes != sizeBytes {
+                let (first, last) = (min(oldSizeBytes, sizeBytes), max(oldSizeBytes, sizeBytes))
+                try disk.perform([BlockRequest(.writeZeroes, deviceOffset: first, byteCount: last - first)])
+            }
+            isDone = try copy(source, disk, sizeBytes, goesOn)
+        } catch {
+            source.abandon()
+            try? disk.close()
+            throw error
+        }
+        source.abandon()
+        try disk.close()
+        guard isDone else { return nil }
+        if oldSizeBytes < sizeBytes { try write(header) }
+        return image.sealedTables()
+    }
+
+    private func open(_ header: QEDHeader) throws(ImageToolError) -> (Disk, Disk, Image) {
+        do {
+            let source = Disk(
+                try LocalEngine(
+                    chain: upper, options: ImageOptions(isReadOnly: true, cacheBytes: LayerCopy.cacheBytes), depth: Disk.usualDepth,
+                    largestRequestBytes: Disk.largestRequestBytes),
+                path: upper[0].file.path)
+            let layer = Layer.qed(header: header, fileSizeBytes: try target.currentSizeBytes())
+            let engine = try LocalEngine(
+                chain: [LayerFile(file: target, layer: layer)] + beneath, options: ImageOptions(cacheBytes: LayerCopy.cacheBytes),
+                depth: Disk.usualDepth, largestRequestBytes: Disk.largestRequestBytes)
+            return (source, Disk(engine, path: targetPath), engine.image)
+        } catch let error as ImageFileError {
+            throw .read(.file(error))
+        } catch {
+            throw ImageToolError(opening: targetPath, error)
+        }
+    }
+
+    private func copy(
+        _ source: Disk, _ disk: Disk, _ sizeBytes: UInt64, _ goesOn: (Double) -> Bool
+    ) throws(ImageToolError) -> Bool {
+        let map = try DiskMap(chain: upper)
+        let copy = DiskCopy(from: source, to: disk, holes: .areMade)
+        let last = upper.count - 1
+        var position: UInt64 = 0
+        while position < sizeBytes {
+            guard goesOn(Double(position) / Double(sizeBytes)) else { return false }
+            let end = min(position + LayerCopy.stepBytes, sizeBytes)
+            try copy.run(position..<end, map: map, progress: nil) { $0.kind != .unallocated || $0.depth < last }
+            position = end
+        }
+        return goesOn(1)
+    }
+
+    /// The target has its new size: what that shows reads as zeros, durably.
+    private func write(_ header: QEDHeader) throws(ImageToolError) {
+        try onTarget { structure in
+            structure.header = header
+            try await structure.writeHeader()
+            try await structure.storage.sync()
+        }
+    }
+
+    /// Changes the target's structure, while nothing else does.
+    private func onTarget(
+        _ body: @escaping @Sendable (inout ImageStructure<FileStorage>) async throws -> Void
+    ) throws(ImageToolError) {
+        try ImageStructure.change(target, path: targetPath, body)
+    }
+}
+
+extension ImageStructure where S == FileStorage {
+    /// Changes the structure of an image that is open to be written, and that nobody else changes. Blocks.
+    static func change(
+        _ file: ImageFile, path: String, _ body: @escaping @Sendable (inout ImageStructure<FileStorage>) async throws -> Void
+    ) throws(ImageToolError) {
+        do {
+            let loop = try RingLoop(entries: 64, completionEntries: 256)
+            defer { loop.close() }
+            let (header, storage) = (try ImageHeader(reading: file).header, file.storage(on: loop.ring))
+            let sizeBytes = try file.currentSizeBytes()
+            try loop.run {
+                var structure = ImageStructure(storage: storage, header: header, fileSizeBytes: sizeBytes)
+                try await body(&structure)
+            }
+        } catch let error as ImageToolError {
+            throw error
+        } catch let error as StorageError {
+            throw .storage(path: path, error)
+        } catch let error as ImageReadError {
+            throw .read(error)
+        } catch let error as ImageFileError {
+            throw .read(.file(error))
+        } catch let error as QEDFormatError {
+            throw .refused(path: path, reason: error.fault)
+        } catch {
+            throw .noRing(error as? Errno ?? .ioError)
+        }
+    }
+}
+
+/// Points an image at another backing file, durably, while others read it: what they read must be the same either way.
+public enum BackingFileSwitch {
+    /// - Parameter file: to be written; nobody else changes it.
+    public static func set(_ file: ImageFile, to name: BackingFileName, isRaw: Bool) throws(ImageToolError) {
+        let path = file.path
+        try ImageStructure.change(file, path: path) { structure in
+            try await structure.setBackingFile(name, isRaw: isRaw, path: path)
+        }
+    }
+}
