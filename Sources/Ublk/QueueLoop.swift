@@ -120,7 +120,7 @@ public final class QueueLoop<Ring: QueueRing, Target: BlockTarget> {
     private func commandCompleted(tag: Int, _ result: Int32) {
         switch FetchResult(result: result) {
         case .request:
-            if statistics.turns % Self.turnsForASample == 0 { arrivals[tag] = now }
+            if statistics.turns % Self.turnsForASample == 0 { sample(tag) }
             if tags.arrive(tag) { start(tag) }
         case .aborted: tags.retire(tag)
         case .needsData: retire(tag, .invalidArgument)
@@ -184,6 +184,14 @@ public final class QueueLoop<Ring: QueueRing, Target: BlockTarget> {
         return turnNanoseconds
     }
 
+    /// A request arrives, and is looked at more closely.
+    @inline(never)
+    private func sample(_ tag: Int) {
+        arrivals[tag] = now
+        guard tags.admission == .starting else { return }
+        statistics.largestUnderWay = max(statistics.largestUnderWay, UInt64(tags.underWay) + 1)
+    }
+
     @inline(never)
     private func recordLatency(_ tag: Int) {
         let nanoseconds = now - arrivals[tag]
@@ -233,6 +241,7 @@ public final class QueueLoop<Ring: QueueRing, Target: BlockTarget> {
             switch message {
             case .ask(let perform):
                 statistics.underWay = UInt64(tags.underWay)
+                statistics.largestUnderWay = max(statistics.largestUnderWay, statistics.underWay)
                 perform((target, statistics))
             case .hold(let holder):
                 if tags.admission == .leaving {

@@ -13,6 +13,8 @@ public struct QueueStatistics: Equatable, Sendable {
     public var failures: UInt64 = 0
     /// Requests that the target has at this moment.
     public var underWay: UInt64 = 0
+    /// The most that it had when a request of a turn came whose latencies are looked at, or when somebody asked.
+    public var largestUnderWay: UInt64 = 0
     /// How often the thread has handled what had completed, and entered the kernel for more.
     public var turns: UInt64 = 0
 
@@ -21,7 +23,7 @@ public struct QueueStatistics: Equatable, Sendable {
 
     public init() {}
 
-    /// Every counter with its name, for output.
+    /// What can be added up over queues, with names for output.
     public var counters: [(name: String, value: UInt64)] {
         [
             ("reads", reads), ("read-bytes", readBytes), ("writes", writes), ("written-bytes", writtenBytes),
