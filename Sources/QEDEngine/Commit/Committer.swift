@@ -64,14 +64,16 @@ final class Committer<S: Storage>: @unchecked Sendable {
         switch answer {
         case CommitAnswer.lead:
             await gatherFlushes()
+            let began = top.nanoseconds
             let result: Int32
             do throws(RequestError) {
-                try await runCommit()
+                try await runCommit(began)
                 result = CommitAnswer.done
             } catch {
                 result = -error.errno.rawValue
             }
             let now = top.nanoseconds
+            files.counters.pointee.commitTimes.record(nanoseconds: now &- began)
             precondition(transfers.isIdle(group), "a commit ends with pages on their way")
             // Whoever waits for a page or a record looks again: there may be some, or there is a reason to commit once more.
             let (outcome, slotWaiters) = image.state.withLock { state in
@@ -116,10 +118,9 @@ final class Committer<S: Storage>: @unchecked Sendable {
         }
     }
 
-    private func runCommit() async throws(RequestError) {
+    private func runCommit(_ now: UInt64) async throws(RequestError) {
         precondition(!image.isReadOnly && transfers.isIdle(group), "a commit beside another, or of an image that is only read")
         files.counters.pointee.commits &+= 1
-        let now = top.nanoseconds
         image.state.withLock { $0.commit.begin(now: now) }
         try await settleSwitch()
         let (pageCount, logged, waitsForData) = try image.state.withLock { state throws(RequestError) in
@@ -314,6 +315,8 @@ final class Committer<S: Storage>: @unchecked Sendable {
         if let failure = image.failure { return failure }
         files.counters.pointee.syncs &+= 1
         if !isSabotaged(.clearMarkAfterSync) { image.isUnsynced.store(false, ordering: .sequentiallyConsistent) }
+        let began = top.nanoseconds
+        defer { files.counters.pointee.syncTimes.record(nanoseconds: top.nanoseconds &- began) }
         do throws(StorageError) {
             try await top.sync()
         } catch {

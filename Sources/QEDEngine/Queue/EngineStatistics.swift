@@ -23,9 +23,15 @@ public struct EngineStatistics: Equatable, Sendable {
     /// Requests with a registered buffer whose data was needed in memory.
     public var borrowedRequests: UInt64 = 0
 
+    /// How long commits took, from when they had gathered the flushes that they are for, and the syncs of the image's file,
+    /// whatever they were for. Those that failed are among them.
+    public var commitTimes = Durations()
+    public var syncTimes = Durations()
+
     public init() {}
 
-    /// Every counter with its name, for output.
+    /// What was asked of the storage, and what came of it, with names for output. The times are figures
+    /// of their own.
     public var counters: [(name: String, value: UInt64)] {
         [
             ("data-reads", dataReads), ("data-writes", dataWrites), ("fills", fills),

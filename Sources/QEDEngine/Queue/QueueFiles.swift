@@ -71,7 +71,9 @@ struct QueueFiles<S: Storage>: @unchecked Sendable {
     func deallocate(keepingCounters: Bool) {
         layers.deinitialize(count: layerCount)
         layers.deallocate()
-        if !keepingCounters { counters.deallocate() }
+        guard !keepingCounters else { return }
+        counters.deinitialize(count: 1)
+        counters.deallocate()
     }
 
     /// What was the top before has its final length.
