@@ -8,23 +8,30 @@ import Synchronization
 extension Image {
     /// Gives the range from `start` its places: existing clusters, fresh ones as far as nothing lies beneath, or a fill.
     ///
-    /// - Parameter zerosBeneath: up to here nothing but zeros lies beneath, as far as whole clusters are concerned.
+    /// - Parameters:
+    ///   - zerosBeneath: up to here nothing but zeros lies beneath, as far as whole clusters are concerned.
+    ///   - counters: of the queue; get what was allocated. (A fill is counted when it is published.)
     ///
     /// Fresh clusters are published at once: until the data is there they read as zeros, which is what was there before.
     /// So a second write to the same cluster goes ahead in place, and a write that fails leaves nothing wrong behind.
     func planAllocation(
-        _ start: UInt64, to end: UInt64, zerosBeneath: UInt64, into list: inout ExtentList
+        _ start: UInt64, to end: UInt64, zerosBeneath: UInt64, into list: inout ExtentList,
+        counters: UnsafeMutablePointer<EngineStatistics>
     ) -> WritePlan {
         precondition(start < end && end <= sizeBytes, "a range outside the device")
         let geometry = self.geometry
         return state.withLock { state -> WritePlan in
-            defer { noteWants(of: state) }
+            var freshClusters: UInt64 = 0
+            defer {
+                counters.pointee.countAllocation(clusters: freshClusters, bytes: freshClusters &<< geometry.clusterShift)
+                noteWants(of: state)
+            }
             var position = start
             while position < end {
                 let pieceEnd = min((position | geometry.clusterMask) &+ 1, end)
                 let cluster = position &>> geometry.clusterShift
                 let blocked: WritePlan
-                switch entryForChange(at: position, in: &state) {
+                switch entryForChange(at: position, counters, in: &state) {
                 case .missing: blocked = .blocked(.missing(deviceOffset: position))
                 case .invalid: blocked = .blocked(.invalid(deviceOffset: position))
                 case .needsSpace: blocked = .blocked(.needsSpace(clusters: Int(geometry.tableSizeClusters) + 1))
@@ -51,6 +58,7 @@ extension Image {
                             preconditionFailure("the extent list is smaller than a request")
                         }
                         state.setEntry(ofCluster: cluster, pageSlot, to: fileOffset, in: top, sealedBySync: nil)
+                        freshClusters &+= 1
                         position = pieceEnd
                         continue
                     } else {
@@ -82,7 +90,10 @@ extension Image {
 
     /// The entry at `deviceOffset` with its page in memory. One that says that nothing is allocated is ready to be changed,
     /// unless `changes` is false; its table is made where there is none.
-    func entryForChange(at deviceOffset: UInt64, changes: Bool = true, in state: inout ImageState) -> EntryForChange {
+    func entryForChange(
+        at deviceOffset: UInt64, changes: Bool = true, _ counters: UnsafeMutablePointer<EngineStatistics>,
+        in state: inout ImageState
+    ) -> EntryForChange {
         precondition(!isReadOnly && deviceOffset < sizeBytes, "an entry that is not to be changed")
         let l1Index = geometry.l1Index(ofDeviceOffset: deviceOffset)
         switch top.tableWord(l1Index) {
@@ -95,6 +106,7 @@ extension Image {
                 state.log?.append(.table, index: UInt64(l1Index), value: fileOffset, oldValue: 0)
             }
             state.cache.addTable(l1Index, fileOffset: fileOffset, to: top)
+            counters.pointee.countTable(bytes: geometry.tableSizeClusters << geometry.clusterShift)
             if !isSabotaged(.forgetL1Entry) { state.unwrittenL1Indexes.append(l1Index) }
         default: break
         }

@@ -40,6 +40,7 @@ final class Copier<S: Storage>: @unchecked Sendable {
             for waiter in image.abandon(plan) { waiter.resume(returning: 0) }
             throw error
         }
+        files.counters.pointee.countAllocation(clusters: plan.count, bytes: plan.sizeBytes)
         for waiter in image.publish(plan) { waiter.resume(returning: 0) }
     }
 

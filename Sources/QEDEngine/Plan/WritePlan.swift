@@ -48,7 +48,8 @@ extension ChainMap {
                     return list.count > 0 ? .direct(end: position) : .blocked(.unknownBeneath(deviceOffset: clusterStart))
                 }
                 let zerosBeneath = self.beneath(position, to: end, into: &beneath)
-                let plan = files.image.planAllocation(position, to: end, zerosBeneath: zerosBeneath, into: &list)
+                let plan = files.image.planAllocation(
+                    position, to: end, zerosBeneath: zerosBeneath, into: &list, counters: files.counters)
                 if case .direct = plan { return plan }
                 return list.count > 0 ? .direct(end: position) : plan
             }

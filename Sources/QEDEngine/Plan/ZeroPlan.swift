@@ -23,7 +23,10 @@ extension Image {
     ///
     /// The lock is held for so many clusters at most as `clustersUnderLock` says: whoever else wants to allocate waits no longer,
     /// however much is discarded at once.
-    func planZeroes(_ start: UInt64, to end: UInt64, isDiscard: Bool) -> ZeroPlan {
+    /// - Parameter counters: of the queue; get the tables that are made for it.
+    func planZeroes(
+        _ start: UInt64, to end: UInt64, isDiscard: Bool, counters: UnsafeMutablePointer<EngineStatistics>
+    ) -> ZeroPlan {
         precondition(start < end && end <= sizeBytes, "a range outside the device")
         var clustersLeft = Image.clustersUnderLock
         return state.withLock { state -> ZeroPlan in
@@ -45,7 +48,7 @@ extension Image {
                     position = min(emptyEnd, end)
                     continue
                 }
-                let entry = entryForChange(at: position, changes: hides && !isDiscard, in: &state)
+                let entry = entryForChange(at: position, changes: hides && !isDiscard, counters, in: &state)
                 guard case .found(let value, let pageSlot) = entry else {
                     if punchOffset != nil { break }
                     if position > start { return .skip(end: position) }

@@ -23,12 +23,31 @@ public struct EngineStatistics: Equatable, Sendable {
     /// Requests with a registered buffer whose data was needed in memory.
     public var borrowedRequests: UInt64 = 0
 
+    /// Clusters that the image's data has got: fresh ones, and those that copies have filled.
+    public var allocatedClusters: UInt64 = 0
+    /// New L2 tables.
+    public var allocatedTables: UInt64 = 0
+    /// What those clusters and tables take in the image's file.
+    public var allocatedBytes: UInt64 = 0
+
     /// How long commits took, from when they had gathered the flushes that they are for, and the syncs of the image's file,
     /// whatever they were for. Those that failed are among them.
     public var commitTimes = Durations()
     public var syncTimes = Durations()
 
     public init() {}
+
+    /// Clusters have their places in the image from now on.
+    @inline(__always)
+    mutating func countAllocation(clusters: UInt64, bytes: UInt64) {
+        allocatedClusters &+= clusters
+        allocatedBytes &+= bytes
+    }
+
+    mutating func countTable(bytes: UInt64) {
+        allocatedTables &+= 1
+        allocatedBytes &+= bytes
+    }
 
     /// What was asked of the storage, and what came of it, with names for output. The times are figures
     /// of their own.
@@ -39,7 +58,8 @@ public struct EngineStatistics: Equatable, Sendable {
             ("l2-entries-written", l2EntriesWritten), ("l1-piece-writes", l1PieceWrites),
             ("header-writes", headerWrites), ("fsyncs", syncs), ("extensions", extensions), ("commits", commits),
             ("slow-requests", slowRequests), ("registered-transfers", registeredTransfers),
-            ("borrowed-requests", borrowedRequests),
+            ("borrowed-requests", borrowedRequests), ("allocated-clusters", allocatedClusters),
+            ("allocated-tables", allocatedTables), ("allocated-bytes", allocatedBytes),
         ]
     }
 }

@@ -197,6 +197,7 @@ extension EngineQueue {
         precondition(
             slots[id].state == .covering || slots[id].state == .planned, "a copy ends that its request does not have")
         files.counters.pointee.filledClusters &+= plan.count
+        files.counters.pointee.countAllocation(clusters: plan.count, bytes: plan.sizeBytes)
         for waiter in image.publish(plan) { waiter.resume(returning: 0) }
         if !slots[id].request.forcesUnitAccess || isSabotaged(.ignoreFUA) { finish(id, 0) } else { commit(id) }
     }

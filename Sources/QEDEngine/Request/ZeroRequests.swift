@@ -13,7 +13,7 @@ extension SlowRequests {
         while position < range.upperBound {
             if let failure = image.failure { throw failure }
             let done: UInt64
-            switch image.planZeroes(position, to: range.upperBound, isDiscard: isDiscard) {
+            switch image.planZeroes(position, to: range.upperBound, isDiscard: isDiscard, counters: files.counters) {
             case .skip(let end):
                 done = end
             case .punch(let fileOffset, let end):
