@@ -154,8 +154,13 @@ import Testing
         #expect(engine.perform(reads).allSatisfy { $0 == 0 })
         let once = engine.queue.statistics.l2PageReads
         #expect(once == 4 * 40)
+        #expect(engine.queue.statistics.chainPageLoads == 4 && engine.queue.statistics.pageLoads == 0)
+        #expect(engine.queue.statistics.pageMisses == 64)
+        let use = engine.queue.cacheUse
+        #expect(use.chain == PageUse(pages: 4, pageLimit: 4096, evictions: 0) && use.l2.pages == 0)
         #expect(engine.perform(reads).allSatisfy { $0 == 0 })
         #expect(engine.queue.statistics.l2PageReads == once)
+        #expect(engine.queue.statistics.pageMisses == 64)
         try engine.close()
     }
 }

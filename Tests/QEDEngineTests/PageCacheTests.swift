@@ -92,6 +92,13 @@ import Testing
         #expect(victim == slots[1])
         let again = try takeSlot(&cache, layer)
         #expect(again == victim, "it is free, and the only one")
+        let use = cache.use
+        #expect(use == PageUse(pages: 15, pageLimit: 16, evictions: 1))
+        cache.beginLoading(again, page: 1, in: layer)
+        let whileLoading = cache.use.pages
+        _ = cache.endLoading(again, in: layer, succeeded: false, isCareful: false)
+        let afterFailure = cache.use.pages
+        #expect(whileLoading == 16 && afterFailure == 15)
         // The evicted page has to be read again: it is not one of zeros.
         #expect(layer.lookup.entry(at: layer.geometry.deviceOffset(ofL2Page: 1)) == PageLookup.miss)
         #expect(layer.lookup.entry(at: layer.geometry.deviceOffset(ofL2Page: 2)) == 1)

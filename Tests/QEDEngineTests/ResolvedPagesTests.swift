@@ -66,10 +66,12 @@ import Testing
         for page in 0..<17 { try make(pages, page, place(1, UInt64(page) + 1)) }
         let found = (0..<17 as Range<UInt64>).filter { pages.lookup.entry(at: offset($0)) != .unknown }
         #expect(found.count == 16 && found.contains(16))
+        #expect(pages.use == PageUse(pages: 16, pageLimit: 16, evictions: 1))
         for page in found { #expect(pages.lookup.entry(at: offset(page, 3)) == place(1, page + 1)) }
         let slot = try begin(pages, 40)
         #expect(pages.end(slot, succeeded: false).isEmpty)
         #expect(pages.lookup.entry(at: offset(40)) == .unknown)
+        #expect(pages.use == PageUse(pages: 15, pageLimit: 16, evictions: 2))
         _ = try begin(pages, 40)
     }
 

@@ -6,15 +6,18 @@ import SystemPackage
 final class ChainReader<S: Storage>: @unchecked Sendable {
     // SAFETY: used by the queue's thread alone.
     private let map: ChainMap<S>
+    private let slots: RequestSlots
     private let pages: PageLoader<S>
     private let resolver: PageResolver<S>
     private let transfers: Transfers<S>
     private let lists: ExtentListPool
 
     init(
-        map: ChainMap<S>, pages: PageLoader<S>, resolver: PageResolver<S>, transfers: Transfers<S>, lists: ExtentListPool
+        map: ChainMap<S>, slots: RequestSlots, pages: PageLoader<S>, resolver: PageResolver<S>, transfers: Transfers<S>,
+        lists: ExtentListPool
     ) {
         self.map = map
+        self.slots = slots
         self.pages = pages
         self.resolver = resolver
         self.transfers = transfers
@@ -54,6 +57,7 @@ final class ChainReader<S: Storage>: @unchecked Sendable {
     }
 
     private func load(_ page: ChainMap<S>.MissingPage, _ group: TransferGroup) async throws(RequestError) {
+        slots.noteMiss(group, in: map.files.counters)
         switch page {
         case .image(let deviceOffset): try await pages.load(deviceOffset)
         case .chain(let deviceOffset):

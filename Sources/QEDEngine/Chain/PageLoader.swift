@@ -37,6 +37,7 @@ final class PageLoader<S: Storage>: @unchecked Sendable {
             let address = image.pageAddress(slot)
             var failure: Errno?
             files.counters.pointee.l2PageReads &+= 1
+            files.counters.pointee.pageLoads &+= 1
             do {
                 try await files.read(
                     0, into: address, byteCount: QEDGeometry.l2PageSizeBytes, fileOffset: fileOffset)

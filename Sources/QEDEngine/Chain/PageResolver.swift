@@ -58,6 +58,7 @@ final class PageResolver<S: Storage>: @unchecked Sendable {
             let result = await wait { pages.wait(for: slot, page: page, $0) }
             guard result >= 0 else { throw .storage(Errno(rawValue: -result)) }
         case .make(let slot):
+            files.counters.pointee.chainPageLoads &+= 1
             var failure: RequestError?
             do throws(RequestError) { try await make(page, slot, pages, group) } catch { failure = error }
             let result = failure.map { -$0.errno.rawValue } ?? 0

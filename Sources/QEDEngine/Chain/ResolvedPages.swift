@@ -36,6 +36,9 @@ final class ResolvedPages: @unchecked Sendable {
     private struct State {
         var slots: [Slot]
         var clockHand = 0
+        /// Slots that have a page, or get one.
+        var usedCount = 0
+        var evictions: UInt64 = 0
         /// Tasks that wait for a slot, when a page is being made in every one.
         var roomWaiters: [CompletionContinuation] = []
     }
@@ -117,6 +120,7 @@ final class ResolvedPages: @unchecked Sendable {
             }
             guard let slot = takeSlot(in: &state) else { return .full }
             state.slots[slot].phase = .loading
+            state.usedCount += 1
             state.slots[slot].page = page
             state.slots[slot].generation &+= 1
             // Atomic stores: a lookup that still holds the slot's former page may be reading.
@@ -154,6 +158,13 @@ final class ResolvedPages: @unchecked Sendable {
         // As in `PageCache.takeSlot`: what is next stored in the slot must not be seen before the word's change.
         atomicMemoryFence(ordering: .releasing)
         state.slots[slot].phase = .free
+        state.usedCount -= 1
+        state.evictions &+= 1
+    }
+
+    /// What its pages take.
+    var use: PageUse {
+        state.withLock { PageUse(pages: $0.usedCount, pageLimit: slotCount, evictions: $0.evictions) }
     }
 
     /// Fills in what one layer has, where no layer above it has anything: under the lock.
@@ -197,6 +208,7 @@ final class ResolvedPages: @unchecked Sendable {
                 setWord(of: slot, isBeingMade: false, in: state)
             } else {
                 store(.absent, ofPage: state.slots[slot].page)
+                state.usedCount -= 1
             }
             let waiters = state.slots[slot].waiters + state.roomWaiters
             state.slots[slot].waiters.removeAll(keepingCapacity: true)

@@ -46,6 +46,9 @@ struct PageCache: ~Copyable {
     let slotCount: Int
     private var slots: [Slot]
     private var clockHand = 0
+    /// Slots that have a page, or get one.
+    private var usedCount = 0
+    private var evictions: UInt64 = 0
 
     /// Page words that may still be made for the image's tables.
     private var pageWordsLeft: Int
@@ -164,6 +167,8 @@ struct PageCache: ~Copyable {
                 // it ARM64 may show the next page's entry first.
                 atomicMemoryFence(ordering: .releasing)
                 slots[candidate].phase = .free
+                usedCount -= 1
+                evictions &+= 1
                 precondition(slot.waiters.isEmpty, "somebody waits for a page that is there")
                 slots[candidate].unsealed = []
                 return candidate
@@ -183,11 +188,15 @@ struct PageCache: ~Copyable {
         }
     }
 
+    /// What its pages take. Counted as they come and go: to look at every slot would keep others from the lock.
+    var use: PageUse { PageUse(pages: usedCount, pageLimit: slotCount, evictions: evictions) }
+
     /// Claims `slot` for a page that is about to be read into it.
     mutating func beginLoading(_ slot: Int, page: Int, in tables: ImageTables) {
         precondition(slots[slot].phase == .free, "the slot is taken")
         precondition(self.slot(ofPage: page, in: tables) == nil, "a page that is there already, or comes")
         slots[slot].phase = .loading
+        usedCount += 1
         slots[slot].page = page
         slots[slot].generation &+= 1
         slots[slot].isCareful = false
@@ -203,6 +212,7 @@ struct PageCache: ~Copyable {
             "a page that changes before it is there")
         loadingSlots.removeAll { $0 == slot }
         slots[slot].phase = succeeded ? .resident : .free
+        if !succeeded { usedCount -= 1 }
         slots[slot].isCareful = isCareful
         referenced[slot].store(1, ordering: .relaxed)
         if succeeded { publish(slot, in: tables) }
@@ -217,6 +227,7 @@ struct PageCache: ~Copyable {
         precondition(slots[slot].phase == .free, "the slot is taken")
         precondition(word(ofPage: page, in: tables) == .allUnallocated, "a page of zeros in place of one that was written")
         slots[slot].phase = .resident
+        usedCount += 1
         slots[slot].page = page
         slots[slot].generation &+= 1
         slots[slot].isCareful = false

@@ -42,6 +42,8 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     private(set) var below: EngineQueue<S>?
     /// One that was `below`, as long as its tasks have not ended: they hold it, and nobody else.
     private weak var retired: EngineQueue<S>?
+    /// Of the images that were the top before, and are files like others now: the figure only grows.
+    private var evictionsBelow: UInt64 = 0
     /// Another queue has taken over from this one, and has the memory that both used.
     private var wasTakenOver = false
     /// The group of the commit; behind it come those of the copy jobs. Two queues of which one has taken over from the other
@@ -110,12 +112,14 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
         let staging = StagingPool(clusterSizeBytes: image.geometry.clusterSizeBytes)
         let pages = PageLoader(files: files, committer: committer)
         let resolver = PageResolver(files: files, transfers: transfers)
-        let reader = ChainReader(map: map, pages: pages, resolver: resolver, transfers: transfers, lists: lists)
+        let reader = ChainReader(
+            map: map, slots: slots, pages: pages, resolver: resolver, transfers: transfers, lists: lists)
         slow = SlowRequests(
             map: map, slots: slots, reader: reader, transfers: transfers,
             copier: Copier(files: files, reader: reader, slots: slots, staging: staging), committer: committer,
             extender: extender, pages: pages, lists: lists, staging: staging)
         self.below = below
+        evictionsBelow = retiring ? last?.evictionsBelow ?? 0 : below?.evictionsBelow ?? 0
         last?.wasTakenOver = true
         guard retiring else { return }
         retired = last
@@ -133,6 +137,15 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     }
 
     public var statistics: EngineStatistics { files.counters.pointee }
+
+    /// What the image's tables take in memory, and those of what was the top before, as long as that is another image. On the
+    /// queue's thread; all queues of the image say the same.
+    public var cacheUse: CacheUse {
+        var use = image.cacheUse
+        if let below { use.l2 = use.l2 + below.image.cacheUse.l2 }
+        use.l2.evictions &+= evictionsBelow
+        return use
+    }
 
     // MARK: - Requests in, results out
 
@@ -436,6 +449,7 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
         files.adoptTables()
         committer.below = nil
         below?.stop()
+        evictionsBelow &+= below?.image.cacheUse.l2.evictions ?? 0
         retired = below
         below = nil
     }

@@ -30,6 +30,14 @@ public struct EngineStatistics: Equatable, Sendable {
     /// What those clusters and tables take in the image's file.
     public var allocatedBytes: UInt64 = 0
 
+    /// Pages of the image's L2 tables that were not in memory, and were read for somebody.
+    public var pageLoads: UInt64 = 0
+    /// Pages of the chain that were not in memory, and were made: each from as many L2 pages as it takes (`l2PageReads`).
+    public var chainPageLoads: UInt64 = 0
+    /// Reads and writes, each counted once, that had to wait for a page of either kind, whoever has loaded it. All others that
+    /// were started found what they needed in memory: so nothing is counted for them.
+    public var pageMisses: UInt64 = 0
+
     /// How long commits took, from when they had gathered the flushes that they are for, and the syncs of the image's file,
     /// whatever they were for. Those that failed are among them.
     public var commitTimes = Durations()
@@ -49,8 +57,8 @@ public struct EngineStatistics: Equatable, Sendable {
         allocatedBytes &+= bytes
     }
 
-    /// What was asked of the storage, and what came of it, with names for output. The times are figures
-    /// of their own.
+    /// What was asked of the storage, and what came of it, with names for output. What is said of pages, and the times, are
+    /// figures of their own.
     public var counters: [(name: String, value: UInt64)] {
         [
             ("data-reads", dataReads), ("data-writes", dataWrites), ("fills", fills),

@@ -40,6 +40,8 @@ struct RequestSlots: @unchecked Sendable {
 
     struct Slot {
         var state = State.idle
+        /// Its task has had to wait for a page of a table. Set and taken away by tasks alone.
+        var hasMissed = false
         var request = BlockRequest(.flush)
         /// Of a request that is `covering`, or whose task has a copy to perform that the inline path has planned.
         var copy: CopyPlan?
@@ -68,6 +70,18 @@ struct RequestSlots: @unchecked Sendable {
     subscript(id: RequestID) -> Slot {
         @inline(__always) unsafeAddress { UnsafePointer(slots + id.tag) }
         @inline(__always) nonmutating unsafeMutableAddress { slots + id.tag }
+    }
+
+    /// A request's task has to wait for a page. Each read and write is counted once, however many it waits for.
+    func noteMiss(_ group: TransferGroup, in counters: UnsafeMutablePointer<EngineStatistics>) {
+        let id = RequestID(tag: group.number)
+        precondition(slots[id.tag].state == .slow, "a request that its task does not have waits for a page")
+        guard !slots[id.tag].hasMissed else { return }
+        slots[id.tag].hasMissed = true
+        switch slots[id.tag].request.operation {
+        case .read, .write: counters.pointee.pageMisses &+= 1
+        case .flush, .discard, .writeZeroes: break
+        }
     }
 
     /// Where a request's vectors lie.

@@ -41,6 +41,7 @@ final class SlowRequests<S: Storage>: @unchecked Sendable {
     /// - Returns: 0, or the negative errno that the request is answered with.
     func perform(_ id: RequestID, isInFile: Bool) async -> Int32 {
         precondition(slots[id].state == .slow, "a request that its task does not have")
+        slots[id].hasMissed = false
         let request = slots[id].request
         do throws(RequestError) {
             if !isInFile { try await perform(request, id) }
@@ -100,16 +101,18 @@ final class SlowRequests<S: Storage>: @unchecked Sendable {
                 try await copier.perform(plan, id, data: buffer + Int(position - range.lowerBound))
                 position = plan.end
             case .blocked(let obstacle):
-                try await wait(for: obstacle)
+                try await wait(for: obstacle, id)
             }
         }
     }
 
     /// Returns when it makes sense to plan again.
-    func wait(for obstacle: WritePlan.Obstacle) async throws(RequestError) {
+    func wait(for obstacle: WritePlan.Obstacle, _ id: RequestID) async throws(RequestError) {
         switch obstacle {
         case .unknownBeneath(let deviceOffset): await map.learnHoles(at: deviceOffset)
-        case .missing(let deviceOffset): try await pages.load(deviceOffset)
+        case .missing(let deviceOffset):
+            slots.noteMiss(id.transfers, in: files.counters)
+            try await pages.load(deviceOffset)
         case .invalid(let deviceOffset): throw .corruptEntry(deviceOffset: deviceOffset)
         case .needsSpace(let clusters): try await extender.extend(atLeast: clusters)
         case .busy(let cluster): await fillEnded(cluster: cluster)

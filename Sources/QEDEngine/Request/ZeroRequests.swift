@@ -23,7 +23,7 @@ extension SlowRequests {
                 try await writeZeros(id, position..<end)
                 done = end
             case .blocked(let obstacle):
-                try await wait(for: obstacle)
+                try await wait(for: obstacle, id)
                 continue
             }
             precondition(done > position && done <= range.upperBound, "a piece of nothing, or of more than was asked for")
