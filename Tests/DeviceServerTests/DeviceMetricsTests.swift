@@ -37,8 +37,10 @@ import Testing
         DeviceMetrics.add(
             device,
             [
-                "requests": ["reads": 7, "read-bytes": 4096], "storage-operations": ["fsyncs": 2],
+                "requests": ["reads": 7, "read-bytes": 4096, "largest-under-way": 3], "storage-operations": ["fsyncs": 2],
+                "cache": ["hits": 6, "misses": 1, "l2-pages": 5, "chain-loads": 4],
                 "latency-microseconds": ["read": ["requests": 1, "p50": 12, "p100": .null]],
+                "commit-microseconds": ["sync": ["count": 2, "total": 900, "p99": 600]],
             ], to: &text)
         #expect(text.text.contains("\nqed_ublk_requests_total{device=\"ublkb3\",kind=\"read\"} 7\n"))
         #expect(text.text.contains("\nqed_ublk_request_bytes_total{device=\"ublkb3\",kind=\"read\"} 4096\n"))
@@ -46,5 +48,13 @@ import Testing
         #expect(
             text.text.contains("\nqed_ublk_request_latency_microseconds{device=\"ublkb3\",kind=\"read\",quantile=\"0.5\"} 12\n"))
         #expect(!text.text.contains("quantile=\"1\""))
+        for sample in [
+            #"largest_requests_under_way{device="ublkb3"} 3"#, #"cache_requests_total{device="ublkb3",result="hit"} 6"#,
+            #"cache_requests_total{device="ublkb3",result="miss"} 1"#, #"cache_pages{device="ublkb3",pages="l2"} 5"#,
+            #"cache_loads_total{device="ublkb3",pages="chain"} 4"#,
+            #"commit_latency_microseconds{device="ublkb3",kind="sync",quantile="0.99"} 600"#,
+            #"commit_microseconds_total{device="ublkb3",kind="sync"} 900"#,
+        ] { #expect(text.text.contains("\nqed_ublk_\(sample)\n"), "\(sample)") }
+        #expect(!text.text.contains("cache_evictions"))
     }
 }

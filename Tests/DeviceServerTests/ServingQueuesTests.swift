@@ -154,6 +154,8 @@ struct ServingQueuesTests {
         }
         #expect(each.map { $0["requests"]?["writes"]?.integer(as: Int.self) } == counts.map { $0.reduce(0, +) })
         #expect((figures["storage-operations"]?["data-writes"]?.integer(as: Int.self) ?? 0) > 0)
+        #expect(figures["cache"]?["hits"]?.integer(as: Int.self) == total && figures["cache"]?["misses"] == 0)
+        #expect(figures["commit-microseconds"]?["commit"]?["count"] == figures["storage-operations"]?["commits"])
 
         queues.leave()
         for queue in served { #expect(queue.end.wait(timeout: .seconds(60)) == .left) }

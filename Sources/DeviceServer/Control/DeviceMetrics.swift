@@ -28,7 +28,11 @@ package enum DeviceMetrics {
         }
         guard let figures else { return }
         addRequests(figures, label, to: &text)
-        addLatencies(figures["latency-microseconds"], label, to: &text)
+        addPercentiles(
+            figures["latency-microseconds"], "qed_ublk_request_latency_microseconds",
+            "What so much of the requests did not exceed since the server began, of one turn in eight.", label, to: &text)
+        addCommits(figures["commit-microseconds"], label, to: &text)
+        addCache(figures["cache"], label, to: &text)
         guard case .object(let operations)? = figures["storage-operations"] else { return }
         for operation in operations {
             text.add(
@@ -38,17 +42,56 @@ package enum DeviceMetrics {
         }
     }
 
-    private static func addLatencies(
-        _ figures: JSONValue?, _ label: [(name: String, value: String)], to text: inout PrometheusText
+    private static func addPercentiles(
+        _ figures: JSONValue?, _ name: String, _ help: String, _ label: [(name: String, value: String)],
+        to text: inout PrometheusText
     ) {
         guard case .object(let kinds)? = figures else { return }
         for kind in kinds {
             for (percentile, quantile) in [("p50", "0.5"), ("p90", "0.9"), ("p99", "0.99"), ("p99.9", "0.999"), ("p100", "1")] {
                 guard let microseconds = kind.value[percentile]?.integer(as: UInt64.self) else { continue }
-                text.add(
-                    "qed_ublk_request_latency_microseconds", .gauge,
-                    "What so much of the requests did not exceed since the server began, of one turn in eight.",
-                    label + [("kind", kind.name), ("quantile", quantile)], microseconds)
+                text.add(name, .gauge, help, label + [("kind", kind.name), ("quantile", quantile)], microseconds)
+            }
+        }
+    }
+
+    private static func addCommits(
+        _ figures: JSONValue?, _ label: [(name: String, value: String)], to text: inout PrometheusText
+    ) {
+        addPercentiles(
+            figures, "qed_ublk_commit_latency_microseconds",
+            "What so much of the commits, and of the syncs of the image's file, did not exceed since the server began.", label,
+            to: &text)
+        guard case .object(let kinds)? = figures else { return }
+        for kind in kinds {
+            guard let total = kind.value["total"]?.integer(as: UInt64.self) else { continue }
+            text.add(
+                "qed_ublk_commit_microseconds_total", .counter, "How long all commits, and all syncs, took together.",
+                label + [("kind", kind.name)], total)
+        }
+    }
+
+    private static func addCache(
+        _ figures: JSONValue?, _ label: [(name: String, value: String)], to text: inout PrometheusText
+    ) {
+        for (result, counter) in [("hit", "hits"), ("miss", "misses")] {
+            guard let count = figures?[counter]?.integer(as: UInt64.self) else { continue }
+            text.add(
+                "qed_ublk_cache_requests_total", .counter,
+                "Reads and writes that found the pages of tables in memory (hit), or waited for one (miss).",
+                label + [("result", result)], count)
+        }
+        let families: [(String, PrometheusText.Kind, String, String)] = [
+            ("loads_total", .counter, "loads", "Pages of tables that were not in memory, and were loaded."),
+            ("evictions_total", .counter, "evictions", "Pages of tables that made room for others."),
+            ("pages", .gauge, "pages", "Pages of tables in memory."),
+            ("bytes", .gauge, "bytes", "What these pages take."),
+            ("budget_bytes", .gauge, "budget-bytes", "What such pages may take."),
+        ]
+        for (name, kind, figure, help) in families {
+            for pages in ["l2", "chain"] {
+                guard let value = figures?["\(pages)-\(figure)"]?.integer(as: UInt64.self) else { continue }
+                text.add("qed_ublk_cache_\(name)", kind, help, label + [("pages", pages)], value)
             }
         }
     }
@@ -72,6 +115,9 @@ package enum DeviceMetrics {
         text.add(
             "qed_ublk_request_failures_total", .counter, "Requests that were answered with an error.", label, value("failures"))
         text.add("qed_ublk_requests_under_way", .gauge, "Requests that have no answer yet.", label, value("under-way"))
+        text.add(
+            "qed_ublk_largest_requests_under_way", .gauge,
+            "The most requests without an answer that one queue had, in one turn of eight.", label, value("largest-under-way"))
         text.add(
             "qed_ublk_queue_turns_total", .counter, "How often the queues' threads have entered the kernel.", label,
             value("turns"))

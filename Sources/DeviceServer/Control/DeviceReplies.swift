@@ -1,7 +1,6 @@
 import BlockStorage
 import CSupport
 import Platform
-import QEDEngine
 import Ublk
 
 /// What control requests ask of a device that serves, and what may take a while for it: each kind has a thread of its own.
@@ -118,48 +117,16 @@ struct DeviceReplies {
         return failures.first.map { .failure(.failed, $0) } ?? .success(.null)
     }
 
-    /// With more queues the figures of each are left out: a reply has room for this many.
-    private static let listedQueueLimit = 64
-
     /// What the queues have counted, each and together.
     static func figures(of queues: DeviceQueues<EngineTarget<FileStorage>>, _ path: String) -> ControlReply {
-        let counted: [(QueueStatistics, EngineStatistics)]
         do throws(QueueSilence) {
-            counted = try queues.ask(timeout: askTimeout) { target, figures in (figures, target.statistics) }
+            let counted = try queues.ask(timeout: askTimeout) { target, figures in
+                QueueFigures(requests: figures, engine: target.statistics, cache: target.cacheUse)
+            }
+            return .success(QueueFigures.json(counted, device: path))
         } catch {
             return .failure(.unavailable, "\(error)")
         }
-        let requests = counted.map(\.0.counters)
-        let operations = counted.map(\.1.counters)
-        let each = zip(requests, operations).map { ["requests": sum([$0]), "storage-operations": sum([$1])] as JSONValue }
-        return .success([
-            "device": .string(path), "requests": sum(requests), "storage-operations": sum(operations),
-            "latency-microseconds": latencies(counted.map(\.0.latencies)),
-            "queues": .array(each.count <= listedQueueLimit ? each : []),
-        ])
-    }
-
-    /// Percentiles of all queues together, and of how many requests.
-    private static func latencies(_ queues: [RequestLatencies]) -> JSONValue {
-        var all = RequestLatencies()
-        for queue in queues { all.add(queue) }
-        return .object(
-            RequestLatencies.Kind.allCases.map { kind in
-                let percentiles = [("p50", 50.0), ("p90", 90), ("p99", 99), ("p99.9", 99.9), ("p100", 100)].map {
-                    name, percentile in
-                    JSONValue.Member(
-                        name,
-                        all.nanoseconds(kind, atPercentile: percentile).map { JSONValue(($0 + 999) / 1000) } ?? .null)
-                }
-                return .init("\(kind)", .object([.init("requests", JSONValue(all.count(kind)))] + percentiles))
-            })
-    }
-
-    private static func sum(_ lists: [[(name: String, value: UInt64)]]) -> JSONValue {
-        .object(
-            (lists.first ?? []).indices.map { index in
-                JSONValue.Member(lists[0][index].name, JSONValue(lists.reduce(0) { $0 &+ $1[index].value }))
-            })
     }
 
     /// Ends what is under way on all queues, and lets them go on: how long requests would wait for whatever needs that.

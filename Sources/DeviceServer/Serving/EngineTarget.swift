@@ -136,6 +136,8 @@ final class EngineTarget<S: Storage>: BlockTarget {
     var isQuiet: Bool { engine.isQuiet }
     /// What the queue has asked of its storage.
     var statistics: EngineStatistics { engine.statistics }
+    /// What the image's tables take in memory: the same for all queues.
+    var cacheUse: CacheUse { engine.cacheUse }
     func stop() { engine.stop() }
     var isStopped: Bool { engine.isStopped }
 }

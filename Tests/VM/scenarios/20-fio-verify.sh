@@ -35,6 +35,11 @@ for queues in 1 4; do
     expect_output "^queues +$queues\$" qed-ublk status "$device"
     expect_equal "latencies in order" true \
         "$(jq '."latency-microseconds" | [.read, .write] | all(.requests > 10 and .p50 <= .p99 and .p99 <= .p100)' stats.json)"
+    expect_equal "hits and misses, of all reads and writes" true \
+        "$(jq '.requests.reads + .requests.writes == (.cache | .hits + .misses) and (.cache | .hits > 100 * .misses)' stats.json)"
+    expect_equal "allocations, commits, and how many requests there were at once" true \
+        "$(jq '."storage-operations"."allocated-clusters" > 0 and .requests."largest-under-way" > 1 and
+            (."commit-microseconds".commit | .count > 0 and .p50 <= .p99 and .p99 <= .p100)' stats.json)"
     expect_equal "what it is" "[1,\"$device\",$queues,false]" \
         "$(qed-ublk status --json image.qed | jq -c '[.protocol, .device, .queues, .failed]')"
     expect_status 0 qed-ublk metrics --file figures.prom
