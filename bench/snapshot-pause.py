@@ -114,10 +114,13 @@ def table(folder):
             cells.append(median_text(folder.values(contender, state, "command")))
             yield "| " + " | ".join(cells) + " |"
     yield ""
+    for contender, name in NAMES.items():
+        written = folder.values(contender, "dirty", "written")
+        if written and min(written) < int(folder.mib):
+            yield f"- {name} had {min(written):.0f} MiB unflushed after a minute, and not all."
     for contender, state, number, *words in folder.deaths:
         yield f"- {NAMES[contender]}, {STATES[state]} unflushed, round {number}, gave no snapshot: {' '.join(words) or 'no word'}"
-    if folder.deaths:
-        yield ""
+    yield ""
 
 
 def bar(text, values, limit, unit=""):
@@ -135,7 +138,8 @@ def bars(folder):
     yield "| bar | at most | measured | |"
     yield "|---|---|---|---|"
     yield bar("longest request, all unflushed to nothing", folder.ratios(("ours", "dirty"), ("ours", "clean")), 1.2)
-    yield bar(f"the same, to the best peer's ({NAMES.get(best)})", folder.ratios(("ours", "dirty"), (best, "dirty")), 0.1)
+    peer = NAMES.get(best, "none was measured")
+    yield bar(f"the same, to the best peer's ({peer})", folder.ratios(("ours", "dirty"), (best, "dirty")), 0.1)
     for state, text in STATES.items():
         yield bar(f"longest request, {text} unflushed, native-equivalent", native(state, "during"), 10, " ms")
         yield bar(f"requests held for the switch, {text} unflushed, native-equivalent", native(state, "waited"), 10, " ms")

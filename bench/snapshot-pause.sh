@@ -68,7 +68,7 @@ measure_host
 memory=2048
 if [[ $place == memory ]]; then memory=$((3 * mib + 3072)); fi
 # A contender that stops answering is measured too, and the kernel complains of it.
-Tests/VM/vm run --kernel "$kernel" --memory "$memory" --disk "$((3 * mib + 1024))M" --timeout "$((600 * rounds))" \
+Tests/VM/vm run --kernel "$kernel" --memory "$memory" --disk "$((3 * mib + 1024))M" --timeout "$((1200 * rounds))" \
     --allow-kernel-warnings --file .build/qed-ublk --file "$work/thin-snapshot" --file "$work/storage-daemon" \
     --file bench/device/disks.bash --results "$results" "$@" \
     bench/snapshot-pause-guest.sh "$rounds" "$mib" "$place" "$clock" "${contenders[@]}" >&2
