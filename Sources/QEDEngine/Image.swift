@@ -118,8 +118,8 @@ public final class Image: @unchecked Sendable {
         commitStaging.deallocate()
     }
 
-    /// The chain is another from now on: other files beneath the image, or another size of it. While all queues are quiet; each is
-    /// then replaced (`EngineQueue.replacement`) before any of them goes on.
+    /// The chain is another from now on: other files beneath the image, or another size of it. While all queues are quiet; each
+    /// is then replaced (`EngineQueue.replacement`) before any of them goes on.
     public func replaceChain(_ next: NextChain) {
         precondition(lower == nil && next.bases.count == next.layers.count - 1, "another chain beside a switch of the top")
         let sizeBytes = next.layers[0].sizeBytes

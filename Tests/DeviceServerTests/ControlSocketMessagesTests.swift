@@ -29,7 +29,8 @@ struct ControlSocketMessagesTests {
         "", "   ", "Status", "status now", "flush force", "quiesce now", "stop now", "stop timeout", "stop timeout=",
         "stop timeout=x", "stop timeout=-1", "stop timeout=86401", "stop timeout=99999999999999999999", "stop timeout=1.5", "{}",
         "\u{0}", "commit keep=-1", "commit keep=1001", "commit into=a.qed", "commit 1", "commit-pause now", "resize", "resize -1",
-        "resize 1 2", "resize 18446744073709551616", "snapshot", "snapshot a.qed", "snapshot /a /b", "snapshot /a%", "snapshot /a%2", "snapshot /a%zz",
+        "resize 1 2", "resize 18446744073709551616", "snapshot", "snapshot a.qed", "snapshot /a /b", "snapshot /a%",
+        "snapshot /a%2", "snapshot /a%zz",
         "snapshot /%ff",
         "snapshot /a%00b",
     ])

@@ -95,7 +95,10 @@ extension ControlRequest {
         default:
             guard let change = CommitChange(rawValue: String(name)) else {
                 throw ControlRequestError(
-                    description: "unknown request '\(name.prefix(40))': use status, stats, flush, quiesce, snapshot, commit, resize or stop")
+                    description:
+                        "unknown request '\(name.prefix(40))': use status, stats, flush, quiesce, snapshot, commit, resize or "
+                        + "stop"
+                )
             }
             self = .commitChange(change)
         }

@@ -1,4 +1,5 @@
 import BlockStorage
+import CSupport
 import IOURing
 import Platform
 import QEDChain
@@ -40,11 +41,11 @@ final class ImageSession: @unchecked Sendable {
     /// Opens and locks the image and its chain.
     /// - Parameters:
     ///   - record: of a device of it, which is in use, perhaps, and waits for a server.
-    ///   - willChange: called, with the image's file, once the files are known to be the device's, and before anything is
-    ///     written.
+    ///   - willChange: called, with the image's file and those beneath it, once the files are known to be the device's, and
+    ///     before anything is written.
     init(
         _ configuration: ServerConfiguration, continuing record: DeviceRecord? = nil,
-        willChange: (ImageFile) throws(ServerError) -> Void = { _ in }
+        willChange: (ImageFile, [FileIdentity]) throws(ServerError) -> Void = { _, _ in }
     ) throws(ServerError) {
         let path = configuration.imagePath
         let isReadOnly = configuration.isReadOnly
@@ -66,7 +67,7 @@ final class ImageSession: @unchecked Sendable {
             try ImageSession.check(chain, against: record)
             ImageSession.removeMergedFiles(of: record, chain)
         }
-        try willChange(chain[0].file)
+        try willChange(chain[0].file, chain.dropFirst().map(\.file.identity))
         let loop = try ImageSession.makeLoop()
         defer { loop.close() }
         let storages = chain.storages(on: loop.ring)
@@ -128,6 +129,9 @@ final class ImageSession: @unchecked Sendable {
     private static func removeMergedFiles(of record: DeviceRecord, _ chain: [LayerFile]) {
         let backingFiles = chain.dropFirst().map(\.file.identity)
         guard backingFiles == record.nextBackingFiles, backingFiles != record.backingFiles else { return }
+        // The header that names the shorter chain may have been read from the page cache alone: after a power cut the old one
+        // would be there again, and name what is gone.
+        for layer in chain where cs_fsync(layer.file.descriptor) < 0 { return }
         // What stays is in nobody's way.
         try? MergedFiles(files: record.mergedFiles).remove()
     }

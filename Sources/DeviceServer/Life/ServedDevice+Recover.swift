@@ -50,10 +50,11 @@ extension ServedDevice {
         let takeover = try Takeover(of: id, registry, driver: driver, serverProcess: info.serverProcess)
         let session = try ImageSession(
             configuration, continuing: old,
-            willChange: { file throws(ServerError) in
+            willChange: { file, backingFiles throws(ServerError) in
                 try process.takeSignals()
                 var new = try record(info, file)
-                new.backingFiles = old.backingFiles
+                new.backingFiles = backingFiles
+                new.nextSizeBytes = old.nextSizeBytes
                 try takeover.open(new)
             })
         undo.append {
@@ -61,7 +62,9 @@ extension ServedDevice {
             takeover.giveUp(leaving: mark)
         }
         session.reportReplay(to: log)
-        guard let parameters, session.fits(parameters, growingTo: old.nextSizeBytes) else { throw .imageChanged(path: configuration.imagePath, id: id) }
+        guard let parameters, session.fits(parameters, growingTo: old.nextSizeBytes) else {
+            throw .imageChanged(path: configuration.imagePath, id: id)
+        }
         try session.keepBlocks(of: parameters)
         let queuesChanged = try openEvents(undo)
         do { try control.waitForServerDeath(id, timeout: noticeTimeout) } catch { throw .control(error) }

@@ -23,7 +23,8 @@ struct DiskGrowth: Sendable {
             do throws(SnapshotError) { try Snapshot(device).settle() } catch { throw .busy("\(error)") }
             guard features.contains(.updateSize) else {
                 throw .cannot(
-                    "\(UblkPaths.blockDevice(device.record.deviceID)): this kernel cannot give a disk another size while it is there "
+                    "\(UblkPaths.blockDevice(device.record.deviceID)): this kernel cannot give a disk another size while "
+                        + "it is there "
                         + "(Linux 6.16 can, for disks that were made there); remove the device, and resize its image")
             }
             let image = session.image
@@ -70,7 +71,9 @@ struct DiskGrowth: Sendable {
         if let reason { throw .cannot("\(session.path): \(reason)") }
         guard !hasTables else {
             throw .cannot(
-                "\(session.path) has tables of a larger size that it had before; remove the device, and run 'qed-ublk resize' on it")
+                "\(session.path) has tables of a larger size that it had before; remove the device, and run 'qed-ublk resize' "
+                    + "on it"
+            )
         }
         let next: NextChain
         do throws(Errno) { next = try NextChain.of(image, grownTo: newSize) } catch {

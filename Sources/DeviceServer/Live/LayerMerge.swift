@@ -8,8 +8,8 @@ import QEDFormat
 import SystemPackage
 import Ublk
 
-/// Snapshots beneath a device's image become one file, while the device works: what the upper ones have is copied into the lowest,
-/// the file above them is pointed at that one, and they are taken away.
+/// Snapshots beneath a device's image become one file, while the device works: what the upper ones have is copied into the
+/// lowest, the file above them is pointed at that one, and they are taken away.
 ///
 /// Killed or without power between any two steps the image reads as it did: until the header of the file above names the target,
 /// the others are there, and hide in it whatever is half done; from then on the target has everything, durably. Doing it
@@ -75,14 +75,18 @@ struct LayerMerge: Sendable {
             last = index
         case .lowest:
             let directory = LayerMerge.directory(of: chain[first].file.path)
-            last = (first..<chain.count).last { index in
-                chain[first...index].allSatisfy { !$0.file.isBlockDevice && LayerMerge.directory(of: $0.file.path) == directory }
-                    && chain[first...index].allSatisfy(LayerMerge.isQED)
-            } ?? first
+            last =
+                (first..<chain.count).last { index in
+                    chain[first...index].allSatisfy {
+                        !$0.file.isBlockDevice && LayerMerge.directory(of: $0.file.path) == directory
+                    }
+                        && chain[first...index].allSatisfy(LayerMerge.isQED)
+                } ?? first
         }
         guard chain[first...last].allSatisfy(LayerMerge.isQED) else {
-            throw .cannot("\(chain[last].file.path): is raw, and a device that works merges into images only; remove the device, "
-                + "and run 'qed-ublk commit' on its image")
+            throw .cannot(
+                "\(chain[last].file.path): is raw, and a device that works merges into images only; remove the device, "
+                    + "and run 'qed-ublk commit' on its image")
         }
         return Plan(files: Array(chain[first...last]), beneath: Array(chain[(last + 1)...]))
     }
@@ -101,8 +105,9 @@ struct LayerMerge: Sendable {
             of: files, besides: Set(session.chain.map(\.file.identity)),
             in: Set(plan.files.map { LayerMerge.directory(of: $0.file.path) }))
         guard let found else { return }
-        throw .isNeeded("\(found.file): \(found.overlay) lies over it, and would not find in it what it has now; leave it (--keep, "
-            + "--into), or remove that image")
+        throw .isNeeded(
+            "\(found.file): \(found.overlay) lies over it, and would not find in it what it has now; leave it (--keep, "
+                + "--into), or remove that image")
     }
 
     // MARK: - The copy
@@ -135,7 +140,8 @@ struct LayerMerge: Sendable {
         do {
             let file = try ImageFile(path: layer.file.path, access: .readOnly, caching: .buffered, lock: nil)
             guard file.identity == layer.file.identity else { throw MergeError.cannot("\(file.path) was replaced meanwhile") }
-            return LayerFile(file: file, layer: .qed(header: try ImageHeader(reading: file).header, fileSizeBytes: file.sizeBytes))
+            return LayerFile(
+                file: file, layer: .qed(header: try ImageHeader(reading: file).header, fileSizeBytes: file.sizeBytes))
         } catch let error as MergeError {
             throw error
         } catch {
@@ -143,8 +149,8 @@ struct LayerMerge: Sendable {
         }
     }
 
-    /// Where clusters have different sizes a part of one that the copy makes in the target may be seen at once. It lies behind the
-    /// end that the file had when it was opened.
+    /// Where clusters have different sizes a part of one that the copy makes in the target may be seen at once. It lies behind
+    /// the end that the file had when it was opened.
     private func letTargetGrow(_ plan: Plan) throws(MergeError) {
         try device.changing { () throws(MergeError) in
             let chain = session.chain
@@ -155,7 +161,9 @@ struct LayerMerge: Sendable {
             do throws(Errno) { next = try NextChain.of(session.image, layerGrows: index) } catch {
                 throw .cannot("no memory for the tables of \(session.path): \(error)")
             }
-            do throws(QueueSilence) { try device.whileQuiet { device.replaceChain(next, chain) } } catch { throw .busy("\(error)") }
+            do throws(QueueSilence) { try device.whileQuiet { device.replaceChain(next, chain) } } catch {
+                throw .busy("\(error)")
+            }
         }
     }
 
@@ -185,14 +193,16 @@ struct LayerMerge: Sendable {
         }
         try point(chain[first - 1].file, isImage: first == 1, at: plan.target.file)
         do throws(QueueSilence) { try device.whileQuiet { device.replaceChain(next, files) } } catch {
-            throw .busy("\(chain[first - 1].file.path) lies over \(plan.target.file.path) now, which has everything, but the device "
-                + "still reads the files between: \(error); run it again")
+            throw .busy(
+                "\(chain[first - 1].file.path) lies over \(plan.target.file.path) now, which has everything, but the device "
+                    + "still reads the files between: \(error); run it again")
         }
         let merged = MergedFiles(files: plan.removed.map { .init(path: $0.file.path, file: $0.file.identity) })
         do throws(Errno) { try merged.remove() } catch {
             throw .cannot("\(plan.target.file.path) has everything, but what it has taken in is still there: \(error)")
         }
         try? device.note { record in
+            record.backingFiles = session.backingFiles
             record.nextBackingFiles = nil
             record.mergedFiles = []
         }

@@ -41,7 +41,7 @@ struct LiveDevice: Sendable {
         try oneAtATime.withLock { (_: inout Void) throws(Failure) in try body() }
     }
 
-    /// Changes the device's record, which gets the files that it has now.
+    /// Changes the device's record.
     func note(_ change: (inout DeviceRecord) -> Void) throws(RegistryError) {
         try registry.change(session.updated(record), change)
     }

@@ -72,7 +72,8 @@ public struct LayerCopy {
         do {
             let source = Disk(
                 try LocalEngine(
-                    chain: upper, options: ImageOptions(isReadOnly: true, cacheBytes: LayerCopy.cacheBytes), depth: Disk.usualDepth,
+                    chain: upper, options: ImageOptions(isReadOnly: true, cacheBytes: LayerCopy.cacheBytes),
+                    depth: Disk.usualDepth,
                     largestRequestBytes: Disk.largestRequestBytes),
                 path: upper[0].file.path)
             let layer = Layer.qed(header: header, fileSizeBytes: try target.currentSizeBytes())

@@ -89,8 +89,8 @@ extension SpaceExtender {
         }
     }
 
-    /// Whether the L1 table in the file has entries behind the disk's end: left by somebody who made it smaller, and did not come to
-    /// its end. They would be the disk's where it grows.
+    /// Whether the L1 table in the file has entries behind the disk's end: left by somebody who made it smaller, and did not
+    /// come to its end. They would be the disk's where it grows.
     func hasTablesBehindEnd(upTo sizeBytes: UInt64) async throws(RequestError) -> Bool {
         let geometry = image.geometry
         let first = geometry.requiredL1Entries(imageSizeBytes: image.sizeBytes)

@@ -95,7 +95,4 @@ public enum MergedBase: Sendable {
 extension Image {
     /// How large the disk can become while it is served: bounded by its L1 table, and by what is held of that in memory.
     public var largestSizeBytes: UInt64 { top.largestSizeBytes }
-
-    /// How many files the chain has.
-    public var chainLength: Int { layers.count }
 }

@@ -6,8 +6,8 @@ import Synchronization
 /// files beneath it: `BaseTables`.)
 ///
 /// Whose page words are made, and when, is the cache's affair. The L1 table has room for what the image can grow to, in memory
-/// that is not even there until it is used. `l1Values` is touched under the image's lock; `lookup` may be used by any thread at any
-/// time.
+/// that is not even there until it is used. `l1Values` is touched under the image's lock; `lookup` may be used by any thread at
+/// any time.
 final class ImageTables: @unchecked Sendable {
     let header: QEDHeader
     let geometry: QEDGeometry

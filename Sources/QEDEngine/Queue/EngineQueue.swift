@@ -30,13 +30,13 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     /// What lies beneath clusters that are about to be allocated.
     var beneath: ExtentList
     var jobs: CopyJobs<S>
-    private let tasks: QueueTasks
+    let tasks: QueueTasks
     let committer: Committer<S>
-    private let slow: SlowRequests<S>
+    let slow: SlowRequests<S>
     let housekeeper: Housekeeper<S>
-    private let extender: SpaceExtender<S>
+    let extender: SpaceExtender<S>
     /// See `beginOwnWork`.
-    private var hasOwnWork = false
+    var hasOwnWork = false
     /// The queue of what was the top before (`TopSwitch`), which has no requests any more: as long as that is not durable, or
     /// pages are in its cache.
     private(set) var below: EngineQueue<S>?
@@ -94,7 +94,8 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
         map = ChainMap(files: files)
         slots = RequestSlots(depth: depth + 1)
         finished = FinishedRequests(depth: depth)
-        // The groups of the requests are their tags, and one more; behind them come the commit's, and those of the copy jobs, twice.
+        // The groups of the requests are their tags, and one more; behind them come the commit's, and those of the copy jobs,
+        // twice.
         let firstGroup = depth + 1
         transfers = Transfers(files: files, groupCount: firstGroup + 2 * (1 + CopyJob.limit), sharing: last?.transfers)
         commitGroup = last.map { $0.commitGroup == firstGroup ? firstGroup + 1 + CopyJob.limit : firstGroup } ?? firstGroup
@@ -334,7 +335,7 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     /// Ends the requests' tasks. Then run the executor until `isStopped`. No request is under way: the storage would go on to
     /// use its buffer, and nobody would know when that is over.
     public func stop() {
-        precondition(!hasRequests && !hasOwnWork, "stopped with requests under way")
+        precondition(!hasRequests, "stopped with requests under way")
         tasks.stop()
         for tag in 0..<depth { slots[RequestID(tag: tag)].task.release() }
         below?.stop()
@@ -342,67 +343,10 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
 
     public var isStopped: Bool { tasks.isStopped && below?.isStopped ?? true && retired?.isStopped ?? true }
 
-    // MARK: - What no guest has asked for
-
-    /// The slot of a request that nobody has sent: it comes behind those of the tags.
-    var ownRequest: RequestID { RequestID(tag: depth) }
-
-    /// Runs a request that no guest has sent, beside those of the guest, and gives its result: 0 or a negative errno. One at a
-    /// time. The queue is not quiet meanwhile.
-    public func perform(own request: BlockRequest) async -> Int32 {
-        precondition(slots[ownRequest].state == .idle && request.registered.isNone, "two requests that nobody has sent")
-        if let failure = request.operation == .read ? nil : image.failure { return -failure.errno.rawValue }
-        slots[ownRequest].request = request
-        slots[ownRequest].state = .slow
-        files.counters.pointee.slowRequests &+= 1
-        let result = await slow.perform(ownRequest, isInFile: false)
-        slots[ownRequest].state = .idle
-        return result
-    }
-
-    /// Changes the image's header, durably (`SpaceExtender.changeHeader`).
-    public func changeHeader(_ change: HeaderChange) async throws(HeaderChangeError) { try await extender.changeHeader(change) }
-
-    /// Makes the disk larger in its image, durably, after `Image.replaceChain` has made it so for its queues: nobody asks for
-    /// anything behind the old end yet. What the image, or a larger file beneath it, has there reads as zeros from then on; only
-    /// then the header says so.
-    /// - Parameter oldSizeBytes: of the disk.
-    public func grow(from oldSizeBytes: UInt64) async throws(HeaderChangeError) {
-        let sizeBytes = image.sizeBytes
-        var position = oldSizeBytes
-        while position < sizeBytes, !isSabotaged(.growWithoutZeros) {
-            let end = min((position | (Self.growthBytes - 1)) &+ 1, sizeBytes)
-            let zeros = BlockRequest(.writeZeroes, deviceOffset: position, byteCount: end - position)
-            let result = await perform(own: zeros)
-            guard result >= 0 else { throw .request(.storage(Errno(rawValue: -result))) }
-            position = end
-        }
-        do throws(RequestError) { try await committer.commit() } catch { throw .request(error) }
-        try await changeHeader(.imageSize(sizeBytes))
-    }
-
-    /// Zeros are made for so much at once.
-    private static var growthBytes: UInt64 { 1 << 30 }
-
-    /// Whether the file's L1 table has entries that would become the disk's with that size.
-    public func hasTablesBehindEnd(upTo sizeBytes: UInt64) async throws(RequestError) -> Bool {
-        try await extender.hasTablesBehindEnd(upTo: sizeBytes)
-    }
-
-    /// Runs something of the kind in a task of its own, which the queue's end and whoever wants it quiet wait for. One at a time.
-    public func beginOwnWork(_ body: @escaping (EngineQueue<S>) async -> Void) {
-        precondition(!hasOwnWork, "two of them")
-        hasOwnWork = true
-        tasks.start {
-            await body(self)
-            self.hasOwnWork = false
-        }
-    }
-
     // MARK: - A switch of the top, or of the chain
 
-    /// A queue like this one that takes its place: the image has another chain from now on, or is itself another one, and what this
-    /// one served is nobody's any more. While all queues are quiet.
+    /// A queue like this one that takes its place: the image has another chain from now on, or is itself another one, and what
+    /// this one served is nobody's any more. While all queues are quiet.
     public func replacement(for image: Image, storages: ChainStorage<S>) -> EngineQueue<S> {
         let next = EngineQueue(
             image: image, storages: storages, depth: depth, largestRequestBytes: largestRequestBytes, executor: executor,

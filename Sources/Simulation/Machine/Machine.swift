@@ -52,13 +52,13 @@ public final class Machine: @unchecked Sendable {
     /// Snapshots beneath that, the newest first: nothing changes them any more, but for one that others are merged into.
     var sealed: [FrozenLayer]
     var merge: SimulatedMerge?
-    /// What the image calls the file beneath it, once snapshots have been merged; nil: as it was made.
-    var topName: String?
+    /// What the image calls the file beneath it.
+    var topName: String
     /// What lies at the bottom.
-    private let backing: [BackingFile]
-    private let options: Options
+    let backing: [BackingFile]
+    let options: Options
     let io = SimulatedIO()
-    private let executor = SimulatedExecutor()
+    let executor = SimulatedExecutor()
     public var random: SeededRandom
     public private(set) var image: Image?
     private(set) var queues: [SimulatedQueue] = []
@@ -70,6 +70,7 @@ public final class Machine: @unchecked Sendable {
         session: SimulatedSession? = nil
     ) {
         self.disk = disk
+        topName = Machine.backingName(of: disk)
         self.sealed = sealed
         self.session = session
         self.backing = backing
@@ -145,7 +146,7 @@ public final class Machine: @unchecked Sendable {
         case image(ImageOpenError)
     }
 
-    private func storage(
+    func storage(
         _ disk: SimulatedDisk, queue: Int, alignmentBytes: Int, tellsHolesTruly: Bool
     ) -> SimulatedStorage {
         SimulatedStorage(
@@ -154,7 +155,7 @@ public final class Machine: @unchecked Sendable {
             tellsHolesTruly: tellsHolesTruly)
     }
 
-    private static func layer(_ disk: SimulatedDisk) throws(QEDFormatError) -> Layer {
+    static func layer(_ disk: SimulatedDisk) throws(QEDFormatError) -> Layer {
         var bytes = [UInt8](repeating: 0, count: Int(min(64, disk.length)))
         _ = bytes.withUnsafeMutableBytes { buffer in
             buffer.baseAddress.map { disk.read(into: $0, byteCount: buffer.count, at: 0) }
@@ -198,7 +199,7 @@ public final class Machine: @unchecked Sendable {
 
     /// Of the image, for each queue.
     /// - Parameter files: those of the chain above the bottom.
-    private func storages(beneath files: [BackingFile]) -> [ChainStorage<SimulatedStorage>] {
+    func storages(beneath files: [BackingFile]) -> [ChainStorage<SimulatedStorage>] {
         (0..<options.queueCount).map { queue in
             ChainStorage(
                 top: storage(disk, queue: queue, alignmentBytes: options.alignmentBytes, tellsHolesTruly: false),
@@ -256,65 +257,13 @@ public final class Machine: @unchecked Sendable {
     func switchTop(to next: NextTop, _ history: SectorHistory) {
         precondition(isQuiet && lower == nil, "a switch under requests")
         lower = LowerLayer(disk: disk, session: session, names: next.names, history: history)
-        topName = nil
         disk = next.disk
+        topName = Machine.backingName(of: disk)
         session = next.session
         image = next.image
         let files = [BackingFile(disk: lower?.disk ?? disk, isRaw: false)] + sealed.map(\.backingFile)
         for (queue, storages) in zip(queues, storages(beneath: files)) {
             queue.switchTop(to: queue.engine.successor(for: next.image, storages: storages))
-        }
-    }
-
-    /// Makes the disk larger, while nobody asks for anything.
-    func grow(
-        to sizeBytes: UInt64, afterStep: (Bool) throws -> Void
-    ) throws -> HeaderChangeError? {
-        guard let image, lower == nil, merge == nil else { preconditionFailure("nothing that grows") }
-        for queue in queues { queue.hold() }
-        try settle()
-        let oldSizeBytes = image.sizeBytes
-        image.replaceChain(try NextChain.of(image, grownTo: sizeBytes))
-        replaceEngines(for: image)
-        for queue in queues { queue.resume() }
-        let queue = queues[0].engine
-        let result = try run("growing", afterStep: afterStep) { () async throws(HeaderChangeError) in
-            try await queue.grow(from: oldSizeBytes)
-        }
-        if case .failure(let error) = result { return error }
-        return nil
-    }
-
-    // MARK: - A merge of what lies beneath
-
-    func runInBackground(_ body: @escaping @Sendable () async -> Void) { Task(executorPreference: executor) { await body() } }
-
-    /// The file that others are merged into, with those beneath it, as a queue of its own reaches them.
-    func mergeStorage(_ merge: SimulatedMerge) -> ChainStorage<SimulatedStorage> {
-        func file(_ disk: SimulatedDisk) -> SimulatedStorage {
-            storage(disk, queue: options.queueCount, alignmentBytes: 1, tellsHolesTruly: true)
-        }
-        let beneath = sealed[(merge.removedCount + 1)...].map(\.backingFile) + backing
-        return ChainStorage(top: file(merge.target), bases: beneath.map { SimulatedBase(storage: file($0.disk)) })
-    }
-
-    func mergeLayers(_ merge: SimulatedMerge) throws -> [Layer] {
-        let beneath = sealed[(merge.removedCount + 1)...].map(\.backingFile) + backing
-        return try [Machine.layer(merge.target)]
-            + beneath.map { $0.isRaw ? .raw(sizeBytes: $0.disk.length) : try Machine.layer($0.disk) }
-    }
-
-    func makeMergeQueue(_ image: Image, _ storages: ChainStorage<SimulatedStorage>) -> EngineQueue<SimulatedStorage> {
-        EngineQueue(
-            image: image, storages: storages, depth: 1, largestRequestBytes: options.largestRequestBytes, executor: executor)
-    }
-
-    func endMergeQueue() { merge?.queue?.stop() }
-
-    /// Each queue is replaced, because the image's chain is another.
-    func replaceEngines(for image: Image) {
-        for (queue, storages) in zip(queues, storages(beneath: sealed.map(\.backingFile))) {
-            queue.switchTop(to: queue.engine.replacement(for: image, storages: storages))
         }
     }
 

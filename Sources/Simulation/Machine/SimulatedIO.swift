@@ -34,7 +34,10 @@ final class SimulatedIO: @unchecked Sendable {
     /// Operations that have completed.
     private(set) var completedCount = 0
     private(set) var faultCount = 0
+    /// Of the disks that requests go to.
     private(set) var failedSyncs = 0
+    /// One to which none goes: what fails there is not the image's.
+    var unserved: SimulatedDisk?
 
     var slowPercent = 10
     /// The time that the engine sees.
@@ -105,7 +108,7 @@ final class SimulatedIO: @unchecked Sendable {
                     _ = operation.perform(on: operation.disk, limit: count * SparsePages.sectorBytes)
                 case .storage(.sync):
                     operation.disk.loseSome(&random)
-                    failedSyncs += 1
+                    if operation.disk !== unserved { failedSyncs += 1 }
                 case .storage(.allocate(let fileOffset, let count, _)) where random.chance(1, in: 2):
                     operation.disk.setLengthAtLeast(fileOffset + count / 2 / 4096 * 4096)
                 default: break

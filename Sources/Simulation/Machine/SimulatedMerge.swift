@@ -45,7 +45,7 @@ extension Machine {
     func sealedLayers(under disk: SimulatedDisk, target left: SimulatedDisk?) throws -> [FrozenLayer] {
         let name = Machine.backingName(of: disk)
         guard let merge else {
-            if let expected = topName, name != expected { throw Violation("the image names \(name), which is not there any more") }
+            guard name == topName else { throw Violation("the image names \(name), which is not there any more") }
             return sealed
         }
         var layers = sealed
@@ -55,7 +55,7 @@ extension Machine {
             layers[merge.removedCount] = frozen
         }
         if name == merge.name { return Array(layers[merge.removedCount...]) }
-        guard name == topName ?? name else { throw Violation("the image names \(name), which never was") }
+        guard name == topName else { throw Violation("the image names \(name), which never was") }
         return layers
     }
 
@@ -81,7 +81,7 @@ extension Machine {
         precondition(merge == nil && lower == nil && count > 0 && count < sealed.count, "nothing to merge")
         // Not that of an earlier one, by which the image may still call what lies beneath it.
         let number = random.next()
-        let merge = SimulatedMerge(removedCount: count, target: sealed[count].disk, name: "merged-\(number)")
+        let merge = SimulatedMerge(removedCount: count, target: sealed[count].disk, name: Machine.longName + "\(number)")
         let upper = Array(sealed[..<count])
         let sectors = Int(scene.clusterSizeBytes / 512)
         var requests: [BlockRequest] = []
@@ -95,8 +95,12 @@ extension Machine {
             }
         }
         self.merge = merge
+        io.unserved = merge.target
         try openMerge(merge, requests)
     }
+
+    /// As long as some are: it does not fit into the header's sector.
+    private static let longName = "merged-into-" + String(repeating: "a", count: 420) + "-"
 
     /// All of a cluster, as the upper layers show it.
     private static func request(ofCluster cluster: Int, _ sectors: Int, _ upper: [FrozenLayer], _ scene: Scene) -> BlockRequest {

@@ -100,10 +100,18 @@ final class KillCheck {
         }
         let image = left(machine.disk, machine.session)
         let target = machine.merge.map { left($0.target, nil).disk }
+        makeNamesDurable(image.disk, machine)
         return (
             image, machine.lower.map { left($0.disk, $0.session) },
             try machine.sealedLayers(under: image.disk, target: target)
         )
+    }
+
+    /// The next process finds that the image names what snapshots were merged into, and takes the others away. What it has read
+    /// may not be durable yet: it sees to that first.
+    private func makeNamesDurable(_ disk: SimulatedDisk, _ machine: Machine) {
+        guard let merge = machine.merge, Machine.backingName(of: disk) == merge.name else { return }
+        disk.makeAllDurable()
     }
 
     /// Brings what was the top before a switch to its end, as the next process does before it opens the image: replays its log,
@@ -169,6 +177,7 @@ final class KillCheck {
                     target = lowerLevel.disk
                 }
                 let sealed = try machine.sealedLayers(under: levels[level].disk, target: target)
+                makeNamesDurable(levels[level].disk, machine)
                 return try check(session, over: sealed, history, ranges, level: level, loss)
             }
             precondition(level == 0, "a switch while an image is opened")

@@ -134,7 +134,9 @@ struct Quiesce {
     /// Opens an overlay for a switch, in a part of the moments, where there is none under way.
     private mutating func prepareSwitch(_ player: Player, _ scene: Scene, _ kills: KillCheck?) throws -> NextTop? {
         let machine = player.machine
-        guard switchesTop, machine.lower == nil, machine.merge == nil, machine.io.failedSyncs == 0, random.chance(2, in: 3) else { return nil }
+        guard switchesTop, machine.lower == nil, machine.merge == nil, machine.io.failedSyncs == 0, random.chance(2, in: 3) else {
+            return nil
+        }
         let (fault, windows) = (machine.fault, self.windows)
         machine.fault = nil
         defer { machine.fault = fault }

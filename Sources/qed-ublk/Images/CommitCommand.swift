@@ -38,7 +38,8 @@ struct CommitCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Of a device: so many of the newest snapshots stay.", valueName: "count"))
     var keep: Int?
 
-    @Option(help: ArgumentHelp("Of a device: the snapshot that gets what those above it have.", valueName: "image"),
+    @Option(
+        help: ArgumentHelp("Of a device: the snapshot that gets what those above it have.", valueName: "image"),
         transform: PathArgument.parse)
     var into: String?
 
@@ -84,7 +85,8 @@ struct CommitCommand: ParsableCommand {
     }
 
     private func runOnDevice() throws {
-        for (isGiven, change) in [(pause, ControlRequest.CommitChange.pause), (resume, .resume), (cancel, .cancel)] where isGiven {
+        for (isGiven, change) in [(pause, ControlRequest.CommitChange.pause), (resume, .resume), (cancel, .cancel)] where isGiven
+        {
             return try DeviceCommit.change(deviceNamed: file, change)
         }
         let answer = try DeviceCommit.run(deviceNamed: file, keeping: keep ?? 0, into: into, progress: progress.bar)

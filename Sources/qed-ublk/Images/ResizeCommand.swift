@@ -58,7 +58,8 @@ struct ResizeCommand: ParsableCommand {
     func validate() throws {
         guard isOfDevice else { return }
         guard !shrink, format == .qed, !backing.isGiven else {
-            throw ValidationError("the disk of a device only grows, and its image is what it is: leave --shrink, -f and --backing-… out")
+            throw ValidationError(
+                "the disk of a device only grows, and its image is what it is: leave --shrink, -f and --backing-… out")
         }
         if case .less = size { throw ValidationError("the disk of a device only grows; remove the device, and resize its image") }
     }

@@ -218,7 +218,13 @@ extension ForkError: ReportableError {
 }
 
 extension ServerRefusal: ReportableError {
-    var exitStatus: ExitStatus { code == .busy ? .busy : .failure }
+    var exitStatus: ExitStatus {
+        switch code {
+        case .busy: .busy
+        case .badRequest: .usage
+        case .failed, .unavailable: .failure
+        }
+    }
 }
 
 extension WaitingDeviceError: ReportableError {

@@ -1,5 +1,5 @@
-# What lies beneath a device, and how large it is, changes while it works: snapshots are merged, and the disk grows. What is on the
-# disk never changes by that, whatever is killed or full; and what another image needs stays.
+# What lies beneath a device, and how large it is, changes while it works: snapshots are merged, and the disk grows. What is on
+# the disk never changes by that, whatever is killed or full; and what another image needs stays.
 # vm: --cpus 4 --file Tests/VM/scenarios/devices.bash --file Tests/VM/scenarios/fio-verify.bash
 source lib.sh
 source devices.bash
@@ -35,7 +35,8 @@ snapshots monday tuesday wednesday thursday
 rm /mnt/tuesday
 sync -f /mnt
 expect_equal "the chain" "disk.qed thursday.qed wednesday.qed tuesday.qed monday.qed" "$(chain)"
-expect_output 'monday.qed: has what these had, which are gone: .*/wednesday.qed, .*/tuesday.qed' qed-ublk commit --keep 1 "$device"
+expect_output 'monday.qed: has what these had, which are gone: .*/wednesday.qed, .*/tuesday.qed' \
+    qed-ublk commit --keep 1 "$device"
 expect_equal "the chain" "disk.qed thursday.qed monday.qed" "$(chain)"
 expect_equal "the files" $'disk.qed\nmonday.qed\nthursday.qed' "$(find . -name '*.qed' -printf '%P\n' | sort)"
 expect_sound thursday.qed monday.qed
@@ -86,7 +87,7 @@ rm -r elsewhere
 expect_refusal 1 'is not beneath' qed-ublk commit --into /data/disk "$device"
 expect_refusal 1 'are to stay' qed-ublk commit --keep 4 "$device"
 expect_refusal 64 'about a device' qed-ublk commit --keep 1 disk.qed
-expect_refusal 3 'no snapshots are being merged' qed-ublk commit --cancel "$device"
+expect_refusal 1 'no snapshots are being merged' qed-ublk commit --cancel "$device"
 expect_status 0 qed-ublk commit --into two.qed "$device"
 expect_equal "the chain" "disk.qed two.qed monday.qed" "$(chain)"
 
@@ -102,7 +103,7 @@ if kill -0 "$merge" 2>/dev/null; then
     expect_refusal 3 'are being merged' qed-ublk commit "$device"
     expect_status 0 qed-ublk commit --resume "$device"
 fi
-expect_status 0 wait "$merge"
+wait "$merge" || { cat commit.log >&2; fail "the merge"; }
 expect_output 'monday.qed: has what these had' cat commit.log
 expect_status 0 qed-ublk commit "$device"
 expect_equal "the chain" "disk.qed monday.qed" "$(chain)"
@@ -158,7 +159,7 @@ case $(uname -r) in
     dd if=/dev/urandom of=/mnt/larger bs=1M count=100 status=none
     kill_server
     expect_equal "what recover prints" "$device" "$(qed-ublk recover 0)"
-    snapshots large
+    snapshots later
     expect_status 0 qed-ublk commit "$device"
     expect_equal "the file" "$sum" "$(echo 3 >/proc/sys/vm/drop_caches && md5sum /mnt/large)"
     ;;
@@ -206,7 +207,7 @@ for ((number = 1; number <= ${COUNT:-6} || (number <= 40 && merged == 0); number
     wait_until 20 process_is_gone "$server"
     { wait "$merge" || true; } 2>/dev/null
     expect_equal "what recover prints" "$device" "$(qed-ublk recover 0)"
-    expect_status 0 cmp -n 1000000 <(seq "$number" 150000) <(dd if="$device" bs=1M skip=200 count=1 iflag=direct status=none)
+    expect_status 0 cmp -n 900000 <(seq "$number" 150000) <(dd if="$device" bs=1M skip=200 count=1 iflag=direct status=none)
     if [[ -e merged ]]; then merged=$((merged + 1)); fi
     rm -f merged
     if ((number % 3 == 0)); then expect_status 0 qed-ublk commit "$device"; fi

@@ -1,0 +1,56 @@
+import BlockStorage
+import CSupport
+import Platform
+
+/// `commit` of a device: has its server merge snapshots beneath the image.
+package enum DeviceCommit {
+    /// Blocks until that has been done, or was cancelled.
+    /// - Parameters:
+    ///   - keep: so many of the newest snapshots stay.
+    ///   - into: the file of the chain that gets them; nil: the lowest in the directory of the newest one.
+    ///   - progress: called with the share that is done.
+    /// - Returns: "into", a path, and "removed", paths.
+    package static func run(
+        deviceNamed name: String, keeping keep: Int, into path: String?, progress: (@Sendable (Double) -> Void)?,
+        registry: DeviceRegistry = DeviceRegistry()
+    ) throws -> JSONValue {
+        try DeviceRequirements.check()
+        let record = try registry.device(named: name)
+        let target = try path.map { try AbsolutePath.ofFile($0) }
+        let isDone = Lock(false)
+        let watcher = try progress.map { show in
+            try BackgroundThread {
+                while !isDone.withLock({ $0 }) {
+                    if let merge = try? ControlSocketClient.ask(.status, of: record, registry)["merge"],
+                        let thousandths = merge["done-per-mille"]?.integer(as: Int.self)
+                    {
+                        show(Double(thousandths) / 1000)
+                    }
+                    cs_sleep_milliseconds(200)
+                }
+            }
+        }
+        defer {
+            isDone.withLock { $0 = true }
+            watcher?.join()
+        }
+        let answer = try ControlSocketClient.ask(
+            .commit(keep: keep, into: target), of: record, registry, timeout: .seconds(86_400 * 7))
+        progress?(1)
+        return answer
+    }
+
+    /// The paths of what was merged, in an answer of `run`.
+    package static func removed(_ answer: JSONValue) -> [String] {
+        guard case .array(let paths)? = answer["removed"] else { return [] }
+        return paths.compactMap(\.text)
+    }
+
+    /// Tells one that is under way to wait, to go on, or to end.
+    package static func change(
+        deviceNamed name: String, _ change: ControlRequest.CommitChange, registry: DeviceRegistry = DeviceRegistry()
+    ) throws {
+        try DeviceRequirements.check()
+        _ = try ControlSocketClient.ask(.commitChange(change), of: try registry.device(named: name), registry)
+    }
+}

@@ -1,0 +1,62 @@
+import BlockStorage
+import QEDFormat
+import SystemPackage
+
+/// What a queue does that no guest has asked for: beside the guest's requests, in a task, with a slot behind those of the tags.
+extension EngineQueue {
+    /// The slot of a request that nobody has sent: it comes behind those of the tags.
+    var ownRequest: RequestID { RequestID(tag: depth) }
+
+    /// Runs a request that no guest has sent, beside those of the guest, and gives its result: 0 or a negative errno. One at a
+    /// time. The queue is not quiet meanwhile.
+    public func perform(own request: BlockRequest) async -> Int32 {
+        precondition(slots[ownRequest].state == .idle && request.registered.isNone, "two requests that nobody has sent")
+        if let failure = request.operation == .read ? nil : image.failure { return -failure.errno.rawValue }
+        slots[ownRequest].request = request
+        slots[ownRequest].state = .slow
+        files.counters.pointee.slowRequests &+= 1
+        let result = await slow.perform(ownRequest, isInFile: false)
+        slots[ownRequest].state = .idle
+        return result
+    }
+
+    /// Changes the image's header, durably (`SpaceExtender.changeHeader`).
+    public func changeHeader(_ change: HeaderChange) async throws(HeaderChangeError) { try await extender.changeHeader(change) }
+
+    /// Makes the disk larger in its image, durably, after `Image.replaceChain` has made it so for its queues: nobody asks for
+    /// anything behind the old end yet. What the image, or a larger file beneath it, has there reads as zeros from then on; only
+    /// then the header says so.
+    /// - Parameter oldSizeBytes: of the disk.
+    public func grow(from oldSizeBytes: UInt64) async throws(HeaderChangeError) {
+        let sizeBytes = image.sizeBytes
+        var position = oldSizeBytes
+        while position < sizeBytes, !isSabotaged(.growWithoutZeros) {
+            let end = min((position | (Self.growthBytes - 1)) &+ 1, sizeBytes)
+            let zeros = BlockRequest(.writeZeroes, deviceOffset: position, byteCount: end - position)
+            let result = await perform(own: zeros)
+            guard result >= 0 else { throw .request(.storage(Errno(rawValue: -result))) }
+            position = end
+        }
+        do throws(RequestError) { try await committer.commit() } catch { throw .request(error) }
+        try await changeHeader(.imageSize(sizeBytes))
+    }
+
+    /// Zeros are made for so much at once.
+    private static var growthBytes: UInt64 { 1 << 30 }
+
+    /// Whether the file's L1 table has entries that would become the disk's with that size.
+    public func hasTablesBehindEnd(upTo sizeBytes: UInt64) async throws(RequestError) -> Bool {
+        try await extender.hasTablesBehindEnd(upTo: sizeBytes)
+    }
+
+    /// Runs something of the kind in a task of its own, which whoever wants the queue quiet waits for, and the queue's end. One
+    /// at a time.
+    public func beginOwnWork(_ body: @escaping (EngineQueue<S>) async -> Void) {
+        precondition(!hasOwnWork, "two of them")
+        hasOwnWork = true
+        tasks.start {
+            await body(self)
+            self.hasOwnWork = false
+        }
+    }
+}
