@@ -16,6 +16,9 @@ public final class Image: @unchecked Sendable {
     /// The device's size.
     public var sizeBytes: UInt64 { sizeNow.load(ordering: .relaxed) }
     private let sizeNow: Atomic<UInt64>
+    /// What the header says of it: less, as long as a larger size is being prepared, or where that has failed.
+    public var headerSizeBytes: UInt64 { headerSize.load(ordering: .relaxed) }
+    let headerSize: Atomic<UInt64>
     public let isReadOnly: Bool
 
     /// These, and what comes of a switch of the top or of another chain (`replaceChain`), change only while all queues are quiet.
@@ -104,6 +107,7 @@ public final class Image: @unchecked Sendable {
         geometry = top.geometry
         let sizeBytes = layers[0].sizeBytes
         sizeNow = Atomic(sizeBytes)
+        headerSize = Atomic(sizeBytes)
         hasBackingFile = layers.count > 1
         backingEnd = layers.count > 1 ? min(layers[1].sizeBytes, sizeBytes) : 0
         commitStaging = .allocate(

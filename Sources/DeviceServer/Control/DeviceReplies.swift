@@ -104,7 +104,16 @@ struct DeviceReplies {
         do throws(MergeError) {
             let merge = LayerMerge(device: live, progress: progress)
             let (path, removed) = try merge.run(keeping: keep, into: into.map { .file(path: $0) } ?? .lowest)
-            return .success(["into": .string(path), "removed": .array(removed.map { .string($0) })])
+            // A reply has room for so many.
+            var listedBytes = 0
+            let listed = removed.prefix { name in
+                listedBytes += name.utf8.count + 8
+                return listedBytes <= ControlReply.limitBytes / 4
+            }
+            return .success([
+                "into": .string(path), "removed-count": JSONValue(removed.count),
+                "removed": .array(listed.map { .string($0) }),
+            ])
         } catch {
             return error.reply
         }

@@ -24,16 +24,25 @@ struct DiskGrowth: Sendable {
             guard features.contains(.updateSize) else {
                 throw .cannot(
                     "\(UblkPaths.blockDevice(device.record.deviceID)): this kernel cannot give a disk another size while "
-                        + "it is there "
-                        + "(Linux 6.16 can, for disks that were made there); remove the device, and resize its image")
+                        + "it is there (Linux 6.16 can, for disks that were made there); remove the device, and resize its image")
             }
             let image = session.image
             guard !image.isReadOnly else { throw .cannot("\(session.path) is only read; its size stays") }
-            let newSize = try wanted(sizeBytes, isDifference)
-            let oldSize = image.sizeBytes
+            let control: UblkControlDevice
+            let diskBytes: UInt64
+            do throws(UblkControlError) {
+                control = try UblkControlDevice()
+                let sectors = try control.parameters(device.record.deviceID)?.basic.deviceSectors ?? 0
+                diskBytes = sectors * QEDLimits.sectorSizeBytes
+            } catch {
+                throw .cannot("\(error)")
+            }
+            // The disk's own size counts, where an earlier attempt has come no further than the image.
+            let newSize = try wanted(sizeBytes, moreThan: isDifference ? diskBytes : nil)
+            let oldSize = image.headerSizeBytes
             if newSize > oldSize { try grow(image, from: oldSize, to: newSize) }
             do throws(UblkControlError) {
-                try UblkControlDevice().updateSize(device.record.deviceID, deviceSectors: newSize / QEDLimits.sectorSizeBytes)
+                try control.updateSize(device.record.deviceID, deviceSectors: newSize / QEDLimits.sectorSizeBytes)
             } catch {
                 throw .cannot("\(session.path) has \(newSize) bytes now, and its disk does not: \(error); run it again")
             }
@@ -42,9 +51,9 @@ struct DiskGrowth: Sendable {
         }
     }
 
-    private func wanted(_ sizeBytes: UInt64, _ isDifference: Bool) throws(GrowthError) -> UInt64 {
+    private func wanted(_ sizeBytes: UInt64, moreThan diskBytes: UInt64?) throws(GrowthError) -> UInt64 {
         let oldSize = session.image.sizeBytes
-        let (sum, overflow) = isDifference ? oldSize.addingReportingOverflow(sizeBytes) : (sizeBytes, false)
+        let (sum, overflow) = diskBytes?.addingReportingOverflow(sizeBytes) ?? (sizeBytes, false)
         let block = UInt64(max(session.blocks?.blockSizeBytes ?? 512, session.chain[0].file.alignment.offsetBytes))
         guard !overflow, sum <= QEDLimits.maximumImageSizeBytes else {
             throw .usage("\(session.path) has \(oldSize) bytes, and cannot be changed by that much")
@@ -94,18 +103,8 @@ struct DiskGrowth: Sendable {
             }
         }
         guard let outcome else { throw .busy("queue 0 does not answer") }
-        guard let reason = outcome else { return }
-        try shrinkBack(image, to: oldSize)
-        throw .cannot("\(session.path): \(reason); the disk has its old size")
-    }
-
-    /// Nobody has seen the new size, but for the queues.
-    private func shrinkBack(_ image: Image, to oldSize: UInt64) throws(GrowthError) {
-        guard let next = try? NextChain.of(image, shrunkTo: oldSize) else { return }
-        var files = session.chain
-        files[0] = LayerFile(file: files[0].file, layer: next.layers[0])
-        try? device.whileQuiet { device.replaceChain(next, files) }
-        try? device.note { $0.nextSizeBytes = nil }
+        // The queues keep the new size, behind whose old end nobody asks for anything: tables may have been made there.
+        if let reason = outcome { throw .cannot("\(session.path): \(reason); the disk has its old size") }
     }
 }
 

@@ -177,7 +177,7 @@ struct LayerMerge: Sendable {
         else { throw .cannot("the files beneath \(session.path) are others by now; run it again") }
         let last = first + plan.files.count - 1
         let next: NextChain
-        do throws(Errno) { next = try NextChain.of(session.image, without: first..<last, over: .qed(tables)) } catch {
+        do throws(Errno) { next = try NextChain.of(session.image, without: first..<last, over: tables) } catch {
             throw .cannot("no memory for the tables of \(session.path): \(error)")
         }
         var files = chain

@@ -1,5 +1,6 @@
 import BlockStorage
 import QEDFormat
+import Synchronization
 import SystemPackage
 
 /// What can be changed in the header of an image while it is served.
@@ -58,6 +59,7 @@ extension SpaceExtender {
         case .imageSize(let sizeBytes):
             do throws(QEDFormatError) { try header.setImageSize(bytes: sizeBytes) } catch { throw .format(error) }
             try await writeHeader(header, orAgain: before)
+            image.headerSize.store(sizeBytes, ordering: .relaxed)
         case .backingFile(let name, let isRaw):
             let old = header.backingFileNameRange
             if let name {

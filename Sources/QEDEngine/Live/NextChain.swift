@@ -23,23 +23,16 @@ public struct NextChain: Sendable {
     /// The chain without some of its files.
     /// - Parameters:
     ///   - removed: their positions; the image itself has 0.
-    ///   - base: what has the place behind them now, if there is any, and has got what they had.
+    ///   - adopted: of the image behind them, as it is now: it has got what they had.
     /// - Throws: the errno of `mmap`.
     public static func of(
-        _ image: Image, without removed: Range<Int>, over base: MergedBase?
+        _ image: Image, without removed: Range<Int>, over adopted: AdoptedTables
     ) throws(Errno) -> NextChain {
-        precondition(removed.lowerBound > 0 && removed.upperBound <= image.layers.count, "layers that the chain does not have")
+        precondition(removed.lowerBound > 0 && removed.upperBound < image.layers.count, "layers that the chain does not have")
         var layers = image.layers
         var bases = image.bases
-        switch base {
-        case nil: precondition(removed.upperBound == layers.count, "what lies beneath is forgotten")
-        case .qed(let adopted):
-            layers[removed.upperBound] = adopted.layer
-            bases[removed.upperBound - 1] = adopted.tables
-        case .raw(let sizeBytes):
-            precondition(layers[removed.upperBound].isRaw, "a raw file in the place of an image")
-            layers[removed.upperBound] = .raw(sizeBytes: sizeBytes)
-        }
+        layers[removed.upperBound] = adopted.layer
+        bases[removed.upperBound - 1] = adopted.tables
         layers.removeSubrange(removed)
         bases.removeSubrange((removed.lowerBound - 1)..<(removed.upperBound - 1))
         return try NextChain(of: image, layers: layers, bases: bases)
@@ -66,30 +59,11 @@ public struct NextChain: Sendable {
     public static func of(_ image: Image, grownTo sizeBytes: UInt64) throws(Errno) -> NextChain {
         guard case .qed(var header, let fileSizeBytes) = image.layers[0] else { preconditionFailure("the image must be QED") }
         precondition(sizeBytes >= header.imageSizeBytes, "a smaller disk")
-        return try of(image, &header, fileSizeBytes, sizeBytes)
-    }
-
-    /// Back to the size that it had, which could not be changed: nobody has asked for anything behind it.
-    public static func of(_ image: Image, shrunkTo sizeBytes: UInt64) throws(Errno) -> NextChain {
-        guard case .qed(var header, let fileSizeBytes) = image.layers[0] else { preconditionFailure("the image must be QED") }
-        precondition(sizeBytes <= header.imageSizeBytes, "a larger disk")
-        return try of(image, &header, fileSizeBytes, sizeBytes)
-    }
-
-    private static func of(
-        _ image: Image, _ header: inout QEDHeader, _ fileSizeBytes: UInt64, _ sizeBytes: UInt64
-    ) throws(Errno) -> NextChain {
         do throws(QEDFormatError) { try header.setImageSize(bytes: sizeBytes) } catch { throw .invalidArgument }
         var layers = image.layers
         layers[0] = .qed(header: header, fileSizeBytes: fileSizeBytes)
         return try NextChain(of: image, layers: layers, bases: image.bases)
     }
-}
-
-/// A file beneath the image that has got what was above it.
-public enum MergedBase: Sendable {
-    case qed(AdoptedTables)
-    case raw(sizeBytes: UInt64)
 }
 
 extension Image {

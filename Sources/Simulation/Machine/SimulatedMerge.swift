@@ -159,7 +159,7 @@ extension Machine {
         guard let merge, let image, let tables = merge.tables, merge.phase == .named, isQuiet else {
             preconditionFailure("a merge that is not at its end")
         }
-        image.replaceChain(try NextChain.of(image, without: 1..<(1 + merge.removedCount), over: .qed(tables)))
+        image.replaceChain(try NextChain.of(image, without: 1..<(1 + merge.removedCount), over: tables))
         sealed.removeSubrange(..<merge.removedCount)
         sealed[0] = FrozenLayer(merge.target)
         topName = merge.name

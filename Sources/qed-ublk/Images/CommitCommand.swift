@@ -20,7 +20,7 @@ struct CommitCommand: ParsableCommand {
 
             Of a device (/dev/ublkb0) snapshots that its image lies over become one file: the lowest in the directory of the \
             newest one, or --into, gets what those above it have, and they are removed. The device works meanwhile, and reads \
-            the same, whatever happens. What another image needs is refused.
+            the same, whatever happens; where this command is ended the merge goes on. What another image needs is refused.
 
             Example: qed-ublk commit overlay.qed
             Example: qed-ublk commit --keep 3 /dev/ublkb0
@@ -94,7 +94,9 @@ struct CommitCommand: ParsableCommand {
         guard !progress.quiet else { return }
         let into = answer["into"]?.text ?? ""
         let removed = DeviceCommit.removed(answer)
+        let others = (answer["removed-count"]?.integer(as: Int.self) ?? removed.count) - removed.count
         if removed.isEmpty { return try printOutput("\(into): nothing above it to merge.") }
-        try printOutput("\(into): has what these had, which are gone: \(removed.joined(separator: ", "))")
+        let more = others > 0 ? ", and \(others) more" : ""
+        try printOutput("\(into): has what these had, which are gone: \(removed.joined(separator: ", "))\(more)")
     }
 }

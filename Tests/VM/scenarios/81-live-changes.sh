@@ -45,8 +45,8 @@ expect_equal "the newest" thursday "$(</mnt/newest)"
 echo 3 >/proc/sys/vm/drop_caches
 for name in monday wednesday thursday; do expect_status 0 cmp "/mnt/$name" <(seq 20000); done
 snapshots friday
-expect_equal "what is merged" "{\"into\":\"$PWD/monday.qed\",\"removed\":[\"$PWD/friday.qed\",\"$PWD/thursday.qed\"]}" \
-    "$(qed-ublk commit --json "$device" | jq -c .)"
+expect_equal "what is merged" "[\"$PWD/monday.qed\",2,\"$PWD/friday.qed\",\"$PWD/thursday.qed\"]" \
+    "$(qed-ublk commit --json "$device" | jq -c '[.into, ."removed-count", .removed[]]')"
 expect_equal "the chain" "disk.qed monday.qed" "$(chain)"
 expect_output 'nothing above it to merge' qed-ublk commit "$device"
 echo 3 >/proc/sys/vm/drop_caches
@@ -179,10 +179,17 @@ if [[ $(uname -r) != 6.12.* ]]; then
     expect_status 0 qed-ublk io base.qed 'write -P 0x55 0 64M'
     expect_status 0 qemu-img create -q -f qed -b base.qed -F qed disk.qed 40000512
     device=$(qed-ublk add disk.qed)
+    dd if=/dev/zero of=filling bs=1M status=none 2>/dev/null || true
+    dd if=/dev/zero of=filling bs=4k oflag=append conv=notrunc status=none 2>/dev/null || true
+    expect_refusal 1 'No space left .*the disk has its old size' qed-ublk resize "$device" 128M
+    expect_equal "the size" 40000512 "$(blockdev --getsize64 "$device")"
+    rm filling
+    expect_status 0 dd if=/dev/zero of="$device" bs=4k count=1 oflag=direct conv=fsync status=none
     expect_status 0 qed-ublk resize "$device" 128M
     expect_equal "what is behind the old end" 0 \
         "$(dd if="$device" bs=512 skip=$((40000512 / 512)) iflag=direct status=none | tr -d '\0' | wc -c)"
-    expect_equal "what was there" 40000512 "$(dd if="$device" bs=512 count=$((40000512 / 512)) status=none | tr -d '\0' | wc -c)"
+    expect_equal "what was there" $((40000512 - 4096)) \
+        "$(dd if="$device" bs=512 count=$((40000512 / 512)) status=none | tr -d '\0' | wc -c)"
     qed-ublk del "$device"
     expect_sound disk.qed base.qed
     rm ./*.qed
