@@ -124,14 +124,15 @@ struct LayerMerge: Sendable {
         guard opened.identity == plan.target.file.identity else { throw .cannot("\(opened.path) was replaced meanwhile") }
         try letTargetGrow(plan)
         let chain = try (plan.files + plan.beneath).map { layer throws(MergeError) in try LayerMerge.asItIsNow(layer) }
+        let tables: AdoptedTables?
         do throws(ImageToolError) {
             let copy = LayerCopy(chain: chain, into: plan.files.count - 1, opened: opened)
-            guard let tables = try copy.run(progress.goesOn) else { throw ImageToolError.refused(path: "", reason: "") }
-            return tables
+            tables = try copy.run(progress.goesOn)
         } catch {
-            if case .refused("", _) = error { throw .cancelled }
             throw .cannot("\(error); nothing was changed that can be seen")
         }
+        guard let tables else { throw .cancelled }
+        return tables
     }
 
     /// A file of the chain, which has grown since the device was made if it has been the image meanwhile.

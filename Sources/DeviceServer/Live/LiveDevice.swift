@@ -68,13 +68,13 @@ struct LiveDevice: Sendable {
     }
 
     /// Runs something that no guest has asked for on the first queue, beside its requests.
-    /// - Returns: what it gave; nil where the queue does not answer.
+    /// - Returns: what it gave; nil where the queue does not answer, or has not done with the last of these.
     func onFirstQueue<Value: Sendable>(
         _ body: @escaping @Sendable (EngineQueue<FileStorage>) async -> Value
     ) -> Value? {
         let ended = Answer<Value>()
         let begun = queues.mailboxes[0].ask { target, _ in target.beginOwnWork { ended.give(await body($0)) } }
-        guard case .done? = begun.wait(timeout: .seconds(60)) else { return nil }
+        guard case .done(true)? = begun.wait(timeout: .seconds(60)) else { return nil }
         return ended.wait(timeout: .seconds(1_000_000))
     }
 

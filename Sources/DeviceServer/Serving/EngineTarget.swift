@@ -123,7 +123,7 @@ final class EngineTarget<S: Storage>: BlockTarget {
     }
 
     /// See `EngineQueue.beginOwnWork`.
-    func beginOwnWork(_ body: @escaping (EngineQueue<S>) async -> Void) { engine.beginOwnWork(body) }
+    func beginOwnWork(_ body: @escaping (EngineQueue<S>) async -> Void) -> Bool { engine.beginOwnWork(body) }
 
     /// Begins to seal what was served before the last switch. By one queue.
     func beginSealingLower(_ ended: @escaping (RequestError?) -> Void) { engine.beginSealingLower(ended) }

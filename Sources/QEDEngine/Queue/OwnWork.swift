@@ -49,14 +49,15 @@ extension EngineQueue {
         try await extender.hasTablesBehindEnd(upTo: sizeBytes)
     }
 
-    /// Runs something of the kind in a task of its own, which whoever wants the queue quiet waits for, and the queue's end. One
-    /// at a time.
-    public func beginOwnWork(_ body: @escaping (EngineQueue<S>) async -> Void) {
-        precondition(!hasOwnWork, "two of them")
+    /// Runs something of the kind in a task of its own, which whoever wants the queue quiet waits for, and the queue's end.
+    /// - Returns: false where there is one already: whoever has begun it may have given up waiting for it.
+    public func beginOwnWork(_ body: @escaping (EngineQueue<S>) async -> Void) -> Bool {
+        guard !hasOwnWork else { return false }
         hasOwnWork = true
         tasks.start {
             await body(self)
             self.hasOwnWork = false
         }
+        return true
     }
 }

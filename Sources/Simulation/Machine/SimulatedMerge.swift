@@ -144,7 +144,7 @@ extension Machine {
         merge.phase = .naming
         // SAFETY: a simulation has one thread.
         nonisolated(unsafe) let state = merge
-        queues[0].engine.beginOwnWork { queue in
+        let hasBegun = queues[0].engine.beginOwnWork { queue in
             do throws(HeaderChangeError) {
                 try await queue.changeHeader(.backingFile(name, isRaw: false))
                 state.phase = .named
@@ -152,6 +152,7 @@ extension Machine {
                 state.phase = .failed
             }
         }
+        precondition(hasBegun, "two headers are changed at once")
     }
 
     /// The image has the shorter chain, and the files between are taken away. While all queues are quiet.
