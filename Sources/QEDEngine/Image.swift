@@ -109,7 +109,7 @@ public final class Image: @unchecked Sendable {
         sizeNow = Atomic(sizeBytes)
         headerSize = Atomic(sizeBytes)
         hasBackingFile = layers.count > 1
-        backingEnd = layers.count > 1 ? min(layers[1].sizeBytes, sizeBytes) : 0
+        backingEnd = Image.backingEnd(of: layers)
         commitStaging = .allocate(
             byteCount: Image.commitStagingPages * QEDGeometry.l2PageSizeBytes, alignment: QEDGeometry.l2PageSizeBytes)
         isUnsynced = Atomic(!isReadOnly && !isSabotaged(.trustEarlierWrites))
@@ -120,6 +120,10 @@ public final class Image: @unchecked Sendable {
     deinit {
         headerPage.deallocate()
         commitStaging.deallocate()
+    }
+
+    private static func backingEnd(of layers: [Layer]) -> UInt64 {
+        layers.count > 1 ? min(layers[1].sizeBytes, layers[0].sizeBytes) : 0
     }
 
     /// The chain is another from now on: other files beneath the image, or another size of it. While all queues are quiet; each
@@ -133,7 +137,7 @@ public final class Image: @unchecked Sendable {
         bases = next.bases
         resolved = next.resolved
         hasBackingFile = layers.count > 1
-        backingEnd = layers.count > 1 ? min(layers[1].sizeBytes, sizeBytes) : 0
+        backingEnd = Image.backingEnd(of: layers)
         // Files beneath may have been written: what was known of their holes is over.
         bottomData = SharedKnownData()
         state.withLock { $0.tellChanges(to: resolved, as: layers.count - 1) }
@@ -232,6 +236,13 @@ struct ImageState: ~Copyable {
     mutating func takeSlotWaiters() -> [CompletionContinuation] {
         let waiters = slotWaiters
         slotWaiters = []
+        return waiters
+    }
+
+    /// The tasks that wait for the cursor: nothing of it is under way any more.
+    mutating func takeSpaceWaiters() -> [CompletionContinuation] {
+        let waiters = spaceWaiters
+        spaceWaiters = []
         return waiters
     }
 

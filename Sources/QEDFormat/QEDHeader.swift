@@ -177,6 +177,23 @@ extension QEDHeader {
             fileOffset: UInt64(backingFileNameOffsetField), sizeBytes: Int(backingFileNameSizeField))
     }
 
+    /// Where that many zeros of the header area lie that are nobody's: not the header's, nor the name's that it points at.
+    /// - Parameters:
+    ///   - area: the beginning of the file, as far as it is looked at.
+    ///   - reserved: offsets that are left free.
+    /// - Returns: an offset from the start of the file; nil where there is no such place.
+    package func unusedSpace(
+        for byteCount: Int, in area: UnsafeRawBufferPointer, besides reserved: Range<Int> = 0..<0
+    ) -> Int? {
+        let name = backingFileNameRange.map { Int($0.fileOffset)..<Int($0.endFileOffset) } ?? 0..<0
+        var start = Int(QEDLimits.headerSizeBytes)
+        for position in start..<max(area.count, start) {
+            if area[position] != 0 || name.contains(position) || reserved.contains(position) { start = position + 1 }
+            if position + 1 - start == byteCount { return start }
+        }
+        return nil
+    }
+
     /// Points the image at a backing file whose name the caller has put, or will put, into the header area.
     /// - Throws: the same errors as reading such a header would; the header is as it was then.
     public mutating func setBackingFile(

@@ -73,7 +73,7 @@ import Testing
             #expect(try content(paths[4], scratch) == before, "before the file above lies over it")
             // The file above is the top, or lies between.
             let above = try ImageFile(path: paths[first + 1], access: .readWrite, caching: .buffered, lock: nil)
-            try BackingFileSwitch.set(above, to: try BackingFileName(storing: "\(last).qed"), isRaw: false)
+            try BackingFileSwitch.set(above, to: try BackingFileName(storing: "\(last).qed"))
         }
         #expect(try content(paths[4], scratch) == before, "over the merged file")
         for path in [paths[last], paths[first + 1], paths[4]] {

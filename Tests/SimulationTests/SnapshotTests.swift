@@ -11,13 +11,18 @@ import Testing
         "whatever a crash leaves holds what was acknowledged, and every snapshot what its moment had",
         arguments: CrashModel.allCases)
     func snapshots(_ model: CrashModel) throws {
-        var snapshots = 0
+        var (snapshots, merges) = (0, 0)
         for seed in Self.seeds {
             var history = RandomHistory(seed: seed, model: model, requestLimit: CrashTests.isThorough ? 400 : 120)
-            do { snapshots += try history.run().snapshots } catch {
+            do {
+                let report = try history.run()
+                snapshots += report.snapshots
+                merges += report.merges
+            } catch {
                 throw Violation("\(model), seed \(seed): \(error)")
             }
         }
         #expect(snapshots > Self.seeds.count / 2)
+        #expect(merges > Self.seeds.count / 8)
     }
 }

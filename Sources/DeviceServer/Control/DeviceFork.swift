@@ -39,19 +39,12 @@ package enum DeviceFork {
             let geometry = try ImageDescription(reading: snapshot).header.geometry
             _ = try ImageCreation(
                 path: clone, geometry: geometry,
-                backing: ImageCreation.Backing(name: backingName(of: snapshot, in: clone), format: .qed)
+                backing: ImageCreation.Backing(name: SnapshotNames.backingName(of: snapshot, from: clone), format: .qed)
             ).create()
         } catch {
             throw ForkError.noClone(snapshot: snapshot, reason: error)
         }
         return Outcome(snapshot: snapshot, clone: clone, waitMicroseconds: answer["microseconds"] ?? .null)
-    }
-
-    /// In one directory without it, so that both can be moved together.
-    private static func backingName(of snapshot: String, in clone: String) -> String {
-        let (path, overlay) = (FilePath(snapshot), FilePath(clone))
-        let isBeside = path.removingLastComponent() == overlay.removingLastComponent()
-        return isBeside ? path.lastComponent?.string ?? snapshot : snapshot
     }
 }
 

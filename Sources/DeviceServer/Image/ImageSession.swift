@@ -63,11 +63,12 @@ final class ImageSession: @unchecked Sendable {
             throw .chain(error)
         }
         if case .qed(let header, _) = chain[0].layer, header.imageSizeBytes == 0 { throw .emptyImage(path: path) }
+        let backingFiles = chain.dropFirst().map(\.file.identity)
         if let record {
-            try ImageSession.check(chain, against: record)
-            ImageSession.removeMergedFiles(of: record, chain)
+            try ImageSession.check(chain, backingFiles, against: record)
+            ImageSession.removeMergedFiles(of: record, chain, backingFiles)
         }
-        try willChange(chain[0].file, chain.dropFirst().map(\.file.identity))
+        try willChange(chain[0].file, backingFiles)
         let loop = try ImageSession.makeLoop()
         defer { loop.close() }
         let storages = chain.storages(on: loop.ring)
@@ -112,13 +113,14 @@ final class ImageSession: @unchecked Sendable {
     var backingFiles: [FileIdentity] { chain.dropFirst().map(\.file.identity) }
 
     /// Whether these are the files that the device was made of, and nobody has written to the image meanwhile.
-    private static func check(_ chain: [LayerFile], against record: DeviceRecord) throws(ServerError) {
+    private static func check(
+        _ chain: [LayerFile], _ backingFiles: [FileIdentity], against record: DeviceRecord
+    ) throws(ServerError) {
         let image = chain[0].file
         guard image.identity == record.image else { throw .anotherFile(path: image.path, id: record.deviceID) }
         if let mark = record.leftImage, mark != ImageMark(descriptor: image.descriptor) {
             throw .imageWritten(path: image.path)
         }
-        let backingFiles = chain.dropFirst().map(\.file.identity)
         guard backingFiles == record.backingFiles || backingFiles == record.nextBackingFiles else {
             let other = zip(chain.dropFirst(), record.backingFiles).first { $0.file.identity != $1 }
             throw .anotherFile(path: other?.0.file.path ?? image.path, id: record.deviceID)
@@ -126,8 +128,7 @@ final class ImageSession: @unchecked Sendable {
     }
 
     /// Ends a merge whose server died when the image had the shorter chain, and the files were still there.
-    private static func removeMergedFiles(of record: DeviceRecord, _ chain: [LayerFile]) {
-        let backingFiles = chain.dropFirst().map(\.file.identity)
+    private static func removeMergedFiles(of record: DeviceRecord, _ chain: [LayerFile], _ backingFiles: [FileIdentity]) {
         guard backingFiles == record.nextBackingFiles, backingFiles != record.backingFiles else { return }
         // The header that names the shorter chain may have been read from the page cache alone: after a power cut the old one
         // would be there again, and name what is gone.

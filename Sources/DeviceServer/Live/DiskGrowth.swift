@@ -94,17 +94,15 @@ struct DiskGrowth: Sendable {
         do throws(QueueSilence) { try device.whileQuiet { device.replaceChain(next, files) } } catch {
             throw .busy("\(error); nothing was changed")
         }
-        let outcome = device.onFirstQueue { queue in
-            do throws(HeaderChangeError) {
-                try await queue.grow(from: oldSize)
-                return String?.none
-            } catch {
-                return "\(error)"
+        do throws(OwnWorkError) {
+            try device.onFirstQueue(changing: { queue throws(HeaderChangeError) in try await queue.grow(from: oldSize) })
+        } catch {
+            switch error {
+            case .noAnswer: throw .busy("queue 0 does not answer")
+            // The queues keep the new size, behind whose old end nobody asks for anything: tables may have been made there.
+            case .header(let error): throw .cannot("\(session.path): \(error); the disk has its old size")
             }
         }
-        guard let outcome else { throw .busy("queue 0 does not answer") }
-        // The queues keep the new size, behind whose old end nobody asks for anything: tables may have been made there.
-        if let reason = outcome { throw .cannot("\(session.path): \(reason); the disk has its old size") }
     }
 }
 

@@ -30,7 +30,9 @@ struct LayerMerge: Sendable {
     private struct Plan {
         var files: [LayerFile]
         var beneath: [LayerFile]
-        var removed: ArraySlice<LayerFile> { files.dropLast() }
+        var removed: MergedFiles {
+            MergedFiles(files: files.dropLast().map { .init(path: $0.file.path, file: $0.file.identity) })
+        }
         var target: LayerFile { files[files.count - 1] }
     }
 
@@ -41,7 +43,7 @@ struct LayerMerge: Sendable {
         defer { progress.end() }
         let plan = try device.changing { () throws(MergeError) in try self.plan(keeping: keep, into: target) }
         let path = plan.target.file.path
-        guard !plan.removed.isEmpty else { return (path, []) }
+        guard plan.files.count > 1 else { return (path, []) }
         var kept: [ImageFile] = []
         defer { for file in kept { file.letOthersRead() } }
         for layer in plan.files {
@@ -51,7 +53,7 @@ struct LayerMerge: Sendable {
         try refuseOverlays(of: plan)
         let tables = try copy(plan)
         try device.changing { () throws(MergeError) in try finish(plan, tables) }
-        return (path, plan.removed.map(\.file.path))
+        return (path, plan.removed.files.map(\.path))
     }
 
     // MARK: - What is merged
@@ -75,13 +77,10 @@ struct LayerMerge: Sendable {
             last = index
         case .lowest:
             let directory = LayerMerge.directory(of: chain[first].file.path)
-            last =
-                (first..<chain.count).last { index in
-                    chain[first...index].allSatisfy {
-                        !$0.file.isBlockDevice && LayerMerge.directory(of: $0.file.path) == directory
-                    }
-                        && chain[first...index].allSatisfy(LayerMerge.isQED)
-                } ?? first
+            let beside = chain[first...].prefix {
+                LayerMerge.isQED($0) && LayerMerge.directory(of: $0.file.path) == directory
+            }
+            last = max(first, beside.endIndex - 1)
         }
         guard chain[first...last].allSatisfy(LayerMerge.isQED) else {
             throw .cannot(
@@ -187,7 +186,7 @@ struct LayerMerge: Sendable {
         do throws(RegistryError) {
             try device.note { record in
                 record.nextBackingFiles = files.dropFirst().map(\.file.identity)
-                record.mergedFiles = plan.removed.map { .init(path: $0.file.path, file: $0.file.identity) }
+                record.mergedFiles = plan.removed.files
             }
         } catch {
             throw .cannot("\(error)")
@@ -198,8 +197,7 @@ struct LayerMerge: Sendable {
                 "\(chain[first - 1].file.path) lies over \(plan.target.file.path) now, which has everything, but the device "
                     + "still reads the files between: \(error); run it again")
         }
-        let merged = MergedFiles(files: plan.removed.map { .init(path: $0.file.path, file: $0.file.identity) })
-        do throws(Errno) { try merged.remove() } catch {
+        do throws(Errno) { try plan.removed.remove() } catch {
             throw .cannot("\(plan.target.file.path) has everything, but what it has taken in is still there: \(error)")
         }
         try? device.note { record in
@@ -218,22 +216,22 @@ struct LayerMerge: Sendable {
             throw .cannot("\(target.path): \(error.fault)")
         }
         if isImage {
-            let outcome = device.onFirstQueue { queue in
-                do throws(HeaderChangeError) {
-                    try await queue.changeHeader(.backingFile(name, isRaw: false))
-                    return String?.none
-                } catch {
-                    return "\(error)"
+            do throws(OwnWorkError) {
+                try device.onFirstQueue(changing: { queue throws(HeaderChangeError) in
+                    try await queue.changeHeader(.backingFile(name))
+                })
+            } catch {
+                switch error {
+                case .noAnswer: throw .busy("queue 0 does not answer")
+                case .header(let error): throw .cannot("\(file.path): \(error)")
                 }
             }
-            guard let outcome else { throw .busy("queue 0 does not answer") }
-            if let reason = outcome { throw .cannot("\(file.path): \(reason)") }
             return
         }
         do {
             let opened = try ImageFile(path: file.path, access: .readWrite, caching: .buffered, lock: nil, policy: device.policy)
             guard opened.identity == file.identity else { throw MergeError.cannot("\(file.path) was replaced meanwhile") }
-            try BackingFileSwitch.set(opened, to: name, isRaw: false)
+            try BackingFileSwitch.set(opened, to: name)
         } catch let error as MergeError {
             throw error
         } catch {

@@ -23,19 +23,6 @@ struct LiveDevice: Sendable {
     static let quietTimeout = Duration.seconds(10)
     private static let attempts = 10
 
-    init(
-        session: ImageSession, queues: DeviceQueues<EngineTarget<FileStorage>>, record: DeviceRecord, cacheBytes: Int,
-        policy: BackingPolicy, registry: DeviceRegistry, log: Logger
-    ) {
-        self.session = session
-        self.queues = queues
-        self.record = record
-        self.cacheBytes = cacheBytes
-        self.policy = policy
-        self.registry = registry
-        self.log = log
-    }
-
     /// Nobody else changes the device's files meanwhile. Waits for who does.
     func changing<Value, Failure: Error>(_ body: () throws(Failure) -> Value) throws(Failure) -> Value {
         try oneAtATime.withLock { (_: inout Void) throws(Failure) in try body() }
@@ -78,10 +65,33 @@ struct LiveDevice: Sendable {
         return ended.wait(timeout: .seconds(1_000_000))
     }
 
+    /// Changes the image's header on the first queue, and what goes with it.
+    /// - Throws: why it was not done.
+    func onFirstQueue(
+        changing change: @escaping @Sendable (EngineQueue<FileStorage>) async throws(HeaderChangeError) -> Void
+    ) throws(OwnWorkError) {
+        let outcome = onFirstQueue { queue -> HeaderChangeError? in
+            do throws(HeaderChangeError) {
+                try await change(queue)
+                return nil
+            } catch {
+                return error
+            }
+        }
+        guard let outcome else { throw .noAnswer }
+        if let error = outcome { throw .header(error) }
+    }
+
     /// The chain is another from now on. While all queues are quiet.
     func replaceChain(_ next: NextChain, _ files: [LayerFile]) {
         session.image.replaceChain(next)
         askAll { $0.replaceEngine(chain: files) }
         session.top.withLock { $0.chain = files }
     }
+}
+
+/// Why a queue did not do what it was asked for beside its requests.
+enum OwnWorkError: Error {
+    case noAnswer
+    case header(HeaderChangeError)
 }

@@ -187,6 +187,11 @@ public enum DeviceReference: Equatable, Sendable {
         if let id = DeviceReference.deviceID(digits) { self = .device(id) } else { self = .image(path: text) }
     }
 
+    /// Whether a number or a node is named, and not an image.
+    public var isDevice: Bool {
+        if case .device = self { true } else { false }
+    }
+
     /// A number as the kernel writes it: decimal, no sign, no leading zero.
     static func deviceID(_ digits: Substring) -> UInt32? {
         guard let id = UInt32(digits), digits == String(id)[...] else { return nil }

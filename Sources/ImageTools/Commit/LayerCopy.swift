@@ -106,18 +106,11 @@ public struct LayerCopy {
 
     /// The target has its new size: what that shows reads as zeros, durably.
     private func write(_ header: QEDHeader) throws(ImageToolError) {
-        try onTarget { structure in
+        try ImageStructure.change(target, path: targetPath) { structure in
             structure.header = header
             try await structure.writeHeader()
             try await structure.storage.sync()
         }
-    }
-
-    /// Changes the target's structure, while nothing else does.
-    private func onTarget(
-        _ body: @escaping @Sendable (inout ImageStructure<FileStorage>) async throws -> Void
-    ) throws(ImageToolError) {
-        try ImageStructure.change(target, path: targetPath, body)
     }
 }
 
@@ -135,29 +128,26 @@ extension ImageStructure where S == FileStorage {
                 var structure = ImageStructure(storage: storage, header: header, fileSizeBytes: sizeBytes)
                 try await body(&structure)
             }
-        } catch let error as ImageToolError {
-            throw error
-        } catch let error as StorageError {
-            throw .storage(path: path, error)
         } catch let error as ImageReadError {
             throw .read(error)
         } catch let error as ImageFileError {
             throw .read(.file(error))
-        } catch let error as QEDFormatError {
-            throw .refused(path: path, reason: error.fault)
+        } catch let error as Errno {
+            throw .noRing(error)
         } catch {
-            throw .noRing(error as? Errno ?? .ioError)
+            throw ImageToolError(path: path, structural: error)
         }
     }
 }
 
-/// Points an image at another backing file, durably, while others read it: what they read must be the same either way.
+/// Points an image at another QED image as its backing file, durably, while others read it: what they read must be the same
+/// either way.
 public enum BackingFileSwitch {
     /// - Parameter file: to be written; nobody else changes it.
-    public static func set(_ file: ImageFile, to name: BackingFileName, isRaw: Bool) throws(ImageToolError) {
+    public static func set(_ file: ImageFile, to name: BackingFileName) throws(ImageToolError) {
         let path = file.path
         try ImageStructure.change(file, path: path) { structure in
-            try await structure.setBackingFile(name, isRaw: isRaw, path: path)
+            try await structure.setBackingFile(name, isRaw: false, path: path)
         }
     }
 }

@@ -18,7 +18,7 @@ extension ImageStructure {
         }
         var changed = header
         if let name {
-            let fileOffset = try await unusedHeaderSpace(byteCount: name.bytes.count, besides: old, path: path)
+            let fileOffset = try await unusedHeaderSpace(byteCount: name.bytes.count, path: path)
             try await storage.writeFully(from: name.bytes, byteCount: name.bytes.count, fileOffset: fileOffset)
             try await storage.sync()
             try changed.setBackingFile(nameAt: fileOffset, sizeBytes: name.bytes.count, isRaw: isRaw)
@@ -36,22 +36,13 @@ extension ImageStructure {
     }
 
     /// Zeros in the header area, behind the header itself.
-    private func unusedHeaderSpace(
-        byteCount: Int, besides used: BackingFileNameRange?, path: String
-    ) async throws -> UInt64 {
+    private func unusedHeaderSpace(byteCount: Int, path: String) async throws -> UInt64 {
         // Names are short, and so is the part of the area that is looked at.
         let area = Int(min(header.headerAreaSizeBytes, 64 << 10))
         let buffer = PageBuffer(byteCount: area)
         try await storage.readFully(into: buffer.address, byteCount: area, fileOffset: 0)
         let bytes = UnsafeRawBufferPointer(start: buffer.address, count: area)
-        var start = QEDLimits.headerSizeBytes
-        var position = start
-        while position < area {
-            let isUsed = used.map { UInt64(position) >= $0.fileOffset && UInt64(position) < $0.endFileOffset } ?? false
-            position += 1
-            if isUsed || bytes[position - 1] != 0 { start = position }
-            if position - start == byteCount { return UInt64(start) }
-        }
+        if let place = header.unusedSpace(for: byteCount, in: bytes) { return UInt64(place) }
         throw ImageToolError.refused(
             path: path,
             reason: "has no room in its header for a backing file name of \(byteCount) bytes; use a shorter one")

@@ -59,9 +59,7 @@ final class SpaceExtender<S: Storage>: @unchecked Sendable {
         let waiters = image.withCursor { state in
             state.cursor.extensionEnded(at: end)
             if end != nil { image.noteWants(of: state) }
-            let waiters = state.spaceWaiters
-            state.spaceWaiters = []
-            return waiters
+            return state.takeSpaceWaiters()
         }
         for waiter in waiters { waiter.resume(returning: result) }
     }
@@ -125,9 +123,7 @@ final class SpaceExtender<S: Storage>: @unchecked Sendable {
         let failure = await shorten(to: isSabotaged(.trimTooShort) ? length - image.geometry.clusterSizeBytes : length)
         let waiters = image.withCursor { state in
             state.cursor.trimEnded(succeeded: failure == nil)
-            let waiters = state.spaceWaiters
-            state.spaceWaiters = []
-            return waiters
+            return state.takeSpaceWaiters()
         }
         for waiter in waiters { waiter.resume(returning: 0) }
         if let failure { throw failure }

@@ -5,8 +5,8 @@ import SystemPackage
 
 /// What can be changed in the header of an image while it is served.
 public enum HeaderChange: Sendable {
-    /// Where the image's chain goes on; nil: nowhere.
-    case backingFile(BackingFileName?, isRaw: Bool)
+    /// The QED image with which the chain goes on.
+    case backingFile(BackingFileName)
     /// Larger than it was. What becomes visible reads as zeros already.
     case imageSize(UInt64)
 }
@@ -41,9 +41,7 @@ extension SpaceExtender {
         defer {
             let waiters = image.withCursor { state in
                 state.cursor.headerChangeEnded()
-                let waiters = state.spaceWaiters
-                state.spaceWaiters = []
-                return waiters
+                return state.takeSpaceWaiters()
             }
             for waiter in waiters { waiter.resume(returning: 0) }
         }
@@ -60,28 +58,24 @@ extension SpaceExtender {
             do throws(QEDFormatError) { try header.setImageSize(bytes: sizeBytes) } catch { throw .format(error) }
             try await writeHeader(header, orAgain: before)
             image.headerSize.store(sizeBytes, ordering: .relaxed)
-        case .backingFile(let name, let isRaw):
+        case .backingFile(let name):
             let old = header.backingFileNameRange
-            if let name {
-                guard header.compatFeatures == 0 else { throw .foreignData }
-                guard let place = unusedPlace(for: name.bytes.count, in: header) else {
-                    throw .noRoom(byteCount: name.bytes.count)
+            guard header.compatFeatures == 0 else { throw .foreignData }
+            guard let place = unusedPlace(for: name.bytes.count, in: header) else {
+                throw .noRoom(byteCount: name.bytes.count)
+            }
+            // First the name, where nobody looks yet.
+            put(name.bytes, at: place)
+            if !isSabotaged(.nameWithHeader) {
+                do throws(HeaderChangeError) { try await writeHeaderPage() } catch {
+                    put(Array(repeating: 0, count: name.bytes.count), at: place)
+                    throw error
                 }
-                // First the name, where nobody looks yet.
-                put(name.bytes, at: place)
-                if !isSabotaged(.nameWithHeader) {
-                    do throws(HeaderChangeError) { try await writeHeaderPage() } catch {
-                        put(Array(repeating: 0, count: name.bytes.count), at: place)
-                        throw error
-                    }
-                }
-                do throws(QEDFormatError) {
-                    try header.setBackingFile(nameAt: UInt64(place), sizeBytes: name.bytes.count, isRaw: isRaw)
-                } catch {
-                    throw .format(error)
-                }
-            } else {
-                header.removeBackingFile()
+            }
+            do throws(QEDFormatError) {
+                try header.setBackingFile(nameAt: UInt64(place), sizeBytes: name.bytes.count, isRaw: false)
+            } catch {
+                throw .format(error)
             }
             try await writeHeader(header, orAgain: before)
             // The old name is nobody's now, and its place is free for the next one. Where that fails it is not.
@@ -152,13 +146,6 @@ extension SpaceExtender {
     /// session's note.
     private func unusedPlace(for byteCount: Int, in header: QEDHeader) -> Int? {
         let page = UnsafeRawBufferPointer(start: image.headerPage, count: Image.headerPageBytes)
-        let name = header.backingFileNameRange.map { Int($0.fileOffset)..<Int($0.endFileOffset) } ?? 0..<0
-        var start = Int(QEDLimits.headerSizeBytes)
-        for position in start..<Image.headerPageBytes {
-            let isUsed = page[position] != 0 || name.contains(position) || SessionNote.range.contains(position)
-            if isUsed { start = position + 1 }
-            if position + 1 - start == byteCount { return start }
-        }
-        return nil
+        return header.unusedSpace(for: byteCount, in: page, besides: SessionNote.range)
     }
 }

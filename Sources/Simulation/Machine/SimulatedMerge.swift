@@ -146,7 +146,7 @@ extension Machine {
         nonisolated(unsafe) let state = merge
         let hasBegun = queues[0].engine.beginOwnWork { queue in
             do throws(HeaderChangeError) {
-                try await queue.changeHeader(.backingFile(name, isRaw: false))
+                try await queue.changeHeader(.backingFile(name))
                 state.phase = .named
             } catch {
                 state.phase = .failed

@@ -43,8 +43,6 @@ public final class SimulatedSession: @unchecked Sendable {
             owner: MappingLog.Owner(image: SimulatedSession.image, boot: boot), newSession: engines, trace: trace)
     }
 
-    func hasSize(of other: SimulatedSession) -> Bool { sizeBytes == other.sizeBytes }
-
     /// Becomes what the process of `other`, of the same size, leaves at the moment that is being looked at.
     func inherit(from other: SimulatedSession) {
         precondition(sizeBytes == other.sizeBytes, "sessions of different sizes")

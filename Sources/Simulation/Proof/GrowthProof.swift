@@ -32,6 +32,7 @@ private final class GrowingDisk {
     private let check: CrashCheck
     private let backing: [Machine.BackingFile]
     private var content: DeviceContent
+    private let logCapacity: Int
     private var states = 0
     private let survivor = SimulatedDisk()
 
@@ -56,11 +57,12 @@ private final class GrowingDisk {
         let ranges = [0..<64, (last - 64)..<last]
         let larger = scene
         content = DeviceContent(ranges, ranges.joined().map { larger.initialValue($0) })
+        logCapacity = random.pick([16, 256])
         self.random = random
     }
 
     func play() throws -> Int {
-        let session = random.chance(1, in: 2) ? SimulatedSession(capacity: random.pick([16, 256])) : nil
+        let session = random.chance(1, in: 2) ? SimulatedSession(capacity: logCapacity) : nil
         var options = Machine.Options()
         options.queueCount = 1 + random.below(2)
         let machine = Machine(disk: try oldScene.makeDisk(), backing: backing, options: options, seed: seed, session: session)
@@ -96,14 +98,7 @@ private final class GrowingDisk {
         guard let log = machine.session else { return }
         log.catchUp()
         Leftovers(of: machine.disk, inFlight: machine.io.inFlight).makeSample(on: survivor, &random)
-        let session = SimulatedSession(capacity: 256)
-        guard session.hasSize(of: log) else { return try killWithSmallLog(log) }
-        session.inherit(from: log)
-        try expectSound(survivor, "after a kill", isGrown: nil, session)
-    }
-
-    private func killWithSmallLog(_ log: SimulatedSession) throws {
-        let session = SimulatedSession(capacity: 16)
+        let session = SimulatedSession(capacity: logCapacity)
         session.inherit(from: log)
         try expectSound(survivor, "after a kill", isGrown: nil, session)
     }

@@ -22,6 +22,8 @@ public struct RandomHistory {
         public var quietMoments = 0
         /// How many snapshots were taken, sealed, and found to hold what the device held.
         public var snapshots = 0
+        /// How often snapshots were merged into one beneath them.
+        public var merges = 0
     }
 
     public let seed: UInt64
@@ -177,6 +179,7 @@ public struct RandomHistory {
         report.requests = player.finishedCount
         report.quietMoments = quiesce?.count ?? 0
         report.snapshots = quiesce?.snapshots ?? 0
+        report.merges = quiesce?.merges ?? 0
         return report
     }
 

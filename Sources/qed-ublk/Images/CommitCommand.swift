@@ -56,9 +56,7 @@ struct CommitCommand: ParsableCommand {
     @OptionGroup var output: OutputOption
     @OptionGroup var progress: ProgressOptions
 
-    private var isOfDevice: Bool {
-        if case .device = DeviceReference(file) { true } else { false }
-    }
+    private var isOfDevice: Bool { DeviceReference(file).isDevice }
 
     func validate() throws {
         if let keep, !ControlRequest.keepRange.contains(keep) {

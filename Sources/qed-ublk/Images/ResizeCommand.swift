@@ -51,9 +51,7 @@ struct ResizeCommand: ParsableCommand {
         }
     }
 
-    private var isOfDevice: Bool {
-        if case .device = DeviceReference(file) { true } else { false }
-    }
+    private var isOfDevice: Bool { DeviceReference(file).isDevice }
 
     func validate() throws {
         guard isOfDevice else { return }
