@@ -38,6 +38,12 @@ package enum JSONValue: Equatable, Sendable {
         return text
     }
 
+    /// The texts of an array; what else is in it is left out.
+    package var texts: [String]? {
+        guard case .array(let values) = self else { return nil }
+        return values.compactMap(\.text)
+    }
+
     package var truth: Bool? {
         guard case .bool(let truth) = self else { return nil }
         return truth

@@ -4,23 +4,29 @@ import QEDEngine
 import QEDFormat
 import SystemPackage
 
-/// An empty overlay that is to take the place of an image, which lies beneath it then under another name.
+/// An empty overlay that is to take the place of an image.
 public struct OverlayFile {
     private let path: String
     private let sizeBytes: UInt64
     private let geometry: QEDGeometry
     private let backingName: String
+    private let isOverRaw: Bool
     private let image: ImageFile
 
     /// - Parameters:
     ///   - path: nothing is there.
-    ///   - backingName: of the image, as the overlay stores it: it need not be the image's name yet.
+    ///   - backingName: of what it lies over, as the overlay stores it: it need not be that file's name yet.
+    ///   - isOverRaw: that is a raw file.
     ///   - image: the overlay belongs to whom it belongs to, with the same rights.
-    public init(path: String, sizeBytes: UInt64, geometry: QEDGeometry, backingName: String, like image: ImageFile) {
+    public init(
+        path: String, sizeBytes: UInt64, geometry: QEDGeometry, backingName: String, isOverRaw: Bool = false,
+        like image: ImageFile
+    ) {
         self.path = path
         self.sizeBytes = sizeBytes
         self.geometry = geometry
         self.backingName = backingName
+        self.isOverRaw = isOverRaw
         self.image = image
     }
 
@@ -33,7 +39,7 @@ public struct OverlayFile {
         let header: QEDHeader
         do throws(QEDFormatError) {
             name = try BackingFileName(storing: backingName)
-            header = try QEDHeader(newImageOfSizeBytes: sizeBytes, geometry: geometry, backingFile: (name, false))
+            header = try QEDHeader(newImageOfSizeBytes: sizeBytes, geometry: geometry, backingFile: (name, isOverRaw))
         } catch {
             throw .cannotBeDescribed(path: path, error)
         }

@@ -163,6 +163,12 @@ public final class Image: @unchecked Sendable {
         return code == 0 ? nil : Errno(rawValue: code)
     }
 
+    /// Somebody else has found that what is written to the image may be lost: as if a sync of it had failed. Any thread.
+    public func promiseNothing(_ errno: Errno) {
+        precondition(errno.rawValue > 0, "a failure that is none")
+        latchedFailure.store(errno.rawValue, ordering: .sequentiallyConsistent)
+    }
+
     /// The errno that every write and flush is answered with since a sync failed.
     var failure: RequestError? {
         failedSync == nil ? nil : .failedEarlier

@@ -34,4 +34,8 @@ public struct QEDAutoclearFeatures: OptionSet, Sendable, Hashable {
     /// Set together with `QEDFeatures.needCheck`. The format defines no autoclear bit; this one is ours, from the end at
     /// which nobody is likely to begin.
     public static let mappingLog = QEDAutoclearFeatures(rawValue: 1 << 63)
+
+    /// What files above it have is being copied into the image, or was, and that did not come to its end: those of them that
+    /// lie over it read as they did only beneath the uppermost. Ours, too.
+    public static let unfinishedMerge = QEDAutoclearFeatures(rawValue: 1 << 62)
 }

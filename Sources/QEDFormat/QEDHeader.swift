@@ -163,6 +163,15 @@ extension QEDHeader {
     /// Whether the last program that had the image open for writing had a mapping log.
     public var hasMappingLog: Bool { autoclearFeatures & QEDAutoclearFeatures.mappingLog.rawValue != 0 }
 
+    /// See `QEDAutoclearFeatures.unfinishedMerge`.
+    public var hasUnfinishedMerge: Bool {
+        get { autoclearFeatures & QEDAutoclearFeatures.unfinishedMerge.rawValue != 0 }
+        set {
+            let bit = QEDAutoclearFeatures.unfinishedMerge.rawValue
+            autoclearFeatures = newValue ? autoclearFeatures | bit : autoclearFeatures & ~bit
+        }
+    }
+
     /// Gives the image another size. The caller scrubs what a growing image would expose.
     public mutating func setImageSize(bytes: UInt64) throws(QEDFormatError) {
         try Self.checkImageSize(bytes, geometry: geometry)

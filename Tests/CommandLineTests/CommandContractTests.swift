@@ -56,7 +56,7 @@ import Testing
 
     static let names =
         Array(Set(openers.map(\.name))).sorted() + [
-            "add", "del", "list", "recover", "snapshot", "fork", "snapshots", "stats", "metrics", "top", "status",
+            "add", "del", "list", "recover", "snapshot", "fork", "rollback", "snapshots", "stats", "metrics", "top", "status",
         ]
 
     let directory: TemporaryDirectory

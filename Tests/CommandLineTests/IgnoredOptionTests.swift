@@ -128,6 +128,9 @@ import Testing
         Row(
             name: "fork", honoured: ["--fsfreeze"] + showing,
             refused: ["--json": [["--json", "--output", "human", "0", "x.qed", "y.qed"]]]),
+        Row(
+            name: "rollback", honoured: ["--force"] + showing,
+            refused: ["--json": [["--json", "--output", "human", "0", "x.qed"]]]),
         Row(name: "snapshots", honoured: showing, refused: ["--json": [["--json", "--output", "human", "0"]]]),
         Row(
             name: "del", honoured: ["--force"],

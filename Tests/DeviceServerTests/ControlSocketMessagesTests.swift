@@ -10,6 +10,8 @@ struct ControlSocketMessagesTests {
         ("stop timeout=0", .stop(force: false, timeoutSeconds: 0)),
         ("stop timeout=86400 force", .stop(force: true, timeoutSeconds: 86400)),
         ("snapshot /a/b.qed", .snapshot(path: "/a/b.qed")),
+        ("rollback /a%20b.qed", .rollback(path: "/a b.qed", force: false)),
+        ("rollback force /a.qed", .rollback(path: "/a.qed", force: true)),
         ("commit keep=0", .commit(keep: 0, into: nil)), ("commit keep=3", .commit(keep: 3, into: nil)),
         ("commit keep=1 into=/a%20b.qed", .commit(keep: 1, into: "/a b.qed")), ("commit-pause", .commitChange(.pause)),
         ("commit-resume", .commitChange(.resume)), ("commit-cancel", .commitChange(.cancel)),
@@ -31,7 +33,7 @@ struct ControlSocketMessagesTests {
         "\u{0}", "commit keep=-1", "commit keep=1001", "commit into=a.qed", "commit 1", "commit-pause now", "resize", "resize -1",
         "resize 1 2", "resize 18446744073709551616", "snapshot", "snapshot a.qed", "snapshot /a /b", "snapshot /a%",
         "snapshot /a%2", "snapshot /a%zz",
-        "snapshot /%ff",
+        "snapshot /%ff", "rollback", "rollback force", "rollback a.qed", "rollback /a force", "rollback force force /a",
         "snapshot /a%00b",
     ])
     func otherLinesAreNone(line: String) {

@@ -89,6 +89,46 @@ struct SnapshotRecordTests {
         withExtendedLifetime(log) {}
     }
 
+    @Test("an image that has been put back lies over what it was put back to, and what it was goes")
+    func rollback() throws {
+        let place = image + Rollback.nameSuffix
+        let names = try SnapshotNames(of: file, at: image, snapshotPath: place)
+        let base = FileIdentity(high: 8, low: 8)
+        var noted: FileIdentity?
+        try OverlayFile(
+            path: place, sizeBytes: 1 << 20, geometry: .standard, backingName: "base.qed", like: file
+        ).create { noted = $0 }
+        let overlay = try #require(noted)
+        var record = DeviceRecord(
+            deviceID: 3, server: ProcessIdentity(id: 4711, startTicks: .max), imagePath: image, image: file.identity,
+            backingFiles: [FileIdentity(high: 7, low: 7), base], deviceNonce: 1, isReadOnly: false, startedAt: 0)
+        record.nextImage = overlay
+        record.nextSnapshot = place
+        record.nextBackingFiles = [base]
+        record.mergedFiles = [MergedFiles.File(path: "/merged", file: base)]
+        record.rollback = RolledBackImage(file: .init(path: place, file: file.identity), backingFiles: [base])
+        #expect(record.settled == record)
+        #expect(DeviceRecord(record.json) == record)
+
+        try names.exchange(image: file.identity, overlay: overlay)
+        let settled = record.settled
+        #expect(settled.image == overlay && settled.backingFiles == [base])
+        #expect(settled.nextImage == nil && settled.nextSnapshot == nil && settled.unsealedSnapshot == nil)
+        #expect(settled.nextBackingFiles == nil && settled.mergedFiles.isEmpty)
+        #expect(DeviceRecord(settled.json) == settled && settled.settled == settled)
+        let registry = DeviceRegistry(directory: directory.path("run"))
+        let log = try SessionFile(image: file.identity, registry: registry)
+        try settled.rollback?.finish(imagePath: image, registry: registry)
+        #expect(try identity(image) == overlay)
+        #expect(FileIdentity(ofFileAt: place) == nil)
+        #expect(FileIdentity(ofFileAt: SessionLogPath.path(inDirectory: registry.directory, image: file.identity)) == nil)
+        // Another file of that name is nobody's but its owner's.
+        try directory.write("x", to: "image.qed" + Rollback.nameSuffix)
+        try settled.rollback?.finish(imagePath: image, registry: registry)
+        #expect(FileIdentity(ofFileAt: place) != nil)
+        withExtendedLifetime(log) {}
+    }
+
     @Test func anotherFileUnderTheSnapshotsNameIsRefused() throws {
         let names = try SnapshotNames(of: file, at: image, snapshotPath: snapshot)
         let record = try makeOverlay(names)
@@ -121,6 +161,10 @@ struct SnapshotRecordTests {
         let throughLink = try SnapshotNames(of: file, at: link, snapshotPath: snapshot)
         #expect(throughLink.imagePath.hasSuffix("/image.qed") && !throughLink.imagePath.contains("links"))
         #expect(throughLink.backingName == snapshot)
+        #expect(throughLink.backingName(of: directory.path("base.qed")) == directory.path("base.qed"))
+        let direct = try SnapshotNames(of: file, at: image, snapshotPath: snapshot)
+        #expect(direct.backingName(of: directory.path("base.qed")) == "base.qed")
+        #expect(direct.backingName(of: directory.path("links/base.qed")) == directory.path("links/base.qed"))
         let elsewhere = directory.path("links/snapshot.qed")
         #expect(try SnapshotNames(of: file, at: image, snapshotPath: elsewhere).backingName == elsewhere)
     }

@@ -68,14 +68,19 @@ import Testing
             }
             #expect(cancelled == nil)
             #expect(try content(paths[4], scratch) == before)
+            #expect(try ImageHeader(reading: target).header.hasUnfinishedMerge)
             let tables = try LayerCopy(chain: Array(chain[index...]), into: first - last, opened: target).run { _ in true }
             #expect(tables != nil)
+            #expect(try ImageHeader(reading: target).header.hasUnfinishedMerge)
             #expect(try content(paths[4], scratch) == before, "before the file above lies over it")
             // The file above is the top, or lies between.
             let above = try ImageFile(path: paths[first + 1], access: .readWrite, caching: .buffered, lock: nil)
             try BackingFileSwitch.set(above, to: try BackingFileName(storing: "\(last).qed"))
         }
         #expect(try content(paths[4], scratch) == before, "over the merged file")
+        let target = try ImageFile(path: paths[last], access: .readWrite, caching: .buffered, lock: nil)
+        try MergeMark.remove(from: target)
+        #expect(try !ImageHeader(reading: target).header.hasUnfinishedMerge)
         for path in [paths[last], paths[first + 1], paths[4]] {
             #expect(try require(["qemu-img", "check", path]).contains("No errors"))
         }

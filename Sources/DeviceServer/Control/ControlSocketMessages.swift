@@ -8,6 +8,7 @@ import Platform
 //     flush
 //     quiesce                         {"ok":true,"result":{"microseconds":250}}
 //     snapshot PATH                   {"ok":true,"result":{"snapshot":"/…/NAME.qed","microseconds":250}}
+//     rollback [force] PATH           {"ok":true,"result":{"snapshot":"/…/NAME.qed","left":["/…/LATER.qed"]}}
 //     commit [keep=N] [into=PATH]     {"ok":true,"result":{"into":"/…/BASE.qed","removed":["/…/NAME.qed"]}}
 //     resize [+]BYTES                 {"ok":true,"result":{"size":1073741824}}
 //     commit-pause, commit-resume, commit-cancel
@@ -28,6 +29,8 @@ public enum ControlRequest: Equatable, Sendable {
     case quiesce
     /// Keep the disk's content of this moment in a file of that path, and go on over it.
     case snapshot(path: String)
+    /// Put the disk back to what a file beneath the image has. `force`: even though the disk is in use.
+    case rollback(path: String, force: Bool)
     /// Merge snapshots beneath the image into one file. The newest `keep` of them stay.
     case commit(keep: Int, into: String?)
     case commitChange(CommitChange)
@@ -83,6 +86,15 @@ extension ControlRequest {
             }
             self = .snapshot(path: path)
             return
+        case "rollback":
+            let force = arguments.first == "force"
+            let paths = arguments.dropFirst(force ? 1 : 0)
+            guard paths.count == 1, let path = Self.path(paths.first ?? "") else {
+                throw ControlRequestError(
+                    description: "'rollback' takes force, or not, and one absolute path, with %XX where need be")
+            }
+            self = .rollback(path: path, force: force)
+            return
         case "resize":
             guard arguments.count == 1, let text = arguments.first,
                 let size = UInt64(text.hasPrefix("+") ? text.dropFirst() : text)
@@ -96,8 +108,8 @@ extension ControlRequest {
             guard let change = CommitChange(rawValue: String(name)) else {
                 throw ControlRequestError(
                     description:
-                        "unknown request '\(name.prefix(40))': use status, stats, flush, quiesce, snapshot, commit, resize or "
-                        + "stop"
+                        "unknown request '\(name.prefix(40))': use status, stats, flush, quiesce, snapshot, rollback, commit, "
+                        + "resize or stop"
                 )
             }
             self = .commitChange(change)
@@ -153,6 +165,7 @@ extension ControlRequest {
         case .flush: "flush"
         case .quiesce: "quiesce"
         case .snapshot(let path): "snapshot \(PercentEncoding.encode(path))"
+        case .rollback(let path, let force): "rollback \(force ? "force " : "")\(PercentEncoding.encode(path))"
         case .commit(let keep, let into):
             "commit keep=\(keep)\(into.map { " into=\(PercentEncoding.encode($0))" } ?? "")"
         case .commitChange(let change): change.rawValue

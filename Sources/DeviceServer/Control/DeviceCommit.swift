@@ -9,7 +9,7 @@ package enum DeviceCommit {
     ///   - keep: so many of the newest snapshots stay.
     ///   - into: the file of the chain that gets them; nil: the lowest in the directory of the newest one.
     ///   - progress: called with the share that is done.
-    /// - Returns: "into", a path, and "removed", paths.
+    /// - Returns: "into", a path, and "removed", paths, with "removed-count".
     package static func run(
         deviceNamed name: String, keeping keep: Int, into path: String?, progress: (@Sendable (Double) -> Void)?,
         registry: DeviceRegistry = DeviceRegistry()
@@ -38,12 +38,6 @@ package enum DeviceCommit {
             .commit(keep: keep, into: target), of: record, registry, timeout: .seconds(86_400 * 7))
         progress?(1)
         return answer
-    }
-
-    /// The paths of what was merged, in an answer of `run`.
-    package static func removed(_ answer: JSONValue) -> [String] {
-        guard case .array(let paths)? = answer["removed"] else { return [] }
-        return paths.compactMap(\.text)
     }
 
     /// Tells one that is under way to wait, to go on, or to end.

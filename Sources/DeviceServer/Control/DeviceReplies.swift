@@ -10,7 +10,7 @@ struct DeviceReplies {
     private let figures: SharedReplies
     private let pauses: SharedReplies
     private let live: LiveDevice
-    private let changes = LiveReplies("another snapshot is being taken, or the disk's size is changed")
+    private let changes = LiveReplies("another snapshot is being taken, or the disk is put back to one, or its size is changed")
     private let merges = LiveReplies("snapshots are being merged")
     private let progress = MergeProgress()
     private let devicePath: String
@@ -41,6 +41,10 @@ struct DeviceReplies {
         case .stats: figures.ask(connection)
         case .quiesce: pauses.ask(connection)
         case .snapshot(let path): changes.begin(connection) { [live] in DeviceReplies.snapshot(live, path) }
+        case .rollback(let path, let force):
+            changes.begin(connection) { [live, progress] in
+                DeviceReplies.rollback(Rollback(device: live, merges: progress, force: force), path)
+            }
         case .commit(let keep, let into):
             merges.begin(connection) { [live, progress] in DeviceReplies.merge(live, progress, keep, into) }
         case .commitChange(let change): DeviceReplies.change(progress, change)
@@ -94,6 +98,28 @@ struct DeviceReplies {
         }
     }
 
+    private static func rollback(_ rollback: Rollback, _ path: String) -> ControlReply {
+        do throws(SnapshotError) {
+            let outcome = try rollback.run(to: path)
+            return .success([
+                "snapshot": .string(outcome.snapshot), "left-count": JSONValue(outcome.left.count),
+                "left": listed(outcome.left),
+            ])
+        } catch {
+            return error.reply
+        }
+    }
+
+    /// As many paths as a reply has room for.
+    private static func listed(_ paths: [String]) -> JSONValue {
+        var listedBytes = 0
+        return .array(
+            paths.prefix { name in
+                listedBytes += name.utf8.count + 8
+                return listedBytes <= ControlReply.limitBytes / 4
+            }.map { .string($0) })
+    }
+
     private static func resize(_ growth: DiskGrowth, _ size: UInt64, _ isDifference: Bool) -> ControlReply {
         do throws(GrowthError) { return .success(["size": JSONValue(try growth.run(size, isDifference: isDifference))]) } catch {
             return error.reply
@@ -104,15 +130,8 @@ struct DeviceReplies {
         do throws(MergeError) {
             let merge = LayerMerge(device: live, progress: progress)
             let (path, removed) = try merge.run(keeping: keep, into: into.map { .file(path: $0) } ?? .lowest)
-            // A reply has room for so many.
-            var listedBytes = 0
-            let listed = removed.prefix { name in
-                listedBytes += name.utf8.count + 8
-                return listedBytes <= ControlReply.limitBytes / 4
-            }
             return .success([
-                "into": .string(path), "removed-count": JSONValue(removed.count),
-                "removed": .array(listed.map { .string($0) }),
+                "into": .string(path), "removed-count": JSONValue(removed.count), "removed": listed(removed),
             ])
         } catch {
             return error.reply

@@ -32,6 +32,8 @@ final class ImageSession: @unchecked Sendable {
     let path: String
     /// As `Image.leftOutChanges`, of what the last server was about to seal.
     let changesLeftOutOfSnapshot: Int
+    /// The last server died while it put the disk back: the kernel may have pages of what was there.
+    let endsRollback: Bool
     /// In which blocks the image is served; nil before that is chosen.
     private(set) var blocks: BlockChoice?
 
@@ -52,8 +54,15 @@ final class ImageSession: @unchecked Sendable {
         if let record {
             UnsealedSnapshot.removeUnusedOverlay(of: record)
             changesLeftOutOfSnapshot = try UnsealedSnapshot(record)?.seal(configuration) ?? 0
+            // The new image has its name already.
+            if record.nextImage == nil, let rollback = record.rollback {
+                do throws(Errno) { try rollback.finish(imagePath: path) } catch { throw .notClosed(path: path, error) }
+                endsRollback = true
+            } else {
+                endsRollback = false
+            }
         } else {
-            changesLeftOutOfSnapshot = 0
+            (changesLeftOutOfSnapshot, endsRollback) = (0, false)
         }
         let chain: [LayerFile]
         do {

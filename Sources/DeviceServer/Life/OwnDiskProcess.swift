@@ -12,7 +12,9 @@ public struct OwnDiskProcess {
     enum Work: String {
         /// Write what is dirty in the page caches of the disk and its partitions.
         case flush
-        /// That, and what its users beyond these have not written yet: see `WriteBack`.
+        /// The same, and forget what is in them.
+        case forget
+        /// Write that, and what its users beyond these have not written yet: see `WriteBack`.
         case writeBack = "write-back"
         /// Open the disk, once the kernel has read its partition table: see `DiskNodes`.
         case open
@@ -97,7 +99,7 @@ public struct OwnDiskProcess {
     /// Has something written, however long it takes.
     /// - Returns: what could not be written, in sentences.
     static func write(_ work: Work, ofDiskAt path: String) -> [String] {
-        precondition(work == .flush || work == .writeBack, "what is written")
+        precondition(work == .flush || work == .forget || work == .writeBack, "what is written")
         do throws(Errno) {
             return try OwnDiskProcess(work, ofDiskAt: path).wait() ?? []
         } catch {
@@ -119,6 +121,7 @@ public struct OwnDiskProcess {
         }
         switch work {
         case .flush: WriteBack.flushDisk(at: path, report: report)
+        case .forget: WriteBack.flushDisk(at: path, forgets: true, report: report)
         case .writeBack: WriteBack.run(ofDiskAt: path, report: report)
         case .open: report("\(DiskNodes(ofDiskAt: path, readsPartitions: false).openDisk())")
         case .openAndScan: report("\(DiskNodes(ofDiskAt: path, readsPartitions: true).openDisk())")

@@ -8,7 +8,8 @@ import SystemPackage
 /// From the top down: what a device writes back makes the one beneath it dirty.
 enum WriteBack {
     /// Only what is in the page caches of the disk and of its partitions, which are others. Waits as well.
-    static func flushDisk(at path: String, report: (String) -> Void) {
+    /// - Parameter forgets: they have nothing afterwards but what a file system that is mounted holds.
+    static func flushDisk(at path: String, forgets: Bool = false, report: (String) -> Void) {
         for node in DiskDevices(ofDiskAt: path).names.reversed().map(KernelTree.node) {
             let device = open(node, O_RDONLY | O_CLOEXEC)
             guard device >= 0 else {
@@ -16,7 +17,8 @@ enum WriteBack {
                 continue
             }
             defer { close(device) }
-            if fsync(device) != 0 { report("\(node) cannot be flushed: \(Errno(rawValue: errno))") }
+            let result = forgets ? cs_write_back_block_device(device) : fsync(device) == 0 ? 0 : -errno
+            if result != 0 { report("\(node) cannot be flushed: \(Errno(rawValue: -result))") }
         }
     }
 

@@ -43,7 +43,11 @@ struct LayerMerge: Sendable {
         defer { progress.end() }
         let plan = try device.changing { () throws(MergeError) in try self.plan(keeping: keep, into: target) }
         let path = plan.target.file.path
-        guard plan.files.count > 1 else { return (path, []) }
+        guard plan.files.count > 1 else {
+            // Nothing lies between it and the image: what was begun is over.
+            if keep == 0 { try removeMark(open(plan.target), path) }
+            return (path, [])
+        }
         var kept: [ImageFile] = []
         defer { for file in kept { file.letOthersRead() } }
         for layer in plan.files {
@@ -51,8 +55,12 @@ struct LayerMerge: Sendable {
             kept.append(layer.file)
         }
         try refuseOverlays(of: plan)
-        let tables = try copy(plan)
+        let target = try open(plan.target)
+        // One that another merge has left, of more files than these perhaps, stays unless these are all.
+        let wasMarked = try isMarked(target)
+        let tables = try copy(plan, to: target)
         try device.changing { () throws(MergeError) in try finish(plan, tables) }
+        if keep == 0 || !wasMarked { try removeMark(target, path) }
         return (path, plan.removed.files.map(\.path))
     }
 
@@ -78,20 +86,16 @@ struct LayerMerge: Sendable {
         case .lowest:
             let directory = LayerMerge.directory(of: chain[first].file.path)
             let beside = chain[first...].prefix {
-                LayerMerge.isQED($0) && LayerMerge.directory(of: $0.file.path) == directory
+                $0.isQED && LayerMerge.directory(of: $0.file.path) == directory
             }
             last = max(first, beside.endIndex - 1)
         }
-        guard chain[first...last].allSatisfy(LayerMerge.isQED) else {
+        guard chain[first...last].allSatisfy(\.isQED) else {
             throw .cannot(
                 "\(chain[last].file.path): is raw, and a device that works merges into images only; remove the device, "
                     + "and run 'qed-ublk commit' on its image")
         }
         return Plan(files: Array(chain[first...last]), beneath: Array(chain[(last + 1)...]))
-    }
-
-    private static func isQED(_ layer: LayerFile) -> Bool {
-        if case .qed = layer.layer { true } else { false }
     }
 
     private static func directory(of path: String) -> String { FilePath(path).removingLastComponent().string }
@@ -111,18 +115,41 @@ struct LayerMerge: Sendable {
 
     // MARK: - The copy
 
-    private func copy(_ plan: Plan) throws(MergeError) -> AdoptedTables {
+    /// A file of the chain, to be written.
+    private func open(_ layer: LayerFile) throws(MergeError) -> ImageFile {
         let opened: ImageFile
         do throws(ImageFileError) {
             // Its lock is the reader's.
             opened = try ImageFile(
-                path: plan.target.file.path, access: .readWrite, caching: .buffered, lock: nil, policy: device.policy)
+                path: layer.file.path, access: .readWrite, caching: .buffered, lock: nil, policy: device.policy)
         } catch {
             throw .cannot("\(error)")
         }
-        guard opened.identity == plan.target.file.identity else { throw .cannot("\(opened.path) was replaced meanwhile") }
+        guard opened.identity == layer.file.identity else { throw .cannot("\(opened.path) was replaced meanwhile") }
+        return opened
+    }
+
+    private func isMarked(_ file: ImageFile) throws(MergeError) -> Bool {
+        do throws(ImageReadError) { return try ImageHeader(reading: file).header.hasUnfinishedMerge } catch {
+            throw .cannot("\(error)")
+        }
+    }
+
+    private func removeMark(_ file: ImageFile, _ path: String) throws(MergeError) {
+        guard try isMarked(file) else { return }
+        do throws(ImageToolError) { try MergeMark.remove(from: file) } catch {
+            throw .cannot("\(path) has everything, but says that something is missing: \(error); run it again")
+        }
+    }
+
+    private func copy(_ plan: Plan, to opened: ImageFile) throws(MergeError) -> AdoptedTables {
         try letTargetGrow(plan)
-        let chain = try (plan.files + plan.beneath).map { layer throws(MergeError) in try LayerMerge.asItIsNow(layer) }
+        let chain: [LayerFile]
+        do throws(LayerFileError) {
+            chain = try (plan.files + plan.beneath).map { layer throws(LayerFileError) in try layer.asItIsNow() }
+        } catch {
+            throw .cannot("\(error)")
+        }
         let tables: AdoptedTables?
         do throws(ImageToolError) {
             let copy = LayerCopy(chain: chain, into: plan.files.count - 1, opened: opened)
@@ -132,21 +159,6 @@ struct LayerMerge: Sendable {
         }
         guard let tables else { throw .cancelled }
         return tables
-    }
-
-    /// A file of the chain, which has grown since the device was made if it has been the image meanwhile.
-    private static func asItIsNow(_ layer: LayerFile) throws(MergeError) -> LayerFile {
-        guard isQED(layer) else { return layer }
-        do {
-            let file = try ImageFile(path: layer.file.path, access: .readOnly, caching: .buffered, lock: nil)
-            guard file.identity == layer.file.identity else { throw MergeError.cannot("\(file.path) was replaced meanwhile") }
-            return LayerFile(
-                file: file, layer: .qed(header: try ImageHeader(reading: file).header, fileSizeBytes: file.sizeBytes))
-        } catch let error as MergeError {
-            throw error
-        } catch {
-            throw .cannot("\(error)")
-        }
     }
 
     /// Where clusters have different sizes a part of one that the copy makes in the target may be seen at once. It lies behind
@@ -191,7 +203,7 @@ struct LayerMerge: Sendable {
         } catch {
             throw .cannot("\(error)")
         }
-        try point(chain[first - 1].file, isImage: first == 1, at: plan.target.file)
+        try point(chain[first - 1], isImage: first == 1, at: plan.target.file)
         do throws(QueueSilence) { try device.whileQuiet { device.replaceChain(next, files) } } catch {
             throw .busy(
                 "\(chain[first - 1].file.path) lies over \(plan.target.file.path) now, which has everything, but the device "
@@ -208,7 +220,8 @@ struct LayerMerge: Sendable {
     }
 
     /// From now on the chain goes from the one to the other.
-    private func point(_ file: ImageFile, isImage: Bool, at target: ImageFile) throws(MergeError) {
+    private func point(_ layer: LayerFile, isImage: Bool, at target: ImageFile) throws(MergeError) {
+        let file = layer.file
         let name: BackingFileName
         do throws(QEDFormatError) {
             name = try BackingFileName(storing: SnapshotNames.backingName(of: target.path, from: file.path))
@@ -228,15 +241,8 @@ struct LayerMerge: Sendable {
             }
             return
         }
-        do {
-            let opened = try ImageFile(path: file.path, access: .readWrite, caching: .buffered, lock: nil, policy: device.policy)
-            guard opened.identity == file.identity else { throw MergeError.cannot("\(file.path) was replaced meanwhile") }
-            try BackingFileSwitch.set(opened, to: name)
-        } catch let error as MergeError {
-            throw error
-        } catch {
-            throw .cannot("\(error)")
-        }
+        let opened = try open(layer)
+        do throws(ImageToolError) { try BackingFileSwitch.set(opened, to: name) } catch { throw .cannot("\(error)") }
     }
 }
 

@@ -84,8 +84,9 @@ struct LiveDevice: Sendable {
 
     /// The chain is another from now on. While all queues are quiet.
     func replaceChain(_ next: NextChain, _ files: [LayerFile]) {
-        session.image.replaceChain(next)
-        askAll { $0.replaceEngine(chain: files) }
+        let image = session.image
+        image.replaceChain(next)
+        askAll { $0.replaceEngine(of: image, chain: files) }
         session.top.withLock { $0.chain = files }
     }
 }

@@ -64,17 +64,17 @@ struct Snapshot: Sendable {
                 }
             }
         }
-        let overlay = try makeOverlay(names, image, chain[0].file)
-        // Whatever else has that name by now is somebody's.
-        defer { if isOurs, FileIdentity(ofFileAt: path) == overlay { unlink(path) } }
-
-        let file = try openOverlay(path, like: chain[0].file)
-        let sessionFile: SessionFile
-        do throws(RegistryError) { sessionFile = try SessionFile(image: file.identity, registry: device.registry) } catch {
-            throw .cannot("\(error)")
+        let overlay = NextOverlay(device: device, names: names, image: image, imageFile: chain[0].file)
+        let identity = try overlay.make(over: names.backingName) { record, overlay in
+            record.nextImage = overlay
+            record.nextSnapshot = path
         }
+        // Whatever else has that name by now is somebody's.
+        defer { if isOurs, FileIdentity(ofFileAt: path) == identity { unlink(path) } }
+        let opened = try overlay.open()
+        let (file, sessionFile) = (opened.file, opened.sessionFile)
         defer { if isOurs { sessionFile.remove() } }
-        let next = try open(file, sessionFile, over: image, names)
+        let next = try open(opened, try overlay.header(of: opened), over: image, names)
 
         let began = cs_monotonic_nanoseconds()
         var refusal: SnapshotError?
@@ -111,52 +111,9 @@ struct Snapshot: Sendable {
 
     // MARK: - Before
 
-    private func makeOverlay(
-        _ names: SnapshotNames, _ image: Image, _ file: ImageFile
-    ) throws(SnapshotError) -> FileIdentity? {
-        var identity: FileIdentity?
-        do throws(ImageCreationError) {
-            try OverlayFile(
-                path: names.snapshotPath, sizeBytes: image.sizeBytes, geometry: image.geometry, backingName: names.backingName,
-                like: file
-            ).create { overlay throws(Errno) in
-                identity = overlay
-                do throws(RegistryError) {
-                    try device.note { record in
-                        record.nextImage = overlay
-                        record.nextSnapshot = names.snapshotPath
-                    }
-                } catch {
-                    throw error.errno
-                }
-            }
-        } catch {
-            if case .alreadyExists(let path) = error { throw .exists(path) }
-            throw .cannot("\(error)")
-        }
-        return identity
-    }
-
-    private func openOverlay(_ path: String, like image: ImageFile) throws(SnapshotError) -> ImageFile {
-        do throws(ImageFileError) {
-            let isDirect = image.alignment != .none
-            let file = try ImageFile(
-                path: path, access: .readWrite, caching: isDirect ? .directWherePossible : .buffered, lock: .writable,
-                policy: policy)
-            guard file.alignment.offsetBytes <= image.alignment.offsetBytes || file.alignment == .none else {
-                throw .cannotOpen(path: path, errno: .invalidArgument)
-            }
-            return file
-        } catch {
-            throw .cannot("\(error)")
-        }
-    }
-
     private func open(
-        _ file: ImageFile, _ sessionFile: SessionFile, over image: Image, _ names: SnapshotNames
+        _ opened: NextOverlay.Opened, _ header: QEDHeader, over image: Image, _ names: SnapshotNames
     ) throws(SnapshotError) -> Image {
-        let header: QEDHeader
-        do throws(ImageReadError) { header = try ImageHeader(reading: file).header } catch { throw .cannot("\(error)") }
         let loop: RingLoop
         do throws(ServerError) { loop = try ImageSession.makeLoop() } catch { throw .cannot("\(error)") }
         defer { loop.close() }
@@ -164,16 +121,16 @@ struct Snapshot: Sendable {
             let result = await BlockingCalls.shared.run { Int64(names.sync()?.rawValue ?? 0) }
             return result == 0 ? nil : Errno(rawValue: Int32(result))
         }
-        let options = ImageOptions(cacheBytes: device.cacheBytes, session: sessionFile.memory)
-        let storage = file.storage(on: loop.ring)
+        let options = ImageOptions(cacheBytes: device.cacheBytes, session: opened.sessionFile.memory)
+        let (storage, fileSizeBytes) = (opened.file.storage(on: loop.ring), opened.file.sizeBytes)
         do throws(ImageOpenError) {
             return try loop.run { () throws(ImageOpenError) in
                 try await Image.open(
-                    top: .qed(header: header, fileSizeBytes: file.sizeBytes), storage: storage, options: options,
+                    top: .qed(header: header, fileSizeBytes: fileSizeBytes), storage: storage, options: options,
                     over: topSwitch)
             }
         } catch {
-            throw .cannot("\(file.path): \(error)")
+            throw .cannot("\(opened.file.path): \(error)")
         }
     }
 

@@ -66,6 +66,12 @@ final class SnapshotNames: Sendable {
     /// moved together.
     var backingName: String { sharesDirectory ? SnapshotNames.name(in: snapshotPath) : snapshotPath }
 
+    /// What an image by these names says of where another file is.
+    func backingName(of path: String) -> String {
+        let name = SnapshotNames.backingName(of: path, from: imagePath)
+        return SnapshotNames.directoryIdentity(of: servedPath) == SnapshotNames.directoryIdentity(of: imagePath) ? name : path
+    }
+
     /// Whether a relative name leads from the snapshot to where it leads from the image, by the path that it is served by.
     private var sharesDirectory: Bool {
         guard let ofServed = SnapshotNames.directoryIdentity(of: servedPath) else { return false }

@@ -52,7 +52,7 @@ public struct DeviceRecord: Equatable, Sendable {
     /// Whether the server accesses the image's file past the page cache; nil where an earlier version has not said.
     public var isDirect: Bool?
     /// Set while an overlay is about to become the image: its file, and the path that the image gets then, as the first of
-    /// `backingFiles`. Which of both has come about the image's path tells: see `settled`.
+    /// `backingFiles`, unless `rollback` says otherwise. Which of both has come about the image's path tells: see `settled`.
     var nextImage: FileIdentity?
     var nextSnapshot: String?
     /// Set while the files beneath the image are about to be others: those. Which of both has come about their headers tell.
@@ -61,6 +61,8 @@ public struct DeviceRecord: Equatable, Sendable {
     var nextSizeBytes: UInt64?
     /// Files that are to be taken away once the files beneath are others.
     var mergedFiles: [MergedFiles.File] = []
+    /// Set from when `nextImage` is about to take the image's place, over other files, until what was the image is removed.
+    var rollback: RolledBackImage?
     /// The path of the first of `backingFiles`, while that is a snapshot that is not sealed yet.
     var unsealedSnapshot: String?
 
@@ -107,7 +109,9 @@ extension DeviceRecord {
             "unsealed_snapshot": unsealedSnapshot.map { .string($0) } ?? .null,
             "next_backing_identities": nextBackingFiles.map { .array($0.map { .string($0.description) }) } ?? .null,
             "next_size": nextSizeBytes.map { JSONValue($0) } ?? .null,
-            "merged_files": .array(mergedFiles.map { ["path": .string($0.path), "identity": .string($0.file.description)] }),
+            "merged_files": .array(mergedFiles.map(\.json)),
+            "rolled_back_image": rollback?.file.json ?? .null,
+            "rolled_back_backing_identities": rollback.map { .array($0.backingFiles.map { .string($0.description) }) } ?? .null,
         ]
     }
 
@@ -145,13 +149,11 @@ extension DeviceRecord {
         if case .array(let files)? = json["next_backing_identities"] {
             nextBackingFiles = files.compactMap { $0.text.flatMap { FileIdentity($0) } }
         }
-        if case .array(let files)? = json["merged_files"] {
-            mergedFiles = files.compactMap { file in
-                guard let path = file["path"]?.text, let identity = file["identity"]?.text.flatMap({ FileIdentity($0) }) else {
-                    return nil
-                }
-                return MergedFiles.File(path: path, file: identity)
-            }
+        if case .array(let files)? = json["merged_files"] { mergedFiles = files.compactMap(MergedFiles.File.init) }
+        if let file = json["rolled_back_image"].flatMap(MergedFiles.File.init),
+            case .array(let files)? = json["rolled_back_backing_identities"]
+        {
+            rollback = RolledBackImage(file: file, backingFiles: files.compactMap { $0.text.flatMap { FileIdentity($0) } })
         }
         cacheBytes = json["cache_size"]?.integer(as: Int.self)
         if let cacheBytes, !ServerConfiguration.cacheLimits.contains(cacheBytes) { self.cacheBytes = nil }
@@ -168,10 +170,27 @@ extension DeviceRecord {
         var record = self
         record.nextImage = nil
         record.nextSnapshot = nil
-        record.unsealedSnapshot = snapshot
-        record.backingFiles = [image] + backingFiles
         record.image = overlay
+        if let rollback {
+            record.backingFiles = rollback.backingFiles
+            record.nextBackingFiles = nil
+            record.mergedFiles = []
+        } else {
+            record.unsealedSnapshot = snapshot
+            record.backingFiles = [image] + backingFiles
+        }
         return record
+    }
+}
+
+extension MergedFiles.File {
+    fileprivate var json: JSONValue { ["path": .string(path), "identity": .string(file.description)] }
+
+    fileprivate init?(_ json: JSONValue) {
+        guard let path = json["path"]?.text, let identity = json["identity"]?.text.flatMap({ FileIdentity($0) }) else {
+            return nil
+        }
+        self.init(path: path, file: identity)
     }
 }
 

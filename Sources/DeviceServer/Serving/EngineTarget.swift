@@ -117,9 +117,11 @@ final class EngineTarget<S: Storage>: BlockTarget {
         lendMemory()
     }
 
-    /// The image's chain is another: its files.
-    func replaceEngine(chain: [LayerFile]) where S == FileStorage {
+    /// The image's chain is another, or what is served is another image.
+    /// - Parameter chain: its files.
+    func replaceEngine(of image: Image, chain: [LayerFile]) where S == FileStorage {
         engine = engine.replacement(for: image, storages: chain.storages(on: ring))
+        self.image = image
     }
 
     /// See `EngineQueue.beginOwnWork`.

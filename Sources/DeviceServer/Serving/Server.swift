@@ -26,6 +26,8 @@ final class Server {
     private let registry = DeviceRegistry()
     private let process: ServerProcess
     private var signals: Int32 { process.signals }
+    /// See `ImageSession.endsRollback`. Nobody waits for it.
+    private var pageDrop: BackgroundThread?
     /// Writes the record that says that a sync has failed.
     private var failureNote: BackgroundThread?
 
@@ -64,6 +66,10 @@ final class Server {
         }
         log.info("serving \(configuration.imagePath) as \(device.blockDevicePath)")
         if let blocks = device.session.blocks { log.info("\(blocks)") }
+        if device.session.endsRollback {
+            let path = device.blockDevicePath
+            pageDrop = try? BackgroundThread { _ = OwnDiskProcess.write(.forget, ofDiskAt: path) }
+        }
         var reason = Reason.stopped(request: nil)
         // A device that is in use wants to be served, whoever asked for that.
         if ready(device.info.id, device.blockDevicePath) || configuration.recovers {
@@ -291,7 +297,7 @@ final class Server {
             socket.reply(to: arrival.connection, .success(status))
         case .stats, .flush, .quiesce, .commitChange:
             if let reply = replies.ask(arrival.request, arrival.connection) { socket.reply(to: arrival.connection, reply) }
-        case .snapshot, .commit, .resize:
+        case .snapshot, .rollback, .commit, .resize:
             if isLeaving || attempt != nil {
                 socket.reply(to: arrival.connection, .failure(.busy, "\(device.blockDevicePath) is about to go"))
             } else if let reply = replies.ask(arrival.request, arrival.connection) {

@@ -9,8 +9,9 @@ import SystemPackage
 /// Copies what the upper files of a chain have into one that they lie over, which then holds what the uppermost showed.
 ///
 /// While the chain is read by others: nothing of the file that is written can be seen where a file above has something, and
-/// nothing else is written; what is visible of it stays, and so does what lies beneath. Interrupted at any point all read what
-/// they read before, and it can be done again.
+/// nothing else is written; what is visible of it stays, and so does what lies beneath. Interrupted at any point whoever reads
+/// the uppermost reads what it read before, and it can be done again. Those between, and the target itself, do not: a mark in
+/// its header says so from before anything is copied (`MergeMark`), and the caller takes it away when nothing names them.
 public struct LayerCopy {
     private let upper: [LayerFile]
     private let target: ImageFile
@@ -38,6 +39,7 @@ public struct LayerCopy {
     /// - Returns: the target as a file that lies beneath others; nil where it was told not to go on.
     public func run(_ goesOn: (Double) -> Bool) throws(ImageToolError) -> AdoptedTables? {
         guard case .qed(let newest, _) = upper[0].layer else { preconditionFailure("a raw file above another one") }
+        try MergeMark.put(on: target)
         let sizeBytes = newest.imageSizeBytes
         var header: QEDHeader
         do throws(ImageReadError) { header = try ImageHeader(reading: target).header } catch { throw .read(error) }
@@ -77,8 +79,10 @@ public struct LayerCopy {
                     largestRequestBytes: Disk.largestRequestBytes),
                 path: upper[0].file.path)
             let layer = Layer.qed(header: header, fileSizeBytes: try target.currentSizeBytes())
+            var options = ImageOptions(cacheBytes: LayerCopy.cacheBytes)
+            options.keepsMergeMark = true
             let engine = try LocalEngine(
-                chain: [LayerFile(file: target, layer: layer)] + beneath, options: ImageOptions(cacheBytes: LayerCopy.cacheBytes),
+                chain: [LayerFile(file: target, layer: layer)] + beneath, options: options,
                 depth: Disk.usualDepth, largestRequestBytes: Disk.largestRequestBytes)
             return (source, Disk(engine, path: targetPath), engine.image)
         } catch let error as ImageFileError {

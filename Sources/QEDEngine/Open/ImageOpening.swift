@@ -23,6 +23,8 @@ public struct ImageOptions: Sendable {
     public var continuesSession: Bool
     /// Open the image even though what an earlier process has acknowledged is lost with that: its log is not here.
     public var discardsLostSession: Bool
+    /// Leave the mark of a merge that is under way (`QEDAutoclearFeatures.unfinishedMerge`): it is the caller's.
+    public var keepsMergeMark = false
 
     public init(
         isReadOnly: Bool = false, cacheBytes: Int = standardCacheBytes, session: SessionMemory? = nil,
@@ -33,6 +35,12 @@ public struct ImageOptions: Sendable {
         self.session = session
         self.continuesSession = continuesSession
         self.discardsLostSession = discardsLostSession
+    }
+
+    fileprivate func keptFeatures(hasLog: Bool) -> QEDAutoclearFeatures {
+        var kept: QEDAutoclearFeatures = hasLog ? .mappingLog : []
+        if keepsMergeMark { kept.insert(.unfinishedMerge) }
+        return kept
     }
 }
 
@@ -150,7 +158,7 @@ extension Image {
                 throw .sessionLost(reason: "its log is gone")
             }
             prepared = try await prepareForWriting(
-                storages.top, header: &header, keeping: lastLog == nil ? [] : .mappingLog,
+                storages.top, header: &header, keeping: options.keptFeatures(hasLog: lastLog != nil),
                 fileSizeBytes: &fileSizeBytes, headerPage: headerPage)
         }
 

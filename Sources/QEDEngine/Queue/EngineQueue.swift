@@ -42,7 +42,7 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
     private(set) var below: EngineQueue<S>?
     /// One that was `below`, as long as its tasks have not ended: they hold it, and nobody else.
     private weak var retired: EngineQueue<S>?
-    /// Of the images that were the top before, and are files like others now: the figure only grows.
+    /// Of the images that were the top before, and are files like others now, or gone: the figure only grows.
     private var evictionsBelow: UInt64 = 0
     /// Another queue has taken over from this one, and has the memory that both used.
     private var wasTakenOver = false
@@ -120,7 +120,8 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
             copier: Copier(files: files, reader: reader, slots: slots, staging: staging), committer: committer,
             extender: extender, pages: pages, lists: lists, staging: staging)
         self.below = below
-        evictionsBelow = retiring ? last?.evictionsBelow ?? 0 : below?.evictionsBelow ?? 0
+        evictionsBelow = last?.evictionsBelow ?? 0
+        if retiring, let gone = last?.image, gone !== image { evictionsBelow &+= gone.cacheUse.l2.evictions }
         last?.wasTakenOver = true
         guard retiring else { return }
         retired = last

@@ -91,10 +91,8 @@ struct CommitCommand: ParsableCommand {
         if output.format == .json { return try printOutput(answer.indented()) }
         guard !progress.quiet else { return }
         let into = answer["into"]?.text ?? ""
-        let removed = DeviceCommit.removed(answer)
-        let others = (answer["removed-count"]?.integer(as: Int.self) ?? removed.count) - removed.count
+        let removed = PathList(answer, "removed")
         if removed.isEmpty { return try printOutput("\(into): nothing above it to merge.") }
-        let more = others > 0 ? ", and \(others) more" : ""
-        try printOutput("\(into): has what these had, which are gone: \(removed.joined(separator: ", "))\(more)")
+        try printOutput("\(into): has what these had, which are gone: \(removed.text)")
     }
 }

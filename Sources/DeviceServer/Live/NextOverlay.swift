@@ -1,0 +1,71 @@
+import BlockStorage
+import Platform
+import QEDChain
+import QEDEngine
+import QEDFormat
+import SystemPackage
+
+/// An empty overlay that is about to be a device's image: made beside the one that is served, under a name that it has until
+/// both get each other's (`SnapshotNames`).
+struct NextOverlay {
+    let device: LiveDevice
+    let names: SnapshotNames
+    /// The image that is served.
+    let image: Image
+    let imageFile: ImageFile
+
+    /// Its files, as long as nothing leads to it but the name that it was made under.
+    struct Opened {
+        let file: ImageFile
+        let sessionFile: SessionFile
+    }
+
+    /// Makes it. Blocks until it is durable, with its name.
+    /// - Parameters:
+    ///   - backingName: of what it lies over, as its header says it.
+    ///   - note: what the record says of it from before it has a name: who takes it away where this process does not live to.
+    func make(
+        over backingName: String, isRaw: Bool = false, note: @escaping (inout DeviceRecord, FileIdentity) -> Void
+    ) throws(SnapshotError) -> FileIdentity? {
+        let device = device
+        var identity: FileIdentity?
+        do throws(ImageCreationError) {
+            try OverlayFile(
+                path: names.snapshotPath, sizeBytes: image.sizeBytes, geometry: image.geometry, backingName: backingName,
+                isOverRaw: isRaw, like: imageFile
+            ).create { overlay throws(Errno) in
+                identity = overlay
+                do throws(RegistryError) { try device.note { note(&$0, overlay) } } catch { throw error.errno }
+            }
+        } catch {
+            if case .alreadyExists(let path) = error { throw .exists(path) }
+            throw .cannot("\(error)")
+        }
+        return identity
+    }
+
+    /// Opens it to be served as the image is, with the memory for its log.
+    func open() throws(SnapshotError) -> Opened {
+        let file: ImageFile
+        do throws(ImageFileError) {
+            let isDirect = imageFile.alignment != .none
+            file = try ImageFile(
+                path: names.snapshotPath, access: .readWrite, caching: isDirect ? .directWherePossible : .buffered,
+                lock: .writable, policy: device.policy)
+            guard file.alignment.offsetBytes <= imageFile.alignment.offsetBytes || file.alignment == .none else {
+                throw .cannotOpen(path: names.snapshotPath, errno: .invalidArgument)
+            }
+        } catch {
+            throw .cannot("\(error)")
+        }
+        do throws(RegistryError) {
+            return Opened(file: file, sessionFile: try SessionFile(image: file.identity, registry: device.registry))
+        } catch {
+            throw .cannot("\(error)")
+        }
+    }
+
+    func header(of opened: Opened) throws(SnapshotError) -> QEDHeader {
+        do throws(ImageReadError) { return try ImageHeader(reading: opened.file).header } catch { throw .cannot("\(error)") }
+    }
+}
