@@ -120,7 +120,7 @@ import Testing
         Row(name: "status", honoured: showing, refused: json),
         Row(name: "stats", honoured: ["--quiesce"] + showing, refused: json),
         Row(
-            name: "snapshot", honoured: ["--fsfreeze"] + showing,
+            name: "snapshot", honoured: ["--fsfreeze", "--overlay"] + showing,
             refused: ["--json": [["--json", "--output", "human", "0", "x.qed"]]]),
         Row(
             name: "top", honoured: ["--batch"], refused: ["--iterations": [["-b", "-n", "0"]], "--delay": [["-b", "-d", "0"]]]),

@@ -8,6 +8,7 @@ import Platform
 //     flush
 //     quiesce                         {"ok":true,"result":{"microseconds":250}}
 //     snapshot PATH                   {"ok":true,"result":{"snapshot":"/…/NAME.qed","microseconds":250}}
+//     snapshot overlay PATH           the same, and the device goes on in the file of that path
 //     rollback [force] PATH           {"ok":true,"result":{"snapshot":"/…/NAME.qed","left":["/…/LATER.qed"]}}
 //     commit [keep=N] [into=PATH]     {"ok":true,"result":{"into":"/…/BASE.qed","removed":["/…/NAME.qed"]}}
 //     resize [+]BYTES                 {"ok":true,"result":{"size":1073741824}}
@@ -27,8 +28,9 @@ public enum ControlRequest: Equatable, Sendable {
     case flush
     /// Let the requests that are under way end on all queues at once, and go on: says how long new ones have waited for it.
     case quiesce
-    /// Keep the disk's content of this moment in a file of that path, and go on over it.
-    case snapshot(path: String)
+    /// Keep the disk's content of this moment in a file of that path, and go on over it. `isOverlay`: keep it in the image's file,
+    /// and go on in one of that path.
+    case snapshot(path: String, isOverlay: Bool)
     /// Put the disk back to what a file beneath the image has. `force`: even though the disk is in use.
     case rollback(path: String, force: Bool)
     /// Merge snapshots beneath the image into one file. The newest `keep` of them stay.
@@ -81,18 +83,11 @@ extension ControlRequest {
             self = try Self.stop(arguments)
             return
         case "snapshot":
-            guard arguments.count == 1, let path = Self.path(arguments.first ?? "") else {
-                throw ControlRequestError(description: "'snapshot' takes one absolute path, with %XX where need be")
-            }
-            self = .snapshot(path: path)
+            let (isOverlay, path) = try Self.path(arguments, after: "overlay", of: "snapshot")
+            self = .snapshot(path: path, isOverlay: isOverlay)
             return
         case "rollback":
-            let force = arguments.first == "force"
-            let paths = arguments.dropFirst(force ? 1 : 0)
-            guard paths.count == 1, let path = Self.path(paths.first ?? "") else {
-                throw ControlRequestError(
-                    description: "'rollback' takes force, or not, and one absolute path, with %XX where need be")
-            }
+            let (force, path) = try Self.path(arguments, after: "force", of: "rollback")
             self = .rollback(path: path, force: force)
             return
         case "resize":
@@ -120,6 +115,20 @@ extension ControlRequest {
     private static func path(_ text: Substring) -> String? {
         guard let path = PercentEncoding.decode(text), path.hasPrefix("/"), !path.utf8.contains(0) else { return nil }
         return path
+    }
+
+    /// - Parameter word: that may come first.
+    /// - Returns: whether it does, and the path.
+    private static func path(
+        _ arguments: ArraySlice<Substring>, after word: String, of request: String
+    ) throws(ControlRequestError) -> (Bool, String) {
+        let hasWord = arguments.first.map { $0 == word } ?? false
+        let paths = arguments.dropFirst(hasWord ? 1 : 0)
+        guard paths.count == 1, let path = path(paths.first ?? "") else {
+            throw ControlRequestError(
+                description: "'\(request)' takes '\(word)', or not, and one absolute path, with %XX where need be")
+        }
+        return (hasWord, path)
     }
 
     private static func commit(_ arguments: ArraySlice<Substring>) throws(ControlRequestError) -> ControlRequest {
@@ -164,7 +173,8 @@ extension ControlRequest {
         case .stats: "stats"
         case .flush: "flush"
         case .quiesce: "quiesce"
-        case .snapshot(let path): "snapshot \(PercentEncoding.encode(path))"
+        case .snapshot(let path, let isOverlay):
+            "snapshot \(isOverlay ? "overlay " : "")\(PercentEncoding.encode(path))"
         case .rollback(let path, let force): "rollback \(force ? "force " : "")\(PercentEncoding.encode(path))"
         case .commit(let keep, let into):
             "commit keep=\(keep)\(into.map { " into=\(PercentEncoding.encode($0))" } ?? "")"

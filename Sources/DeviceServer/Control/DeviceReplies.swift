@@ -40,7 +40,8 @@ struct DeviceReplies {
         case .flush: flushes.ask(connection)
         case .stats: figures.ask(connection)
         case .quiesce: pauses.ask(connection)
-        case .snapshot(let path): changes.begin(connection) { [live] in DeviceReplies.snapshot(live, path) }
+        case .snapshot(let path, let isOverlay):
+            changes.begin(connection) { [live] in DeviceReplies.snapshot(live, path, isOverlay) }
         case .rollback(let path, let force):
             changes.begin(connection) { [live, progress] in
                 DeviceReplies.rollback(Rollback(device: live, merges: progress, force: force), path)
@@ -89,10 +90,14 @@ struct DeviceReplies {
 
     // MARK: On threads of their own
 
-    private static func snapshot(_ live: LiveDevice, _ path: String) -> ControlReply {
+    private static func snapshot(_ live: LiveDevice, _ path: String, _ isOverlay: Bool) -> ControlReply {
+        let imagePath = live.session.path
         do throws(SnapshotError) {
-            let took = try Snapshot(live).take(at: path)
-            return .success(["snapshot": .string(path), "microseconds": JSONValue(took)])
+            let took = try Snapshot(live).take(at: path, isOverlay ? .overlayIsNamed : .snapshotIsNamed)
+            return .success([
+                "snapshot": .string(isOverlay ? imagePath : path), "image": .string(isOverlay ? path : imagePath),
+                "microseconds": JSONValue(took),
+            ])
         } catch {
             return error.reply
         }

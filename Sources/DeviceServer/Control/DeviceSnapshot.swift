@@ -5,11 +5,11 @@ import Platform
 package enum DeviceSnapshot {
     /// - Parameters:
     ///   - name: of the device, as `DeviceReference` reads it.
-    ///   - path: of the snapshot.
+    ///   - path: of the snapshot, or, with `isOverlay`, of the image that the device goes on with.
     ///   - mountPoint: of a file system on the disk that is to be frozen meanwhile; nil: none.
-    /// - Returns: "snapshot", its absolute path, and "microseconds" that requests had to wait.
+    /// - Returns: "snapshot", its absolute path, "image", that of what is served, and "microseconds" that requests had to wait.
     package static func take(
-        ofDeviceNamed name: String, at path: String, freezing mountPoint: String? = nil,
+        ofDeviceNamed name: String, at path: String, isOverlay: Bool = false, freezing mountPoint: String? = nil,
         registry: DeviceRegistry = DeviceRegistry()
     ) throws -> JSONValue {
         try DeviceRequirements.check()
@@ -19,6 +19,6 @@ package enum DeviceSnapshot {
         let frozen = try mountPoint.map { try FrozenFileSystem(at: $0, onDisk: record.deviceID) }
         defer { frozen?.thaw() }
         return try ControlSocketClient.ask(
-            .snapshot(path: AbsolutePath.ofFile(path)), of: record, registry, timeout: .seconds(86_400))
+            .snapshot(path: AbsolutePath.ofFile(path), isOverlay: isOverlay), of: record, registry, timeout: .seconds(86_400))
     }
 }

@@ -15,6 +15,8 @@ final class ImageSession: @unchecked Sendable {
 
     /// What is served, and what was the top before a switch, until that is sealed.
     struct Top {
+        /// By which the image is served.
+        var path: String
         var image: Image
         var chain: [LayerFile]
         /// Of an image that is written.
@@ -29,7 +31,6 @@ final class ImageSession: @unchecked Sendable {
     }
 
     let top: Lock<Top>
-    let path: String
     /// As `Image.leftOutChanges`, of what the last server was about to seal.
     let changesLeftOutOfSnapshot: Int
     /// The last server died while it put the disk back: the kernel may have pages of what was there.
@@ -37,6 +38,7 @@ final class ImageSession: @unchecked Sendable {
     /// In which blocks the image is served; nil before that is chosen.
     private(set) var blocks: BlockChoice?
 
+    var path: String { top.withLock { $0.path } }
     var image: Image { top.withLock { $0.image } }
     var chain: [LayerFile] { top.withLock { $0.chain } }
 
@@ -104,15 +106,15 @@ final class ImageSession: @unchecked Sendable {
             if let sessionFile, sessionFile.isNew { sessionFile.remove() }
             throw .image(path: path, error)
         }
-        top = Lock(Top(image: image, chain: chain, sessionFile: sessionFile))
-        self.path = path
+        top = Lock(Top(path: path, image: image, chain: chain, sessionFile: sessionFile))
     }
 
     /// The record of the device with the files that it has now.
     func updated(_ record: DeviceRecord) -> DeviceRecord {
         var record = record
-        let files = chain.map(\.file.identity)
+        let (path, files) = top.withLock { ($0.path, $0.chain.map(\.file.identity)) }
         guard let image = files.first else { return record }
+        record.imagePath = path
         record.image = image
         record.backingFiles = Array(files.dropFirst())
         return record

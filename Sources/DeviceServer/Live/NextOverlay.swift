@@ -6,7 +6,7 @@ import QEDFormat
 import SystemPackage
 
 /// An empty overlay that is about to be a device's image: made beside the one that is served, under a name that it has until
-/// both get each other's (`SnapshotNames`).
+/// both get each other's, or that it keeps (`SnapshotNames`).
 struct NextOverlay {
     let device: LiveDevice
     let names: SnapshotNames
@@ -31,7 +31,7 @@ struct NextOverlay {
         var identity: FileIdentity?
         do throws(ImageCreationError) {
             try OverlayFile(
-                path: names.snapshotPath, sizeBytes: image.sizeBytes, geometry: image.geometry, backingName: backingName,
+                path: names.overlayPath, sizeBytes: image.sizeBytes, geometry: image.geometry, backingName: backingName,
                 isOverRaw: isRaw, like: imageFile
             ).create { overlay throws(Errno) in
                 identity = overlay
@@ -50,10 +50,12 @@ struct NextOverlay {
         do throws(ImageFileError) {
             let isDirect = imageFile.alignment != .none
             file = try ImageFile(
-                path: names.snapshotPath, access: .readWrite, caching: isDirect ? .directWherePossible : .buffered,
-                lock: .writable, policy: device.policy)
+                path: names.overlayPath, access: .readWrite, caching: isDirect ? .directWherePossible : .buffered,
+                lock: .writable,
+                // By the snapshot's name: another image names that one, which it must be able to.
+                policy: names.areExchanged ? device.policy : nil)
             guard file.alignment.offsetBytes <= imageFile.alignment.offsetBytes || file.alignment == .none else {
-                throw .cannotOpen(path: names.snapshotPath, errno: .invalidArgument)
+                throw .cannotOpen(path: names.overlayPath, errno: .invalidArgument)
             }
         } catch {
             throw .cannot("\(error)")

@@ -14,7 +14,8 @@ import Ublk
 /// has the image's name. See `TopSwitch` for what that means for the engine.
 ///
 /// 1. The overlay is made, durably, under the snapshot's name, and opened.
-/// 2. All queues are held until nothing is under way. The two files get each other's names, and the queues the new image.
+/// 2. All queues are held until nothing is under way. The two files get each other's names, or the device's record the overlay's,
+///    and the queues the new image.
 /// 3. In the background the file that was the image is sealed, and its name made durable: then the snapshot is, too.
 /// 4. All queues are held once more, for a moment: the image adopts the tables of what lies beneath it.
 ///
@@ -26,10 +27,18 @@ struct Snapshot: Sendable {
 
     init(_ device: LiveDevice) { self.device = device }
 
+    /// Which of the two files gets a new name.
+    enum Way: Equatable, Sendable {
+        /// What the image was: the image's name leads to the newest state.
+        case snapshotIsNamed
+        /// The overlay: the image's name stays with what it was, as QEMU does it.
+        case overlayIsNamed
+    }
+
     /// - Parameter path: absolute; nothing is there.
     /// - Returns: how long requests had to wait, in microseconds: for those under way, and for the switch.
-    func take(at path: String) throws(SnapshotError) -> UInt64 {
-        try device.changing { () throws(SnapshotError) in try takeAlone(at: path) }
+    func take(at path: String, _ way: Way) throws(SnapshotError) -> UInt64 {
+        try device.changing { () throws(SnapshotError) in try takeAlone(at: path, way) }
     }
 
     /// Sees to it that the last snapshot is done with, for whoever changes the chain next.
@@ -40,7 +49,7 @@ struct Snapshot: Sendable {
         }
     }
 
-    private func takeAlone(at path: String) throws(SnapshotError) -> UInt64 {
+    private func takeAlone(at path: String, _ way: Way) throws(SnapshotError) -> UInt64 {
         try settle()
         let (image, chain) = session.top.withLock { ($0.image, $0.chain) }
         guard !image.isReadOnly else { throw .cannot("\(session.path) is only read: it is its own snapshot") }
@@ -53,8 +62,7 @@ struct Snapshot: Sendable {
         guard !policy.refusesBackingFiles else {
             throw .cannot("\(session.path) was added with --no-backing, and would lie over the snapshot")
         }
-        let names = try SnapshotNames(of: chain[0].file, at: session.path, snapshotPath: path)
-        try names.checkBackingName(of: chain[0].file)
+        let names = try names(of: chain[0].file, path, way)
         var isOurs = true
         defer {
             if isOurs {
@@ -83,7 +91,7 @@ struct Snapshot: Sendable {
                 do throws(SnapshotError) {
                     // It may have failed while the queues were held.
                     guard image.failedSync == nil else { throw .cannot("a sync of \(session.path) has failed") }
-                    try names.exchange(image: chain[0].file.identity, overlay: file.identity)
+                    try makeImage(of: file, insteadOf: chain[0].file, names)
                 } catch {
                     refusal = error
                     return
@@ -92,6 +100,7 @@ struct Snapshot: Sendable {
                 switchTop(
                     to: next, [LayerFile(file: file, layer: .qed(header: next.header, fileSizeBytes: file.sizeBytes))] + chain)
                 session.top.withLock { top in
+                    if !names.areExchanged { top.path = names.imagePath }
                     top.lower = ImageSession.Lower(image: image, sessionFile: top.sessionFile, names: names)
                     top.image = next
                     top.sessionFile = sessionFile
@@ -110,6 +119,23 @@ struct Snapshot: Sendable {
     }
 
     // MARK: - Before
+
+    private func names(of image: ImageFile, _ path: String, _ way: Way) throws(SnapshotError) -> SnapshotNames {
+        switch way {
+        case .snapshotIsNamed:
+            let names = try SnapshotNames(of: image, at: session.path, snapshotPath: path)
+            try names.checkBackingName(of: image)
+            return names
+        case .overlayIsNamed:
+            // From now on an image names it.
+            do throws(ImageFileError) {
+                _ = try ImageFile(path: session.path, access: .readOnly, caching: .buffered, lock: nil, policy: policy)
+            } catch {
+                throw .cannot("\(error)")
+            }
+            return try SnapshotNames(ofOverlayAt: path, overImageAt: session.path)
+        }
+    }
 
     private func open(
         _ opened: NextOverlay.Opened, _ header: QEDHeader, over image: Image, _ names: SnapshotNames
@@ -135,6 +161,25 @@ struct Snapshot: Sendable {
     }
 
     // MARK: - The switch
+
+    /// The image is that file from now on, for whoever serves the device next. While all queues are quiet.
+    private func makeImage(
+        of overlay: ImageFile, insteadOf image: ImageFile, _ names: SnapshotNames
+    ) throws(SnapshotError) {
+        if names.areExchanged { return try names.exchange(image: image.identity, overlay: overlay.identity) }
+        do throws(RegistryError) {
+            try device.note { record in
+                record.nextImage = nil
+                record.nextSnapshot = nil
+                record.unsealedSnapshot = names.snapshotPath
+                record.imagePath = names.imagePath
+                record.image = overlay.identity
+                record.backingFiles = session.chain.map(\.file.identity)
+            }
+        } catch {
+            throw .cannot("\(error)")
+        }
+    }
 
     /// While all queues are quiet.
     private func switchTop(to image: Image, _ chain: [LayerFile]) {

@@ -9,10 +9,17 @@ import SystemPackage
 /// The names of a snapshot's two files. The overlay is made under the snapshot's name; then it and the image, which is the
 /// snapshot from then on, get each other's names, in one step: killed or without power at any moment, the image's name leads to
 /// the newest state that there is, and to nothing else.
+///
+/// Or both keep theirs, and the device's image has another name from then on: the device's record tells the next server, and
+/// after a power cut the user has to know it.
 final class SnapshotNames: Sendable {
-    /// Where the image's name really is, symbolic links followed: they stay.
+    /// Where the image's name really is, symbolic links followed: they stay. That of the overlay, where the files keep theirs.
     let imagePath: String
     let snapshotPath: String
+    /// The files get each other's names.
+    let areExchanged: Bool
+    /// Where the overlay is made.
+    var overlayPath: String { areExchanged ? snapshotPath : imagePath }
     /// By which path the image is served: names of backing files start at its directory, symbolic link or not.
     private let servedPath: String
     // Open as long as this exists.
@@ -22,12 +29,31 @@ final class SnapshotNames: Sendable {
     /// - Parameters:
     ///   - image: the image's file, and by which path it is served.
     ///   - snapshotPath: absolute.
-    init(of image: ImageFile, at path: String, snapshotPath: String) throws(SnapshotError) {
+    convenience init(of image: ImageFile, at path: String, snapshotPath: String) throws(SnapshotError) {
+        let imagePath: String
         do throws(ImageFileError) { imagePath = try AbsolutePath.ofReplaced(path, openedAs: image) } catch {
             throw .cannot("\(error)")
         }
+        try self.init(imagePath, snapshotPath, servedPath: path, areExchanged: true)
+        // The exchange would say so too, but only when everything else was done.
+        guard SnapshotNames.device(of: imageDirectory) == SnapshotNames.device(of: snapshotDirectory) else { throw isElsewhere }
+    }
+
+    /// Both files keep their names.
+    /// - Parameters:
+    ///   - overlayPath: absolute.
+    ///   - path: by which the image is served, whose file is the snapshot then.
+    convenience init(ofOverlayAt overlayPath: String, overImageAt path: String) throws(SnapshotError) {
+        try self.init(overlayPath, path, servedPath: overlayPath, areExchanged: false)
+    }
+
+    private init(
+        _ imagePath: String, _ snapshotPath: String, servedPath: String, areExchanged: Bool
+    ) throws(SnapshotError) {
+        self.imagePath = imagePath
         self.snapshotPath = snapshotPath
-        servedPath = path
+        self.servedPath = servedPath
+        self.areExchanged = areExchanged
         let first = SnapshotNames.openDirectory(of: imagePath)
         guard first >= 0 else { throw .cannot("the directory of \(imagePath) cannot be opened: \(Errno(rawValue: -first))") }
         let second = SnapshotNames.openDirectory(of: snapshotPath)
@@ -36,8 +62,6 @@ final class SnapshotNames: Sendable {
             throw .cannot("the directory of \(snapshotPath) cannot be opened: \(Errno(rawValue: -second))")
         }
         (imageDirectory, snapshotDirectory) = (first, second)
-        // The exchange would say so too, but only when everything else was done.
-        guard SnapshotNames.device(of: first) == SnapshotNames.device(of: second) else { throw isElsewhere }
     }
 
     private var isElsewhere: SnapshotError {
@@ -108,6 +132,7 @@ final class SnapshotNames: Sendable {
 
     /// The step. Nobody else may have changed either name meanwhile.
     func exchange(image: FileIdentity, overlay: FileIdentity) throws(SnapshotError) {
+        precondition(areExchanged, "names are exchanged that stay")
         guard FileIdentity(ofFileAt: imagePath) == image else {
             throw .cannot("\(imagePath) is not the file that the device was made of any more")
         }

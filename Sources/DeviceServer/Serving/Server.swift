@@ -268,7 +268,7 @@ final class Server {
             ? "kill \(getpid()), and 'qed-ublk recover \(device.info.id)'" : "remove the device and add the image again"
         log.error(
             """
-            \(configuration.imagePath): a sync failed (\(errno)), and what was written before it may be lost; writes and \
+            \(device.session.path): a sync failed (\(errno)), and what was written before it may be lost; writes and \
             flushes are refused until the image is opened again: when the disk works, \(remedy)
             """)
         failed.hasFailed = true
@@ -293,7 +293,7 @@ final class Server {
     ) {
         switch arrival.request {
         case .status:
-            let status = device.status(path: configuration.imagePath, isLeaving: isLeaving, merge: replies.merge)
+            let status = device.status(path: device.session.path, isLeaving: isLeaving, merge: replies.merge)
             socket.reply(to: arrival.connection, .success(status))
         case .stats, .flush, .quiesce, .commitChange:
             if let reply = replies.ask(arrival.request, arrival.connection) { socket.reply(to: arrival.connection, reply) }

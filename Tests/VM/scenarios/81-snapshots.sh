@@ -186,6 +186,61 @@ expect_equal "the ranges" 200 \
 qed-ublk del "$device"
 rm ./*.qed
 
+step "QEMU's way round: the image stays where it is, and the device goes on in another file, whatever is killed"
+mkdir elsewhere
+qed-ublk create disk.qed 64M
+device=$(qed-ublk add disk.qed)
+expect_status 0 mkfs.ext4 -q "$device"
+mount "$device" /mnt
+echo before >/mnt/before
+sync -f /mnt
+touch taken.qed
+expect_refusal 3 'taken.qed: exists already' qed-ublk snapshot "$device" --overlay taken.qed
+expect_refusal 64 'give one name' qed-ublk snapshot "$device" name.qed --overlay next.qed
+expect_refusal 64 'give one name' qed-ublk snapshot "$device"
+rm taken.qed
+expect_equal "what it prints" "$PWD/disk.qed" "$(qed-ublk snapshot "$device" --overlay next.qed)"
+expect_equal "the image that is served" "$PWD/next.qed" "$(qed-ublk status --json "$device" | jq -r .image)"
+expect_equal "the image that list names" "$PWD/next.qed" "$(qed-ublk list --json | jq -r '.[0].image')"
+expect_equal "what it lies over" disk.qed "$(qed-ublk info --json next.qed | jq -r '."backing-filename"')"
+expect_sound disk.qed
+echo after >/mnt/after
+expect_equal "the files" "[\"$PWD/next.qed\",\"$PWD/elsewhere/third.qed\"]" \
+    "$(qed-ublk snapshot --json --fsfreeze /mnt "$device" --overlay elsewhere/third.qed | jq -c '[.snapshot, .image]')"
+expect_equal "what that lies over" "$PWD/next.qed" "$(qed-ublk info --json elsewhere/third.qed | jq -r '."backing-filename"')"
+RANDOM=${SEED:-1}
+for number in 1 2 3; do
+    echo "$number" >/mnt/newest
+    sync -f /mnt
+    server=$(server_of 0)
+    { qed-ublk snapshot "$device" --overlay "next-$number.qed" >/dev/null 2>&1 && touch taken; } &
+    taking=$!
+    sleep "0.$((RANDOM % 4))$((RANDOM % 10))"
+    kill -KILL "$server"
+    wait_until 20 process_is_gone "$server"
+    { wait "$taking" || true; } 2>/dev/null
+    expect_equal "what recover prints" "$device" "$(qed-ublk recover 0)"
+    image=$(qed-ublk list --json | jq -r '.[0].image')
+    if [[ -e next-$number.qed ]]; then
+        expect_equal "the image" "$PWD/next-$number.qed" "$image"
+    elif [[ -e taken || $image == "$PWD/next-$number.qed" ]]; then
+        fail "there is no next-$number.qed, and the image is $image"
+    fi
+    rm -f taken
+    echo 3 >/proc/sys/vm/drop_caches
+    expect_equal "the newest" "$number" "$(cat /mnt/newest)"
+done
+umount /mnt
+qed-ublk del "$image"
+expect_no_devices
+expect_sound disk.qed "$image"
+device=$(qed-ublk add "$image")
+mount "$device" /mnt
+expect_equal "what is on it" $'before\nafter\n3' "$(cat /mnt/before /mnt/after /mnt/newest)"
+umount /mnt
+qed-ublk del "$device"
+rm -r elsewhere ./*.qed
+
 step "no snapshot where none can be taken, and nothing is changed"
 qed-ublk create disk.qed 64M
 device=$(qed-ublk add disk.qed)
