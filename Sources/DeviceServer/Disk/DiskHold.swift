@@ -22,12 +22,9 @@ final class DiskHold {
         do throws(Errno) { process = try OwnDiskProcess(.hold, ofDiskAt: path) } catch {
             throw DiskUse(path: path, user: .unknown("nobody can be asked to open it (\(error)); try again"))
         }
-        guard
-            process.hasReported(within: DiskHold.usualTime)
-                || DiskUse.found(ofDiskAt: path) == nil && process.hasReported(within: DiskHold.timeout)
-        else {
+        do throws(DiskUse) { try DiskHold.waitForReport(of: process, ofDiskAt: path) } catch {
             process.giveUp()
-            throw DiskUse.found(ofDiskAt: path) ?? .beingRead(path)
+            throw error
         }
         do throws(Errno) { descriptor = try process.openFile() } catch .resourceBusy { throw .claimed(path) } catch {
             // There is none, or none any more.
@@ -39,6 +36,15 @@ final class DiskHold {
             release()
             throw use
         }
+    }
+
+    /// Waits until a process that is to open the disk exclusively has said something of it.
+    /// - Throws: who keeps it from it, perhaps.
+    static func waitForReport(of process: OwnDiskProcess, ofDiskAt path: String) throws(DiskUse) {
+        guard
+            process.hasReported(within: DiskHold.usualTime)
+                || DiskUse.found(ofDiskAt: path) == nil && process.hasReported(within: DiskHold.timeout)
+        else { throw DiskUse.found(ofDiskAt: path) ?? .beingRead(path) }
     }
 
     /// The process: opens the disk, and hands it over.

@@ -46,7 +46,7 @@ struct DiskNodes {
         for _ in 0..<attempts {
             let disk = open(path, O_RDONLY | O_CLOEXEC)
             if disk >= 0 {
-                if readsPartitions { readPartitions(of: disk) } else { waitForKernel() }
+                if readsPartitions { DiskNodes.readPartitions(of: disk) } else { waitForKernel() }
                 close(disk)
                 return 0
             }
@@ -56,8 +56,8 @@ struct DiskNodes {
         return code
     }
 
-    /// Whoever has the disk exclusively, so early, has it as a whole, and no use for partitions.
-    private func readPartitions(of disk: Int32) {
+    /// Has the kernel read its partition table. Whoever else has the disk exclusively has it as a whole, and no use for partitions.
+    static func readPartitions(of disk: Int32) {
         for _ in 0..<20 {
             guard cs_read_partition_table(disk) == -EBUSY else { return }
             usleep(DiskNodes.pauseMicroseconds)

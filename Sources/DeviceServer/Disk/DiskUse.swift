@@ -40,10 +40,11 @@ struct DiskUse: Error, CustomStringConvertible {
     static func known(ofDiskAt path: String) -> DiskUse { found(ofDiskAt: path) ?? DiskUse(path: path, user: .processes([])) }
 
     /// Who uses a disk, as far as can be found without the kernel's word; nil: nobody.
-    static func found(ofDiskAt path: String) -> DiskUse? {
+    /// - Parameter own: a process that has it open for who asks.
+    static func found(ofDiskAt path: String, besides own: Int32? = nil) -> DiskUse? {
         let claim = DiskClaim.now(ofDiskAt: path)
         if !claim.isEmpty { return DiskUse(path: path, user: .claim(claim)) }
-        let users = processes(using: DiskDevices(ofDiskAt: path).numbers, among: ProcessFiles.otherProcesses())
+        let users = processes(using: DiskDevices(ofDiskAt: path).numbers, among: ProcessFiles.otherProcesses().filter { $0 != own })
         if users.isEmpty { return nil }
         let others = users.filter { !$0.isOwnDisk }
         return others.isEmpty ? .beingRead(path) : DiskUse(path: path, user: .processes(others))

@@ -22,9 +22,12 @@ public struct OwnDiskProcess {
         case openAndScan = "open-and-scan"
         /// Open it exclusively, and hand that over: see `DiskHold`.
         case hold
+        /// See `DiskExchange`; the disk is in use, perhaps.
+        case exchange
+        case exchangeInUse = "exchange-in-use"
     }
 
-    private let process: Int32
+    let process: Int32
     /// Ends when the process does.
     private let report: Int32
 
@@ -70,6 +73,28 @@ public struct OwnDiskProcess {
 
     /// Whether it has said something, or has ended.
     func hasReported(within time: Duration) -> Bool { OwnDiskProcess.isReadable(report, until: ContinuousClock.now + time) }
+
+    /// What it says next: a line, without its end. Waits for it; nil where it has ended without one.
+    func nextLine() -> String? {
+        var line: [UInt8] = []
+        var byte: UInt8 = 0
+        while line.count < 4096 {
+            let count = read(report, &byte, 1)
+            if count < 0 && errno == EINTR { continue }
+            guard count > 0 else { return nil }
+            if byte == UInt8(ascii: "\n") { break }
+            line.append(byte)
+        }
+        return String(decoding: line, as: UTF8.self)
+    }
+
+    /// Tells it to go on, and waits for its end, once: when that has not come in time it is left to itself.
+    func finish(within time: Duration) {
+        shutdown(report, Int32(SHUT_WR))
+        let hasEnded = OwnDiskProcess.readToEnd(report, until: ContinuousClock.now + time) != nil
+        close(report)
+        if hasEnded { waitForEnd() }
+    }
 
     /// The file that it hands over, once.
     /// - Throws: why it could not open it.
@@ -126,6 +151,7 @@ public struct OwnDiskProcess {
         case .open: report("\(DiskNodes(ofDiskAt: path, readsPartitions: false).openDisk())")
         case .openAndScan: report("\(DiskNodes(ofDiskAt: path, readsPartitions: true).openDisk())")
         case .hold: DiskHold.handOver(diskAt: path, to: 3)
+        case .exchange, .exchangeInUse: DiskExchange.run(ofDiskAt: path, isExclusive: work == .exchange, 3)
         }
     }
 

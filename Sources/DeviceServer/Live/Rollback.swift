@@ -30,8 +30,6 @@ struct Rollback {
     /// What the new image is called until it is the image, and the old one from then on until it is removed: behind the image's
     /// name.
     static let nameSuffix = ".rollback"
-    /// Somebody may look at the disk for a moment, as udev does after each of its users.
-    private static let passingUse = Duration.seconds(5)
 
     struct Outcome {
         var snapshot: String
@@ -49,14 +47,11 @@ struct Rollback {
             let (image, chain) = session.top.withLock { ($0.image, $0.chain) }
             let index = try position(of: path, in: chain, image)
             let beneath = try layers(chain[index...])
-            let hold = try holdDisk()
-            defer { hold?.release() }
-            try forgetPages("\(diskPath) cannot be put back")
+            let disk = try takeDisk()
+            // Also where nothing was changed.
+            defer { disk.end() }
+            if let failure = disk.forgetPages() { throw .cannot("\(diskPath) cannot be put back: \(failure); nothing was changed") }
             try replace(image, chain[0].file, by: beneath)
-            // Whoever has read the disk meanwhile has read what it had then.
-            try? forgetPages("")
-            hold?.release()
-            readPartitions()
             return Outcome(snapshot: beneath[0].file.path, left: chain[1..<index].map(\.file.path))
         }
     }
@@ -94,29 +89,10 @@ struct Rollback {
 
     // MARK: - The disk
 
-    /// - Returns: nil where the disk is in use, and that is to be overlooked.
-    private func holdDisk() throws(SnapshotError) -> DiskHold? {
-        let end = ContinuousClock.now + Self.passingUse
-        while true {
-            do throws(DiskUse) { return try DiskHold(ofDiskAt: diskPath) } catch {
-                if force { return nil }
-                guard error.mayPass, ContinuousClock.now < end else {
-                    throw .busy("\(error), or use --force: its users go on with what they have in memory")
-                }
-                cs_sleep_milliseconds(100)
-            }
+    private func takeDisk() throws(SnapshotError) -> DiskExchange {
+        do throws(DiskUse) { return try DiskExchange(ofDiskAt: diskPath, force: force) } catch {
+            throw .busy(force ? "\(error)" : "\(error), or use --force: its users go on with what they have in memory")
         }
-    }
-
-    private func forgetPages(_ consequence: String) throws(SnapshotError) {
-        guard let failure = OwnDiskProcess.write(.forget, ofDiskAt: diskPath).first else { return }
-        throw .cannot("\(consequence): \(failure); nothing was changed")
-    }
-
-    /// The partition table may be another.
-    private func readPartitions() {
-        guard let process = try? OwnDiskProcess(.openAndScan, ofDiskAt: diskPath) else { return }
-        _ = process.wait(timeout: .seconds(10))
     }
 
     // MARK: - The image
