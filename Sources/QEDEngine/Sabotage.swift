@@ -124,6 +124,13 @@ public enum Sabotage: String, CaseIterable, Sendable {
     /// A disk grows, and what lies there already is seen.
     case growWithoutZeros
 
+    /// The header forgets the backing file before what was copied out of it is durable.
+    case flattenHeaderFirst
+    /// What lies beneath a cluster is written to it whatever it has got meanwhile.
+    case copyUpOverNewer
+    /// A cluster of which nobody knows yet what lies beneath it is taken for zeros.
+    case copyUpSkipsUnknown
+
     // Of images that nobody sound has written: for fuzzing to find.
 
     /// The entries of a table are used as they are.

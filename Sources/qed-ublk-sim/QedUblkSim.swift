@@ -181,7 +181,11 @@ struct QedUblkSim: ParsableCommand {
         print("\(report.images) damaged images, \(report.states) crash states while they were repaired")
         let growth = try GrowthProof().run(seeds: seed...(seed &+ 199))
         print("\(growth.disks) disks that grow, \(growth.states) crash states meanwhile")
-        return report.states + growth.states
+        let flattened = try FlattenProof().run(seeds: seed...(seed &+ 99))
+        print(
+            "\(flattened.images) images that are flattened under \(flattened.requests) requests, \(flattened.crashes) twice, "
+                + "\(flattened.states) crash states meanwhile")
+        return report.states + growth.states + flattened.states
     }
 
     private func playFaults() throws -> Int {

@@ -20,7 +20,8 @@ struct QedUblk: ParsableCommand {
             CompareCommand.self, ConvertCommand.self, IOCommand.self, ResizeCommand.self,
             CommitCommand.self, RebaseCommand.self, FlattenCommand.self, CompactCommand.self,
             AddCommand.self, ListCommand.self, StatusCommand.self, StatsCommand.self, TopCommand.self, MetricsCommand.self,
-            SnapshotCommand.self, ForkCommand.self, RollbackCommand.self, SnapshotsCommand.self, DelCommand.self, RecoverCommand.self,
+            SnapshotCommand.self, ForkCommand.self, RollbackCommand.self, SnapshotsCommand.self, DelCommand.self,
+            RecoverCommand.self,
             BenchCommand.self,
         ])
 

@@ -161,8 +161,8 @@ import Testing
         .enabled(if: getuid() == 0),
         arguments: [
             ["list"], ["del", "0"], ["stats", "0"], ["snapshot", "0", "a.qed"], ["fork", "0", "a.qed", "b.qed"],
-            ["rollback", "0", "a.qed"],
-            ["snapshots", "0"], ["commit", "0"], ["resize", "0", "1G"], ["metrics"], ["status", "0"], ["top", "-b", "-n", "1"],
+            ["rollback", "0", "a.qed"], ["snapshots", "0"], ["commit", "0"], ["flatten", "0"], ["resize", "0", "1G"], ["metrics"],
+            ["status", "0"], ["top", "-b", "-n", "1"],
             ["recover", "--all"],
             ["add", "image.qed"],
         ])

@@ -104,7 +104,13 @@ import Testing
                 "--backing-format": [["-b", "", "-F", "raw", "x"]]
             ]) { $1 }),
         Row(
-            name: "flatten", honoured: ["--progress", "--quiet"] + showing + backing, refused: json.merging(noBacking) { $1 }),
+            name: "flatten", honoured: ["--progress", "--quiet"] + showing,
+            refused: json.merging(noBacking) { $1 }.merging([
+                "--backing-dir": [["--backing-dir", "/", "0"]], "--backing-devices": [["--backing-devices", "0"]],
+                "--pause": [["--pause", "x"], ["--pause", "--cancel", "0"]],
+                "--resume": [["--resume", "x"], ["--resume", "--pause", "0"]],
+                "--cancel": [["--cancel", "x"], ["--cancel", "-p", "0"]],
+            ]) { $1 }),
         Row(name: "compact", honoured: ["--progress", "--quiet"] + showing, refused: json),
         Row(
             name: "add",

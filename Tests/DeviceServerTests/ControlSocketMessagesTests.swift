@@ -16,7 +16,7 @@ struct ControlSocketMessagesTests {
         ("commit keep=0", .commit(keep: 0, into: nil)), ("commit keep=3", .commit(keep: 3, into: nil)),
         ("commit keep=1 into=/a%20b.qed", .commit(keep: 1, into: "/a b.qed")), ("commit-pause", .commitChange(.pause)),
         ("commit-resume", .commitChange(.resume)), ("commit-cancel", .commitChange(.cancel)),
-        ("resize 1048576", .resize(sizeBytes: 1 << 20, isDifference: false)),
+        ("flatten", .flatten), ("resize 1048576", .resize(sizeBytes: 1 << 20, isDifference: false)),
         ("resize +512", .resize(sizeBytes: 512, isDifference: true)),
         ("snapshot /a%20b/%C3%a4%25%0A.qed", .snapshot(path: "/a b/\u{e4}%\n.qed", isOverlay: false)),
     ]
@@ -31,8 +31,9 @@ struct ControlSocketMessagesTests {
     @Test(arguments: [
         "", "   ", "Status", "status now", "flush force", "quiesce now", "stop now", "stop timeout", "stop timeout=",
         "stop timeout=x", "stop timeout=-1", "stop timeout=86401", "stop timeout=99999999999999999999", "stop timeout=1.5", "{}",
-        "\u{0}", "commit keep=-1", "commit keep=1001", "commit into=a.qed", "commit 1", "commit-pause now", "resize", "resize -1",
-        "resize 1 2", "resize 18446744073709551616", "snapshot", "snapshot a.qed", "snapshot overlay", "snapshot overlay a.qed", "snapshot /a overlay", "snapshot /a /b", "snapshot /a%",
+        "\u{0}", "commit keep=-1", "commit keep=1001", "commit into=a.qed", "commit 1", "commit-pause now", "flatten now",
+        "resize", "resize -1", "resize 1 2", "resize 18446744073709551616", "snapshot", "snapshot a.qed", "snapshot overlay",
+        "snapshot overlay a.qed", "snapshot /a overlay", "snapshot /a /b", "snapshot /a%",
         "snapshot /a%2", "snapshot /a%zz",
         "snapshot /%ff", "rollback", "rollback force", "rollback a.qed", "rollback /a force", "rollback force force /a",
         "snapshot /a%00b",

@@ -52,6 +52,14 @@ struct SnapshotRecordTests {
         #expect(FileIdentity(ofFileAt: snapshot) != nil)
     }
 
+    @Test func noFileBeneathIsSomethingElseThanNoChange() throws {
+        var record = try makeOverlay(SnapshotNames(of: file, at: image, snapshotPath: snapshot))
+        record.nextBackingFiles = []
+        #expect(DeviceRecord(record.json)?.nextBackingFiles == [])
+        record.nextBackingFiles = nil
+        #expect(try #require(DeviceRecord(record.json)).nextBackingFiles == nil)
+    }
+
     @Test func anOverlayThatIsTheImageLiesOverTheSnapshot() throws {
         let names = try SnapshotNames(of: file, at: image, snapshotPath: snapshot)
         #expect(names.backingName == "snapshot.qed")

@@ -11,6 +11,7 @@ import Platform
 //     snapshot overlay PATH           the same, and the device goes on in the file of that path
 //     rollback [force] PATH           {"ok":true,"result":{"snapshot":"/…/NAME.qed","left":["/…/LATER.qed"]}}
 //     commit [keep=N] [into=PATH]     {"ok":true,"result":{"into":"/…/BASE.qed","removed":["/…/NAME.qed"]}}
+//     flatten                         {"ok":true,"result":{"image":"/…/NAME.qed","forgotten":["/…/BASE.qed"]}}
 //     resize [+]BYTES                 {"ok":true,"result":{"size":1073741824}}
 //     commit-pause, commit-resume, commit-cancel
 //     stop [force] [timeout=SECONDS]  {"ok":false,"code":"busy","error":"…"}
@@ -28,20 +29,22 @@ public enum ControlRequest: Equatable, Sendable {
     case flush
     /// Let the requests that are under way end on all queues at once, and go on: says how long new ones have waited for it.
     case quiesce
-    /// Keep the disk's content of this moment in a file of that path, and go on over it. `isOverlay`: keep it in the image's file,
-    /// and go on in one of that path.
+    /// Keep the disk's content of this moment in a file of that path, and go on over it. `isOverlay`: keep it in the image's
+    /// file, and go on in one of that path.
     case snapshot(path: String, isOverlay: Bool)
     /// Put the disk back to what a file beneath the image has. `force`: even though the disk is in use.
     case rollback(path: String, force: Bool)
     /// Merge snapshots beneath the image into one file. The newest `keep` of them stay.
     case commit(keep: Int, into: String?)
     case commitChange(CommitChange)
+    /// Copy what lies beneath the image into it, and let it lie over nothing.
+    case flatten
     /// Make the disk larger: to a size, or by a difference.
     case resize(sizeBytes: UInt64, isDifference: Bool)
     /// Take the disk away and end the server. `force`: even though the disk is in use.
     case stop(force: Bool, timeoutSeconds: Int)
 
-    /// What a merge that is under way can be told.
+    /// What a merge, or a copy for `flatten`, that is under way can be told.
     public enum CommitChange: String, Sendable, CaseIterable {
         case pause = "commit-pause"
         case resume = "commit-resume"
@@ -79,6 +82,7 @@ extension ControlRequest {
         case "stats": self = .stats
         case "flush": self = .flush
         case "quiesce": self = .quiesce
+        case "flatten": self = .flatten
         case "stop":
             self = try Self.stop(arguments)
             return
@@ -103,8 +107,8 @@ extension ControlRequest {
             guard let change = CommitChange(rawValue: String(name)) else {
                 throw ControlRequestError(
                     description:
-                        "unknown request '\(name.prefix(40))': use status, stats, flush, quiesce, snapshot, rollback, commit, "
-                        + "resize or stop"
+                        "unknown request '\(name.prefix(40))': use status, stats, flush, quiesce, snapshot, rollback, "
+                        + "commit, flatten, resize or stop"
                 )
             }
             self = .commitChange(change)
@@ -179,6 +183,7 @@ extension ControlRequest {
         case .commit(let keep, let into):
             "commit keep=\(keep)\(into.map { " into=\(PercentEncoding.encode($0))" } ?? "")"
         case .commitChange(let change): change.rawValue
+        case .flatten: "flatten"
         case .resize(let size, let isDifference): "resize \(isDifference ? "+" : "")\(size)"
         case .stop(let force, let timeoutSeconds): "stop\(force ? " force" : "") timeout=\(timeoutSeconds)"
         }

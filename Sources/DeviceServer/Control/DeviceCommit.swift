@@ -1,5 +1,4 @@
 import BlockStorage
-import CSupport
 import Platform
 
 /// `commit` of a device: has its server merge snapshots beneath the image.
@@ -17,30 +16,12 @@ package enum DeviceCommit {
         try DeviceRequirements.check()
         let record = try registry.device(named: name)
         let target = try path.map { try AbsolutePath.ofFile($0) }
-        let isDone = Lock(false)
-        let watcher = try progress.map { show in
-            try BackgroundThread {
-                while !isDone.withLock({ $0 }) {
-                    if let merge = try? ControlSocketClient.ask(.status, of: record, registry)["merge"],
-                        let thousandths = merge["done-per-mille"]?.integer(as: Int.self)
-                    {
-                        show(Double(thousandths) / 1000)
-                    }
-                    cs_sleep_milliseconds(200)
-                }
-            }
+        return try MergeWatch.during(record, registry, tell: progress) {
+            try ControlSocketClient.ask(.commit(keep: keep, into: target), of: record, registry, timeout: MergeWatch.timeout)
         }
-        defer {
-            isDone.withLock { $0 = true }
-            watcher?.join()
-        }
-        let answer = try ControlSocketClient.ask(
-            .commit(keep: keep, into: target), of: record, registry, timeout: .seconds(86_400 * 7))
-        progress?(1)
-        return answer
     }
 
-    /// Tells one that is under way to wait, to go on, or to end.
+    /// Tells one that is under way, or what `DeviceFlatten` has begun, to wait, to go on, or to end.
     package static func change(
         deviceNamed name: String, _ change: ControlRequest.CommitChange, registry: DeviceRegistry = DeviceRegistry()
     ) throws {

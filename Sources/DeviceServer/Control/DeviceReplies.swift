@@ -11,7 +11,7 @@ struct DeviceReplies {
     private let pauses: SharedReplies
     private let live: LiveDevice
     private let changes = LiveReplies("another snapshot is being taken, or the disk is put back to one, or its size is changed")
-    private let merges = LiveReplies("snapshots are being merged")
+    private let merges = LiveReplies("snapshots are being merged, or copied into the image")
     private let progress = MergeProgress()
     private let devicePath: String
     private let features: UblkFeatures
@@ -48,6 +48,7 @@ struct DeviceReplies {
             }
         case .commit(let keep, let into):
             merges.begin(connection) { [live, progress] in DeviceReplies.merge(live, progress, keep, into) }
+        case .flatten: merges.begin(connection) { [live, progress] in DeviceReplies.flatten(live, progress) }
         case .commitChange(let change): DeviceReplies.change(progress, change)
         case .resize(let size, let isDifference):
             changes.begin(connection) { [live, features] in
@@ -63,7 +64,7 @@ struct DeviceReplies {
             + [changes, merges].filter { descriptors.contains($0.finished) }.flatMap { $0.takeAnswers() }
     }
 
-    /// How far a merge is, for `status`; null: none is under way.
+    /// How far a merge is, or a copy into the image, for `status`; null: none is under way.
     var merge: JSONValue {
         switch progress.state {
         case .idle: .null
@@ -79,7 +80,9 @@ struct DeviceReplies {
     }
 
     private static func change(_ progress: MergeProgress, _ change: ControlRequest.CommitChange) -> ControlReply {
-        guard progress.state != .idle else { return .failure(.unavailable, "no snapshots are being merged") }
+        guard progress.state != .idle else {
+            return .failure(.unavailable, "no snapshots are being merged, and none copied into the image")
+        }
         switch change {
         case .pause: progress.pause(true)
         case .resume: progress.pause(false)
@@ -137,6 +140,18 @@ struct DeviceReplies {
             let (path, removed) = try merge.run(keeping: keep, into: into.map { .file(path: $0) } ?? .lowest)
             return .success([
                 "into": .string(path), "removed-count": JSONValue(removed.count), "removed": listed(removed),
+            ])
+        } catch {
+            return error.reply
+        }
+    }
+
+    private static func flatten(_ live: LiveDevice, _ progress: MergeProgress) -> ControlReply {
+        do throws(FlatteningError) {
+            let forgotten = try ChainFlattening(device: live, progress: progress).run()
+            return .success([
+                "image": .string(live.session.path), "forgotten-count": JSONValue(forgotten.count),
+                "forgotten": listed(forgotten),
             ])
         } catch {
             return error.reply

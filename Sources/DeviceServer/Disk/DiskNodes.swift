@@ -56,7 +56,8 @@ struct DiskNodes {
         return code
     }
 
-    /// Has the kernel read its partition table. Whoever else has the disk exclusively has it as a whole, and no use for partitions.
+    /// Has the kernel read its partition table. Whoever else has the disk exclusively has it as a whole, and no use for
+    /// partitions.
     static func readPartitions(of disk: Int32) {
         for _ in 0..<20 {
             guard cs_read_partition_table(disk) == -EBUSY else { return }

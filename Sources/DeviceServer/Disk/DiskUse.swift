@@ -44,7 +44,8 @@ struct DiskUse: Error, CustomStringConvertible {
     static func found(ofDiskAt path: String, besides own: Int32? = nil) -> DiskUse? {
         let claim = DiskClaim.now(ofDiskAt: path)
         if !claim.isEmpty { return DiskUse(path: path, user: .claim(claim)) }
-        let users = processes(using: DiskDevices(ofDiskAt: path).numbers, among: ProcessFiles.otherProcesses().filter { $0 != own })
+        let users = processes(
+            using: DiskDevices(ofDiskAt: path).numbers, among: ProcessFiles.otherProcesses().filter { $0 != own })
         if users.isEmpty { return nil }
         let others = users.filter { !$0.isOwnDisk }
         return others.isEmpty ? .beingRead(path) : DiskUse(path: path, user: .processes(others))

@@ -204,18 +204,23 @@ struct LayerMerge: Sendable {
             throw .cannot("\(error)")
         }
         try point(chain[first - 1], isImage: first == 1, at: plan.target.file)
-        do throws(QueueSilence) { try device.whileQuiet { device.replaceChain(next, files) } } catch {
+        let (device, session, removed) = (device, session, plan.removed)
+        let failure = Lock<Errno?>(nil)
+        let replacement = ChainReplacement(next: next, files: files) {
+            do throws(Errno) { try removed.remove() } catch { failure.withLock { [error] in $0 = error } }
+            try? device.note { record in
+                record.backingFiles = session.backingFiles
+                record.nextBackingFiles = nil
+                record.mergedFiles = []
+            }
+        }
+        do throws(QueueSilence) { try device.replaceChainWhenQuiet(replacement) } catch {
             throw .busy(
                 "\(chain[first - 1].file.path) lies over \(plan.target.file.path) now, which has everything, but the device "
                     + "still reads the files between: \(error); run it again")
         }
-        do throws(Errno) { try plan.removed.remove() } catch {
+        if let error = failure.withLock({ $0 }) {
             throw .cannot("\(plan.target.file.path) has everything, but what it has taken in is still there: \(error)")
-        }
-        try? device.note { record in
-            record.backingFiles = session.backingFiles
-            record.nextBackingFiles = nil
-            record.mergedFiles = []
         }
     }
 

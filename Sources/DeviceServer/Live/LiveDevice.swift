@@ -18,6 +18,7 @@ struct LiveDevice: Sendable {
     let registry: DeviceRegistry
     let log: Logger
     private let oneAtATime = Lock(())
+    private let unfinished = Lock<ChainReplacement?>(nil)
 
     /// How long the requests that are under way may take before the queues go on, and nothing was changed.
     static let quietTimeout = Duration.seconds(10)
@@ -82,6 +83,22 @@ struct LiveDevice: Sendable {
         if let error = outcome { throw .header(error) }
     }
 
+    /// The chain is another from now on, as a header says already.
+    /// - Parameter replacement: where the queues are never quiet it is left for whoever changes something next (`settle`): nobody
+    ///   may before.
+    func replaceChainWhenQuiet(_ replacement: ChainReplacement) throws(QueueSilence) {
+        unfinished.withLock { $0 = replacement }
+        try settle()
+    }
+
+    /// Sees to it that the queues have the chain that the headers say.
+    func settle() throws(QueueSilence) {
+        guard let replacement = unfinished.withLock({ $0 }) else { return }
+        try whileQuiet { replaceChain(replacement.next, replacement.files) }
+        unfinished.withLock { $0 = nil }
+        replacement.whenDone()
+    }
+
     /// The chain is another from now on. While all queues are quiet.
     func replaceChain(_ next: NextChain, _ files: [LayerFile]) {
         let image = session.image
@@ -89,6 +106,13 @@ struct LiveDevice: Sendable {
         askAll { $0.replaceEngine(of: image, chain: files) }
         session.top.withLock { $0.chain = files }
     }
+}
+
+/// A chain that the queues are to get, and what comes after that.
+struct ChainReplacement: Sendable {
+    let next: NextChain
+    let files: [LayerFile]
+    let whenDone: @Sendable () -> Void
 }
 
 /// Why a queue did not do what it was asked for beside its requests.

@@ -1,7 +1,8 @@
 import CSupport
 import Synchronization
 
-/// How far a merge is, and whether it is to go on: told by its thread, asked and changed by others.
+/// How far a merge is, or a copy of what lies beneath the image into it, and whether it is to go on: told by its thread, asked
+/// and changed by others.
 final class MergeProgress: Sendable {
     /// Thousandths; negative: none is under way.
     private let share = Atomic<Int>(-1)

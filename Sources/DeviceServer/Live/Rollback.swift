@@ -42,7 +42,8 @@ struct Rollback {
         try device.changing { () throws(SnapshotError) in
             try Snapshot(device).settle()
             guard merges.state == .idle else {
-                throw .busy("snapshots beneath \(session.path) are being merged; wait for that, or cancel it and merge them later")
+                throw .busy(
+                    "snapshots beneath \(session.path) are being merged, or copied into it; wait for that, or cancel it")
             }
             let (image, chain) = session.top.withLock { ($0.image, $0.chain) }
             let index = try position(of: path, in: chain, image)
@@ -50,7 +51,9 @@ struct Rollback {
             let disk = try takeDisk()
             // Also where nothing was changed.
             defer { disk.end() }
-            if let failure = disk.forgetPages() { throw .cannot("\(diskPath) cannot be put back: \(failure); nothing was changed") }
+            if let failure = disk.forgetPages() {
+                throw .cannot("\(diskPath) cannot be put back: \(failure); nothing was changed")
+            }
             try replace(image, chain[0].file, by: beneath)
             return Outcome(snapshot: beneath[0].file.path, left: chain[1..<index].map(\.file.path))
         }
@@ -147,7 +150,7 @@ struct Rollback {
                 }
                 isOurs = false
                 if let errno = names.sync() {
-                    // Which of both a power cut would leave nobody knows: so nothing is promised any more, and nothing is removed.
+                    // Which of both a power cut would leave nobody knows: nothing is promised any more, and nothing removed.
                     image.promiseNothing(errno)
                     refusal = .cannot("the directory of \(session.path) cannot be synced: \(errno)")
                     try? names.exchange(image: opened.file.identity, overlay: imageFile.identity)

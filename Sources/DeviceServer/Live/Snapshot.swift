@@ -41,8 +41,9 @@ struct Snapshot: Sendable {
         try device.changing { () throws(SnapshotError) in try takeAlone(at: path, way) }
     }
 
-    /// Sees to it that the last snapshot is done with, for whoever changes the chain next.
+    /// Sees to it that the last snapshot, merge or copy is done with, for whoever changes the chain next.
     func settle() throws(SnapshotError) {
+        do throws(QueueSilence) { try device.settle() } catch { throw .busy("\(error)") }
         if session.top.withLock({ $0.lower != nil }) { try finish() }
         guard session.top.withLock({ $0.lower == nil }) else {
             throw .busy("the last snapshot of \(session.path) is not done with yet: its queues were never quiet; try again")

@@ -56,6 +56,36 @@ final class ChainReader<S: Storage>: @unchecked Sendable {
         }
     }
 
+    /// Finds how far nothing but zeros lies beneath the image, and waits for what that has to know: tables, and the holes of a
+    /// raw file.
+    /// - Parameter end: not behind that of what lies beneath.
+    /// - Returns: up to where, `end` at most; `start` where something else is.
+    /// - Throws: where tables beneath cannot be read. An entry that cannot be right is something else.
+    func zerosBeneath(_ start: UInt64, to end: UInt64, _ group: TransferGroup) async throws(RequestError) -> UInt64 {
+        precondition(transfers.isIdle(group) && start < end, "the request has transfers under way, or asks for nothing")
+        var list = lists.take()
+        defer { lists.giveBack(list) }
+        var position = start
+        while position < end {
+            if map.mustLearnHoles(at: position) {
+                await map.learnHoles(at: position)
+                continue
+            }
+            list.removeAll()
+            let resolution = map.resolve(position, to: end, beneath: true, judging: false, into: &list)
+            if list.count > 0 {
+                guard list[0].layer == Extent.zeros else { return position }
+                position += UInt64(list[0].byteCount)
+                continue
+            }
+            guard case .missing(.chain(let deviceOffset)) = resolution else { return position }
+            slots.noteMiss(group, in: map.files.counters)
+            try await resolver.load(deviceOffset, group)
+        }
+        precondition(position == end, "zeros behind what was asked for")
+        return end
+    }
+
     private func load(_ page: ChainMap<S>.MissingPage, _ group: TransferGroup) async throws(RequestError) {
         slots.noteMiss(group, in: map.files.counters)
         switch page {

@@ -7,6 +7,8 @@ import SystemPackage
 public enum HeaderChange: Sendable {
     /// The QED image with which the chain goes on.
     case backingFile(BackingFileName)
+    /// None any more: the image has everything that lay beneath it, durably.
+    case noBackingFile
     /// Larger than it was. What becomes visible reads as zeros already.
     case imageSize(UInt64)
 }
@@ -78,11 +80,21 @@ extension SpaceExtender {
                 throw .format(error)
             }
             try await writeHeader(header, orAgain: before)
-            // The old name is nobody's now, and its place is free for the next one. Where that fails it is not.
-            guard let old, old.endFileOffset <= UInt64(Image.headerPageBytes) else { return }
-            put(Array(repeating: 0, count: old.sizeBytes), at: Int(old.fileOffset))
-            try? await writeHeaderPage()
+            // Then its place is free for the next one.
+            await forgetName(at: old)
+        case .noBackingFile:
+            let old = header.backingFileNameRange
+            header.removeBackingFile()
+            try await writeHeader(header, orAgain: before)
+            await forgetName(at: old)
         }
+    }
+
+    /// Makes zeros of a name that the header does not point at any more. Where that fails it stays, and is nobody's.
+    private func forgetName(at range: BackingFileNameRange?) async {
+        guard let range, range.endFileOffset <= UInt64(Image.headerPageBytes) else { return }
+        put(Array(repeating: 0, count: range.sizeBytes), at: Int(range.fileOffset))
+        try? await writeHeaderPage()
     }
 
     /// Whether the L1 table in the file has entries behind the disk's end: left by somebody who made it smaller, and did not

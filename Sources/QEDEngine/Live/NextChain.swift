@@ -38,6 +38,12 @@ public struct NextChain: Sendable {
         return try NextChain(of: image, layers: layers, bases: bases)
     }
 
+    /// The image alone: it has everything that lay beneath it.
+    /// - Throws: the errno of `mmap`.
+    public static func of(onlyImage image: Image) throws(Errno) -> NextChain {
+        try NextChain(of: image, layers: [image.layers[0]], bases: [])
+    }
+
     /// The same chain, of which one file is written by somebody else: it may get clusters behind the end that it had.
     /// - Throws: the errno of `mmap`.
     public static func of(_ image: Image, layerGrows layer: Int) throws(Errno) -> NextChain {

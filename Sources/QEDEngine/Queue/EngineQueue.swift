@@ -94,8 +94,7 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
         map = ChainMap(files: files)
         slots = RequestSlots(depth: depth + 1)
         finished = FinishedRequests(depth: depth)
-        // The groups of the requests are their tags, and one more; behind them come the commit's, and those of the copy jobs,
-        // twice.
+        // The groups of the requests are their tags, and one more; then come the commit's, and those of the copy jobs, twice.
         let firstGroup = depth + 1
         transfers = Transfers(files: files, groupCount: firstGroup + 2 * (1 + CopyJob.limit), sharing: last?.transfers)
         commitGroup = last.map { $0.commitGroup == firstGroup ? firstGroup + 1 + CopyJob.limit : firstGroup } ?? firstGroup

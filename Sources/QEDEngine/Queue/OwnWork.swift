@@ -44,6 +44,27 @@ extension EngineQueue {
     /// Zeros are made for so much at once.
     private static var growthBytes: UInt64 { 1 << 30 }
 
+    /// Copies what lies beneath the image into it, from a place of the disk on: of the clusters that the image has nothing of.
+    /// One after the other, beside the guest's requests, and a bounded number of them at a time (`CopyUp`).
+    /// - Parameter deviceOffset: a multiple of the cluster size.
+    /// - Returns: the place to go on from; nil: there is none. In front of it the image hides whatever lies beneath it, or zeros
+    ///   lie there; it stays so.
+    public func copyUp(from deviceOffset: UInt64) async throws(RequestError) -> UInt64? {
+        precondition(slots[ownRequest].state == .idle && !image.isReadOnly, "two requests that nobody has sent")
+        slots[ownRequest].state = .slow
+        defer { slots[ownRequest].state = .idle }
+        return try await slow.copyUp(ownRequest, from: deviceOffset)
+    }
+
+    /// The image names no backing file any more, durably. It hides all of it (`copyUp`), or zeros lie there.
+    public func forgetBackingFile() async throws(HeaderChangeError) {
+        // Without what lies beneath it a cluster whose entry a power cut takes away would read as zeros.
+        if !isSabotaged(.flattenHeaderFirst) {
+            do throws(RequestError) { try await committer.commit() } catch { throw .request(error) }
+        }
+        try await changeHeader(.noBackingFile)
+    }
+
     /// Whether the file's L1 table has entries that would become the disk's with that size.
     public func hasTablesBehindEnd(upTo sizeBytes: UInt64) async throws(RequestError) -> Bool {
         try await extender.hasTablesBehindEnd(upTo: sizeBytes)

@@ -8,15 +8,15 @@ import SystemPackage
 final class SlowRequests<S: Storage>: @unchecked Sendable {
     // SAFETY: used by the queue's thread alone.
     let files: QueueFiles<S>
-    private let map: ChainMap<S>
-    private let slots: RequestSlots
-    private let reader: ChainReader<S>
-    private let transfers: Transfers<S>
-    private let copier: Copier<S>
+    let map: ChainMap<S>
+    let slots: RequestSlots
+    let reader: ChainReader<S>
+    let transfers: Transfers<S>
+    let copier: Copier<S>
     private let committer: Committer<S>
     private let extender: SpaceExtender<S>
-    private let pages: PageLoader<S>
-    private let lists: ExtentListPool
+    let pages: PageLoader<S>
+    let lists: ExtentListPool
     let staging: StagingPool
     var image: Image { files.image }
 

@@ -54,8 +54,9 @@ public final class Machine: @unchecked Sendable {
     var merge: SimulatedMerge?
     /// What the image calls the file beneath it.
     var topName: String
-    /// What lies at the bottom.
-    let backing: [BackingFile]
+    /// What lies at the bottom; nothing beneath an image that names no backing file (any more).
+    var backing: [BackingFile]
+    var flattening: SimulatedFlattening?
     let options: Options
     let io = SimulatedIO()
     let executor = SimulatedExecutor()
@@ -71,9 +72,9 @@ public final class Machine: @unchecked Sendable {
     ) {
         self.disk = disk
         topName = Machine.backingName(of: disk)
-        self.sealed = sealed
+        self.sealed = topName.isEmpty ? [] : sealed
         self.session = session
-        self.backing = backing
+        self.backing = topName.isEmpty ? [] : backing
         self.options = options
         random = SeededRandom(seed: seed)
         io.slowPercent = options.slowPercent

@@ -44,6 +44,7 @@ extension Machine {
     /// - Throws: where it names what has been taken away.
     func sealedLayers(under disk: SimulatedDisk, target left: SimulatedDisk?) throws -> [FrozenLayer] {
         let name = Machine.backingName(of: disk)
+        if name.isEmpty, flattening != nil { return [] }
         guard let merge else {
             guard name == topName else { throw Violation("the image names \(name), which is not there any more") }
             return sealed

@@ -167,12 +167,14 @@ final class CrashCheck {
         let walk = StructureWalk(disk.current, length: disk.length)
         if let problem = walk.problem { throw Violation("\(what): \(problem) (nothing was repaired)") }
         let clusterSectors = Int(scene.clusterSizeBytes / 512)
+        let standsAlone = Machine.backingName(of: disk).isEmpty
         judged.beginDisk()
         for range in ranges {
             var sector = range.lowerBound
             while sector < range.upperBound {
                 let end = min((sector / clusterSectors + 1) * clusterSectors, range.upperBound)
-                let place = walk.place(ofSector: sector)
+                var place = walk.place(ofSector: sector)
+                if standsAlone, place == .backing { place = .zeros }
                 if judged.isKnown(place, sectorCount: end - sector, on: disk.current) {
                     sector = end
                     continue

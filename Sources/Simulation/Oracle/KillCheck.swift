@@ -107,10 +107,11 @@ final class KillCheck {
         )
     }
 
-    /// The next process finds that the image names what snapshots were merged into, and takes the others away. What it has read
-    /// may not be durable yet: it sees to that first.
+    /// The next process finds that the image names what snapshots were merged into, and takes the others away, or that it names
+    /// nothing any more. What it has read may not be durable yet: it sees to that first.
     private func makeNamesDurable(_ disk: SimulatedDisk, _ machine: Machine) {
-        guard let merge = machine.merge, Machine.backingName(of: disk) == merge.name else { return }
+        let name = Machine.backingName(of: disk)
+        guard machine.merge?.name == name || (machine.flattening != nil && name.isEmpty) else { return }
         disk.makeAllDurable()
     }
 

@@ -48,6 +48,7 @@ public enum SabotageProof {
                         }
                     }
                     ?? finding("disks that grow") { _ = try GrowthProof().run(seeds: 1...40) }
+                    ?? finding("images that are flattened") { _ = try FlattenProof().run(seeds: 1...40) }
                     ?? finding("requests beside a trim") { _ = try Scenarios.requestsBesideATrim(seed: 1, base: .raw) }
                 if let staged { return staged }
             }

@@ -43,15 +43,7 @@ struct CommitCommand: ParsableCommand {
         transform: PathArgument.parse)
     var into: String?
 
-    @Flag(help: "Of a device: have a merge that is under way wait.")
-    var pause = false
-
-    @Flag(help: "Have it go on.")
-    var resume = false
-
-    @Flag(help: "End it; what was there before stays.")
-    var cancel = false
-
+    @OptionGroup var change: LiveChangeOptions
     @OptionGroup var backing: BackingOptions
     @OptionGroup var output: OutputOption
     @OptionGroup var progress: ProgressOptions
@@ -62,8 +54,7 @@ struct CommitCommand: ParsableCommand {
         if let keep, !ControlRequest.keepRange.contains(keep) {
             throw ValidationError("--keep takes 0 to \(ControlRequest.keepRange.upperBound)")
         }
-        let changes = [pause, resume, cancel].count { $0 }
-        guard changes == 0 || (changes == 1 && keep == nil && into == nil && !progress.progress) else {
+        guard !change.isGiven || (keep == nil && into == nil && !progress.progress) else {
             throw ValidationError("--pause, --resume and --cancel go with nothing else")
         }
         if isOfDevice {
@@ -71,7 +62,7 @@ struct CommitCommand: ParsableCommand {
             guard !backing.isGiven else {
                 throw ValidationError("a device's image may open what it was added with: leave --no-backing and --backing-… out")
             }
-        } else if keep != nil || into != nil || changes > 0 {
+        } else if keep != nil || into != nil || change.isGiven {
             throw ValidationError("--keep, --into, --pause, --resume and --cancel are about a device: /dev/ublkb0")
         }
     }
@@ -83,10 +74,7 @@ struct CommitCommand: ParsableCommand {
     }
 
     private func runOnDevice() throws {
-        for (isGiven, change) in [(pause, ControlRequest.CommitChange.pause), (resume, .resume), (cancel, .cancel)] where isGiven
-        {
-            return try DeviceCommit.change(deviceNamed: file, change)
-        }
+        if let change = change.change { return try DeviceCommit.change(deviceNamed: file, change) }
         let answer = try DeviceCommit.run(deviceNamed: file, keeping: keep ?? 0, into: into, progress: progress.bar)
         if output.format == .json { return try printOutput(answer.indented()) }
         guard !progress.quiet else { return }

@@ -59,37 +59,3 @@ struct RebaseCommand: ParsableCommand {
             nil, [.init("filename", .string(file)), .init("backing-filename", .string(backing))], quiet: progress.quiet)
     }
 }
-
-struct FlattenCommand: ParsableCommand {
-    private static let statuses = ExitStatus.tableOfTool([
-        .success: "done, or there was no backing file",
-        .failure: "an I/O error; run it again",
-        .busy: "a file is in use by another program",
-    ])
-
-    static let configuration = CommandConfiguration(
-        commandName: "flatten",
-        abstract: "Make an overlay an image that needs no backing file.",
-        discussion: """
-            Everything that the overlay takes from its backing files is copied into it; then it forgets them. The \
-            disk's \
-            contents stay.
-
-            Example: qed-ublk flatten -p overlay.qed
-
-            Exit status:
-            \(statuses)
-            """)
-
-    @Argument(help: "The overlay.", transform: PathArgument.parse)
-    var file: String
-
-    @OptionGroup var backingOptions: BackingOptions
-    @OptionGroup var output: OutputOption
-    @OptionGroup var progress: ProgressOptions
-
-    func run() throws {
-        try ImageRebase(path: file, backing: nil, policy: try backingOptions.policy()).run(progress: progress.bar)
-        try output.report(nil, [.init("filename", .string(file))], quiet: progress.quiet)
-    }
-}

@@ -145,7 +145,7 @@ for ((number = 1; number <= ${COUNT:-12}; number++)); do
     mark "newest $number"
     mark "later $number" seek=100000
     server=$(server_of 0)
-    { qed-ublk rollback "$device" "$number.qed" >rollback.log 2>&1 && touch done; } &
+    { qed-ublk rollback "$device" "$number.qed" >rollback.log 2>&1 && touch ended; } &
     rollback=$!
     sleep "0.$((RANDOM % 10))"
     kill -KILL "$server"
@@ -159,14 +159,14 @@ for ((number = 1; number <= ${COUNT:-12}; number++)); do
         if [[ $(marked skip=100000 iflag=direct) == "later $number" ]]; then fail "a part of what was written later is there"; fi
         ;;
     "newest $number")
-        if [[ -e done ]]; then fail "it has ended well, and the disk is as it was before"; fi
+        if [[ -e ended ]]; then fail "it has ended well, and the disk is as it was before"; fi
         expect_equal "what was written last" "later $number" "$(marked skip=100000 iflag=direct)"
         ;;
     *) fail "the disk begins with: $direct" ;;
     esac
     wait_until 10 sh -c "[ \"\$(dd if=$device count=1 status=none | tr -d '\\0')\" = '$direct' ]"
     expect_equal "what is left of it" "" "$(find . -name '*.rollback')"
-    rm -f done
+    rm -f ended
     if ((number % 5 == 0)); then expect_status 0 qed-ublk commit "$device"; fi
 done
 printf '          %d of %d were put back\n' "$back" "$((number - 1))"
