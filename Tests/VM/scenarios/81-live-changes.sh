@@ -1,5 +1,6 @@
 # What lies beneath a device, and how large it is, changes while it works: snapshots are merged, and the disk grows. What is on
 # the disk never changes by that, whatever is killed or full; and what another image needs stays.
+# kernels: 7
 # vm: --cpus 4 --file Tests/VM/scenarios/devices.bash --file Tests/VM/scenarios/fio-verify.bash
 source lib.sh
 source devices.bash
@@ -142,34 +143,26 @@ device=$(qed-ublk add disk.qed)
 expect_status 0 mkfs.ext4 -q "$device"
 mount "$device" /mnt
 seq 100000 >/mnt/file
-case $(uname -r) in
-6.12.*)
-    expect_refusal 1 'Linux 6.16 can' qed-ublk resize "$device" 128M
-    expect_equal "the size" $((64 << 20)) "$(blockdev --getsize64 "$device")"
-    ;;
-*)
-    expect_refusal 64 'would shrink' qed-ublk resize "$device" 32M
-    expect_refusal 64 'only grows' qed-ublk resize "$device" --shrink 32M
-    expect_refusal 64 'can have .* bytes at most' qed-ublk resize "$device" 500T
-    expect_output 'Disk resized' qed-ublk resize "$device" +64M
-    expect_equal "the size" $((128 << 20)) "$(blockdev --getsize64 "$device")"
-    expect_equal "what is behind the old end" 0 \
-        "$(dd if="$device" bs=1M skip=64 iflag=direct status=none | tr -d '\0' | wc -c)"
-    resize2fs "$device" >/dev/null 2>&1
-    dd if=/dev/urandom of=/mnt/large bs=1M count=80 status=none
-    sum=$(md5sum /mnt/large)
-    snapshots small
-    expect_equal "the new size" "{\"device\":\"$device\",\"size\":$((256 << 20))}" \
-        "$(qed-ublk resize --json "$device" 256M | jq -c .)"
-    resize2fs "$device" >/dev/null 2>&1
-    dd if=/dev/urandom of=/mnt/larger bs=1M count=100 status=none
-    kill_server
-    expect_equal "what recover prints" "$device" "$(qed-ublk recover 0)"
-    snapshots later
-    expect_status 0 qed-ublk commit "$device"
-    expect_equal "the file" "$sum" "$(echo 3 >/proc/sys/vm/drop_caches && md5sum /mnt/large)"
-    ;;
-esac
+expect_refusal 64 'would shrink' qed-ublk resize "$device" 32M
+expect_refusal 64 'only grows' qed-ublk resize "$device" --shrink 32M
+expect_refusal 64 'can have .* bytes at most' qed-ublk resize "$device" 500T
+expect_output 'Disk resized' qed-ublk resize "$device" +64M
+expect_equal "the size" $((128 << 20)) "$(blockdev --getsize64 "$device")"
+expect_equal "what is behind the old end" 0 \
+    "$(dd if="$device" bs=1M skip=64 iflag=direct status=none | tr -d '\0' | wc -c)"
+resize2fs "$device" >/dev/null 2>&1
+dd if=/dev/urandom of=/mnt/large bs=1M count=80 status=none
+sum=$(md5sum /mnt/large)
+snapshots small
+expect_equal "the new size" "{\"device\":\"$device\",\"size\":$((256 << 20))}" \
+    "$(qed-ublk resize --json "$device" 256M | jq -c .)"
+resize2fs "$device" >/dev/null 2>&1
+dd if=/dev/urandom of=/mnt/larger bs=1M count=100 status=none
+kill_server
+expect_equal "what recover prints" "$device" "$(qed-ublk recover 0)"
+snapshots later
+expect_status 0 qed-ublk commit "$device"
+expect_equal "the file" "$sum" "$(echo 3 >/proc/sys/vm/drop_caches && md5sum /mnt/large)"
 expect_status 0 cmp /mnt/file <(seq 100000)
 umount /mnt
 expect_status 0 e2fsck -fn "$device"
@@ -180,25 +173,23 @@ expect_sound ./*.qed
 rm ./*.qed
 
 step "an overlay that is smaller than its base grows: zeros, and not what the base has there"
-if [[ $(uname -r) != 6.12.* ]]; then
-    qed-ublk create base.qed 8M
-    expect_status 0 qed-ublk io base.qed 'write -P 0x55 0 8M'
-    expect_status 0 qemu-img create -q -f qed -b base.qed -F qed disk.qed 5000192
-    device=$(qed-ublk add disk.qed)
-    fill
-    expect_refusal 1 'No space left .*the disk has its old size' qed-ublk resize "$device" 16M
-    expect_equal "the size" 5000192 "$(blockdev --getsize64 "$device")"
-    rm filling
-    expect_status 0 dd if=/dev/zero of="$device" bs=4k count=1 oflag=direct conv=fsync status=none
-    expect_status 0 qed-ublk resize "$device" 16M
-    expect_equal "what is behind the old end" 0 \
-        "$(dd if="$device" bs=512 skip=$((5000192 / 512)) iflag=direct status=none | tr -d '\0' | wc -c)"
-    expect_equal "what was there" $((5000192 - 4096)) \
-        "$(dd if="$device" bs=512 count=$((5000192 / 512)) status=none | tr -d '\0' | wc -c)"
-    qed-ublk del "$device"
-    expect_sound disk.qed base.qed
-    rm ./*.qed
-fi
+qed-ublk create base.qed 8M
+expect_status 0 qed-ublk io base.qed 'write -P 0x55 0 8M'
+expect_status 0 qemu-img create -q -f qed -b base.qed -F qed disk.qed 5000192
+device=$(qed-ublk add disk.qed)
+fill
+expect_refusal 1 'No space left .*the disk has its old size' qed-ublk resize "$device" 16M
+expect_equal "the size" 5000192 "$(blockdev --getsize64 "$device")"
+rm filling
+expect_status 0 dd if=/dev/zero of="$device" bs=4k count=1 oflag=direct conv=fsync status=none
+expect_status 0 qed-ublk resize "$device" 16M
+expect_equal "what is behind the old end" 0 \
+    "$(dd if="$device" bs=512 skip=$((5000192 / 512)) iflag=direct status=none | tr -d '\0' | wc -c)"
+expect_equal "what was there" $((5000192 - 4096)) \
+    "$(dd if="$device" bs=512 count=$((5000192 / 512)) status=none | tr -d '\0' | wc -c)"
+qed-ublk del "$device"
+expect_sound disk.qed base.qed
+rm ./*.qed
 
 step "merges and growth under fio, with servers that are killed: nothing is lost"
 qed-ublk create disk.qed 256M

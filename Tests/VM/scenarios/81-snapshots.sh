@@ -244,6 +244,8 @@ rm -r elsewhere ./*.qed
 step "no snapshot where none can be taken, and nothing is changed"
 qed-ublk create disk.qed 64M
 device=$(qed-ublk add disk.qed)
+if [[ $(uname -r) == 6.12.* ]]; then expect_refusal 1 'Linux 6.16 can' qed-ublk resize "$device" 128M; fi
+expect_equal "the size" $((64 << 20)) "$(blockdev --getsize64 "$device")"
 touch taken.qed
 expect_refusal 3 'taken.qed: exists already' qed-ublk snapshot "$device" taken.qed
 expect_refusal 1 'is on another file system' qed-ublk snapshot "$device" /tmp/elsewhere.qed
