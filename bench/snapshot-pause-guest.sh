@@ -6,6 +6,7 @@
 #   plain ROUND P50                                                           (a write of 4 KiB to a file, microseconds)
 #   start ROUND MILLISECONDS                                                  (of our program, which does nothing)
 #   idle ROUND MILLISECONDS                                                   (a fork while nobody uses the disk)
+#   back ROUND MILLISECONDS                                                   (a rollback then)
 #   death CONTENDER STATE ROUND WORDS
 #
 #   snapshot-pause-guest.sh ROUNDS MIB PLACE CLOCK CONTENDER...
@@ -251,6 +252,7 @@ measure_machine() {
     fio_run --filename="$device" --rw=write --bs=1M --iodepth=1 --end_fsync=1
     echo "start $1 $(milliseconds qed-ublk --version)" | tee -a /results/records
     echo "idle $1 $(milliseconds qed-ublk fork "$device" /disk/snapshot.qed /disk/clone.qed)" | tee -a /results/records
+    echo "back $1 $(milliseconds qed-ublk rollback "$device" /disk/snapshot.qed)" | tee -a /results/records
     detach fork
 }
 

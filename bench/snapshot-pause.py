@@ -36,7 +36,7 @@ class Folder:
 
     def __init__(self, path):
         self.pauses, self.deaths = {}, []
-        self.figures = {name: [] for name in ("plain", "start", "idle", "host", "host-start")}
+        self.figures = {name: [] for name in ("plain", "start", "idle", "back", "host", "host-start")}
         for name in ("records", "host"):
             if os.path.exists(os.path.join(path, name)):
                 with open(os.path.join(path, name)) as file:
@@ -145,6 +145,8 @@ def bars(folder):
         yield bar(f"requests held for the switch, {text} unflushed, native-equivalent", native(state, "waited"), 10, " ms")
     yield bar("`fork` is done, while nobody uses the disk, native-equivalent",
               [value / folder.command_factor for value in folder.figures["idle"]], 5, " ms")
+    yield bar("`rollback` is done, while nobody uses the disk, native-equivalent",
+              [value / folder.command_factor for value in folder.figures["back"]], 5, " ms")
     yield ""
 
 

@@ -1,8 +1,9 @@
 # The power is cut at random moments while three threads write blocks to a device and flush, and a fourth writes files to an
-# ext4 on another; snapshots are taken of both meanwhile. The disk below forgets what it was not told to flush. After each cut
-# every block that a flush had covered has the value it had then or a later one, every file that was synced is whole, and both
-# images and the file system are sound; every snapshot whose command had ended is there, sound, beneath its image, and holds
-# what it held after the cut before. What is written, and the judge, are qed-ublk-power-cuts.
+# ext4 on another; snapshots are taken of both meanwhile, and those of one merged. The disk below forgets what it was not told
+# to flush. After each cut every block that a flush had covered has the value it had then or a later one, every file that was
+# synced is whole, and both images and the file system are sound; every snapshot whose command had ended, and that was not to be
+# merged, is there, sound, beneath its image, and holds what it held after the cut before. What is written, and the judge, are
+# qed-ublk-power-cuts.
 # COUNT cuts, after one that shows that the disk forgets; SEED chooses the moments and the blocks.
 # vm: --disk 1G --disk-format forgetful --file Tests/VM/scenarios/devices.bash --file .build/qed-ublk-power-cuts
 source lib.sh
@@ -17,7 +18,7 @@ start_over() {
     local device size
     size=$(qed-ublk-power-cuts start /notes)
     rm -f blocks*.qed files*.qed
-    rm -f /notes/snapshots /notes/sums
+    rm -f /notes/snapshots /notes/sums /notes/merging
     touch /notes/snapshots /notes/sums
     qed-ublk create --backing base.raw --backing-format raw blocks.qed "$size"
     qed-ublk create files.qed 128M
@@ -25,6 +26,14 @@ start_over() {
     mkfs.ext4 -q "$device"
     qed-ublk del "$device"
     sync
+}
+
+# Those of the blocks become one. They are no more what they were from before that on.
+merge_snapshots() {
+    grep ^blocks- /notes/snapshots >>/notes/merging || true
+    sync -f /notes
+    # shellcheck disable=SC2154  # Set below.
+    qed-ublk commit "$blocks_device" >/dev/null || echo "the merge" >>/notes/failures
 }
 
 # Takes snapshots of both, and notes each that is said to survive a power cut, as long as there is room.
@@ -40,13 +49,24 @@ take_snapshots() {
             fi
             sync -f /notes
         done
+        if ((number % 2 == 1)); then merge_snapshots; fi
     done
 }
 
 # What the snapshots hold does not change; and what no image lies over goes, as a user may remove it.
 check_snapshots() {
-    local image chain name sum
-    [[ ! -e /notes/failures ]] || fail "snapshots that could not be taken: $(</notes/failures)"
+    local image chain name sum file line
+    [[ ! -e /notes/failures ]] || fail "snapshots that could not be taken, or merged: $(</notes/failures)"
+    if [[ -e /notes/merging ]]; then
+        for file in snapshots sums; do
+            while read -r line; do
+                grep -qxF "${line%% *}" /notes/merging || echo "$line"
+            done <"/notes/$file" >/notes/others
+            mv /notes/others "/notes/$file"
+        done
+        printf '          %d snapshots were being merged, or had been\n' "$(wc -l </notes/merging)"
+        rm /notes/merging
+    fi
     for image in blocks files; do
         chain=$(qed-ublk info -U --backing-chain --json "$image.qed" | jq -r '.[].filename | split("/") | last')
         for name in "$image"-*.qed; do
