@@ -27,9 +27,9 @@ struct ChainFlattening: Sendable {
         defer { progress.end() }
         let image = try device.changing { () throws(FlatteningError) in try begin() }
         guard session.chain.count > 1 else { return [] }
-        try copy(image)
+        try copy(image) { $0 }
         // No entry of an image becomes 0 again, so there is nothing left. What is given up is worth a second look.
-        try copy(image)
+        try copy(image) { _ in 1 }
         return try device.changing { () throws(FlatteningError) in try finish(image) }
     }
 
@@ -46,12 +46,13 @@ struct ChainFlattening: Sendable {
 
     // MARK: - The copy
 
-    private func copy(_ image: Image) throws(FlatteningError) {
+    /// - Parameter share: of all that there is to do, by that of the disk.
+    private func copy(_ image: Image, _ share: (Double) -> Double) throws(FlatteningError) {
         var position: UInt64? = 0
         while let start = position {
             position = try device.changing { () throws(FlatteningError) in try copyPiece(image, from: start) }
-            let share = position.map { Double($0) / Double(image.sizeBytes) } ?? 1
-            guard progress.goesOn(min(share, 1)) else { throw .cancelled }
+            let done = position.map { min(Double($0) / Double(image.sizeBytes), 1) } ?? 1
+            guard progress.goesOn(share(done)) else { throw .cancelled }
             // Whoever waits for its turn to change something is to get it, and this thread is quick to take it again.
             cs_sleep_milliseconds(1)
         }

@@ -45,7 +45,7 @@ struct LayerMerge: Sendable {
         let path = plan.target.file.path
         guard plan.files.count > 1 else {
             // Nothing lies between it and the image: what was begun is over.
-            if keep == 0 { try removeMark(open(plan.target), path) }
+            if keep == 0, try isMarked(plan.target.file) { try removeMark(open(plan.target), path) }
             return (path, [])
         }
         var kept: [ImageFile] = []
@@ -136,7 +136,6 @@ struct LayerMerge: Sendable {
     }
 
     private func removeMark(_ file: ImageFile, _ path: String) throws(MergeError) {
-        guard try isMarked(file) else { return }
         do throws(ImageToolError) { try MergeMark.remove(from: file) } catch {
             throw .cannot("\(path) has everything, but says that something is missing: \(error); run it again")
         }
