@@ -1,4 +1,5 @@
 import BlockStorage
+import Glibc
 import Platform
 import QEDChain
 import QEDEngine
@@ -23,25 +24,46 @@ struct NextOverlay {
     /// Makes it. Blocks until it is durable, with its name.
     /// - Parameters:
     ///   - backingName: of what it lies over, as its header says it.
-    ///   - note: what the record says of it from before it has a name: who takes it away where this process does not live to.
+    ///   - rollback: what the record says of the image that it replaces; nil: it lies over that.
     func make(
-        over backingName: String, isRaw: Bool = false, note: @escaping (inout DeviceRecord, FileIdentity) -> Void
+        over backingName: String, isRaw: Bool = false, rollback: RolledBackImage? = nil
     ) throws(SnapshotError) -> FileIdentity? {
-        let device = device
+        let (device, path) = (device, names.overlayPath)
         var identity: FileIdentity?
         do throws(ImageCreationError) {
             try OverlayFile(
-                path: names.overlayPath, sizeBytes: image.sizeBytes, geometry: image.geometry, backingName: backingName,
+                path: path, sizeBytes: image.sizeBytes, geometry: image.geometry, backingName: backingName,
                 isOverRaw: isRaw, like: imageFile
             ).create { overlay throws(Errno) in
                 identity = overlay
-                do throws(RegistryError) { try device.note { note(&$0, overlay) } } catch { throw error.errno }
+                // Before it has a name: the next server takes it away where this one does not live to.
+                do throws(RegistryError) {
+                    try device.note { record in
+                        record.nextImage = overlay
+                        record.nextSnapshot = path
+                        record.rollback = rollback
+                    }
+                } catch {
+                    throw error.errno
+                }
             }
         } catch {
             if case .alreadyExists(let path) = error { throw .exists(path) }
             throw .cannot("\(error)")
         }
         return identity
+    }
+
+    /// It does not become the image: takes it away, and what the record says of it.
+    /// - Parameter made: what `make` has returned; nil where it has not.
+    func abandon(_ made: FileIdentity?) {
+        // Whatever else has that name by now is somebody's.
+        if let made, FileIdentity(ofFileAt: names.overlayPath) == made { unlink(names.overlayPath) }
+        try? device.note { record in
+            record.nextImage = nil
+            record.nextSnapshot = nil
+            record.rollback = nil
+        }
     }
 
     /// Opens it to be served as the image is, with the memory for its log.

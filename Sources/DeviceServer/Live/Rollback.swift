@@ -112,26 +112,12 @@ struct Rollback {
         let base = beneath[0].file.path
         let names = try names(of: imageFile)
         let replaced = MergedFiles.File(path: names.snapshotPath, file: imageFile.identity)
-        var isOurs = true
-        defer {
-            if isOurs {
-                try? device.note { record in
-                    record.nextImage = nil
-                    record.nextSnapshot = nil
-                    record.rollback = nil
-                }
-            }
-        }
         let overlay = NextOverlay(device: device, names: names, image: image, imageFile: imageFile)
-        let identity = try overlay.make(
-            over: names.backingName(of: base), isRaw: !beneath[0].isQED
-        ) { record, overlay in
-            record.nextImage = overlay
-            record.nextSnapshot = names.snapshotPath
-            record.rollback = RolledBackImage(file: replaced, backingFiles: beneath.map(\.file.identity))
-        }
-        // Whatever else has that name by now is somebody's.
-        defer { if isOurs, FileIdentity(ofFileAt: names.snapshotPath) == identity { unlink(names.snapshotPath) } }
+        var (isOurs, made) = (true, FileIdentity?.none)
+        defer { if isOurs { overlay.abandon(made) } }
+        made = try overlay.make(
+            over: names.backingName(of: base), isRaw: !beneath[0].isQED,
+            rollback: RolledBackImage(file: replaced, backingFiles: beneath.map(\.file.identity)))
         let opened = try overlay.open()
         defer { if isOurs { opened.sessionFile.remove() } }
         let layer = Layer.qed(header: try overlay.header(of: opened), fileSizeBytes: opened.file.sizeBytes)

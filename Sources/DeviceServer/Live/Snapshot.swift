@@ -64,22 +64,10 @@ struct Snapshot: Sendable {
             throw .cannot("\(session.path) was added with --no-backing, and would lie over the snapshot")
         }
         let names = try names(of: chain[0].file, path, way)
-        var isOurs = true
-        defer {
-            if isOurs {
-                try? device.note { record in
-                    record.nextImage = nil
-                    record.nextSnapshot = nil
-                }
-            }
-        }
         let overlay = NextOverlay(device: device, names: names, image: image, imageFile: chain[0].file)
-        let identity = try overlay.make(over: names.backingName) { record, overlay in
-            record.nextImage = overlay
-            record.nextSnapshot = path
-        }
-        // Whatever else has that name by now is somebody's.
-        defer { if isOurs, FileIdentity(ofFileAt: path) == identity { unlink(path) } }
+        var (isOurs, made) = (true, FileIdentity?.none)
+        defer { if isOurs { overlay.abandon(made) } }
+        made = try overlay.make(over: names.backingName)
         let opened = try overlay.open()
         let (file, sessionFile) = (opened.file, opened.sessionFile)
         defer { if isOurs { sessionFile.remove() } }

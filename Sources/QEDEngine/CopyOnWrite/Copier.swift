@@ -73,7 +73,7 @@ final class Copier<S: Storage>: @unchecked Sendable {
     }
 
     /// Direct I/O writes whole blocks: what is copied ends with one. Bytes past the backing file's end read as zeros.
-    private func roundedUpToBlock(_ deviceOffset: UInt64) -> UInt64 {
+    func roundedUpToBlock(_ deviceOffset: UInt64) -> UInt64 {
         let block = UInt64(max(files.top.alignment.offsetBytes, Int(QEDLimits.sectorSizeBytes)))
         let (sum, overflow) = deviceOffset.addingReportingOverflow(block - 1)
         return overflow ? deviceOffset : sum / block * block

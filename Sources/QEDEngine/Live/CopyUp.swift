@@ -46,7 +46,9 @@ extension SlowRequests {
                 continue
             }
             // As much as fits a buffer; the copier brings the rest, as it does around a guest's data.
-            let end = min(position + UInt64(staging.bufferBytes), clusterEnd, roundedUpToBlock(copyEnd))
+            // The image ends with a whole block.
+            let blocksEnd = min(copier.roundedUpToBlock(copyEnd), image.sizeBytes)
+            let end = min(position + UInt64(staging.bufferBytes), clusterEnd, blocksEnd)
             if isSabotaged(.copyUpOverNewer) {
                 try await writeOverNewer(id, position..<end)
                 position = clusterEnd
@@ -65,12 +67,6 @@ extension SlowRequests {
         guard position < copyEnd else { return nil }
         precondition(position > start && position & clusterMask == 0, "a copy that does not get on")
         return position
-    }
-
-    /// Direct I/O writes whole blocks. The image ends with one.
-    private func roundedUpToBlock(_ deviceOffset: UInt64) -> UInt64 {
-        let block = UInt64(max(files.top.alignment.offsetBytes, Int(QEDLimits.sectorSizeBytes)))
-        return min((deviceOffset + block - 1) / block * block, image.sizeBytes)
     }
 
     /// Whether the image has nothing of the cluster, neither data nor zeros.

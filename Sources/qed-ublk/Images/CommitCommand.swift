@@ -54,14 +54,10 @@ struct CommitCommand: ParsableCommand {
         if let keep, !ControlRequest.keepRange.contains(keep) {
             throw ValidationError("--keep takes 0 to \(ControlRequest.keepRange.upperBound)")
         }
-        guard !change.isGiven || (keep == nil && into == nil && !progress.progress) else {
-            throw ValidationError("--pause, --resume and --cancel go with nothing else")
-        }
+        try change.refuse(beside: keep != nil || into != nil || progress.progress)
         if isOfDevice {
             guard !keepOverlay else { throw ValidationError("--keep-overlay is about an overlay that nobody serves") }
-            guard !backing.isGiven else {
-                throw ValidationError("a device's image may open what it was added with: leave --no-backing and --backing-… out")
-            }
+            try backing.refuseOfDevice()
         } else if keep != nil || into != nil || change.isGiven {
             throw ValidationError("--keep, --into, --pause, --resume and --cancel are about a device: /dev/ublkb0")
         }

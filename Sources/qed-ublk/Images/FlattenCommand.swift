@@ -40,13 +40,9 @@ struct FlattenCommand: ParsableCommand {
     private var isOfDevice: Bool { DeviceReference(file).isDevice }
 
     func validate() throws {
-        guard !change.isGiven || !progress.progress else {
-            throw ValidationError("--pause, --resume and --cancel go with nothing else")
-        }
+        try change.refuse(beside: progress.progress)
         if isOfDevice {
-            guard !backingOptions.isGiven else {
-                throw ValidationError("a device's image may open what it was added with: leave --no-backing and --backing-… out")
-            }
+            try backingOptions.refuseOfDevice()
         } else if change.isGiven {
             throw ValidationError("--pause, --resume and --cancel are about a device: /dev/ublkb0")
         }

@@ -29,6 +29,12 @@ struct BackingOptions: ParsableArguments {
 
     var isGiven: Bool { noBacking || backingDevices || !backingDirectories.isEmpty }
 
+    /// Of a command that is about a device: what its image may open was said when it was added.
+    func refuseOfDevice() throws {
+        guard isGiven else { return }
+        throw ValidationError("a device's image may open what it was added with: leave --no-backing and --backing-… out")
+    }
+
     /// For a process with another working directory.
     /// - Throws: why a directory cannot be found.
     func absoluteChoice() throws(ImageFileError) -> BackingChoice {

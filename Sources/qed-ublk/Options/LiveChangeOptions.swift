@@ -12,8 +12,9 @@ struct LiveChangeOptions: ParsableArguments {
     @Flag(help: "End it; what was there before stays.")
     var cancel = false
 
-    func validate() throws {
-        guard [pause, resume, cancel].count(where: { $0 }) <= 1 else {
+    /// - Parameter others: options are given that none of these goes with, and neither does another of them.
+    func refuse(beside others: Bool) throws {
+        guard [pause, resume, cancel, isGiven && others].count(where: { $0 }) <= 1 else {
             throw ValidationError("--pause, --resume and --cancel go with nothing else")
         }
     }

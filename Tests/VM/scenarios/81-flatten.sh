@@ -6,15 +6,7 @@ source lib.sh
 source devices.bash
 source fio-verify.bash
 cd /data
-modprobe loop
-truncate -s 900M disk
-expect_status 0 mkfs.ext4 -q disk
-mkdir images
-mount disk images
-cd images
-
-# chain: the files of the image's chain, the newest first, by QEMU.
-chain() { qemu-img info -U --backing-chain --output json disk.qed | jq -r '[.[].filename | split("/") | last] | join(" ")'; }
+use_images_disk 900M
 
 step "a mounted disk over a snapshot over a raw base: afterwards the image alone has everything"
 truncate -s 200M base.raw
@@ -103,13 +95,8 @@ run_fio "$device" 512 &
 fio=$!
 ended=0
 for ((number = 1; number <= ${COUNT:-4}; number++)); do
-    server=$(server_of 0)
-    qed-ublk flatten "$device" >flatten.log 2>&1 &
-    flattening=$!
-    sleep "$((RANDOM % 3)).$((RANDOM % 10))"
-    kill -KILL "$server"
-    wait_until 20 process_is_gone "$server"
-    { wait "$flattening" && ended=$((ended + 1)); } 2>/dev/null || true
+    kill_server_during "$((RANDOM % 3)).$((RANDOM % 10))" qed-ublk flatten "$device"
+    if [[ $has_ended ]]; then ended=$((ended + 1)); fi
     expect_equal "what recover prints" "$device" "$(qed-ublk recover 0)"
     expect_status 0 cmp --ignore-initial=$((200 << 20)) base.raw "$device"
 done

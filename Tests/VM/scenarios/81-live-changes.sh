@@ -6,12 +6,7 @@ source lib.sh
 source devices.bash
 source fio-verify.bash
 cd /data
-modprobe loop
-truncate -s 900M disk
-expect_status 0 mkfs.ext4 -q disk
-mkdir images
-mount disk images
-cd images
+use_images_disk 900M
 
 # snapshots NAME...: takes them, each with a file more on the disk, and what the one before has changed.
 snapshots() {
@@ -23,16 +18,6 @@ snapshots() {
         qed-ublk snapshot "$device" "$name.qed" >/dev/null
     done
 }
-
-# fill: leaves no room on the images' file system, in the file `filling`: most of it without writing it.
-fill() {
-    fallocate -l "$(df --output=avail -B1 . | tail -n 1)" filling
-    dd if=/dev/zero of=filling bs=1M oflag=append conv=notrunc status=none 2>/dev/null || true
-    dd if=/dev/zero of=filling bs=4k oflag=append conv=notrunc status=none 2>/dev/null || true
-}
-
-# chain: the files beneath the image, the newest first, by QEMU.
-chain() { qemu-img info -U --backing-chain --output json disk.qed | jq -r '[.[].filename | split("/") | last] | join(" ")'; }
 
 step "snapshots of a mounted file system become one file, and the disk reads the same"
 qed-ublk create disk.qed 256M
@@ -123,7 +108,7 @@ dd if=/dev/urandom of=/mnt/large bs=1M count=60 conv=notrunc status=none
 snapshots six
 dd if=/dev/urandom of=/mnt/other bs=1M count=40 status=none
 snapshots seven
-fill
+leave_no_room
 before=$(md5sum /mnt/large)
 expect_refusal 1 'No space left' qed-ublk commit "$device"
 expect_equal "the chain" "disk.qed seven.qed six.qed monday.qed" "$(chain)"
@@ -177,7 +162,7 @@ qed-ublk create base.qed 8M
 expect_status 0 qed-ublk io base.qed 'write -P 0x55 0 8M'
 expect_status 0 qemu-img create -q -f qed -b base.qed -F qed disk.qed 5000192
 device=$(qed-ublk add disk.qed)
-fill
+leave_no_room
 expect_refusal 1 'No space left .*the disk has its old size' qed-ublk resize "$device" 16M
 expect_equal "the size" 5000192 "$(blockdev --getsize64 "$device")"
 rm filling
@@ -202,17 +187,10 @@ for ((number = 1; number <= ${COUNT:-6} || (number <= 40 && merged == 0); number
     seq "$number" 150000 | dd of="$device" bs=1M seek=200 iflag=fullblock oflag=direct conv=sync,notrunc status=none
     qed-ublk snapshot "$device" "$number.qed" >/dev/null
     if ((number < 3)); then continue; fi
-    server=$(server_of 0)
-    { qed-ublk commit "$device" >commit.log 2>&1 && touch merged; } &
-    merge=$!
-    sleep "0.$((RANDOM % 10))"
-    kill -KILL "$server"
-    wait_until 20 process_is_gone "$server"
-    { wait "$merge" || true; } 2>/dev/null
+    kill_server_during "0.$((RANDOM % 10))" qed-ublk commit "$device"
     expect_equal "what recover prints" "$device" "$(qed-ublk recover 0)"
     expect_status 0 cmp -n 900000 <(seq "$number" 150000) <(dd if="$device" bs=1M skip=200 count=1 iflag=direct status=none)
-    if [[ -e merged ]]; then merged=$((merged + 1)); fi
-    rm -f merged
+    if [[ $has_ended ]]; then merged=$((merged + 1)); fi
     if ((number % 3 == 0)); then expect_status 0 qed-ublk commit "$device"; fi
 done
 printf '          %d of %d merges had ended before the kill\n' "$merged" "$((number - 3))"

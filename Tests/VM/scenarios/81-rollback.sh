@@ -5,14 +5,7 @@
 source lib.sh
 source devices.bash
 cd /data
-modprobe loop
-truncate -s 400M disk
-expect_status 0 mkfs.ext4 -q disk
-mkdir images
-mount disk images
-cd images
-
-chain() { qemu-img info -U --backing-chain --output json disk.qed | jq -r '[.[].filename | split("/") | last] | join(" ")'; }
+use_images_disk 400M
 
 # mark WORD [OPTION]...: it begins the disk, or is where dd is told, and what the page cache has of that is clean.
 mark() { echo "$1" | dd of="$device" conv=sync,notrunc,fsync status=none "${@:2}"; }
@@ -102,8 +95,7 @@ qed-ublk snapshot "$device" first.qed >/dev/null
 mark second
 # Until then it has space ahead, which it gives back.
 wait_until 20 is_marked_clean disk.qed
-fallocate -l "$(df --output=avail -B1 . | tail -n 1)" filling
-dd if=/dev/zero of=filling bs=512 oflag=append conv=notrunc status=none 2>/dev/null || true
+leave_no_room
 expect_refusal 1 'No space left' qed-ublk rollback "$device" first.qed
 expect_equal "the disk" second "$(marked)"
 rm filling
@@ -144,13 +136,7 @@ for ((number = 1; number <= ${COUNT:-12}; number++)); do
     qed-ublk snapshot "$device" "$number.qed" >/dev/null
     mark "newest $number"
     mark "later $number" seek=100000
-    server=$(server_of 0)
-    { qed-ublk rollback "$device" "$number.qed" >rollback.log 2>&1 && touch ended; } &
-    rollback=$!
-    sleep "0.$((RANDOM % 10))"
-    kill -KILL "$server"
-    wait_until 20 process_is_gone "$server"
-    { wait "$rollback" || true; } 2>/dev/null
+    kill_server_during "0.$((RANDOM % 10))" qed-ublk rollback "$device" "$number.qed"
     expect_equal "what recover prints" "$device" "$(qed-ublk recover 0)"
     direct=$(marked iflag=direct)
     case $direct in
@@ -159,14 +145,13 @@ for ((number = 1; number <= ${COUNT:-12}; number++)); do
         if [[ $(marked skip=100000 iflag=direct) == "later $number" ]]; then fail "a part of what was written later is there"; fi
         ;;
     "newest $number")
-        if [[ -e ended ]]; then fail "it has ended well, and the disk is as it was before"; fi
+        if [[ $has_ended ]]; then fail "it has ended well, and the disk is as it was before"; fi
         expect_equal "what was written last" "later $number" "$(marked skip=100000 iflag=direct)"
         ;;
     *) fail "the disk begins with: $direct" ;;
     esac
     wait_until 10 sh -c "[ \"\$(dd if=$device count=1 status=none | tr -d '\\0')\" = '$direct' ]"
     expect_equal "what is left of it" "" "$(find . -name '*.rollback')"
-    rm -f ended
     if ((number % 5 == 0)); then expect_status 0 qed-ublk commit "$device"; fi
 done
 printf '          %d of %d were put back\n' "$back" "$((number - 1))"

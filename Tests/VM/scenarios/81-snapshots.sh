@@ -212,21 +212,14 @@ RANDOM=${SEED:-1}
 for number in 1 2 3; do
     echo "$number" >/mnt/newest
     sync -f /mnt
-    server=$(server_of 0)
-    { qed-ublk snapshot "$device" --overlay "next-$number.qed" >/dev/null 2>&1 && touch taken; } &
-    taking=$!
-    sleep "0.$((RANDOM % 4))$((RANDOM % 10))"
-    kill -KILL "$server"
-    wait_until 20 process_is_gone "$server"
-    { wait "$taking" || true; } 2>/dev/null
+    kill_server_during "0.$((RANDOM % 4))$((RANDOM % 10))" qed-ublk snapshot "$device" --overlay "next-$number.qed"
     expect_equal "what recover prints" "$device" "$(qed-ublk recover 0)"
     image=$(qed-ublk list --json | jq -r '.[0].image')
     if [[ -e next-$number.qed ]]; then
         expect_equal "the image" "$PWD/next-$number.qed" "$image"
-    elif [[ -e taken || $image == "$PWD/next-$number.qed" ]]; then
+    elif [[ $has_ended || $image == "$PWD/next-$number.qed" ]]; then
         fail "there is no next-$number.qed, and the image is $image"
     fi
-    rm -f taken
     echo 3 >/proc/sys/vm/drop_caches
     expect_equal "the newest" "$number" "$(cat /mnt/newest)"
 done
@@ -337,14 +330,8 @@ longest=$(((${EPOCHREALTIME/./} - began) * 3 / 2000))
 for ((number = 1; number <= ${KILLS:-8} || (number <= 60 && (taken == 0 || taken == number - 1 || unsealed == 0)); number++)); do
     mark "$number"
     dd if=piece of="$device" bs=1M seek=$((number * 4)) oflag=direct conv=notrunc status=none
-    server=$(server_of 0)
-    qed-ublk snapshot "$device" "$number.qed" >/dev/null 2>&1 &
-    snapshot=$!
     moment=$((RANDOM % longest))
-    sleep "$((moment / 1000)).$(printf %03d $((moment % 1000)))"
-    kill -KILL "$server"
-    wait_until 20 process_is_gone "$server"
-    { wait "$snapshot" || true; } 2>/dev/null
+    kill_server_during "$((moment / 1000)).$(printf %03d $((moment % 1000)))" qed-ublk snapshot "$device" "$number.qed"
     if [[ $(jq -r .unsealed_snapshot /run/qed-ublk/ublk0.json) != null ]]; then unsealed=$((unsealed + 1)); fi
     expect_equal "what recover prints" "$device" "$(qed-ublk recover 0)"
     expect_equal "the mark on the disk" "$number" "$((10#$(dd if="$device" bs=4k skip=65535 count=1 iflag=direct status=none)))"

@@ -143,3 +143,39 @@ kill_servers() {
         for server in "${servers[@]}"; do wait_until 60 process_is_gone "$server"; done
     done
 }
+
+# kill_server_during SECONDS COMMAND...: the server of device 0 is killed so long after the command has begun; both have ended
+# then. What the command says is in /tmp/command.log; $has_ended is "yes" if it had ended well.
+kill_server_during() {
+    local server process seconds=$1
+    shift
+    server=$(server_of 0)
+    has_ended=
+    "$@" >/tmp/command.log 2>&1 &
+    process=$!
+    sleep "$seconds"
+    kill -KILL "$server"
+    wait_until 20 process_is_gone "$server"
+    if { wait "$process"; } 2>/dev/null; then has_ended=yes; fi
+}
+
+# use_images_disk SIZE: the working directory is a file system of its own from now on, for images, which can be filled.
+use_images_disk() {
+    modprobe loop
+    truncate -s "$1" disk
+    expect_status 0 mkfs.ext4 -q disk
+    mkdir images
+    mount disk images
+    cd images || return
+}
+
+# leave_no_room: there is none on the working directory's file system, because of the file `filling`, most of which is not
+# written.
+leave_no_room() {
+    fallocate -l "$(df --output=avail -B1 . | tail -n 1)" filling
+    dd if=/dev/zero of=filling bs=1M oflag=append conv=notrunc status=none 2>/dev/null || true
+    dd if=/dev/zero of=filling bs=512 oflag=append conv=notrunc status=none 2>/dev/null || true
+}
+
+# chain: the files of the chain of disk.qed, the newest first, by QEMU.
+chain() { qemu-img info -U --backing-chain --output json disk.qed | jq -r '[.[].filename | split("/") | last] | join(" ")'; }
