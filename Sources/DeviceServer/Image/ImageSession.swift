@@ -28,6 +28,8 @@ final class ImageSession: @unchecked Sendable {
         var image: Image
         var sessionFile: SessionFile?
         var names: SnapshotNames
+        /// It is durable, with its name, and others may read it: only its tables are left to be adopted.
+        var isSealed = false
     }
 
     let top: Lock<Top>
@@ -220,10 +222,14 @@ final class ImageSession: @unchecked Sendable {
 
     /// What was the top before a switch comes first, with its name.
     private func close(_ lower: Lower) throws(ServerError) {
-        try close(lower.image, Array(chain.dropFirst()))
-        if let errno = lower.names.sync() { throw .notClosed(path: path, errno) }
+        let image = image
+        if !lower.isSealed {
+            try close(lower.image, Array(chain.dropFirst()))
+            if let errno = lower.names.sync() { throw .notClosed(path: path, errno) }
+            image.noteLowerDurable()
+            lower.sessionFile?.remove()
+        }
         image.adopt(image.tablesToAdopt())
-        lower.sessionFile?.remove()
         top.withLock { $0.lower = nil }
     }
 

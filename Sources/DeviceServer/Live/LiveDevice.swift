@@ -23,6 +23,8 @@ struct LiveDevice: Sendable {
     /// How long the requests that are under way may take before the queues go on, and nothing was changed.
     static let quietTimeout = Duration.seconds(10)
     private static let attempts = 10
+    /// The same, where there were none a moment ago, and nobody has to wait for it.
+    static let idleTimeout = Duration.milliseconds(2)
 
     /// Nobody else changes the device's files meanwhile. Waits for who does.
     func changing<Value, Failure: Error>(_ body: () throws(Failure) -> Value) throws(Failure) -> Value {
@@ -53,6 +55,12 @@ struct LiveDevice: Sendable {
                 cs_sleep_milliseconds(100)
             }
         }
+    }
+
+    /// Whether nothing is under way at the moment.
+    var isIdle: Bool {
+        let answers = try? queues.ask(timeout: .seconds(1)) { target, _ in target.isIdle }
+        return answers?.allSatisfy { $0 } ?? false
     }
 
     /// Runs something that no guest has asked for on the first queue, beside its requests.

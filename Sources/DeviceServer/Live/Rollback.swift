@@ -115,9 +115,13 @@ struct Rollback {
         let overlay = NextOverlay(device: device, names: names, image: image, imageFile: imageFile)
         var (isOurs, made) = (true, FileIdentity?.none)
         defer { if isOurs { overlay.abandon(made) } }
-        made = try overlay.make(
-            over: names.backingName(of: base), isRaw: !beneath[0].isQED,
-            rollback: RolledBackImage(file: replaced, backingFiles: beneath.map(\.file.identity)))
+        let isRaw = !beneath[0].isQED
+        let rollback = RolledBackImage(file: replaced, backingFiles: beneath.map(\.file.identity))
+        do throws(SnapshotError) {
+            made = try overlay.make(over: names.backingName(of: base), isRaw: isRaw, rollback: rollback)
+        } catch .exists(let path) {
+            throw .busy("\(path): exists already, from a rollback that has failed perhaps; look what it is, and remove it")
+        }
         let opened = try overlay.open()
         defer { if isOurs { opened.sessionFile.remove() } }
         let layer = Layer.qed(header: try overlay.header(of: opened), fileSizeBytes: opened.file.sizeBytes)
@@ -138,7 +142,9 @@ struct Rollback {
                 if let errno = names.sync() {
                     // Which of both a power cut would leave nobody knows: nothing is promised any more, and nothing removed.
                     image.promiseNothing(errno)
-                    refusal = .cannot("the directory of \(session.path) cannot be synced: \(errno)")
+                    refusal = .cannot(
+                        "the directory of \(session.path) cannot be synced: \(errno); the disk is as it was, and nothing is "
+                            + "promised until the image is opened again; then \(names.overlayPath) can be removed")
                     try? names.exchange(image: opened.file.identity, overlay: imageFile.identity)
                     return
                 }

@@ -17,7 +17,8 @@ import Ublk
 /// 2. All queues are held until nothing is under way. The two files get each other's names, or the device's record the overlay's,
 ///    and the queues the new image.
 /// 3. In the background the file that was the image is sealed, and its name made durable: then the snapshot is, too.
-/// 4. All queues are held once more, for a moment: the image adopts the tables of what lies beneath it.
+/// 4. The image adopts the tables of what lies beneath it, when nothing is under way; else in the moment in which the next
+///    snapshot switches, or in one of its own before anything else changes the chain.
 ///
 /// Runs on a thread of its own; one at a time for a device.
 struct Snapshot: Sendable {
@@ -43,15 +44,23 @@ struct Snapshot: Sendable {
 
     /// Sees to it that the last snapshot, merge or copy is done with, for whoever changes the chain next.
     func settle() throws(SnapshotError) {
-        do throws(QueueSilence) { try device.settle() } catch { throw .busy("\(error)") }
-        if session.top.withLock({ $0.lower != nil }) { try finish() }
-        guard session.top.withLock({ $0.lower == nil }) else {
-            throw .busy("the last snapshot of \(session.path) is not done with yet: its queues were never quiet; try again")
+        guard let tables = try finishLast() else { return }
+        do throws(QueueSilence) { try device.whileQuiet { adopt(tables) } } catch {
+            throw .busy("the last snapshot of \(session.path) is not done with yet: \(error); try again")
         }
     }
 
+    /// The same, but for the tables of the last snapshot.
+    /// - Returns: them, to be adopted while all queues are quiet; nil where they are already.
+    private func finishLast() throws(SnapshotError) -> AdoptedTables? {
+        do throws(QueueSilence) { try device.settle() } catch { throw .busy("\(error)") }
+        try finish()
+        let (image, lower) = session.top.withLock { ($0.image, $0.lower) }
+        return lower.map { _ in image.tablesToAdopt() }
+    }
+
     private func takeAlone(at path: String, _ way: Way) throws(SnapshotError) -> UInt64 {
-        try settle()
+        let lastTables = try finishLast()
         let (image, chain) = session.top.withLock { ($0.image, $0.chain) }
         guard !image.isReadOnly else { throw .cannot("\(session.path) is only read: it is its own snapshot") }
         guard image.failedSync == nil else {
@@ -71,7 +80,12 @@ struct Snapshot: Sendable {
         let opened = try overlay.open()
         let (file, sessionFile) = (opened.file, opened.sessionFile)
         defer { if isOurs { sessionFile.remove() } }
-        let next = try open(opened, try overlay.header(of: opened), over: image, names)
+        let next = try open(
+            opened, try overlay.header(of: opened), names,
+            over: TopSwitch(from: image, adopting: lastTables) {
+                let result = await BlockingCalls.shared.run { Int64(names.sync()?.rawValue ?? 0) }
+                return result == 0 ? nil : Errno(rawValue: Int32(result))
+            })
 
         let began = cs_monotonic_nanoseconds()
         var refusal: SnapshotError?
@@ -86,6 +100,7 @@ struct Snapshot: Sendable {
                     return
                 }
                 isOurs = false
+                if let lastTables { adopt(lastTables) }
                 switchTop(
                     to: next, [LayerFile(file: file, layer: .qed(header: next.header, fileSizeBytes: file.sizeBytes))] + chain)
                 session.top.withLock { top in
@@ -104,6 +119,7 @@ struct Snapshot: Sendable {
         // From now on the path tells: a record that cannot be written is no error.
         try? device.note { _ in }
         try finish()
+        adoptIfIdle()
         return took
     }
 
@@ -127,15 +143,11 @@ struct Snapshot: Sendable {
     }
 
     private func open(
-        _ opened: NextOverlay.Opened, _ header: QEDHeader, over image: Image, _ names: SnapshotNames
+        _ opened: NextOverlay.Opened, _ header: QEDHeader, _ names: SnapshotNames, over topSwitch: TopSwitch
     ) throws(SnapshotError) -> Image {
         let loop: RingLoop
         do throws(ServerError) { loop = try ImageSession.makeLoop() } catch { throw .cannot("\(error)") }
         defer { loop.close() }
-        let topSwitch = TopSwitch(from: image) {
-            let result = await BlockingCalls.shared.run { Int64(names.sync()?.rawValue ?? 0) }
-            return result == 0 ? nil : Errno(rawValue: Int32(result))
-        }
         let options = ImageOptions(cacheBytes: device.cacheBytes, session: opened.sessionFile.memory)
         let (storage, fileSizeBytes) = (opened.file.storage(on: loop.ring), opened.file.sizeBytes)
         do throws(ImageOpenError) {
@@ -178,44 +190,42 @@ struct Snapshot: Sendable {
 
     // MARK: - After it
 
-    /// Seals what was the top before, makes its name durable, and has the image adopt its tables.
+    /// Seals what was the top before, with its name, and lets others read it.
     private func finish() throws(SnapshotError) {
-        guard let lower = session.top.withLock({ $0.lower }) else { return }
-        try seal()
-        if let errno = lower.names.sync() {
-            throw .cannot(notDurable(lower, "the directory of \(lower.names.snapshotPath) cannot be synced: \(errno)"))
-        }
-        let image = session.image
-        let tables = image.tablesToAdopt()
-        do throws(QueueSilence) {
-            try device.whileQuiet {
-                image.adopt(tables)
-                device.askAll { $0.adoptTables() }
-                session.top.withLock { top in
-                    top.chain[1].file.becomeBase(at: lower.names.snapshotPath)
-                    top.lower = nil
-                }
-            }
-        } catch {
-            // It is durable and sealed; the next snapshot, or the end, does the rest.
-            device.log.warning("\(lower.names.snapshotPath) is sealed, and its tables are adopted later: \(error)")
-            return
+        guard let lower = session.top.withLock({ $0.lower }), !lower.isSealed else { return }
+        try seal(lower)
+        session.top.withLock { top in
+            top.chain[1].file.becomeBase(at: lower.names.snapshotPath)
+            top.lower?.isSealed = true
         }
         lower.sessionFile?.remove()
         try? device.note { $0.unsealedSnapshot = nil }
     }
 
-    private func seal() throws(SnapshotError) {
-        guard let lower = session.top.withLock({ $0.lower }) else { return }
+    private func seal(_ lower: ImageSession.Lower) throws(SnapshotError) {
         let ended = Answer<RequestError?>()
         let begun = device.queues.mailboxes[0].ask { target, _ in target.beginSealingLower { ended.give($0) } }
-        guard case .done? = begun.wait(timeout: .seconds(60)) else {
+        guard case .done? = begun.wait(timeout: .seconds(60)), let outcome = ended.wait(timeout: .seconds(1_000_000)) else {
             throw .cannot(notDurable(lower, "queue 0 does not answer"))
         }
-        guard let outcome = ended.wait(timeout: .seconds(1_000_000)) else { return }
         if let error = outcome {
-            throw .cannot(notDurable(lower, "\(session.path): \(error.errno)"))
+            throw .cannot(notDurable(lower, "its file or directory cannot be made durable: \(error.errno)"))
         }
+    }
+
+    /// While all queues are quiet.
+    private func adopt(_ tables: AdoptedTables) {
+        session.image.adopt(tables)
+        device.askAll { $0.adoptTables() }
+        session.top.withLock { $0.lower = nil }
+    }
+
+    /// Where there are requests nobody waits for them: the next snapshot has to, and does it then.
+    private func adoptIfIdle() {
+        let image = session.image
+        guard session.top.withLock({ $0.lower != nil }), device.isIdle else { return }
+        let tables = image.tablesToAdopt()
+        try? device.queues.whileQuiet(timeout: LiveDevice.idleTimeout) { adopt(tables) }
     }
 
     private func notDurable(_ lower: ImageSession.Lower, _ reason: String) -> String {

@@ -136,6 +136,8 @@ final class EngineTarget<S: Storage>: BlockTarget {
     var needsTick: Bool { engine.needsTick }
     func tick(nowMilliseconds: UInt64) { engine.tick(nowMilliseconds) }
     var isQuiet: Bool { engine.isQuiet }
+    /// Not even requests are under way.
+    var isIdle: Bool { engine.isQuiet && !engine.hasRequests }
     /// What the queue has asked of its storage.
     var statistics: EngineStatistics { engine.statistics }
     /// What the image's tables take in memory: the same for all queues.

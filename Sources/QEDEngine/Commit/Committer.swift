@@ -165,7 +165,7 @@ final class Committer<S: Storage>: @unchecked Sendable {
     }
 
     /// What was the top before, and the names of both files, are durable before anything of this image is.
-    private func settleSwitch() async throws(RequestError) {
+    func settleSwitch() async throws(RequestError) {
         guard let topSwitch = image.topSwitch, !topSwitch.isSettled, let below else { return }
         do throws(RequestError) {
             try await topSwitch.settle(on: top) { () async throws(RequestError) in

@@ -16,24 +16,43 @@ import SystemPackage
 /// 2. the names: else it would leave a top that no name leads to, with everything in it that a flush has promised.
 ///
 /// Each commit of the new image sees to both first (`Committer`). When the old top has been sealed as well, it is a
-/// backing file like any other (`Image.adopt`).
+/// backing file like any other (`Image.adopt`). That needs quiet queues once more, and nothing needs that at once: it can be
+/// done in the moment of the next switch, so that a device whose queues are never idle is held once for each snapshot.
 public final class TopSwitch: Sendable {
     /// The old top. No request of it is under way, and none will come.
     let lower: Image
+    /// What that image adopts in the moment of the switch, from the last one: there is one at a time.
+    let adopted: AdoptedTables?
     private let syncNames: @Sendable () async -> Errno?
     private let isDurable = Atomic(false)
 
-    /// - Parameter syncNames: makes the names of both files durable; the errno where it could not. By the leader of a commit, on
-    ///   its queue's thread, and again after a failure.
-    public init(from lower: Image, syncNames: @escaping @Sendable () async -> Errno?) {
+    /// - Parameters:
+    ///   - adopted: of an image that lies over what was sealed, and has not adopted its tables yet.
+    ///   - syncNames: makes the names of both files durable; the errno where it could not. By the leader of a commit, on its
+    ///     queue's thread, and again after a failure.
+    public init(from lower: Image, adopting adopted: AdoptedTables? = nil, syncNames: @escaping @Sendable () async -> Errno?) {
         precondition(!lower.isReadOnly, "an image that is only read is the top for ever")
-        precondition(lower.lower == nil, "a switch before the last one's layer is sealed")
+        precondition((lower.lower == nil) == (adopted == nil), "a switch before the last one's layer is sealed")
         self.lower = lower
+        self.adopted = adopted
         self.syncNames = syncNames
     }
 
     /// Whether nothing beneath the new top is left to be made durable.
     var isSettled: Bool { isDurable.load(ordering: .acquiring) }
+
+    /// What lies beneath the new top.
+    var layers: [Layer] {
+        var layers = lower.layers
+        if let adopted { layers[1] = adopted.layer }
+        return layers
+    }
+
+    var bases: [BaseTables?] {
+        var bases = lower.bases
+        if let adopted { bases[0] = adopted.tables }
+        return [nil] + bases
+    }
 
     /// Makes durable what must be before the new top is.
     /// - Parameters:
@@ -48,14 +67,24 @@ public final class TopSwitch: Sendable {
             let result = await storage.patiently { (await syncNames()).map { -$0.rawValue } ?? 0 }
             guard result >= 0 else { throw .storage(Errno(rawValue: -result)) }
         }
-        isDurable.store(true, ordering: .releasing)
+        noteSettled()
     }
+
+    fileprivate func noteSettled() { isDurable.store(true, ordering: .releasing) }
 }
 
 extension Image {
+    /// What was the top before was closed, and the names of both files made durable, by whoever calls this: no queue serves the
+    /// image any more, which would see to it.
+    public func noteLowerDurable() {
+        guard let topSwitch else { preconditionFailure("an image that lies over no other one") }
+        topSwitch.noteSettled()
+    }
+
     /// What was the top before, as a file that does not change any more: to be adopted, once it has been sealed. Any thread.
     public func tablesToAdopt() -> AdoptedTables {
         guard let lower else { preconditionFailure("an image that has its layers' tables") }
+        precondition(topSwitch?.isSettled ?? false, "tables of a file whose names a power cut takes away")
         return lower.sealedTables()
     }
 

@@ -131,7 +131,7 @@ extension Image {
         top: Layer, storage: S, options: ImageOptions, over topSwitch: TopSwitch
     ) async throws(ImageOpenError) -> Image {
         precondition(!options.isReadOnly && top.sizeBytes == topSwitch.lower.sizeBytes, "a top of another size")
-        return try await open([top] + topSwitch.lower.layers, ChainStorage(top: storage), options, topSwitch)
+        return try await open([top] + topSwitch.layers, ChainStorage(top: storage), options, topSwitch)
     }
 
     private static func open<S: Storage>(
@@ -165,7 +165,7 @@ extension Image {
         var layers = chain
         // As preparing it has left it.
         layers[0] = .qed(header: header, fileSizeBytes: fileSizeBytes)
-        var bases: [BaseTables?] = topSwitch.map { [nil] + $0.lower.bases } ?? []
+        var bases: [BaseTables?] = topSwitch?.bases ?? []
         for (index, layer) in layers.enumerated().dropFirst(1 + bases.count) {
             guard case .qed(let header, let fileSizeBytes) = layer else {
                 bases.append(nil)

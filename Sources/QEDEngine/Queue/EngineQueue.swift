@@ -362,15 +362,14 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
             over: self)
     }
 
-    /// Makes what was the top before a sound image of its own: commits it, cuts it to its last cluster and marks it as clean.
-    /// Then it is durable whatever becomes of this image. By one queue.
+    /// Makes what was the top before a sound image of its own: commits it, cuts it to its last cluster and marks it as clean,
+    /// and makes the names of both files durable. Then it is durable whatever becomes of this image. By one queue.
     /// - Throws: what went wrong. It can be tried again; until it is done, flushes of this image try, too.
     public func sealLower() async throws(RequestError) {
         guard let below else { preconditionFailure("nothing was switched, or its tables have been adopted") }
-        do throws(RequestError) { try await below.close() } catch {
-            committer.noteFailureBelow()
-            throw error
-        }
+        defer { committer.noteFailureBelow() }
+        try await below.close()
+        try await committer.settleSwitch()
     }
 
     /// The same in a task of its own, which the queue's end waits for.

@@ -44,11 +44,11 @@ public final class Machine: @unchecked Sendable {
     }
 
     /// The image's: of the top of its chain.
-    public private(set) var disk: SimulatedDisk
+    public internal(set) var disk: SimulatedDisk
     /// For the image's mapping log; nil: nothing outlives the process.
-    public private(set) var session: SimulatedSession?
+    public internal(set) var session: SimulatedSession?
     /// What was the top before the last switch, until it is sealed and its tables are adopted.
-    private(set) var lower: LowerLayer?
+    var lower: LowerLayer?
     /// Snapshots beneath that, the newest first: nothing changes them any more, but for one that others are merged into.
     var sealed: [FrozenLayer]
     var merge: SimulatedMerge?
@@ -61,7 +61,7 @@ public final class Machine: @unchecked Sendable {
     let io = SimulatedIO()
     let executor = SimulatedExecutor()
     public var random: SeededRandom
-    public private(set) var image: Image?
+    public internal(set) var image: Image?
     private(set) var queues: [SimulatedQueue] = []
     /// Milliseconds; what the engine's housekeeping believes.
     public private(set) var clock: UInt64 = 1
@@ -216,97 +216,12 @@ public final class Machine: @unchecked Sendable {
         }
     }
 
-    private func imageOptions(isReadOnly: Bool, _ session: SimulatedSession?) -> ImageOptions {
+    func imageOptions(isReadOnly: Bool, _ session: SimulatedSession?) -> ImageOptions {
         var imageOptions = ImageOptions(
             isReadOnly: isReadOnly, cacheBytes: options.cacheBytes, session: session?.engineMemory)
         if let limit = options.pageWordLimit { imageOptions.pageWordLimit = limit }
         if let chunk = options.smallestChunkBytes { imageOptions.smallestChunkBytes = chunk }
         return imageOptions
-    }
-
-    // MARK: - A switch of the top
-
-    /// Opens a new, empty overlay over the image, while that is served.
-    /// - Parameters:
-    ///   - overlay: durable.
-    ///   - session: for its log.
-    func openOverlay(
-        on overlay: SimulatedDisk, _ session: SimulatedSession?, afterStep: (Bool) throws -> Void
-    ) throws -> NextTop {
-        guard let image, lower == nil else { preconditionFailure("a switch before the last one's layer is sealed") }
-        let names = SimulatedNames()
-        let io = self.io
-        let topSwitch = TopSwitch(from: image) {
-            let result = await withUnsafeContinuation { (continuation: CompletionContinuation) in
-                io.submit(
-                    .syncNames(names), disk: overlay, queue: 0, token: CompletionToken(continuation), alignment: .none)
-            }
-            return result < 0 ? Errno(rawValue: -result) : nil
-        }
-        let layer = try Machine.layer(overlay)
-        let options = imageOptions(isReadOnly: false, session)
-        let storage = storage(
-            overlay, queue: 0, alignmentBytes: self.options.alignmentBytes, tellsHolesTruly: false)
-        let opened = try run("opening an overlay", afterStep: afterStep) { () async throws(ImageOpenError) -> Image in
-            try await Image.open(top: layer, storage: storage, options: options, over: topSwitch)
-        }
-        return NextTop(image: try opened.get(), disk: overlay, session: session, names: names)
-    }
-
-    /// While all queues are quiet.
-    /// - Parameter history: what the snapshot is to hold.
-    func switchTop(to next: NextTop, _ history: SectorHistory) {
-        precondition(isQuiet && lower == nil, "a switch under requests")
-        lower = LowerLayer(disk: disk, session: session, names: next.names, history: history)
-        disk = next.disk
-        topName = Machine.backingName(of: disk)
-        session = next.session
-        image = next.image
-        let files = [BackingFile(disk: lower?.disk ?? disk, isRaw: false)] + sealed.map(\.backingFile)
-        for (queue, storages) in zip(queues, storages(beneath: files)) {
-            queue.switchTop(to: queue.engine.successor(for: next.image, storages: storages))
-        }
-    }
-
-    /// Begins to seal what was the top before, in the background.
-    func beginSeal() {
-        guard lower?.seal == .open else { return }
-        lower?.seal = .underWay
-        let queue = queues[0].engine
-        Task(executorPreference: executor) {
-            do throws(RequestError) {
-                try await queue.sealLower()
-                self.lower?.seal = .done
-            } catch {
-                self.lower?.seal = .open
-            }
-        }
-    }
-
-    /// The image adopts the tables of the layers beneath it. While all queues are quiet.
-    /// - Returns: what was the top before, for good.
-    func adopt() -> LowerLayer {
-        guard let image, let lower, lower.seal == .done, isQuiet else { preconditionFailure("nothing to adopt") }
-        image.adopt(image.tablesToAdopt())
-        for queue in queues { queue.engine.adoptTables() }
-        sealed.insert(FrozenLayer(lower.disk), at: 0)
-        self.lower = nil
-        return lower
-    }
-
-    /// Seals what was the top before, if there was a switch, when no request is under way.
-    /// - Returns: it.
-    func finishSwitch() throws -> LowerLayer? {
-        guard lower != nil else { return nil }
-        for _ in 0..<4 where lower?.seal != .done {
-            beginSeal()
-            try settle()
-        }
-        guard lower?.seal == .done else { throw Violation("what was the top before a switch cannot be sealed") }
-        for queue in queues { queue.hold() }
-        defer { for queue in queues { queue.resume() } }
-        try settle()
-        return adopt()
     }
 
     public var queueCount: Int { queues.count }

@@ -84,19 +84,13 @@ final class Player {
         case .write:
             block.buffer = buffer
             for (index, sector) in request.sectors.enumerated() {
-                let value = UInt64(number) << 24 | UInt64(sector)
-                SectorValue.fill(buffer + index * 512, value)
-                history.begin(
-                    sector, value: value, at: time, request: number, forcesUnitAccess: request.forcesUnitAccess)
+                SectorValue.fill(buffer + index * 512, Self.value(of: number, sector))
             }
-        case .writeZeroes, .discard:
-            for sector in request.sectors {
-                history.begin(
-                    sector, value: 0, at: time, request: number, forcesUnitAccess: request.forcesUnitAccess)
-            }
+        case .writeZeroes, .discard: break
         case .flush:
             block = BlockRequest(.flush)
         }
+        begin(request, number: number, at: time, in: &history)
         pending[slot] = Pending(
             request: request, number: number, start: time, syncHadFailed: machine.io.failedSyncs > 0)
         pendingCount += 1
@@ -195,6 +189,35 @@ final class Player {
 
     /// They will never be started.
     func withdrawKept() { history = historyWithoutKept }
+
+    /// The disk holds what it held at another time, durably, before any of these begins.
+    func goBack(to value: (Int) -> UInt64) {
+        var after = historyWithoutKept
+        let time = after.advance()
+        for sector in 0..<Int(after.sizeBytes / 512) where after.isTouched(sector) {
+            after.settle(sector, value: value(sector))
+        }
+        _ = after.advance()
+        after.flushed(start: time + 1)
+        let start = after.advance()
+        for slot in pending.indices where machine.queues[slot / depth].keeps(slot % depth) {
+            guard let request = pending[slot] else { continue }
+            pending[slot]?.start = start
+            begin(request.request, number: request.number, at: start, in: &after)
+        }
+        history = after
+    }
+
+    private func begin(_ request: PlayedRequest, number: Int, at time: Int, in history: inout SectorHistory) {
+        guard request.operation != .read else { return }
+        for sector in request.sectors {
+            history.begin(
+                sector, value: request.operation == .write ? Self.value(of: number, sector) : 0, at: time, request: number,
+                forcesUnitAccess: request.forcesUnitAccess)
+        }
+    }
+
+    private static func value(of number: Int, _ sector: Int) -> UInt64 { UInt64(number) << 24 | UInt64(sector) }
 
     /// Another machine goes on, and what was under way will never be answered.
     func goOn(with machine: Machine) {

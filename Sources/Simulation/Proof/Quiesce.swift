@@ -18,6 +18,8 @@ struct Quiesce {
     private(set) var snapshots = 0
     /// How often snapshots were merged.
     private(set) var merges = 0
+    /// How often the disk was put back to a snapshot.
+    private(set) var rollbacks = 0
     /// How often all queues were quiet.
     private(set) var count = 0
 
@@ -45,7 +47,8 @@ struct Quiesce {
         case .done, nil: break
         }
         if try goOnMerging(machine, check.scene) { return false }
-        let next = try prepareSwitch(player, check.scene, kills)
+        let rollback = try prepareRollback(player, check.scene, kills)
+        let next = rollback == nil ? try prepareSwitch(player, check.scene, kills) : nil
         let isFlushed = random.chance(1, in: 3) ? try flush(player, kills) : false
         // Then there is housekeeping to wait for: a commit, and a trim if it is for the second time.
         for _ in 0..<random.below(3) {
@@ -72,14 +75,18 @@ struct Quiesce {
             try machine.finishMerge()
             try look(player, check, kills, isFlushed: isFlushed)
             merges += 1
+        } else if let rollback, machine.io.failedSyncs == 0 {
+            machine.rollBack(to: rollback.next, removing: rollback.removedCount)
+            player.goBack { check.scene.value($0, through: machine.sealed) }
+            try look(player, check, kills, isFlushed: true)
+            rollbacks += 1
         } else if let next {
+            if machine.lower != nil { try adopt(machine, check) }
             machine.switchTop(to: next, player.historyWithoutKept)
             try look(player, check, kills, isFlushed: false)
         } else if machine.lower != nil {
-            let snapshot = machine.adopt()
-            try check.checkSnapshot(snapshot, over: Array(machine.sealed.dropFirst()), windows)
+            try adopt(machine, check)
             try look(player, check, kills, isFlushed: isFlushed)
-            snapshots += 1
         }
 
         if random.chance(1, in: 8) {
@@ -91,6 +98,12 @@ struct Quiesce {
             for _ in 0..<random.below(4) { _ = try step(player, kills) }
         }
         return false
+    }
+
+    private mutating func adopt(_ machine: Machine, _ check: CrashCheck) throws {
+        let snapshot = machine.adopt()
+        try check.checkSnapshot(snapshot, over: Array(machine.sealed.dropFirst()), windows)
+        snapshots += 1
     }
 
     /// Begins to merge snapshots, in a part of the moments, or takes the next step of a merge that is under way.
@@ -131,17 +144,42 @@ struct Quiesce {
         merges += 1
     }
 
-    /// Opens an overlay for a switch, in a part of the moments, where there is none under way.
+    /// Opens an overlay for a switch, in a part of the moments, where there is none under way: the last one's tables may be left
+    /// to be adopted.
     private mutating func prepareSwitch(_ player: Player, _ scene: Scene, _ kills: KillCheck?) throws -> NextTop? {
         let machine = player.machine
-        guard switchesTop, machine.lower == nil, machine.merge == nil, machine.io.failedSyncs == 0, random.chance(2, in: 3) else {
-            return nil
+        guard switchesTop, machine.lower?.seal ?? .done == .done, machine.merge == nil, machine.io.failedSyncs == 0,
+            random.chance(2, in: 3)
+        else { return nil }
+        return try prepare(player, kills) { log, afterStep in
+            try machine.openOverlay(on: try scene.makeOverlay(), log, afterStep: afterStep)
         }
+    }
+
+    /// Opens an overlay over one of the snapshots, in a part of the moments.
+    private mutating func prepareRollback(
+        _ player: Player, _ scene: Scene, _ kills: KillCheck?
+    ) throws -> (next: NextTop, removedCount: Int)? {
+        let machine = player.machine
+        guard switchesTop, machine.lower == nil, machine.merge == nil, !machine.sealed.isEmpty, machine.io.failedSyncs == 0,
+            random.chance(1, in: 4)
+        else { return nil }
+        let removedCount = random.below(machine.sealed.count)
+        let next = try prepare(player, kills) { log, afterStep in
+            try machine.openOverlay(on: try scene.makeOverlay(), beneath: removedCount, log, afterStep: afterStep)
+        }
+        return (next, removedCount)
+    }
+
+    private func prepare(
+        _ player: Player, _ kills: KillCheck?, _ open: (SimulatedSession?, (Bool) throws -> Void) throws -> NextTop
+    ) throws -> NextTop {
+        let machine = player.machine
         let (fault, windows) = (machine.fault, self.windows)
         machine.fault = nil
         defer { machine.fault = fault }
         let log = kills?.makeSession()
-        let next = try machine.openOverlay(on: try scene.makeOverlay(), log) { _ in
+        let next = try open(log) { _ in
             log?.catchUp()
             try kills?.killBetweenStores(machine, player.history, windows)
         }

@@ -24,6 +24,7 @@ public struct RandomHistory {
         public var snapshots = 0
         /// How often snapshots were merged into one beneath them.
         public var merges = 0
+        public var rollbacks = 0
     }
 
     public let seed: UInt64
@@ -180,6 +181,7 @@ public struct RandomHistory {
         report.quietMoments = quiesce?.count ?? 0
         report.snapshots = quiesce?.snapshots ?? 0
         report.merges = quiesce?.merges ?? 0
+        report.rollbacks = quiesce?.rollbacks ?? 0
         return report
     }
 

@@ -103,7 +103,7 @@ expect_equal "the files" $'disk.qed\nfirst.qed' "$(find . -name '*.qed*' -printf
 
 step "something has the name that it needs: a sentence, and the disk stays"
 touch disk.qed.rollback
-expect_refusal 3 'disk.qed.rollback: exists already' qed-ublk rollback "$device" first.qed
+expect_refusal 3 'disk.qed.rollback: exists already, from a rollback' qed-ublk rollback "$device" first.qed
 expect_equal "the disk" second "$(marked)"
 rm disk.qed.rollback
 

@@ -2,7 +2,7 @@
 # which finds every block again that it writes, on an overlay; and under a mounted ext4 and xfs. Who uses the device
 # notices nothing but a pause. Now and then, on 7, the next server is killed too, while it takes over.
 # COUNT kills under fio, and an eighth as many under each file system; with DURATION, in seconds, instead one kill in
-# about every minute under fio, on four queues. SEED chooses the moments.
+# about every minute under fio, on four queues, and a snapshot in every second, which are merged. SEED chooses the moments.
 # vm: --cpus 4 --file Tests/VM/scenarios/devices.bash --file Tests/VM/scenarios/fio-verify.bash
 source lib.sh
 source devices.bash
@@ -56,16 +56,45 @@ fio_until_enough() {
     echo "$turn" >turns
 }
 
+# For wait_until: the snapshot has the mark of its number. A server that takes over may have it for a moment.
+has_mark() { qed-ublk io "$1.qed" "read -P $(($1 % 250 + 1)) 192M 4k" >mark.log 2>&1; }
+
+# Takes a snapshot in each second, until the file `enough` is there; each has the mark that was written before it. All but the
+# newest are merged now and then. Leaves in the file `taken` how many there were.
+snapshots_until_enough() {
+    local number file checked=0
+    for ((number = 1; ! $(find . -name enough | wc -l); number++)); do
+        head -c 4096 /dev/zero | tr '\0' "\\$(printf %03o $((number % 250 + 1)))" |
+            dd of="$device" bs=4k seek=$((192 * 256)) oflag=direct conv=notrunc status=none
+        # Where the server, or the command, is killed meanwhile it has been taken, or not.
+        qed-ublk snapshot 0 "$number.qed" >/dev/null 2>snapshot.log || true
+        if ((number % 20 == 0)); then
+            for ((file = checked + 1; file <= number; file++)); do
+                if [[ -e $file.qed ]]; then wait_until 60 has_mark "$file"; fi
+            done
+            checked=$number
+            qed-ublk commit --keep 3 0 >/dev/null 2>commit.log || true
+        fi
+        sleep 1
+    done
+    echo "$number" >taken
+}
+
 # kills_under_fio QUEUES KILLS MILLISECONDS MILLISECONDS: on an overlay over a base with data; each kill after a time
 # between the two. And for DURATION seconds at least.
 kills_under_fio() {
-    local kill writer
+    local kill writer taker
     rm -f image.qed base.raw enough
     head -c 96M /dev/urandom >base.raw
-    qed-ublk create --backing base.raw --backing-format raw image.qed 192M
+    # fio has 192 MiB, and what is behind that marks snapshots.
+    qed-ublk create --backing base.raw --backing-format raw image.qed 193M
     device=$(qed-ublk add -q "$1" image.qed)
     fio_until_enough &
-    writer=$!
+    writer=$! taker=''
+    if [[ -n ${DURATION:-} ]]; then
+        snapshots_until_enough &
+        taker=$!
+    fi
     for ((kill = 0; kill < $2 || SECONDS < ${DURATION:-0}; kill++)); do
         strike "$3" "$4"
         [[ ! -e failed ]] || fail "fio: $(<failed)"
@@ -73,11 +102,17 @@ kills_under_fio() {
     done
     touch enough
     wait "$writer"
+    if [[ -n $taker ]]; then
+        wait "$taker" || fail "snapshots: $(cat mark.log snapshot.log commit.log)"
+        printf '          %d snapshots\n' "$(<taken)"
+        expect_status 0 qed-ublk commit --keep 1 0
+        expect_equal "how many files there are" 3 "$(find . -name '*.qed' | wc -l)"
+    fi
     [[ ! -e failed ]] || fail "fio: $(<failed)"
     report
     qed-ublk del 0
     expect_no_devices
-    expect_undamaged image.qed
+    expect_undamaged ./*.qed
 }
 
 if [[ -n ${DURATION:-} ]]; then
