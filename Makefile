@@ -40,7 +40,7 @@ vm: ## run the scenarios on real devices; KERNEL=6.12 or 7, SCENARIO=part of a n
 	scripts/build --tests
 	Tests/VM/run-scenarios $(if $(KERNEL),--kernel $(KERNEL)) $(SCENARIO)
 
-vm-long: ## a scenario for longer; PROOF=kills, power-cuts, soak, life-cycle, cycles, devices or memory, COUNT=, SECONDS_EACH=, SEED=1, KERNEL=
+vm-long: ## a scenario for longer; PROOF=kills, power-cuts, soak, faults, life-cycle, cycles, devices or memory, COUNT=, SECONDS_EACH=, SEED=1, KERNEL=
 	scripts/install-dependencies test
 	scripts/build --tests
 	Tests/VM/prove $(PROOF) $(if $(COUNT),--count $(COUNT)) $(if $(SECONDS_EACH),--seconds $(SECONDS_EACH)) \
