@@ -7,6 +7,8 @@ public final class Answer<Value: Sendable>: @unchecked Sendable {
     private let mutex: UnsafeMutablePointer<pthread_mutex_t>
     private let given: UnsafeMutablePointer<pthread_cond_t>
     private var value: Value?
+    /// What gives the answer has begun, or never will.
+    private var isBegun = false, isWithdrawn = false
 
     public init() {
         mutex = .allocate(capacity: 1)
@@ -49,5 +51,25 @@ public final class Answer<Value: Sendable>: @unchecked Sendable {
         defer { pthread_mutex_unlock(mutex) }
         while value == nil, pthread_cond_timedwait(given, mutex, &end) != ETIMEDOUT {}
         return value
+    }
+
+    /// The same for what must not be done behind the back of whoever gave it up: what has not begun in time never will. What has
+    /// is waited for.
+    public func waitOrWithdraw(timeout: Duration) -> Value? {
+        if let value = wait(timeout: timeout) { return value }
+        pthread_mutex_lock(mutex)
+        defer { pthread_mutex_unlock(mutex) }
+        isWithdrawn = !isBegun
+        while value == nil, !isWithdrawn { pthread_cond_wait(given, mutex) }
+        return value
+    }
+
+    /// Asked before what gives the answer is done.
+    /// - Returns: whether somebody still wants it.
+    func begin() -> Bool {
+        pthread_mutex_lock(mutex)
+        defer { pthread_mutex_unlock(mutex) }
+        isBegun = !isWithdrawn
+        return isBegun
     }
 }

@@ -39,13 +39,15 @@ public final class QueueMailbox<Target: BlockTarget>: Sendable {
     public init() {}
 
     /// Has the queue's thread ask its target something, between two turns.
-    /// - Parameter question: does not wait for anything: the queue's requests wait for it.
+    /// - Parameter question: does not wait for anything: the queue's requests wait for it. It is not asked any more when the
+    ///   answer has been withdrawn (`Answer.waitOrWithdraw`).
     public func ask<Value: Sendable>(
         _ question: @escaping @Sendable (Target, QueueStatistics) -> Value
     ) -> Answer<QueueReply<Value>> {
         let answer = Answer<QueueReply<Value>>()
         post(
             .ask { asked in
+                guard answer.begin() else { return }
                 answer.give(asked.map { .done(question($0.0, $0.1)) } ?? .ended)
             })
         return answer

@@ -51,6 +51,39 @@ struct QueueMailboxTests {
         #expect(held.hasEnded && other.end == .left)
     }
 
+    @Test func whatWasGivenUpOnIsNotDoneLater() throws {
+        let queue = try PlayedQueue()
+        let done = Lock<[Int]>([])
+        let withdrawn = queue.mailbox.ask { _, _ in done.withLock { $0.append(1) } }
+        let other = queue.mailbox.ask { _, _ in done.withLock { $0.append(2) } }
+        #expect(withdrawn.waitOrWithdraw(timeout: .milliseconds(1)) == nil)
+        queue.run([{}, { queue.ring.stop() }])
+        #expect(done.withLock { $0 } == [2])
+        guard case .done? = other.waitOrWithdraw(timeout: .milliseconds(1)) else {
+            Issue.record("what was done is not answered")
+            return
+        }
+    }
+
+    /// What has begun is waited for: whoever gave it up could not tell whether it was done.
+    @Test func whatHasBegunIsNotGivenUpOn() throws {
+        let queue = try PlayedQueue()
+        let hasBegun = Answer<Void>()
+        let slow = queue.mailbox.ask { _, _ in
+            hasBegun.give(())
+            usleep(50_000)
+            return 1
+        }
+        let ended = Answer<Bool>()
+        let waiter = try BackgroundThread {
+            _ = hasBegun.wait(timeout: .seconds(60))
+            if case .done(1)? = slow.waitOrWithdraw(timeout: .milliseconds(1)) { ended.give(true) } else { ended.give(false) }
+        }
+        queue.run([{}, { queue.ring.stop() }])
+        waiter.join()
+        #expect(ended.wait(timeout: .seconds(60)) == true)
+    }
+
     @Test func messagesAreTakenInOrder() throws {
         let queue = try PlayedQueue()
         let order = Lock<[Int]>([])

@@ -70,7 +70,7 @@ struct LiveDevice: Sendable {
     ) -> Value? {
         let ended = Answer<Value>()
         let begun = queues.mailboxes[0].ask { target, _ in target.beginOwnWork { ended.give(await body($0)) } }
-        guard case .done(true)? = begun.wait(timeout: .seconds(60)) else { return nil }
+        guard case .done(true)? = begun.waitOrWithdraw(timeout: .seconds(60)) else { return nil }
         return ended.wait(timeout: .seconds(1_000_000))
     }
 

@@ -205,7 +205,9 @@ struct Snapshot: Sendable {
     private func seal(_ lower: ImageSession.Lower) throws(SnapshotError) {
         let ended = Answer<RequestError?>()
         let begun = device.queues.mailboxes[0].ask { target, _ in target.beginSealingLower { ended.give($0) } }
-        guard case .done? = begun.wait(timeout: .seconds(60)), let outcome = ended.wait(timeout: .seconds(1_000_000)) else {
+        guard case .done? = begun.waitOrWithdraw(timeout: .seconds(60)),
+            let outcome = ended.wait(timeout: .seconds(1_000_000))
+        else {
             throw .cannot(notDurable(lower, "queue 0 does not answer"))
         }
         if let error = outcome {
