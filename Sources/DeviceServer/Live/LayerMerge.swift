@@ -66,8 +66,12 @@ struct LayerMerge: Sendable {
 
     // MARK: - What is merged
 
-    private func plan(keeping keep: Int, into target: Target) throws(MergeError) -> Plan {
+    private func settle() throws(MergeError) {
         do throws(SnapshotError) { try Snapshot(device).settle() } catch { throw .cannot("\(error)") }
+    }
+
+    private func plan(keeping keep: Int, into target: Target) throws(MergeError) -> Plan {
+        try settle()
         let chain = session.chain
         guard !session.image.isReadOnly else { throw .cannot("\(session.path) is only read; nothing is changed beneath it") }
         let first = 1 + keep
@@ -164,6 +168,8 @@ struct LayerMerge: Sendable {
     /// the end that the file had when it was opened.
     private func letTargetGrow(_ plan: Plan) throws(MergeError) {
         try device.changing { () throws(MergeError) in
+            // A snapshot that was taken since the plan was made may not have adopted its tables yet.
+            try settle()
             let chain = session.chain
             guard let index = chain.firstIndex(where: { $0.file.identity == plan.target.file.identity }) else {
                 throw .cannot("\(plan.target.file.path) is not beneath \(session.path) any more")
@@ -181,7 +187,7 @@ struct LayerMerge: Sendable {
     // MARK: - The end
 
     private func finish(_ plan: Plan, _ tables: AdoptedTables) throws(MergeError) {
-        do throws(SnapshotError) { try Snapshot(device).settle() } catch { throw .cannot("\(error)") }
+        try settle()
         let chain = session.chain
         guard let first = chain.firstIndex(where: { $0.file.identity == plan.files[0].file.identity }), first > 0,
             chain[first...].prefix(plan.files.count).map(\.file.identity) == plan.files.map(\.file.identity)

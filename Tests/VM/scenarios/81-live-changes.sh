@@ -196,6 +196,24 @@ done
 printf '          %d of %d merges had ended before the kill\n' "$merged" "$((number - 3))"
 wait "$fio" || { cat fio.log >&2; fail "fio"; }
 expect_status 0 run_fio "$device" 512 --verify_only=1
+
+step "a snapshot in any moment of a merge, on a device that is never idle"
+server=$(server_of 0)
+fio --name=load --filename="$device" --offset=192M --size=4M --rw=randwrite --bs=4k --iodepth=32 --ioengine=io_uring --direct=1 \
+    --time_based --runtime=600 --output=load.log &
+load=$!
+for ((attempt = 1; attempt <= ${ATTEMPTS:-8}; attempt++)); do
+    qed-ublk snapshot "$device" "before-$attempt.qed" >/dev/null
+    qed-ublk commit "$device" >/dev/null &
+    merge=$!
+    sleep "0.0$((RANDOM % 10))"
+    expect_status 0 qed-ublk snapshot "$device" "beside-$attempt.qed"
+    wait "$merge"
+    expect_equal "the server" "$server" "$(server_of 0)"
+done
+kill -INT "$load"
+wait "$load" || true
+expect_status 0 run_fio "$device" 512 --verify_only=1
 expect_status 0 qed-ublk commit "$device"
 expect_status 0 run_fio "$device" 512 --verify_only=1
 qed-ublk del "$device"
