@@ -116,6 +116,10 @@ import Testing
         for words in ["--json", "--output=json"] {
             #expect(try ours("list", words).output == "[]\n")
         }
+        #expect(try ours("list", "-O", "image,Device").output == "IMAGE  DEVICE\n")
+        #expect(try ours("list", "--noheadings").output == "")
+        expectOneSentence(try ours("list", "-O", "device,name"), [64], naming: "there is no column 'name'; there are device,")
+        expectOneSentence(try ours("list", "disk.qed"), [4], naming: "disk.qed: qed-ublk serves no such device")
         #expect(try directory.contents() == before)
     }
 

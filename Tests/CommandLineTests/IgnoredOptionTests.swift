@@ -122,7 +122,13 @@ import Testing
                 "--force": [["--force", "-r", "x"]], "--supervise": [["--supervise", "-f", "x"]],
                 "--no-recovery": [["--supervise", "--no-recovery", "x"]],
             ]) { $1 }),
-        Row(name: "list", honoured: ["--verbose"] + showing, refused: ["--json": [["--json", "--output", "human"]]]),
+        Row(
+            name: "list", honoured: ["--verbose"] + showing,
+            refused: [
+                "--json": [["--json", "--output", "human"]],
+                "--columns": [["--columns", "device", "-v"], ["-O", "size", "--json"]],
+                "--noheadings": [["-n", "--json"], ["--no-headings", "--output", "json"]],
+            ]),
         Row(name: "status", honoured: showing, refused: json),
         Row(name: "stats", honoured: ["--quiesce"] + showing, refused: json),
         Row(

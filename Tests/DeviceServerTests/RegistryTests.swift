@@ -180,10 +180,28 @@ struct RegistryTests {
         ("4294967295", .device(.max)), ("./3", .image(path: "./3")), ("03", .image(path: "03")),
         ("4294967296", .image(path: "4294967296")), ("-1", .image(path: "-1")), ("+1", .image(path: "+1")),
         ("", .image(path: "")), ("ublkb", .image(path: "ublkb")), ("/dev/ublkb", .image(path: "/dev/ublkb")),
-        ("/dev/ublkb3p1", .image(path: "/dev/ublkb3p1")), ("a.qed", .image(path: "a.qed")),
+        ("/dev/ublkb3p1", .device(3)), ("ublkb3p12", .device(3)), ("ublkb3p", .image(path: "ublkb3p")),
+        ("ublkb3p01", .image(path: "ublkb3p01")), ("/dev/ublkb3px", .image(path: "/dev/ublkb3px")),
+        ("3p1", .image(path: "3p1")), ("/dev/3", .image(path: "/dev/3")), ("a.qed", .image(path: "a.qed")),
     ])
     func devicesAreNamedByNumberNodeOrImage(text: String, reference: DeviceReference) {
         #expect(DeviceReference(text) == reference)
+    }
+
+    @Test func devicesAreNamedByLinksToTheirNodes() throws {
+        let kernel = try FakeKernel()
+        try kernel.add("ublkb3", "259:3")
+        try kernel.add("ublkb3p1", "259:4", partitionOf: "ublkb3")
+        try kernel.add("dm-0", "253:0")
+        kernel.link("/dev/disk/by-label/root", "259:4")
+        kernel.link("/root/node", "259:3")
+        kernel.link("/dev/vg/volume", "253:0")
+        for name in ["/dev/disk/by-label/root", "/root/node"] {
+            #expect(DeviceReference(name, kernel.tree) == .device(3), "\(name)")
+        }
+        for name in ["/dev/vg/volume", "/dev/gone"] {
+            #expect(DeviceReference(name, kernel.tree) == .image(path: name), "\(name)")
+        }
     }
 
     @Test func imagesAreFoundByWhatFileTheyAre() throws {

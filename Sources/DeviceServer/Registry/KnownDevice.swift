@@ -75,6 +75,25 @@ public enum KnownDevices {
         }
     }
 
+    /// Those of `all` that are meant, in the order in which they are named; an image can have several.
+    /// - Throws: `DeviceReferenceError.notFound`.
+    public static func named(
+        _ names: [String], of all: [KnownDevice], registry: DeviceRegistry = DeviceRegistry()
+    ) throws -> [KnownDevice] {
+        var chosen: [KnownDevice] = []
+        for name in names {
+            let ids: [UInt32] =
+                switch DeviceReference(name) {
+                case .device(let id): [id]
+                case .image: registry.find(DeviceReference(name)).map(\.deviceID)
+                }
+            let named = all.filter { ids.contains($0.id) }
+            guard !named.isEmpty else { throw DeviceReferenceError.notFound(name) }
+            chosen += named.filter { device in !chosen.contains { $0.id == device.id } }
+        }
+        return chosen
+    }
+
     /// nil when the device is gone.
     private static func device(
         _ record: DeviceRecord, _ control: UblkControlDevice, _ registry: DeviceRegistry

@@ -199,16 +199,39 @@ public enum DeviceReference: Equatable, Sendable {
     case device(UInt32)
     case image(path: String)
 
-    /// "3", "ublkb3" and "/dev/ublkb3" are device 3; anything else is an image's path ("./3" for one of that name).
-    public init(_ text: String) {
-        var digits = text[...]
-        for prefix in ["/dev/ublkb", "ublkb"] where text.hasPrefix(prefix) { digits = text.dropFirst(prefix.count) }
-        if let id = DeviceReference.deviceID(digits) { self = .device(id) } else { self = .image(path: text) }
+    /// "3", "ublkb3", "/dev/ublkb3" and any other path that leads to that node are device 3, and so are the names of its
+    /// partitions; anything else is an image's path ("./3" for one of that name).
+    public init(_ text: String) { self.init(text, .machine) }
+
+    init(_ text: String, _ tree: KernelTree) {
+        let name = text.hasPrefix("/dev/") ? text.dropFirst(5) : text[...]
+        if let id = DeviceReference.deviceID(text[...]) ?? DeviceReference.deviceID(ofNode: name)
+            ?? DeviceReference.deviceID(ofNodeAt: text, tree)
+        {
+            self = .device(id)
+        } else {
+            self = .image(path: text)
+        }
     }
 
     /// Whether a number or a node is named, and not an image.
     public var isDevice: Bool {
         if case .device = self { true } else { false }
+    }
+
+    /// Of a disk or a partition, by the kernel's name.
+    private static func deviceID(ofNode name: Substring) -> UInt32? {
+        guard name.hasPrefix("ublkb") else { return nil }
+        let parts = name.dropFirst(5).split(separator: "p", maxSplits: 1, omittingEmptySubsequences: false)
+        guard parts.count == 1 || deviceID(parts[1]) != nil else { return nil }
+        return parts.first.flatMap { deviceID($0) }
+    }
+
+    /// Of a disk or a partition, by a link that udev or somebody else has made, or a node elsewhere.
+    private static func deviceID(ofNodeAt path: String, _ tree: KernelTree) -> UInt32? {
+        guard let number = tree.deviceNumber(path) else { return nil }
+        let name = tree.blockDevices.first { $0.hasPrefix("ublkb") && tree.number($0) == number }
+        return name.flatMap { deviceID(ofNode: $0[...]) }
     }
 
     /// A number as the kernel writes it: decimal, no sign, no leading zero.

@@ -10,16 +10,18 @@ struct DelCommand: ParsableCommand {
             other programs. A device that is in use is refused, and the sentence says by what: it, or a partition of it, is \
             mounted, swap, under another device, served by the kernel to other machines, or open in a program.
 
+            Of several devices one that cannot be removed does not keep the others from it.
+
             Example: qed-ublk del /dev/ublkb0
 
             Exit status:
             \(ExitStatus.table)
             """)
 
-    @Argument(help: "The device: /dev/ublkb0, ublkb0, 0, or its image's path.", transform: PathArgument.parse)
-    var device: String?
+    @Argument(help: DeviceArgument.help, transform: PathArgument.parse)
+    var device: [String] = []
 
-    @Flag(help: "All devices; one that cannot be removed does not keep the others from it.")
+    @Flag(help: "All devices.")
     var all = false
 
     @Flag(
@@ -33,7 +35,7 @@ struct DelCommand: ParsableCommand {
     var timeout: Int?
 
     func validate() throws {
-        guard all != (device != nil) else { throw ValidationError("name one device, or use --all") }
+        guard all != !device.isEmpty else { throw ValidationError("name the devices, or use --all") }
         guard let timeout else { return }
         guard ControlRequest.stopTimeoutRange.contains(timeout) else {
             throw ValidationError("--timeout must be between 0 and \(ControlRequest.stopTimeoutRange.upperBound) seconds")
@@ -44,9 +46,11 @@ struct DelCommand: ParsableCommand {
     func run() throws {
         let removal = DeviceRemoval(
             force: force, timeoutSeconds: timeout ?? ControlRequest.defaultStopTimeoutSeconds, tell: printError)
-        if let device { return try removal.remove(named: device) }
         var failures = FailureList()
-        try removal.removeAll { failures.note($0) }
+        for name in device {
+            do { try removal.remove(named: name) } catch { failures.note(error) }
+        }
+        if all { try removal.removeAll { failures.note($0) } }
         try failures.end()
     }
 }

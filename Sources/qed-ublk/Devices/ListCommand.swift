@@ -19,53 +19,103 @@ struct ListCommand: ParsableCommand {
             buffers (queues x depth x the largest request), what the server has in memory with them (RESIDENT), and what of \
             that cannot be swapped out (LOCKED; less where a limit forbids it, see the server's log).
 
-            Example: qed-ublk list --json | jq -r '.[].device'
+            Example: qed-ublk list --noheadings --columns device disk.qed
 
             Exit status:
             \(ExitStatus.table)
             """)
 
+    @Argument(
+        help: ArgumentHelp("Only these: /dev/ublkb0, or a link to it, ublkb0, 0, or an image's path.", valueName: "device"),
+        transform: PathArgument.parse)
+    var devices: [String] = []
+
     @Flag(name: [.customShort("v"), .long], help: "Show the server's process, its accesses and its memory too.")
     var verbose = false
 
+    @Option(
+        name: [.customShort("O"), .long],
+        help: ArgumentHelp(
+            "Which columns to show, and in which order: \(ListColumn.names), separated by commas.", valueName: "columns"),
+        transform: ListColumn.parse)
+    var columns: [ListColumn]?
+
+    @Flag(name: [.customShort("n"), .long, .customLong("no-headings")], help: "Leave out the line of headings.")
+    var noheadings = false
+
     @OptionGroup var output: OutputOption
 
-    func run() throws {
-        let devices = try KnownDevices.all()
-        switch output.format {
-        case .human: try printOutput(ListCommand.table(devices, isVerbose: verbose))
-        case .json: try printOutput(JSONValue.array(devices.map(\.json)).indented())
+    func validate() throws {
+        guard output.format == .json else {
+            guard columns == nil || !verbose else { throw ValidationError("--columns says what is shown: leave out --verbose") }
+            return
+        }
+        guard columns == nil, !noheadings else {
+            throw ValidationError("as JSON there is all of it: leave out --columns and --noheadings")
         }
     }
 
-    private static func table(_ devices: [KnownDevice], isVerbose: Bool) -> String {
-        let details = isVerbose ? ["PID", "BLOCK", "ACCESS", "ZC", "REQUEST", "BUFFERS", "RESIDENT", "LOCKED"] : []
-        let rows =
-            [["DEVICE", "STATE", "SIZE", "QUEUES", "DEPTH", "RO"] + details + ["IMAGE"]]
-            + devices.map { $0.row + (isVerbose ? $0.details : []) + [$0.record?.imagePath.printable ?? "?"] }
-        return TextTable.lines(rows)
+    func run() throws {
+        let all = try KnownDevices.all()
+        let devices = try self.devices.isEmpty ? all : KnownDevices.named(self.devices, of: all)
+        switch output.format {
+        case .human:
+            let columns = columns ?? ListColumn.allCases.filter { verbose || !$0.isDetail }
+            let rows = devices.map { device in columns.map { $0.text(of: device) } }
+            let headings = noheadings ? [] : [columns.map { $0.rawValue.uppercased() }]
+            guard !(rows + headings).isEmpty else { return }
+            try printOutput(TextTable.lines(headings + rows))
+        case .json: try printOutput(JSONValue.array(devices.map(\.json)).indented())
+        }
+    }
+}
+
+/// What `list` can show of a device, in the order in which it does.
+enum ListColumn: String, CaseIterable {
+    case device, state, size, queues, depth, ro, pid, block, access, zc, request, buffers, resident, locked, image
+
+    static var names: String { allCases.map(\.rawValue).joined(separator: ", ") }
+
+    /// - Throws: `ValidationError`.
+    static func parse(_ text: String) throws -> [ListColumn] {
+        try text.split(separator: ",", omittingEmptySubsequences: false).map { name in
+            guard let column = ListColumn(rawValue: name.lowercased()) else {
+                throw ValidationError("there is no column '\(String(name).printable)'; there are \(names)")
+            }
+            return column
+        }
+    }
+
+    /// Shown when more is asked for.
+    var isDetail: Bool {
+        switch self {
+        case .device, .state, .size, .queues, .depth, .ro, .image: false
+        case .pid, .block, .access, .zc, .request, .buffers, .resident, .locked: true
+        }
+    }
+
+    func text(of device: KnownDevice) -> String {
+        switch self {
+        case .device: device.path
+        case .state: device.state
+        case .size: device.sizeBytes.map(SizeText.short) ?? "?"
+        case .queues: device.info.map { "\($0.queueCount)" } ?? "?"
+        case .depth: device.info.map { "\($0.queueDepth)" } ?? "?"
+        case .ro: device.record.map { $0.isReadOnly ? "1" : "0" } ?? "?"
+        case .pid: device.server.map { "\($0)" } ?? "-"
+        case .block: device.blockSizeBytes.map { "\($0)" } ?? "?"
+        case .access: device.record?.isDirect.map { $0 ? "direct" : "buffered" } ?? "?"
+        case .zc: device.info.map { $0.isZeroCopy ? "1" : "0" } ?? "?"
+        case .request: device.info.map { SizeText.short(UInt64($0.maxIOSizeBytes)) } ?? "?"
+        case .buffers: device.info.map { SizeText.short(UInt64($0.bufferBytes)) } ?? "?"
+        case .resident: device.memory.map { SizeText.short($0.residentBytes) } ?? "?"
+        case .locked: device.memory.map { SizeText.short($0.lockedBytes) } ?? "?"
+        case .image: device.record?.imagePath.printable ?? "?"
+        }
     }
 }
 
 extension KnownDevice {
-    fileprivate var row: [String] {
-        let size = sizeBytes.map(SizeText.short) ?? "?"
-        let queues = info.map { "\($0.queueCount)" } ?? "?"
-        let depth = info.map { "\($0.queueDepth)" } ?? "?"
-        return [path, state, size, queues, depth, record.map { $0.isReadOnly ? "1" : "0" } ?? "?"]
-    }
-
-    fileprivate var details: [String] {
-        let memory = memory
-        return [
-            server.map { "\($0)" } ?? "-", blockSizeBytes.map { "\($0)" } ?? "?",
-            record?.isDirect.map { $0 ? "direct" : "buffered" } ?? "?", info.map { $0.isZeroCopy ? "1" : "0" } ?? "?",
-            info.map { SizeText.short(UInt64($0.maxIOSizeBytes)) } ?? "?",
-            info.map { SizeText.short(UInt64($0.bufferBytes)) } ?? "?",
-            memory.map { SizeText.short($0.residentBytes) } ?? "?", memory.map { SizeText.short($0.lockedBytes) } ?? "?",
-        ]
-    }
-
     fileprivate var json: JSONValue {
         let size: JSONValue = if let sizeBytes { JSONValue(sizeBytes) } else { .null }
         let queues: JSONValue = if let info { JSONValue(info.queueCount) } else { .null }

@@ -2,6 +2,8 @@ import ArgumentParser
 
 /// Of the commands that are about one device.
 struct DeviceArgument: ParsableArguments {
-    @Argument(help: "The device: /dev/ublkb0, ublkb0, 0, or its image's path.", transform: PathArgument.parse)
+    static let help: ArgumentHelp = "The device: /dev/ublkb0, or a link to it, ublkb0, 0, or its image's path."
+
+    @Argument(help: DeviceArgument.help, transform: PathArgument.parse)
     var device: String
 }

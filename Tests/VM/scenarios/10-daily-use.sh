@@ -54,8 +54,11 @@ for type in ext4 xfs; do
     expect_status 0 umount /mnt
     check_file_system "$type" /dev/ublkb0
 
-    step "$type: it is removed by its path, its name, its number and its image, and everything is there each time"
-    for name in /dev/ublkb0 ublkb0 0 "$image"; do
+    step "$type: it is removed by a link to it, its name, its number and its image, and everything is there each time"
+    ln -sf /dev/ublkb0 /tmp/link
+    expect_equal "what list says of the link" "/data/$image /dev/ublkb0" \
+        "$(qed-ublk list --noheadings --columns image,device /tmp/link | tr -s ' ')"
+    for name in /tmp/link ublkb0 0 "$image"; do
         expect_equal "what del $name prints" '' "$(qed-ublk del "$name" 2>&1)"
         expect_no_devices
         expect_sound "$image"

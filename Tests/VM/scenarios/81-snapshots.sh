@@ -117,8 +117,8 @@ expect_equal "the disk's size, and what a snapshot has" '[67108864,true]' \
     "$(qed-ublk snapshots --json clone.qed | jq -c '.[2] | [."virtual-size", ."actual-size" > 1000000]')"
 expect_output 'HOLDS .*WRITTEN' qed-ublk snapshots "$device"
 expect_output "64 MiB .* $(date -u +%Y-%m-%dT).* $PWD/base.qed" qed-ublk snapshots "$device"
-qed-ublk del "$device"
-qed-ublk del "$second"
+expect_refusal 4 'none.qed: qed-ublk serves no such device' qed-ublk del "$device" none.qed "$second"
+expect_no_devices
 expect_refusal 4 'no such device' qed-ublk snapshots disk.qed
 expect_sound disk.qed clone.qed base.qed third.qed elsewhere/fourth.qed
 device=$(qed-ublk add elsewhere/fourth.qed)
