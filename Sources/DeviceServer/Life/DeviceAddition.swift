@@ -33,6 +33,7 @@ public struct DeviceAddition {
         _ = try ImageChain.open(
             path: imagePath, isReadOnly: true, caching: .buffered, locking: .none, policy: try requested.backing.policy())
         // Without a driver, or the right to use it, there is no point in going further.
+        UblkDriver.load()
         _ = try UblkControlDevice()
         let configuration = try requested.configuration(imagePath: AbsolutePath.ofFile(imagePath))
         let server = try BackgroundServer.start(configuration, isSupervised: isSupervised)
@@ -51,6 +52,7 @@ public struct DeviceAddition {
         let waiting = try waitingDevice()
         // Before it has another working directory. What is opened by them is opened through its own mounts, afterwards.
         let absolutePath = try AbsolutePath.ofFile(imagePath)
+        UblkDriver.load()
         let process = try ServerProcess()
         let configuration = try waiting?.configuration() ?? requested.configuration(imagePath: absolutePath)
         let server = Server(configuration, process: process, log: log)

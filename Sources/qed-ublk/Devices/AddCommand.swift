@@ -10,7 +10,7 @@ struct AddCommand: ParsableCommand {
         discussion: """
             Prints the device's path, and nothing else, once the device is usable. A server process for it stays in the \
             background until 'qed-ublk del'. Where anything fails nothing is left behind. Needs root, and a kernel with \
-            ublk (\(KernelRelease.oldest) or later; modprobe ublk_drv).
+            ublk (\(KernelRelease.oldest) or later), whose module it has loaded.
 
             When a server dies, or gets SIGTERM while its device is in use, the device waits for the next server: adding \
             the image again, or 'qed-ublk recover', goes on where it was. The device is as it was made then: an option that asks \

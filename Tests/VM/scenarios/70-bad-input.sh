@@ -183,14 +183,15 @@ from_here
 refused 5 'run this as root' "${nobody[@]}" qed-ublk del "$device"
 qed-ublk del "$device"
 
-step "a kernel without the driver"
+step "a kernel without the driver: add has it loaded, where it is to be had"
 rmmod ublk_drv
 from_here
+echo >/proc/sys/kernel/modprobe
 refused 6 "this kernel has no ublk: run 'modprobe ublk_drv'" qed-ublk add good.qed
 refused 6 "this kernel has no ublk: run 'modprobe ublk_drv'" qed-ublk add --foreground good.qed
 expect_equal "list" '[]' "$(qed-ublk list --json)"
 refused 4 '' qed-ublk del 0
-modprobe ublk_drv
+echo /sbin/modprobe >/proc/sys/kernel/modprobe
 device=$(qed-ublk add good.qed)
 qed-ublk del "$device"
 expect_no_devices
