@@ -41,6 +41,8 @@ public struct KernelRelease: Equatable, Sendable {
         return KernelRelease(release)
     }
 
+    public func isAtLeast(_ major: Int, _ minor: Int) -> Bool { (self.major, self.minor) >= (major, minor) }
+
     /// The oldest kernel that devices work with: it numbers the driver's commands as ioctls (UBLK_F_CMD_IOCTL_ENCODE).
     public static let oldest = "Linux 6.4"
 

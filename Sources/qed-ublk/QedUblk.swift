@@ -21,7 +21,7 @@ struct QedUblk: ParsableCommand {
             CommitCommand.self, RebaseCommand.self, FlattenCommand.self, CompactCommand.self,
             AddCommand.self, ListCommand.self, StatusCommand.self, StatsCommand.self, TopCommand.self, MetricsCommand.self,
             SnapshotCommand.self, ForkCommand.self, RollbackCommand.self, SnapshotsCommand.self, DelCommand.self,
-            RecoverCommand.self,
+            RecoverCommand.self, DoctorCommand.self,
             BenchCommand.self,
         ])
 

@@ -130,6 +130,7 @@ import Testing
                 "--noheadings": [["-n", "--json"], ["--no-headings", "--output", "json"]],
             ]),
         Row(name: "status", honoured: showing, refused: json),
+        Row(name: "doctor", honoured: showing, refused: ["--json": [["--json", "--output", "human"]]]),
         Row(name: "stats", honoured: ["--quiesce"] + showing, refused: json),
         Row(
             name: "snapshot", honoured: ["--fsfreeze", "--overlay"] + showing,

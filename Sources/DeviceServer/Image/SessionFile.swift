@@ -69,8 +69,11 @@ final class SessionFile {
         defer { close(descriptor) }
         if cs_is_in_memory(descriptor) == 1 { return nil }
         removeLogs(ofBootsOtherThan: boot, inDirectory: directory)
-        return
-            "\(directory) is on a disk, so the server may have to wait for that disk; mount a tmpfs there, or choose another "
+        return isOnDisk(directory)
+    }
+
+    static func isOnDisk(_ directory: String) -> String {
+        "\(directory) is on a disk, so the server may have to wait for that disk; mount a tmpfs there, or choose another "
             + "directory with QED_UBLK_RUNTIME_DIR"
     }
 

@@ -54,6 +54,7 @@ for type in ext4 xfs; do
     expect_status 0 umount /mnt
     check_file_system "$type" /dev/ublkb0
 
+    expect_status 0 qed-ublk doctor
     step "$type: it is removed by a link to it, its name, its number and its image, and everything is there each time"
     ln -sf /dev/ublkb0 /tmp/link
     expect_equal "what list says of the link" "/data/$image /dev/ublkb0" \

@@ -37,6 +37,8 @@ server=$(server_of 0)
 kill -TERM "$server"
 wait_until 40 process_is_gone "$server"
 expect_output '^/dev/ublkb0 +waiting ' qed-ublk list
+expect_equal "what doctor says to do" 'qed-ublk recover 0' \
+    "$(qed-ublk doctor --json | jq -r '.[] | select(.subject == "devices") | .remedy')"
 expect_undamaged image.qed
 expect_refusal 3 '/dev/ublkb0 is in use.*qed-ublk recover 0' qed-ublk del image.qed
 # Adding the image again goes on with its device.
