@@ -18,7 +18,7 @@ struct DelCommand: ParsableCommand {
             \(ExitStatus.table)
             """)
 
-    @Argument(help: DeviceArgument.help, transform: PathArgument.parse)
+    @Argument(help: DeviceArgument.help, completion: DeviceArgument.completion, transform: PathArgument.parse)
     var device: [String] = []
 
     @Flag(help: "All devices.")

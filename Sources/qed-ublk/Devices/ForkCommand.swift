@@ -19,10 +19,10 @@ struct ForkCommand: ParsableCommand {
 
     @OptionGroup var argument: DeviceArgument
 
-    @Argument(help: "The file to keep the snapshot in. Nothing may be there.", transform: PathArgument.parse)
+    @Argument(help: "The file to keep the snapshot in. Nothing may be there.", completion: .file(), transform: PathArgument.parse)
     var snapshot: String
 
-    @Argument(help: "The overlay to make. Nothing may be there.", transform: PathArgument.parse)
+    @Argument(help: "The overlay to make. Nothing may be there.", completion: .file(), transform: PathArgument.parse)
     var clone: String
 
     @OptionGroup var freeze: FreezeOption

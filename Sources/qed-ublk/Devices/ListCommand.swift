@@ -27,7 +27,7 @@ struct ListCommand: ParsableCommand {
 
     @Argument(
         help: ArgumentHelp("Only these: /dev/ublkb0, or a link to it, ublkb0, 0, or an image's path.", valueName: "device"),
-        transform: PathArgument.parse)
+        completion: DeviceArgument.completion, transform: PathArgument.parse)
     var devices: [String] = []
 
     @Flag(name: [.customShort("v"), .long], help: "Show the server's process, its accesses and its memory too.")

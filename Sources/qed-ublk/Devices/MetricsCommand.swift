@@ -21,7 +21,7 @@ struct MetricsCommand: ParsableCommand {
 
     @Option(
         help: ArgumentHelp("Write to this file, and take the place of one that is there.", valueName: "path"),
-        transform: PathArgument.parse)
+        completion: .file(), transform: PathArgument.parse)
     var file: String?
 
     func run() throws {

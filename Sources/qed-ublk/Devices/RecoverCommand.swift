@@ -16,7 +16,7 @@ struct RecoverCommand: ParsableCommand {
             \(ExitStatus.table)
             """)
 
-    @Argument(help: DeviceArgument.help, transform: PathArgument.parse)
+    @Argument(help: DeviceArgument.help, completion: DeviceArgument.completion, transform: PathArgument.parse)
     var device: String?
 
     @Flag(help: "All devices that wait; one that cannot be recovered does not keep the others from it.")

@@ -22,7 +22,9 @@ struct RollbackCommand: ParsableCommand {
 
     @OptionGroup var argument: DeviceArgument
 
-    @Argument(help: "The snapshot, or another file beneath the image.", transform: PathArgument.parse)
+    @Argument(
+        help: "The snapshot, or another file beneath the image.", completion: SnapshotCompletion.kind,
+        transform: PathArgument.parse)
     var snapshot: String
 
     @Flag(help: "Even though the disk is in use.")

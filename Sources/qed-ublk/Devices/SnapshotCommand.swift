@@ -26,13 +26,13 @@ struct SnapshotCommand: ParsableCommand {
 
     @OptionGroup var argument: DeviceArgument
 
-    @Argument(help: "The file to keep it in. Nothing may be there.", transform: PathArgument.parse)
+    @Argument(help: "The file to keep it in. Nothing may be there.", completion: .file(), transform: PathArgument.parse)
     var snapshot: String?
 
     @Option(
         help: ArgumentHelp(
             "Instead of that: keep it in the image's own file, and go on in a new one of this name.", valueName: "image"),
-        transform: PathArgument.parse)
+        completion: .file(), transform: PathArgument.parse)
     var overlay: String?
 
     @OptionGroup var freeze: FreezeOption

@@ -30,7 +30,7 @@ struct CheckCommand: ParsableCommand {
         case all
     }
 
-    @Argument(help: "The image.", transform: PathArgument.parse)
+    @Argument(help: "The image.", completion: .file(), transform: PathArgument.parse)
     var file: String
 
     @Option(name: [.customShort("r"), .long], help: ArgumentHelp("What to repair: leaks or all.", valueName: "what"))

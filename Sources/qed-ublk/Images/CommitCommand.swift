@@ -29,7 +29,7 @@ struct CommitCommand: ParsableCommand {
             \(statuses)
             """)
 
-    @Argument(help: "The overlay, or a device: /dev/ublkb0, ublkb0, 0.", transform: PathArgument.parse)
+    @Argument(help: "The overlay, or a device: /dev/ublkb0, ublkb0, 0.", completion: .file(), transform: PathArgument.parse)
     var file: String
 
     @Flag(name: [.customShort("d"), .long], help: "Keep the overlay as it is.")
@@ -40,7 +40,7 @@ struct CommitCommand: ParsableCommand {
 
     @Option(
         help: ArgumentHelp("Of a device: the snapshot that gets what those above it have.", valueName: "image"),
-        transform: PathArgument.parse)
+        completion: SnapshotCompletion.kind, transform: PathArgument.parse)
     var into: String?
 
     @OptionGroup var change: LiveChangeOptions

@@ -18,7 +18,7 @@ struct CompactCommand: ParsableCommand {
             \(ExitStatus.tableOfTool([.failure: "an I/O error; run it again", .notFound: "file not found"]))
             """)
 
-    @Argument(help: "The image.", transform: PathArgument.parse)
+    @Argument(help: "The image.", completion: .file(), transform: PathArgument.parse)
     var file: String
 
     @OptionGroup var output: OutputOption

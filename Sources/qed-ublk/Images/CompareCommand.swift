@@ -21,10 +21,10 @@ struct CompareCommand: ParsableCommand {
             \(ComparisonStatus.table)
             """)
 
-    @Argument(help: "A disk.", transform: PathArgument.parse)
+    @Argument(help: "A disk.", completion: .file(), transform: PathArgument.parse)
     var first: String
 
-    @Argument(help: "Another.", transform: PathArgument.parse)
+    @Argument(help: "Another.", completion: .file(), transform: PathArgument.parse)
     var second: String
 
     @Option(

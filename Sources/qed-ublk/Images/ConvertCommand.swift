@@ -33,10 +33,10 @@ struct ConvertCommand: ParsableCommand {
             \(statuses)
             """)
 
-    @Argument(help: "What to copy; - is standard input.", transform: PathArgument.parse)
+    @Argument(help: "What to copy; - is standard input.", completion: .file(), transform: PathArgument.parse)
     var source: String
 
-    @Argument(help: "The copy; - is standard output.", transform: PathArgument.parse)
+    @Argument(help: "The copy; - is standard output.", completion: .file(), transform: PathArgument.parse)
     var target: String
 
     @Option(

@@ -30,7 +30,7 @@ struct CreateCommand: ParsableCommand {
             \(statuses)
             """)
 
-    @Argument(help: "The image to create.", transform: PathArgument.parse)
+    @Argument(help: "The image to create.", completion: .file(), transform: PathArgument.parse)
     var file: String
 
     @Argument(
@@ -48,7 +48,7 @@ struct CreateCommand: ParsableCommand {
         help: ArgumentHelp(
             "Create an overlay over this file, which must not change from then on. A relative name starts at the "
                 + "directory of the new image.", valueName: "file"),
-        transform: PathArgument.parse)
+        completion: .file(), transform: PathArgument.parse)
     var backing: String?
 
     @Option(

@@ -29,7 +29,7 @@ struct FlattenCommand: ParsableCommand {
             \(statuses)
             """)
 
-    @Argument(help: "The overlay, or a device: /dev/ublkb0, ublkb0, 0.", transform: PathArgument.parse)
+    @Argument(help: "The overlay, or a device: /dev/ublkb0, ublkb0, 0.", completion: .file(), transform: PathArgument.parse)
     var file: String
 
     @OptionGroup var change: LiveChangeOptions

@@ -25,7 +25,7 @@ struct InfoCommand: ParsableCommand {
             \(ExitStatus.tableOfTool([.unusableImage: "not a usable image"], without: [.busy]))
             """)
 
-    @Argument(help: "The image.", transform: PathArgument.parse)
+    @Argument(help: "The image.", completion: .file(), transform: PathArgument.parse)
     var file: String
 
     @Flag(help: "Show the backing files too.")

@@ -24,7 +24,7 @@ struct MapCommand: ParsableCommand {
             \(ExitStatus.tableOfTool())
             """)
 
-    @Argument(help: "The image.", transform: PathArgument.parse)
+    @Argument(help: "The image.", completion: .file(), transform: PathArgument.parse)
     var file: String
 
     @Option(name: [.customShort("f"), .long], help: ArgumentHelp("What the file is: raw or qed.", valueName: "format"))
@@ -38,7 +38,7 @@ struct MapCommand: ParsableCommand {
 
     @Option(
         help: ArgumentHelp("Only what has changed since a snapshot that the image lies over.", valueName: "image"),
-        transform: PathArgument.parse)
+        completion: SnapshotCompletion.kind, transform: PathArgument.parse)
     var since: String?
 
     @OptionGroup var output: OutputOption

@@ -20,7 +20,7 @@ struct MeasureCommand: ParsableCommand {
             \(ExitStatus.tableOfTool())
             """)
 
-    @Argument(help: "The file to measure, unless --size is given.", transform: PathArgument.parse)
+    @Argument(help: "The file to measure, unless --size is given.", completion: .file(), transform: PathArgument.parse)
     var file: String?
 
     @Option(help: ArgumentHelp("Measure an empty disk of this size.", valueName: "size"), transform: SizeArgument.parse)

@@ -21,7 +21,7 @@ struct RebaseCommand: ParsableCommand {
             \(ExitStatus.tableOfTool([.failure: "an I/O error; run it again", .busy: "a file is in use by another program"]))
             """)
 
-    @Argument(help: "The overlay.", transform: PathArgument.parse)
+    @Argument(help: "The overlay.", completion: .file(), transform: PathArgument.parse)
     var file: String
 
     @Option(

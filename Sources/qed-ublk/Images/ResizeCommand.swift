@@ -25,7 +25,7 @@ struct ResizeCommand: ParsableCommand {
             \(ExitStatus.tableOfTool([.usage: "wrong usage, or a size that the image cannot have"]))
             """)
 
-    @Argument(help: "The disk, or a device: /dev/ublkb0, ublkb0, 0.", transform: PathArgument.parse)
+    @Argument(help: "The disk, or a device: /dev/ublkb0, ublkb0, 0.", completion: .file(), transform: PathArgument.parse)
     var file: String
 
     @Argument(help: "The new size, such as 20G, +1G or -1G.", transform: ResizeCommand.parse)

@@ -4,7 +4,7 @@ import DeviceServer
 
 /// What `add` can be told about the device.
 struct DeviceOptions: ParsableArguments {
-    @Argument(help: "The image.", transform: PathArgument.parse)
+    @Argument(help: "The image.", completion: .file(), transform: PathArgument.parse)
     var image: String
 
     @Option(

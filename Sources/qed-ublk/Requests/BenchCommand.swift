@@ -31,7 +31,7 @@ struct BenchCommand: ParsableCommand {
         var fileCaching: ImageFile.Caching { self == .none ? .directWherePossible : .buffered }
     }
 
-    @Argument(help: "The image.", transform: PathArgument.parse)
+    @Argument(help: "The image.", completion: .file(), transform: PathArgument.parse)
     var image: String
 
     @Option(name: [.customShort("c"), .long], help: "Requests in all.")

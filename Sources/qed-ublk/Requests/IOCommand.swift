@@ -25,7 +25,7 @@ struct IOCommand: ParsableCommand {
             \(statuses)
             """)
 
-    @Argument(help: "The disk.", transform: PathArgument.parse)
+    @Argument(help: "The disk.", completion: .file(), transform: PathArgument.parse)
     var file: String
 
     @Argument(help: "What to do.", transform: DiskScript.parse)
