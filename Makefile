@@ -1,7 +1,7 @@
 # The verbs of the repository. Each installs the Debian packages it needs that are missing.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build bench bench-cost bench-device bench-tools test check lint format damage fuzz sim vm vm-long vm-shell vm-self-test demo install-dependencies clean clean-vm
+.PHONY: help build install bench bench-cost bench-device bench-tools test check lint format damage fuzz sim vm vm-long vm-shell vm-self-test demo install-dependencies clean clean-vm
 
 # The kernel of vm-shell, and what vm runs: make vm KERNEL=7 SCENARIO=name
 KERNEL ?=
@@ -12,6 +12,14 @@ help: ## this list
 
 build: ## compile the release program to .build/qed-ublk
 	scripts/build
+
+# Where install puts things.
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+install: ## install the program, its unit, udev rules, completions and documents; PREFIX=/usr/local, DESTDIR=
+	@[ -x .build/qed-ublk ] || scripts/build
+	scripts/install-files '$(PREFIX)' '$(DESTDIR)'
 
 test: ## all tests: unit tests, then real devices in virtual machines with two kernels
 	@scripts/test
