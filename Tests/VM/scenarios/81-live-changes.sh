@@ -202,7 +202,7 @@ server=$(server_of 0)
 fio --name=load --filename="$device" --offset=192M --size=4M --rw=randwrite --bs=4k --iodepth=32 --ioengine=io_uring --direct=1 \
     --time_based --runtime=600 --output=load.log &
 load=$!
-for ((attempt = 1; attempt <= ${ATTEMPTS:-8}; attempt++)); do
+for ((attempt = 1; attempt <= ${ATTEMPTS:-4}; attempt++)); do
     qed-ublk snapshot "$device" "before-$attempt.qed" >/dev/null
     qed-ublk commit "$device" >/dev/null &
     merge=$!
