@@ -11,11 +11,7 @@ enum ProgramAnswer {
         guard socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0, &ends) == 0 else { return "" }
         defer { close(ends[0]) }
         var process: Int32 = 0
-        let arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) } + [nil]
-        defer { for argument in arguments { free(argument) } }
-        let result = arguments.withUnsafeBufferPointer {
-            cs_spawn_program($0.baseAddress.unsafelyUnwrapped, ends[1], -1, &process)
-        }
+        let result = withArgumentVector(words) { cs_spawn_program($0, ends[1], -1, &process) }
         close(ends[1])
         guard result == 0 else { return "" }
         let deadline = Uptime.milliseconds + Int64(answerLimitSeconds * 1000)

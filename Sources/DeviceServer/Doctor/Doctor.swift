@@ -20,9 +20,7 @@ public enum Doctor {
         return findings
     }
 
-    private static func line(_ path: String) -> String? {
-        readSmallFile(path, limitBytes: 4096).map { String(decoding: $0.prefix { $0 != 0x0a }, as: UTF8.self) }
-    }
+    private static func line(_ path: String) -> String? { KernelTree.machine.line(path) }
 
     // MARK: - The kernel
 
@@ -55,19 +53,16 @@ public enum Doctor {
 
     /// What is missing that something needs.
     static func features(_ features: UblkFeatures) -> [Finding] {
-        let wanted: [(UblkFeatures, UblkFeatures, String, String)] = [
-            (.ioctlEncoding, .ioctlEncoding, "6.4", "no device can be served"),
-            (.userRecovery, .userRecovery, "6.1", "a device goes with its server: there is no recovery"),
-            (.servesPages, .servesPages, "6.16", "data is copied once more for each request: there is no zero copy"),
-            (.updateSize, .updateSize, "6.16", "a disk cannot grow while it is used ('resize')"),
-            (.quiesce, .quiesce, "6.16", "a server that leaves its device is noticed a moment later"),
-            (
-                .safeStop, .safeStop, "7.0",
-                "'del' has the disk exclusively for a moment, instead of asking the kernel who uses it"
-            ),
+        let wanted: [(UblkFeatures, String, String)] = [
+            (.ioctlEncoding, "6.4", "no device can be served"),
+            (.userRecovery, "6.1", "a device goes with its server: there is no recovery"),
+            (.servesPages, "6.16", "data is copied once more for each request: there is no zero copy"),
+            (.updateSize, "6.16", "a disk cannot grow while it is used ('resize')"),
+            (.quiesce, "6.16", "a server that leaves its device is noticed a moment later"),
+            (.safeStop, "7.0", "'del' has the disk exclusively for a moment, instead of asking the kernel who uses it"),
         ]
-        return wanted.compactMap { feature, all, kernel, consequence in
-            guard !features.isSuperset(of: all) else { return nil }
+        return wanted.compactMap { feature, kernel, consequence in
+            guard !features.isSuperset(of: feature) else { return nil }
             return Finding(
                 "driver", feature == .ioctlEncoding ? .trouble : .note, consequence,
                 remedy: "Linux \(kernel) or later can do that")
@@ -141,9 +136,10 @@ public enum Doctor {
         return [Finding("devices", .good, known.isEmpty ? "there is none" : "\(known.count), and none that needs anybody")]
     }
 
-    /// - Parameter use: who uses it; nil: nobody, as far as can be seen.
-    static func device(_ path: String, id: UInt32, state: String, use: String?) -> Finding? {
-        let users = use.map { "; \($0)" } ?? ""
+    /// - Parameter use: who uses it; nil: nobody, as far as can be seen. All processes are looked at for it, so it is asked only
+    ///   of a device that wants attention.
+    static func device(_ path: String, id: UInt32, state: String, use: @autoclosure () -> String?) -> Finding? {
+        var users: String { use().map { "; \($0)" } ?? "" }
         return switch state {
         case "waiting":
             Finding(

@@ -1,6 +1,4 @@
-import BlockStorage
 import Glibc
-import Platform
 import Ublk
 
 /// The kernel's driver, where it is a module that nobody has asked for yet.
@@ -9,8 +7,7 @@ enum UblkDriver {
     /// opens the driver says so.
     static func load() {
         guard access(UblkPaths.control, F_OK) != 0, errno == ENOENT, geteuid() == 0 else { return }
-        let line = readSmallFile("/proc/sys/kernel/modprobe", limitBytes: 4096) ?? Array("/sbin/modprobe".utf8)
-        let program = String(decoding: line.prefix { $0 != 0x0a }, as: UTF8.self)
+        let program = KernelTree.machine.line("/proc/sys/kernel/modprobe") ?? "/sbin/modprobe"
         // An empty one forbids it.
         if !program.isEmpty { _ = ProgramAnswer.of([program, "-q", "ublk_drv"]) }
     }
