@@ -1,7 +1,7 @@
 # The verbs of the repository. Each installs the Debian packages it needs that are missing.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build install bench bench-cost bench-device bench-tools test check lint format damage fuzz sim vm vm-long vm-shell vm-self-test demo install-dependencies clean clean-vm
+.PHONY: help build install deb bench bench-cost bench-device bench-tools test check lint format damage fuzz sim vm vm-long vm-shell vm-self-test demo install-dependencies clean clean-vm
 
 # The kernel of vm-shell, and what vm runs: make vm KERNEL=7 SCENARIO=name
 KERNEL ?=
@@ -17,9 +17,12 @@ build: ## compile the release program to .build/qed-ublk
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-install: ## install the program, its unit, udev rules, completions and documents; PREFIX=/usr/local, DESTDIR=
+install: ## install the program, its unit, udev rules, completions, manual and documents; PREFIX=/usr/local, DESTDIR=
 	@[ -x .build/qed-ublk ] || scripts/build
 	scripts/install-files '$(PREFIX)' '$(DESTDIR)'
+
+deb: build ## make a Debian package of it: .build/qed-ublk_VERSION_ARCHITECTURE.deb
+	@scripts/deb
 
 test: ## all tests: unit tests, then real devices in virtual machines with two kernels
 	@scripts/test
