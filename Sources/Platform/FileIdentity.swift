@@ -38,12 +38,25 @@ public struct FileIdentity: Hashable, Sendable {
         low = UInt64(truncatingIfNeeded: digest.value)
     }
 
-    /// What the path names now, symbolic links followed; nil where there is nothing. The file is not opened.
+    /// What the path names now, symbolic links followed; nil where there is nothing, or it cannot be told. The file is not opened.
     public init?(ofFileAt path: String) {
+        do throws(Errno) {
+            guard let found = try FileIdentity.found(at: path) else { return nil }
+            self = found
+        } catch { return nil }
+    }
+
+    /// The same for whoever would do harm where it cannot be told.
+    /// - Returns: nil where there is nothing.
+    public static func found(at path: String) throws(Errno) -> FileIdentity? {
         let found = cs_find(path, 0)
-        guard found >= 0 else { return nil }
+        guard found >= 0 else {
+            let error = Errno(rawValue: -found)
+            if error == .noSuchFileOrDirectory || error == .notDirectory { return nil }
+            throw error
+        }
         defer { cs_close(found) }
-        do throws(Errno) { try self.init(descriptor: found) } catch { return nil }
+        return try FileIdentity(descriptor: found)
     }
 
     /// FNV-1a of 128 bits: the same in every process and every version, unlike a `Hasher`.

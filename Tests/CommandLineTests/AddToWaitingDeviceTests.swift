@@ -22,6 +22,9 @@ import Testing
         Row(option: "--depth", same: [["-d", "64"]], other: [["-d", "65"]]),
         Row(option: "--block-size", same: [["-b", "512"]], other: [["-b", "4096"]]),
         Row(option: "--id", same: [["-n", "5"]], other: [["-n", "0"]]),
+        Row(option: "--name", same: [["--name", "root"]], other: [["--name", "roots"]]),
+        Row(option: "--partscan", same: [["--partscan"]], other: []),
+        Row(option: "--untrusted", same: [], other: [["--untrusted"], ["--untrusted", "--backing-dir", "/"]]),
         Row(option: "--read-only", same: [], other: [["-r"]]),
         Row(option: "--force", same: [], other: [["--force"]]),
         Row(option: "--no-recovery", same: [], other: [["--no-recovery"]]),
@@ -42,7 +45,7 @@ import Testing
     static let ofTheServer: Set = ["--foreground", "--supervise"]
 
     private let device = DeviceTraits(
-        id: 5, isReadOnly: false, isRecoverable: true, queueCount: 4, queueDepth: 64, blockSizeBytes: 512, isZeroCopy: false,
+        id: 5, name: DeviceName("root"), scansPartitions: true, isUntrusted: false, isReadOnly: false, isRecoverable: true, queueCount: 4, queueDepth: 64, blockSizeBytes: 512, isZeroCopy: false,
         cacheBytes: 64 << 20,
         backingArguments: ["--backing-devices", "--backing-dir", "/", "--backing-dir", "/usr"], processorCount: 4)
 
@@ -66,6 +69,10 @@ import Testing
         var other = device
         other.isReadOnly = true
         #expect(try other.difference(from: DeviceOptions.parse(["-r", "x.qed"]).requested()) == nil)
+        other.scansPartitions = false
+        #expect(try other.difference(from: DeviceOptions.parse(["--no-partscan", "x.qed"]).requested()) == nil)
+        #expect(try other.difference(from: DeviceOptions.parse(["--partscan", "x.qed"]).requested())?.option == "--partscan")
+        #expect(try device.difference(from: DeviceOptions.parse(["--no-partscan", "x.qed"]).requested())?.option == "--no-partscan")
         other.isZeroCopy = true
         #expect(try other.difference(from: DeviceOptions.parse(["--zero-copy", "on", "x.qed"]).requested()) == nil)
         #expect(

@@ -63,6 +63,7 @@ extension DeviceOptions {
         arguments: [
             ["x.qed"], ["--no-backing", "-r", "-n", "1", "x.qed"],
             ["--no-recovery", "--zero-copy", "off", "-b", "4096", "-n", "0", "--cache-size", "1.5M", "--", "--id"],
+            ["--name", "a", "--no-partscan", "x.qed"], ["--untrusted", "--name", "x-\\x2dy.z@1", "x.qed"],
             ["-q", "2", "-d", "7", "-n", "3", "--backing-devices", "--backing-dir", "/", "--backing-dir", "/dev", "a b"],
         ])
     func optionsReachTheServer(given: [String]) throws {
@@ -89,7 +90,7 @@ extension DeviceOptions {
             ["--zero-copy", "maybe", "--", "x.qed"], ["--backing-dir", "--", "x.qed"], ["--nope", "--", "x.qed"],
             ["--", ""], ["--recover", "--", "x.qed"], ["--depth", "0", "--", "x.qed"],
             ["--depth", "9223372036854775807", "--", "x.qed"], ["--queues", "-1", "--", "x.qed"],
-            ["--block-size", "7", "--", "x.qed"], ["--cache-size", "1048575", "--", "x.qed"],
+            ["--block-size", "7", "--", "x.qed"], ["--name", "a/b", "--", "x.qed"], ["--cache-size", "1048575", "--", "x.qed"],
         ])
     func otherArgumentsAreRefused(words: [String]) {
         #expect(throws: ServeArgumentError(words: words)) { try ServerConfiguration(serveArguments: words) }

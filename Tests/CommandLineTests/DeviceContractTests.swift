@@ -118,7 +118,7 @@ import Testing
         }
         #expect(try ours("list", "-O", "image,Device").output == "IMAGE  DEVICE\n")
         #expect(try ours("list", "--noheadings").output == "")
-        expectOneSentence(try ours("list", "-O", "device,name"), [64], naming: "there is no column 'name'; there are device,")
+        expectOneSentence(try ours("list", "-O", "device,names"), [64], naming: "there is no column 'names'; there are device,")
         expectOneSentence(try ours("list", "disk.qed"), [4], naming: "disk.qed: qed-ublk serves no such device")
         #expect(try directory.contents() == before)
     }
@@ -155,7 +155,7 @@ import Testing
             Set(devices.first?.keys ?? [:].keys)
                 == [
                     "device", "id", "state", "size", "queues", "depth", "read-only", "zero-copy", "pid", "image", "block-size",
-                    "direct-io", "max-io-size", "memory",
+                    "direct-io", "max-io-size", "memory", "name",
                 ])
         #expect(devices.first?["pid"] as? Int32 == server.id)
         expectOneSentence(try ours(asNobody: true, "del", "4000"), [5, 6], naming: "ublk")

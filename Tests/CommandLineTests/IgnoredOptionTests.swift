@@ -116,9 +116,10 @@ import Testing
             name: "add",
             honoured: [
                 // Of a device that is there already: `AddToWaitingDeviceTests`.
-                "--queues", "--depth", "--block-size", "--id", "--read-only", "--zero-copy", "--cache-size", "--foreground",
+                "--queues", "--depth", "--block-size", "--id", "--name", "--partscan", "--read-only", "--zero-copy", "--cache-size", "--foreground",
             ] + backing,
             refused: noBacking.merging([
+                "--untrusted": [["--untrusted", "--partscan", "x"], ["--untrusted", "--backing-devices", "x"]],
                 "--force": [["--force", "-r", "x"]], "--supervise": [["--supervise", "-f", "x"]],
                 "--no-recovery": [["--supervise", "--no-recovery", "x"]],
             ]) { $1 }),
@@ -127,6 +128,7 @@ import Testing
             refused: [
                 "--json": [["--json", "--output", "human"]],
                 "--columns": [["--columns", "device", "-v"], ["-O", "size", "--json"]],
+                "--export": [["--export"], ["--export", "0", "1"], ["--export", "-n", "0"], ["--export", "--json", "0"]],
                 "--noheadings": [["-n", "--json"], ["--no-headings", "--output", "json"]],
             ]),
         Row(name: "status", honoured: showing, refused: json),

@@ -33,7 +33,7 @@ import Testing
         let share = "\(prefix.dropFirst())/share"
         for (path, mode) in [
             ("\(prefix.dropFirst())/bin/qed-ublk", 0o755), ("\(units)/qed-ublk@.service", 0o644),
-            ("\(rules)/61-qed-ublk.rules", 0o644),
+            ("\(rules)/59-qed-ublk.rules", 0o644),
             ("\(share)/bash-completion/completions/qed-ublk", 0o644), ("\(share)/zsh/vendor-completions/_qed-ublk", 0o644),
             ("\(share)/fish/vendor_completions.d/qed-ublk.fish", 0o644), ("\(share)/doc/qed-ublk/docs/live.md", 0o644),
             ("\(share)/man/man7/qed-ublk.7", 0o644), ("\(share)/man/man5/qed.5", 0o644),

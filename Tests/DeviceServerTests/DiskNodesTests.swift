@@ -23,17 +23,17 @@ struct DiskNodesTests {
         make("sys/class/block/ublkb0/ublkb0p\(number)")
     }
 
-    private func nodes(readsPartitions: Bool = false, attempts: Int = 3000) -> DiskNodes {
+    private func nodes(_ tableReader: DiskNodes.TableReader = .kernel, attempts: Int = 3000) -> DiskNodes {
         DiskNodes(
-            ofDiskAt: disk, readsPartitions: readsPartitions, KernelTree(root: directory.path), attempts: attempts)
+            ofDiskAt: disk, tableReader: tableReader, KernelTree(root: directory.path), attempts: attempts)
     }
 
-    @Test(arguments: [false, true])
-    func whatIsThereIsNotWaitedFor(readsPartitions: Bool) throws {
+    @Test(arguments: [DiskNodes.TableReader.kernel, .server, .nobody])
+    func whatIsThereIsNotWaitedFor(tableReader: DiskNodes.TableReader) throws {
         try directory.write("", to: "dev/ublkb0")
         make("sys/class/block/ublkb0/queue")
         for number in 1...3 { try addPartition(number, withNode: true) }
-        let nodes = nodes(readsPartitions: readsPartitions)
+        let nodes = nodes(tableReader)
         #expect(nodes.openDisk() == 0)
         #expect(nodes.waitForPartitions() == [])
     }

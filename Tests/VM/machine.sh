@@ -95,6 +95,13 @@ assemble_machine() {
         -drive "if=none,id=payload,file=${work//,/,,}/payload.tar,format=raw,readonly=on"
         -device virtio-blk-pci,drive=payload,serial=payload
         "${disk[@]}")
+    if [[ $init == debian ]]; then
+        if [[ ! -e $work/root ]]; then
+            qemu-img create -q -f qcow2 -F raw -b "$debian_root" "$work/root" || die "cannot make the root disk"
+        fi
+        machine+=(-drive "if=none,id=root,file=${work//,/,,}/root,format=qcow2,cache=writeback"
+            -device virtio-blk-pci,drive=root,serial=root)
+    fi
     if [[ -n $results ]]; then
         machine+=(-chardev "file,id=results,path=$work/results.tar"
             -device virtserialport,chardev=results,name=results)

@@ -7,6 +7,9 @@ extension ServerConfiguration {
         var words = ["--queues", "\(queues)", "--depth", "\(queueDepth)"]
         if let blockSizeBytes { words += ["--block-size", "\(blockSizeBytes)"] }
         if let deviceID { words += ["--id", "\(deviceID)"] }
+        if let name { words += ["--name", name.text] }
+        if !scansPartitions { words.append("--no-partscan") }
+        if isUntrusted { words.append("--untrusted") }
         if isReadOnly { words.append("--read-only") }
         if !isRecoverable { words.append("--no-recovery") }
         if recovers { words.append("--recover") }
@@ -35,6 +38,11 @@ extension ServerConfiguration {
             case "--depth": queueDepth = try number()
             case "--block-size": blockSizeBytes = try number()
             case "--id": deviceID = try number()
+            case "--name":
+                guard let name = DeviceName(try next()) else { throw ServeArgumentError(words: words) }
+                self.name = name
+            case "--no-partscan": scansPartitions = false
+            case "--untrusted": isUntrusted = true
             case "--read-only": isReadOnly = true
             case "--no-recovery": isRecoverable = false
             case "--recover": recovers = true

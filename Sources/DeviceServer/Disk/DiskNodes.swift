@@ -10,16 +10,24 @@ import SystemPackage
 /// they leave that to us where asked to, so that nobody has to guess when it has been done. What udev makes of the nodes (links,
 /// owners) comes later.
 struct DiskNodes {
+    /// Who reads the partition table.
+    enum TableReader: Equatable {
+        /// By itself, as it makes the disk or soon afterwards.
+        case kernel
+        /// We have the kernel read it: it was asked not to do so by itself.
+        case server
+        case nobody
+    }
+
     let path: String
-    /// Whether the kernel was asked not to read the partition table by itself.
-    let readsPartitions: Bool
+    let tableReader: TableReader
     private let tree: KernelTree
     /// How often, 10 ms apart, is looked for what should be there already.
     private let attempts: Int
 
-    init(ofDiskAt path: String, readsPartitions: Bool, _ tree: KernelTree = .machine, attempts: Int = 500) {
+    init(ofDiskAt path: String, tableReader: TableReader, _ tree: KernelTree = .machine, attempts: Int = 500) {
         self.path = path
-        self.readsPartitions = readsPartitions
+        self.tableReader = tableReader
         self.tree = tree
         self.attempts = attempts
     }
@@ -30,7 +38,7 @@ struct DiskNodes {
     /// - Returns: the nodes that should be there and are not; not the disk's own.
     /// - Throws: why the disk cannot be opened, or `timedOut`.
     func wait(timeout: Duration) throws(Errno) -> [String] {
-        let process = try OwnDiskProcess(readsPartitions ? .openAndScan : .open, ofDiskAt: path)
+        let process = try OwnDiskProcess(.open(tableReader), ofDiskAt: path)
         guard let said = process.wait(timeout: timeout) else { throw .timedOut }
         guard said.count == 1, let code = Int32(said[0]) else { throw .ioError }
         if code != 0 { throw Errno(rawValue: code) }
@@ -46,7 +54,11 @@ struct DiskNodes {
         for _ in 0..<attempts {
             let disk = open(path, O_RDONLY | O_CLOEXEC)
             if disk >= 0 {
-                if readsPartitions { DiskNodes.readPartitions(of: disk) } else { waitForKernel() }
+                switch tableReader {
+                case .kernel: waitForKernel()
+                case .server: DiskNodes.readPartitions(of: disk)
+                case .nobody: break
+                }
                 close(disk)
                 return 0
             }

@@ -4,6 +4,9 @@ import Ublk
 /// What a device is, of all that `add` can be asked for: decided when it was made, and kept by all of its servers.
 struct DeviceTraits {
     var id: UInt32
+    var name: DeviceName?
+    var scansPartitions: Bool
+    var isUntrusted: Bool
     var isReadOnly: Bool
     /// Whether it outlives its servers.
     var isRecoverable: Bool
@@ -23,6 +26,17 @@ struct DeviceTraits {
     func difference(from requested: RequestedDevice) throws(BackingArgumentError) -> DeviceDifference? {
         typealias Difference = DeviceDifference
         if let id = requested.id, id != self.id { return Difference(has: "has number \(self.id)", option: "--id") }
+        if let name = requested.name, name != self.name {
+            return Difference(has: self.name.map { "has the name \($0)" } ?? "has no name", option: "--name")
+        }
+        if requested.isUntrusted, !isUntrusted {
+            return Difference(has: "is looked at by the system", option: "--untrusted")
+        }
+        if let scansPartitions = requested.scansPartitions, scansPartitions != self.scansPartitions {
+            return self.scansPartitions
+                ? Difference(has: "has had its partition table read", option: "--no-partscan")
+                : Difference(has: "has no partitions", option: "--partscan")
+        }
         if requested.isReadOnly, !isReadOnly { return Difference(has: "can be written to", option: "--read-only") }
         if requested.isUnrecoverable, isRecoverable {
             return Difference(has: "outlives its servers", option: "--no-recovery")
@@ -74,6 +88,9 @@ public struct DeviceDifference: Equatable, Sendable {
 extension DeviceTraits {
     init(_ record: DeviceRecord, _ info: UblkDeviceInfo, _ parameters: UblkParameters) {
         id = record.deviceID
+        name = record.name
+        scansPartitions = record.scansPartitions
+        isUntrusted = record.isUntrusted
         isReadOnly = parameters.basic.attributes.contains(.readOnly)
         isRecoverable = info.features.contains(.userRecovery)
         queueCount = info.queueCount

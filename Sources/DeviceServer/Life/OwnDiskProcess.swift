@@ -18,13 +18,22 @@ public struct OwnDiskProcess {
         case writeBack = "write-back"
         /// Open the disk, once the kernel has read its partition table: see `DiskNodes`.
         case open
-        /// The same, and have the kernel read it.
+        /// The same, and have the kernel read it; or where nobody reads it.
         case openAndScan = "open-and-scan"
+        case openAlone = "open-alone"
         /// Open it exclusively, and hand that over: see `DiskHold`.
         case hold
         /// See `DiskExchange`; the disk is in use, perhaps.
         case exchange
         case exchangeInUse = "exchange-in-use"
+
+        static func open(_ reader: DiskNodes.TableReader) -> Work {
+            switch reader {
+            case .kernel: .open
+            case .server: .openAndScan
+            case .nobody: .openAlone
+            }
+        }
     }
 
     let process: Int32
@@ -148,8 +157,9 @@ public struct OwnDiskProcess {
         case .flush: WriteBack.flushDisk(at: path, report: report)
         case .forget: WriteBack.flushDisk(at: path, forgets: true, report: report)
         case .writeBack: WriteBack.run(ofDiskAt: path, report: report)
-        case .open: report("\(DiskNodes(ofDiskAt: path, readsPartitions: false).openDisk())")
-        case .openAndScan: report("\(DiskNodes(ofDiskAt: path, readsPartitions: true).openDisk())")
+        case .open: report("\(DiskNodes(ofDiskAt: path, tableReader: .kernel).openDisk())")
+        case .openAndScan: report("\(DiskNodes(ofDiskAt: path, tableReader: .server).openDisk())")
+        case .openAlone: report("\(DiskNodes(ofDiskAt: path, tableReader: .nobody).openDisk())")
         case .hold: DiskHold.handOver(diskAt: path, to: 3)
         case .exchange, .exchangeInUse: DiskExchange.run(ofDiskAt: path, isExclusive: work == .exchange, 3)
         }

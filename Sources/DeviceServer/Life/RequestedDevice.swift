@@ -4,6 +4,10 @@ import BlockStorage
 /// has it.
 public struct RequestedDevice: Sendable {
     public var id: UInt32?
+    public var name: DeviceName?
+    public var scansPartitions: Bool?
+    /// Nobody looks at what is on the disk by himself; its partitions are not looked for.
+    public var isUntrusted = false
     public var queues: Int?
     public var queueDepth: Int?
     /// Of the device's logical blocks.
@@ -29,6 +33,9 @@ public struct RequestedDevice: Sendable {
         configuration.blockSizeBytes = blockSizeBytes
         if let queueDepth { configuration.queueDepth = queueDepth }
         configuration.deviceID = id
+        configuration.name = name
+        configuration.scansPartitions = scansPartitions ?? !isUntrusted
+        configuration.isUntrusted = isUntrusted
         configuration.isReadOnly = isReadOnly
         configuration.isRecoverable = !isUnrecoverable
         configuration.discardsLostSession = discardsLostSession

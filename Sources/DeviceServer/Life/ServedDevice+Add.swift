@@ -8,8 +8,10 @@ import Ublk
 
 extension ServedDevice {
     /// Makes a device of an image: either the disk is usable, or every step that was taken is undone.
+    /// - Parameter willAppear: called before the kernel has the disk, and tells everybody of it, udev among them.
     static func add(
-        _ configuration: ServerConfiguration, process: ServerProcess, log: Logger
+        _ configuration: ServerConfiguration, process: ServerProcess, log: Logger,
+        willAppear: (UblkDeviceInfo, ImageSession, UndoList) throws(ServerError) -> Void
     ) throws(ServerError) -> ServedDevice {
         let undo = UndoList()
         defer { undo.run() }
@@ -43,13 +45,14 @@ extension ServedDevice {
         }
         let device = ServedDevice(
             info: info, session: session, control: control, characterDevice: characterDevice,
-            queuesChanged: queuesChanged, log: log)
+            queuesChanged: queuesChanged, scansPartitions: configuration.scansPartitions, log: log)
         undo.append {
             // Commands that wait for requests come back aborted, and the threads end.
             try? control.stopDevice(info.id, timeout: stopTimeout)
             device.joinQueues()
         }
         try device.startQueues()
+        try willAppear(info, session, undo)
         do {
             try control.startDevice(info.id, serverProcess: getpid(), timeout: startTimeout)
         } catch {

@@ -76,7 +76,7 @@ extension ServedDevice {
         let characterDevice = try openCharacterDevice(id, undo)
         let device = ServedDevice(
             info: info, session: session, control: control, characterDevice: characterDevice,
-            queuesChanged: queuesChanged, log: log)
+            queuesChanged: queuesChanged, scansPartitions: configuration.scansPartitions, log: log)
         undo.append {
             device.leaveQueues()
             device.joinQueues()

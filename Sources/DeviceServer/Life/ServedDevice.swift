@@ -25,6 +25,8 @@ final class ServedDevice {
     private let log: Logger
     /// Signalled whenever a queue's thread starts to serve, or ends, and when a sync of the image has failed.
     let queuesChanged: Int32
+    /// Whether partitions on the disk become disks of their own.
+    private let scansPartitions: Bool
 
     /// How long the slow steps may take: START reads the partition table through us, STOP waits for requests in flight.
     static let startTimeout = Duration.seconds(60)
@@ -35,13 +37,14 @@ final class ServedDevice {
     /// A device whose steps so far have succeeded; `add` and `recover` take the others.
     init(
         info: UblkDeviceInfo, session: ImageSession, control: UblkControlDevice, characterDevice: UblkCharacterDevice,
-        queuesChanged: Int32, log: Logger
+        queuesChanged: Int32, scansPartitions: Bool, log: Logger
     ) {
         self.info = info
         self.session = session
         self.control = control
         self.characterDevice = characterDevice
         self.queuesChanged = queuesChanged
+        self.scansPartitions = scansPartitions
         self.log = log
         queues = DeviceQueues(count: info.queueCount)
     }
@@ -53,7 +56,8 @@ final class ServedDevice {
                 threads.append(
                     try QueueThread(
                         number: number, processors: processors(ofQueue: number), device: characterDevice, info: info,
-                        image: session.image, chain: session.chain, mailbox: queues.mailboxes[number], changed: queuesChanged))
+                        image: session.image, chain: session.chain, mailbox: queues.mailboxes[number], changed: queuesChanged,
+                        isPrivileged: scansPartitions))
             } catch {
                 throw .queue(number: number, reason: "\(error)")
             }
@@ -85,7 +89,9 @@ final class ServedDevice {
     /// Returns when the nodes of the disk and of its partitions are there, and can be opened.
     /// - Throws: where the disk cannot be used. A partition's node that does not come is only told.
     func waitForNodes() throws(ServerError) {
-        let nodes = DiskNodes(ofDiskAt: blockDevicePath, readsPartitions: info.features.contains(.noPartitionScan))
+        let byKernel = !info.features.contains(.noPartitionScan)
+        let nodes = DiskNodes(
+            ofDiskAt: blockDevicePath, tableReader: !scansPartitions ? .nobody : byKernel ? .kernel : .server)
         do throws(Errno) {
             let missing = try nodes.wait(timeout: ServedDevice.startTimeout)
             for path in missing { log.warning("\(path) is missing; see that this /dev is a devtmpfs") }

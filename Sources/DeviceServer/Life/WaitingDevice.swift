@@ -38,6 +38,9 @@ struct WaitingDevice {
     private var serverConfiguration: ServerConfiguration {
         var configuration = ServerConfiguration(imagePath: record.imagePath)
         configuration.deviceID = record.deviceID
+        configuration.name = record.name
+        configuration.scansPartitions = record.scansPartitions
+        configuration.isUntrusted = record.isUntrusted
         configuration.isReadOnly = record.isReadOnly
         configuration.recovers = true
         configuration.backingArguments = record.backingArguments

@@ -108,9 +108,14 @@ struct LayerMerge: Sendable {
     private func refuseOverlays(of plan: Plan) throws(MergeError) {
         var files: [FileIdentity: String] = [:]
         for layer in plan.files { files[layer.file.identity] = layer.file.path }
-        let found = OverlaySearch.overlay(
-            of: files, besides: Set(session.chain.map(\.file.identity)),
-            in: Set(plan.files.map { LayerMerge.directory(of: $0.file.path) }))
+        let found: (overlay: String, file: String)?
+        do throws(OverlaySearch.Doubt) {
+            found = try OverlaySearch.overlay(
+                of: files, besides: Set(session.chain.map(\.file.identity)),
+                in: Set(plan.files.map { LayerMerge.directory(of: $0.file.path) }))
+        } catch {
+            throw .cannot("cannot tell whether \(error.path) lies over what is to change: \(error.errno); nothing was changed")
+        }
         guard let found else { return }
         throw .isNeeded(
             "\(found.file): \(found.overlay) lies over it, and would not find in it what it has now; leave it (--keep, "
@@ -265,13 +270,20 @@ struct MergedFiles {
 
     var files: [File]
 
-    /// Takes them away, for good.
+    /// Takes them away, for good; one that cannot be does not keep the others.
     func remove() throws(Errno) {
-        // Whatever else has the name by now is somebody's.
-        for file in files where FileIdentity(ofFileAt: file.path) == file.file {
-            if unlink(file.path) != 0, errno != ENOENT { throw Errno(rawValue: errno) }
+        var failure: Errno?
+        for file in files {
+            do throws(Errno) {
+                // Whatever else has the name by now is somebody's.
+                guard try FileIdentity.found(at: file.path) == file.file else { continue }
+                if unlink(file.path) != 0, errno != ENOENT { throw Errno(rawValue: errno) }
+            } catch {
+                failure = error
+            }
         }
         try SnapshotNames.sync(directoriesOf: files.map(\.path))
+        if let failure { throw failure }
     }
 }
 

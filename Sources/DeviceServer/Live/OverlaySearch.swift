@@ -2,11 +2,18 @@ import BlockStorage
 import Glibc
 import Platform
 import QEDChain
+import SystemPackage
 
 /// Looks for images that lie over files which are about to change: no lock tells of one that nobody has open.
 ///
 /// Where it is likely: in the directories of those files. An overlay somewhere else is found only when it is open.
 struct OverlaySearch {
+    /// A file that could be one.
+    struct Doubt: Error, Equatable {
+        let path: String
+        let errno: Errno
+    }
+
     /// So many files of a directory are looked at.
     private static let fileLimit = 100_000
 
@@ -15,9 +22,10 @@ struct OverlaySearch {
     ///   - known: those of the chain itself: they may lie over each other.
     ///   - directories: to look in.
     /// - Returns: the path of an image that names one of the files as its backing file, and that file's.
+    /// - Throws: where one cannot be read.
     static func overlay(
         of files: [FileIdentity: String], besides known: Set<FileIdentity>, in directories: Set<String>
-    ) -> (overlay: String, file: String)? {
+    ) throws(Doubt) -> (overlay: String, file: String)? {
         for directory in directories.sorted() {
             guard let entries = opendir(directory) else { continue }
             defer { closedir(entries) }
@@ -30,8 +38,10 @@ struct OverlaySearch {
                     String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
                 }
                 let path = directory + "/" + name
-                guard let identity = FileIdentity(ofFileAt: path), !known.contains(identity),
-                    let image = try? ImageDescription(reading: path), let backing = image.backing,
+                let identity: FileIdentity?
+                do throws(Errno) { identity = try FileIdentity.found(at: path) } catch { throw Doubt(path: path, errno: error) }
+                guard let identity, !known.contains(identity), let image = try description(of: path),
+                    let backing = image.backing,
                     case .present(let backingPath) = backing.state, let file = FileIdentity(ofFileAt: backingPath),
                     let named = files[file]
                 else { continue }
@@ -39,5 +49,14 @@ struct OverlaySearch {
             }
         }
         return nil
+    }
+
+    /// nil where it is no image.
+    private static func description(of path: String) throws(Doubt) -> ImageDescription? {
+        do throws(ImageReadError) { return try ImageDescription(reading: path) } catch {
+            if case .file(.cannotOpen(_, let errno)) = error, errno == .ioError { throw Doubt(path: path, errno: errno) }
+            if case .file(.cannotRead(_, let errno)) = error { throw Doubt(path: path, errno: errno) }
+            return nil
+        }
     }
 }

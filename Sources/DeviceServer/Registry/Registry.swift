@@ -87,6 +87,7 @@ public struct DeviceRegistry: Sendable {
     /// Removes a device's record; without one, does nothing.
     public func remove(_ deviceID: UInt32) throws(RegistryError) {
         removeLeftOvers()
+        record(of: deviceID)?.name?.removeLink(to: deviceID)
         guard unlink(path(deviceID)) != 0, errno != ENOENT else { return }
         throw RegistryError(attempt: "remove", path: path(deviceID), errno: Errno(rawValue: errno))
     }
@@ -126,14 +127,17 @@ public struct DeviceRegistry: Sendable {
 
     /// The devices that are meant: at most one by number, several where an image is served more than once.
     ///
-    /// An image is found by what file its path names; where that file is gone, by the path itself.
+    /// An image is found by what file its path names; where that file is gone, by the path itself; and a device by its name,
+    /// where no file has it.
     public func find(_ reference: DeviceReference) -> [DeviceRecord] {
         switch reference {
         case .device(let deviceID):
             return record(of: deviceID).map { [$0] } ?? []
         case .image(let path):
             if let image = FileIdentity(ofFileAt: path) { return list().filter { $0.image == image } }
-            return records(ofPath: path)
+            let records = records(ofPath: path)
+            if records.isEmpty, let name = DeviceName(path) { return list().filter { $0.name == name } }
+            return records
         }
     }
 

@@ -29,6 +29,11 @@ public struct DeviceRecord: Equatable, Sendable {
     public var server: ProcessIdentity
     /// Absolute.
     public var imagePath: String
+    /// See `DeviceName`; nil: it was given none.
+    public var name: DeviceName?
+    /// As `add` was told.
+    public var scansPartitions = true
+    public var isUntrusted = false
     /// The file that the device was made of: no other one may be served as it.
     public var image: FileIdentity
     /// The files beneath it, those of the chain in order. They must not have changed either.
@@ -103,6 +108,8 @@ extension DeviceRecord {
             "backing_options": .array(backingArguments.map { .string($0) }), "left_image": left,
             "being_taken_over": .bool(isBeingTakenOver), "failed": .bool(hasFailed),
             "cache_size": cacheBytes.map { JSONValue($0) } ?? .null,
+            "partition_scan": .bool(scansPartitions), "untrusted": .bool(isUntrusted),
+            "name": name.map { .string($0.text) } ?? .null,
             "direct_io": isDirect.map { .bool($0) } ?? .null,
             "next_image_identity": nextImage.map { .string($0.description) } ?? .null,
             "next_snapshot": nextSnapshot.map { .string($0) } ?? .null,
@@ -155,6 +162,9 @@ extension DeviceRecord {
         {
             rollback = RolledBackImage(file: file, backingFiles: files.compactMap { $0.text.flatMap { FileIdentity($0) } })
         }
+        scansPartitions = json["partition_scan"]?.truth ?? true
+        isUntrusted = json["untrusted"]?.truth ?? false
+        name = json["name"]?.text.flatMap { DeviceName($0) }
         cacheBytes = json["cache_size"]?.integer(as: Int.self)
         if let cacheBytes, !ServerConfiguration.cacheLimits.contains(cacheBytes) { self.cacheBytes = nil }
     }

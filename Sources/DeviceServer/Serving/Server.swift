@@ -44,26 +44,9 @@ final class Server {
     ///   - gone: called when the device is gone, before anybody is told.
     /// - Throws: why the device could not be made, or not be taken away properly.
     func run(ready: (UInt32, String) -> Bool, gone: () -> Void = {}) throws(ServerError) -> ServerEnding {
-        var record: DeviceRecord?
-        let device = try makeDevice(&record)
+        var (device, record, socket) = try makeDevice()
         for warning in process.warnings { log.warning("\(warning)") }
         if let warning = device.session.warning { log.warning("\(warning)") }
-        let socket: ControlSocketServer
-        do throws(ServerError) {
-            if record == nil { record = try register(device) }
-            do { socket = try ControlSocketServer(deviceID: device.info.id) } catch { throw .socket(error) }
-        } catch {
-            if configuration.recovers {
-                let mark = try? device.leave()
-                record?.leftImage = mark
-                if let record { try? registry.record(record) }
-            } else {
-                if let record { try? registry.remove(record) }
-                _ = try? device.stop(force: true)
-                try? device.remove()
-            }
-            throw error
-        }
         log.info("serving \(configuration.imagePath) as \(device.blockDevicePath)")
         if let blocks = device.session.blocks { log.info("\(blocks)") }
         if device.session.endsRollback {
@@ -82,8 +65,8 @@ final class Server {
         case .stopped(let request):
             try remove(device, socket, record, request, gone)
             return .removed
-        case .left:
-            try leave(device, socket, record)
+        case .left(let use):
+            try leave(device, socket, record, use)
             return .left
         }
     }
@@ -93,33 +76,65 @@ final class Server {
         /// The disk is gone; the control request, if there was one, is to be answered when everything is done.
         case stopped(request: ControlSocketServer.ConnectionID?)
         /// The disk is in use, and waits for the next server.
-        case left
+        case left(DiskUse)
     }
 
-    /// - Parameter record: that of a device that is taken over; one that is new has none yet.
-    private func makeDevice(_ record: inout DeviceRecord?) throws(ServerError) -> ServedDevice {
-        guard configuration.recovers else { return try ServedDevice.add(configuration, process: process, log: log) }
-        let (device, newRecord) = try ServedDevice.recover(
+    /// With its record and its control socket, which are there before the disk of a new one: udev asks for its name as soon as
+    /// it appears, and others may want to stop it.
+    private func makeDevice() throws(ServerError) -> (ServedDevice, DeviceRecord, ControlSocketServer) {
+        guard !configuration.recovers else { return try recoverDevice() }
+        var made: (record: DeviceRecord, socket: ControlSocketServer)?
+        let device = try ServedDevice.add(
+            configuration, process: process, log: log,
+            willAppear: { info, session, undo throws(ServerError) in
+                let record = try self.register(info, session)
+                undo.append { try? self.registry.remove(record) }
+                let socket = try self.makeSocket(info)
+                undo.append { socket.close() }
+                made = (record, socket)
+            })
+        guard let made else { preconditionFailure("a device appeared without a record") }
+        do { try configuration.name?.makeLink(to: device.info.id) } catch {
+            _ = try? device.stop(force: true)
+            try? device.remove()
+            try? registry.remove(made.record)
+            made.socket.close()
+            throw .link(path: configuration.name?.link ?? "", error)
+        }
+        return (device, made.record, made.socket)
+    }
+
+    private func recoverDevice() throws(ServerError) -> (ServedDevice, DeviceRecord, ControlSocketServer) {
+        var (device, record) = try ServedDevice.recover(
             configuration, registry: registry, process: process, log: log,
             record: { info, file throws(ServerError) in try self.record(of: info, file) })
-        record = newRecord
-        if let isDirect = device.session.blocks?.isDirect, newRecord.isDirect != isDirect {
-            record?.isDirect = isDirect
+        if let isDirect = device.session.blocks?.isDirect, record.isDirect != isDirect {
+            record.isDirect = isDirect
             // For list alone.
-            if let record { try? registry.record(record) }
+            try? registry.record(record)
         }
-        return device
+        // It is there, unless somebody has removed it.
+        try? record.name?.makeLink(to: record.deviceID)
+        do { return (device, record, try makeSocket(device.info)) } catch {
+            record.leftImage = try? device.leave()
+            try? registry.record(record)
+            throw error
+        }
+    }
+
+    private func makeSocket(_ info: UblkDeviceInfo) throws(ServerError) -> ControlSocketServer {
+        do { return try ControlSocketServer(deviceID: info.id) } catch { throw .socket(error) }
     }
 
     private func remove(
-        _ device: ServedDevice, _ socket: ControlSocketServer, _ record: DeviceRecord?,
+        _ device: ServedDevice, _ socket: ControlSocketServer, _ record: DeviceRecord,
         _ request: ControlSocketServer.ConnectionID?, _ gone: () -> Void
     ) throws(ServerError) {
         // Once the device is deleted its number, and with it the names of these, can be another server's.
         socket.stopListening()
         var failure: ServerError?
         do { try device.remove() } catch { failure = error }
-        if let record { try? registry.remove(record) }
+        try? registry.remove(record)
         if failure == nil { gone() }
         if let request {
             socket.reply(to: request, failure.map { .failure(.failed, "\($0)") } ?? .success(.null))
@@ -130,15 +145,13 @@ final class Server {
     }
 
     private func leave(
-        _ device: ServedDevice, _ socket: ControlSocketServer, _ record: DeviceRecord?
+        _ device: ServedDevice, _ socket: ControlSocketServer, _ record: DeviceRecord, _ use: DiskUse
     ) throws(ServerError) {
         socket.leave()
         // The last words: once the queues have ended, the file that the log goes to may lie on the waiting disk.
-        log.notice(
-            "\(device.blockDevicePath) is in use and waits for a server: qed-ublk recover \(device.info.id)")
-        let own = record.map { device.session.updated($0) }
+        log.notice("\(device.blockDevicePath) waits for a server (qed-ublk recover \(device.info.id)): \(use)")
+        let own = device.session.updated(record)
         let mark = try device.leave()
-        guard let own else { return }
         do throws(RegistryError) {
             // A snapshot may have changed it.
             try registry.change(own) {
@@ -148,11 +161,16 @@ final class Server {
         } catch { throw .registry(error) }
     }
 
-    private func register(_ device: ServedDevice) throws(ServerError) -> DeviceRecord {
-        var record = try self.record(of: device.info, device.session.chain[0].file)
-        record.backingFiles = device.session.backingFiles
-        record.isDirect = device.session.blocks?.isDirect
+    private func register(_ info: UblkDeviceInfo, _ session: ImageSession) throws(ServerError) -> DeviceRecord {
+        var record = try self.record(of: info, session.chain[0].file)
+        record.backingFiles = session.backingFiles
+        record.isDirect = session.blocks?.isDirect
         do { try registry.record(record) } catch { throw .registry(error) }
+        // After it is written: of two that want one name at the same time at least one sees the other.
+        if let name = record.name, let other = registry.list().first(where: { $0.name == name && $0.deviceID != info.id }) {
+            try? registry.remove(record)
+            throw .nameTaken(name, id: other.deviceID)
+        }
         return record
     }
 
@@ -161,24 +179,27 @@ final class Server {
         guard let process = ProcessIdentity.current else {
             throw .notUsable(path: "/proc/self/stat", .noSuchFileOrDirectory)
         }
-        return DeviceRecord(
+        var record = DeviceRecord(
             deviceID: info.id, server: process, imagePath: configuration.imagePath,
             image: file.identity, deviceNonce: info.serverFlags,
             isReadOnly: configuration.isReadOnly, startedAt: Int64(time(nil)),
             backingArguments: configuration.backingArguments, cacheBytes: configuration.cacheBytes)
+        record.name = configuration.name
+        record.scansPartitions = configuration.scansPartitions
+        record.isUntrusted = configuration.isUntrusted
+        return record
     }
 
     /// Waits for a reason to end, and stops the device unless it is to be left.
-    private func serve(_ device: ServedDevice, _ socket: ControlSocketServer, _ record: inout DeviceRecord?) -> Reason {
+    private func serve(_ device: ServedDevice, _ socket: ControlSocketServer, _ record: inout DeviceRecord) -> Reason {
         var forcesNextSignal = false
         // It is in use while the machine goes down.
         var isDraining = false
         var attempt: StopAttempt?
-        guard let recorded = record else { preconditionFailure("a device is served without a record") }
         let replies = DeviceReplies(
             of: device,
             live: LiveDevice(
-                session: device.session, queues: device.queues, record: recorded, cacheBytes: configuration.cacheBytes,
+                session: device.session, queues: device.queues, record: record, cacheBytes: configuration.cacheBytes,
                 policy: configuration.backing, registry: registry, log: log))
         let ownMounts = watchOwnMounts(device)
         defer {
@@ -232,7 +253,7 @@ final class Server {
                     isDraining = true
                     attempt = stop(device, force: false, afterMilliseconds: 100, request: nil)
                 } else if device.isRecoverable {
-                    return .left
+                    return .left(use)
                 } else {
                     log.warning("\(use), or send the signal again to stop all the same")
                     forcesNextSignal = true
@@ -261,8 +282,8 @@ final class Server {
     }
 
     /// Says once that a sync has failed, in the log and for `list`.
-    private func noteFailure(_ device: ServedDevice, _ record: inout DeviceRecord?) {
-        guard let errno = device.session.image.failedSync, var failed = record, !failed.hasFailed else { return }
+    private func noteFailure(_ device: ServedDevice, _ record: inout DeviceRecord) {
+        guard let errno = device.session.image.failedSync, !record.hasFailed else { return }
         let remedy =
             device.isRecoverable
             ? "kill \(getpid()), and 'qed-ublk recover \(device.info.id)'" : "remove the device and add the image again"
@@ -271,9 +292,8 @@ final class Server {
             \(device.session.path): a sync failed (\(errno)), and what was written before it may be lost; writes and \
             flushes are refused until the image is opened again: when the disk works, \(remedy)
             """)
-        failed.hasFailed = true
-        record = failed
-        let (registry, log, own) = (self.registry, self.log, device.session.updated(failed))
+        record.hasFailed = true
+        let (registry, log, own) = (self.registry, self.log, device.session.updated(record))
         failureNote = try? BackgroundThread {
             do { try registry.change(own) { $0.hasFailed = true } } catch { log.warning("\(error)") }
         }

@@ -21,6 +21,11 @@ public struct ServerConfiguration: Sendable {
     public var queueDepth = defaultQueueDepth
     /// nil lets the driver choose.
     public var deviceID: UInt32?
+    public var name: DeviceName?
+    /// Whether partitions on the disk become disks of their own.
+    public var scansPartitions = true
+    /// Nobody looks at what is on the disk by himself, udev among them.
+    public var isUntrusted = false
     /// Serve the device `deviceID`, which waits for a server, instead of making one.
     public var recovers = false
     /// Serve the image even though what a dead server has acknowledged is lost: its log is not here.
@@ -107,6 +112,8 @@ public enum ServerError: Error, CustomStringConvertible {
     case notUsable(path: String, Errno)
     case notRecoverable(id: UInt32)
     case isBusy(DeviceLockError)
+    case nameTaken(DeviceName, id: UInt32)
+    case link(path: String, Errno)
     case noZeroCopy
     /// An earlier takeover was, and this kernel would not survive another one.
     case cutShort(id: UInt32)
@@ -153,6 +160,9 @@ public enum ServerError: Error, CustomStringConvertible {
                 + "Linux 6.16) may crash if another one tries; remove the device with 'qed-ublk del --force \(id)', and add "
                 + "the image again"
         case .isBusy(let error): "\(error)"
+        case .nameTaken(let name, let id):
+            "\(UblkPaths.blockDevice(id)) has the name \(name) already; give another one, or remove that device"
+        case .link(let path, let errno): "cannot make the link \(path): \(errno)"
         case .notRecoverable(let id):
             "\(UblkPaths.blockDevice(id)) was added with --no-recovery, so its end was its server's; remove it with 'qed-ublk "
                 + "del \(id)' and add the image again"

@@ -43,9 +43,18 @@ struct ListCommand: ParsableCommand {
     @Flag(name: [.customShort("n"), .long, .customLong("no-headings")], help: "Leave out the line of headings.")
     var noheadings = false
 
+    @Flag(help: "Print what udev's rule is to know of one device, as KEY=value lines; none of one that is not ours.")
+    var export = false
+
     @OptionGroup var output: OutputOption
 
     func validate() throws {
+        if export {
+            guard devices.count == 1 else { throw ValidationError("--export is of one device") }
+            guard columns == nil, !verbose, !noheadings, output.format == .human else {
+                throw ValidationError("--export says what is printed: leave out the other options")
+            }
+        }
         guard output.format == .json else {
             guard columns == nil || !verbose else { throw ValidationError("--columns says what is shown: leave out --verbose") }
             return
@@ -56,6 +65,11 @@ struct ListCommand: ParsableCommand {
     }
 
     func run() throws {
+        if export {
+            let properties = try DeviceProperties.ofDevice(named: devices[0])
+            if !properties.isEmpty { try printOutput(properties.map { "\($0.key)=\($0.value)" }.joined(separator: "\n")) }
+            return
+        }
         let all = try KnownDevices.all()
         let devices = try self.devices.isEmpty ? all : KnownDevices.named(self.devices, of: all)
         switch output.format {
@@ -72,7 +86,7 @@ struct ListCommand: ParsableCommand {
 
 /// What `list` can show of a device, in the order in which it does.
 enum ListColumn: String, CaseIterable {
-    case device, state, size, queues, depth, ro, pid, block, access, zc, request, buffers, resident, locked, image
+    case device, state, size, queues, depth, ro, pid, block, access, zc, request, buffers, resident, locked, name, image
 
     static var names: String { allCases.map(\.rawValue).joined(separator: ", ") }
 
@@ -90,7 +104,7 @@ enum ListColumn: String, CaseIterable {
     var isDetail: Bool {
         switch self {
         case .device, .state, .size, .queues, .depth, .ro, .image: false
-        case .pid, .block, .access, .zc, .request, .buffers, .resident, .locked: true
+        case .name, .pid, .block, .access, .zc, .request, .buffers, .resident, .locked: true
         }
     }
 
@@ -110,6 +124,7 @@ enum ListColumn: String, CaseIterable {
         case .buffers: device.info.map { SizeText.short(UInt64($0.bufferBytes)) } ?? "?"
         case .resident: device.memory.map { SizeText.short($0.residentBytes) } ?? "?"
         case .locked: device.memory.map { SizeText.short($0.lockedBytes) } ?? "?"
+        case .name: device.record?.name?.text ?? "-"
         case .image: device.record?.imagePath.printable ?? "?"
         }
     }
@@ -122,13 +137,15 @@ extension KnownDevice {
         let depth: JSONValue = if let info { JSONValue(info.queueDepth) } else { .null }
         let blockSize: JSONValue = if let blockSizeBytes { JSONValue(blockSizeBytes) } else { .null }
         let memory = memory
+        let name: JSONValue = if let name = record?.name { .string(name.text) } else { .null }
         func bytes(_ value: UInt64?) -> JSONValue { value.map { JSONValue($0) } ?? .null }
         return .object([
             .init("device", .string(path)), .init("id", JSONValue(id)), .init("state", .string(state)),
             .init("size", size), .init("queues", queues), .init("depth", depth),
             .init("read-only", record.map { .bool($0.isReadOnly) } ?? .null),
             .init("zero-copy", info.map { .bool($0.isZeroCopy) } ?? .null), .init("pid", server.map { JSONValue($0) } ?? .null),
-            .init("image", record.map { .string($0.imagePath) } ?? .null), .init("block-size", blockSize),
+            .init("image", record.map { .string($0.imagePath) } ?? .null),
+            .init("name", name), .init("block-size", blockSize),
             .init("direct-io", record?.isDirect.map { .bool($0) } ?? .null),
             .init("max-io-size", info.map { JSONValue($0.maxIOSizeBytes) } ?? .null),
             .init(

@@ -1,6 +1,7 @@
 import ArgumentParser
 import BlockStorage
 import DeviceServer
+import Platform
 
 /// What `add` can be told about the device.
 struct DeviceOptions: ParsableArguments {
@@ -34,6 +35,26 @@ struct DeviceOptions: ParsableArguments {
 
     @Option(name: [.customShort("n"), .long], help: "The device's number: 0 makes /dev/ublkb0. Without it the next free one.")
     var id: UInt32?
+
+    @Option(
+        help: ArgumentHelp(
+            """
+            A name for the device: /dev/qed/NAME leads to it. Letters, digits and any of :_.@+- ; what else there is as \\x and \
+            two digits.
+            """, valueName: "name"), transform: DeviceName.parse)
+    var name: DeviceName?
+
+    @Flag(
+        inversion: .prefixedNo,
+        help: "Whether partitions on it become disks of their own, /dev/ublkb0p1. (default: --partscan)")
+    var partscan: Bool?
+
+    @Flag(
+        help: """
+            For an image from somebody else: nothing of the system looks at what is on it by itself (partitions, file systems, \
+            LVM, RAID), and it may name no backing file but in a directory of --backing-dir.
+            """)
+    var untrusted = false
 
     @Flag(name: [.customShort("r"), .long], help: "Serve it read-only: the image is not changed in any way.")
     var readOnly = false
@@ -69,6 +90,12 @@ struct DeviceOptions: ParsableArguments {
         guard !force || !readOnly else {
             throw ValidationError("--force goes with an image that is written: leave out --read-only")
         }
+        guard !untrusted || partscan != true else {
+            throw ValidationError("--partscan has the kernel look at what is on the disk: leave out --untrusted")
+        }
+        guard !untrusted || !backing.backingDevices else {
+            throw ValidationError("--backing-devices lets the image name any disk: leave out --untrusted")
+        }
         let limits = ServerConfiguration.countLimits
         guard limits.contains(queues ?? 1) else { throw ValidationError("--queues must be between 1 and 4096") }
         guard limits.contains(depth ?? 1) else { throw ValidationError("--depth must be between 1 and 4096") }
@@ -84,6 +111,9 @@ struct DeviceOptions: ParsableArguments {
     func requested() throws(ImageFileError) -> RequestedDevice {
         var requested = RequestedDevice()
         requested.id = id
+        requested.name = name
+        requested.scansPartitions = partscan
+        requested.isUntrusted = untrusted
         requested.queues = queues
         requested.queueDepth = depth
         requested.blockSizeBytes = blockSize
@@ -93,8 +123,21 @@ struct DeviceOptions: ParsableArguments {
         requested.zeroCopy = zeroCopy
         requested.cacheBytes = cacheSize.map { Int(clamping: $0) }
         requested.backing = try backing.absoluteChoice()
+        if untrusted, requested.backing.directories.isEmpty { requested.backing.refusesBackingFiles = true }
         return requested
     }
 }
 
 extension ZeroCopyChoice: ExpressibleByArgument {}
+
+extension DeviceName {
+    /// - Throws: `ValidationError`.
+    static func parse(_ text: String) throws -> DeviceName {
+        guard let name = DeviceName(text) else {
+            throw ValidationError(
+                "'\(text.printable)' is no name for a device: letters, digits, any of :_.@+- , no dot in front, and no more than "
+                    + "238 bytes")
+        }
+        return name
+    }
+}

@@ -146,7 +146,8 @@ extension ServerError: ReportableError {
         case .image(_, let error): error.exitStatus
         case .emptyImage, .imageChanged, .imageWritten, .anotherFile, .snapshotReplaced, .blockSize: .unusableImage
         case .notRecoverable, .notOurs: .notFound
-        case .isBusy: .busy
+        case .isBusy, .nameTaken: .busy
+        case .link(_, let errno): ExitStatus(errno: errno).ofMachine
         case .control(let error): error.exitStatus
         case .waitsForItself: .usage
         // Missing nodes and directories are the machine's, which may have them the next moment: only a file that was named

@@ -1,6 +1,6 @@
 # The machine is rebooted by systemd, process 1 here, while disks are mounted and dirty: whoever unmounts them, and when, the
 # server is there until it has been done. What was written is there in the next boot, and the images are clean.
-# vm: --file Tests/VM/scenarios/devices.bash --file packaging/qed-ublk@.service --file packaging/61-qed-ublk.rules
+# vm: --file Tests/VM/scenarios/devices.bash --file packaging/qed-ublk@.service --file packaging/59-qed-ublk.rules
 # vm: --init systemd --disk 6G
 # kernels: 7
 source lib.sh
@@ -29,7 +29,7 @@ case $VM_BOOT in
     step "what the next boots find: the program, its unit, an enabled instance, and a line of fstab"
     install -D -m 755 /payload/qed-ublk /data/root/usr/bin/qed-ublk
     install -D -m 644 /payload/qed-ublk@.service /data/root/etc/systemd/system/qed-ublk@.service
-    install -D -m 644 /payload/61-qed-ublk.rules /data/root/etc/udev/rules.d/61-qed-ublk.rules
+    install -D -m 644 /payload/59-qed-ublk.rules /data/root/etc/udev/rules.d/59-qed-ublk.rules
     # Whoever does not end is killed sooner than after 90 seconds, or waited for no longer.
     mkdir -p /data/root/etc/systemd/system/qed-ublk@.service.d
     printf '[Manager]\nDefaultTimeoutStopSec=20s\n' >/data/root/etc/systemd/system.conf

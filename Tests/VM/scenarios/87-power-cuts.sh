@@ -1,8 +1,9 @@
 # The power is cut at random moments while three threads write blocks to a device and flush, and a fourth writes files to an
 # ext4 on another; snapshots are taken of both meanwhile, and those of one merged. The disk below forgets what it was not told
 # to flush. After each cut every block that a flush had covered has the value it had then or a later one, every file that was
-# synced is whole, and both images and the file system are sound; every snapshot whose command had ended, and that was not to be
-# merged, is there, sound, beneath its image, and holds what it held after the cut before. What is written, and the judge, are
+# synced is whole, and both images and the file system are undamaged; every snapshot whose command had ended, and that was not to
+# be merged, is there, undamaged, beneath its image, and holds what it held after the cut before. (Clusters that a cut has left
+# nobody's stay so, in the image and in its later snapshots.) What is written, and the judge, are
 # qed-ublk-power-cuts.
 # COUNT cuts, after one that shows that the disk forgets; SEED chooses the moments and the blocks.
 # vm: --disk 1G --disk-format forgetful --file Tests/VM/scenarios/devices.bash --file .build/qed-ublk-power-cuts
@@ -71,7 +72,7 @@ check_snapshots() {
         chain=$(qed-ublk info -U --backing-chain --json "$image.qed" | jq -r '.[].filename | split("/") | last')
         for name in "$image"-*.qed; do
             if grep -qxF "$name" /notes/snapshots; then
-                expect_sound "$name"
+                expect_undamaged "$name"
                 grep -qxF "$name" <<<"$chain" || fail "$image.qed does not lie over $name"
                 sum="$name $(qed-ublk convert -q -O raw "$name" - | sha256sum)"
                 if grep -q "^$name " /notes/sums; then
