@@ -38,7 +38,8 @@ public struct FileIdentity: Hashable, Sendable {
         low = UInt64(truncatingIfNeeded: digest.value)
     }
 
-    /// What the path names now, symbolic links followed; nil where there is nothing, or it cannot be told. The file is not opened.
+    /// What the path names now, symbolic links followed; nil where there is nothing, or it cannot be told. The file is not
+    /// opened.
     public init?(ofFileAt path: String) {
         do throws(Errno) {
             guard let found = try FileIdentity.found(at: path) else { return nil }

@@ -45,7 +45,8 @@ import Testing
     static let ofTheServer: Set = ["--foreground", "--supervise"]
 
     private let device = DeviceTraits(
-        id: 5, name: DeviceName("root"), scansPartitions: true, isUntrusted: false, isReadOnly: false, isRecoverable: true, queueCount: 4, queueDepth: 64, blockSizeBytes: 512, isZeroCopy: false,
+        id: 5, name: DeviceName("root"), scansPartitions: true, isUntrusted: false, isReadOnly: false, isRecoverable: true,
+        queueCount: 4, queueDepth: 64, blockSizeBytes: 512, isZeroCopy: false,
         cacheBytes: 64 << 20,
         backingArguments: ["--backing-devices", "--backing-dir", "/", "--backing-dir", "/usr"], processorCount: 4)
 
@@ -72,7 +73,8 @@ import Testing
         other.scansPartitions = false
         #expect(try other.difference(from: DeviceOptions.parse(["--no-partscan", "x.qed"]).requested()) == nil)
         #expect(try other.difference(from: DeviceOptions.parse(["--partscan", "x.qed"]).requested())?.option == "--partscan")
-        #expect(try device.difference(from: DeviceOptions.parse(["--no-partscan", "x.qed"]).requested())?.option == "--no-partscan")
+        #expect(
+            try device.difference(from: DeviceOptions.parse(["--no-partscan", "x.qed"]).requested())?.option == "--no-partscan")
         other.isZeroCopy = true
         #expect(try other.difference(from: DeviceOptions.parse(["--zero-copy", "on", "x.qed"]).requested()) == nil)
         #expect(

@@ -116,7 +116,8 @@ import Testing
             name: "add",
             honoured: [
                 // Of a device that is there already: `AddToWaitingDeviceTests`.
-                "--queues", "--depth", "--block-size", "--id", "--name", "--partscan", "--read-only", "--zero-copy", "--cache-size", "--foreground",
+                "--queues", "--depth", "--block-size", "--id", "--name", "--partscan", "--read-only", "--zero-copy",
+                "--cache-size", "--foreground",
             ] + backing,
             refused: noBacking.merging([
                 "--untrusted": [["--untrusted", "--partscan", "x"], ["--untrusted", "--backing-devices", "x"]],

@@ -10,7 +10,8 @@ from repository import Finding, line_of, lines
 ROOTS = set("bin boot dev etc lib mnt proc root run sbin srv sys tmp usr var".split()) \
     | set("data images mem notes nonexistent other payload results".split())
 # The hosts that it may refer to.
-HOSTS = {"swift.org", "github.com", "llvm.org", "www.w3.org", "127.0.0.1", "kernel.org", "spdx.org", "www.apache.org"}
+HOSTS = {"swift.org", "github.com", "llvm.org", "www.w3.org", "127.0.0.1", "kernel.org", "spdx.org", "www.apache.org",
+         "www.debian.org"}
 
 _URL = re.compile(r"\bhttps?://([A-Za-z0-9.-]+)")
 _PATH = re.compile(r"""(?:^|[\s"'`(=:])/([a-z]\w*)(?=/\w)""", re.MULTILINE)

@@ -1,5 +1,5 @@
 # Sourced by what fetches from Debian: the machine's own apt sources, at another suite.
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2034,SC2154
 
 # Puts into `entries` those of the machine's apt sources that carry Debian itself, as stanzas with SUITE@ where the suite goes.
 find_debian_sources() {

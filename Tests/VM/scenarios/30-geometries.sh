@@ -1,5 +1,6 @@
 # What is written through the device is in the image, byte for byte, for every geometry that QEMU can open and with every
 # kind of backing file: the same writes go to a raw file, and QEMU compares. The device must read the same bytes.
+# kernels: 6.12
 # vm: --file Tests/VM/scenarios/devices.bash --timeout 900
 source lib.sh
 source devices.bash

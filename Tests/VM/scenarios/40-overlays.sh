@@ -1,5 +1,6 @@
 # Two overlays of one base are two disks at the same time. Each has its own changes, the base has none of them, and QEMU
 # agrees with both.
+# kernels: 6.12
 # vm: --file Tests/VM/scenarios/devices.bash
 source lib.sh
 source devices.bash

@@ -1,6 +1,7 @@
 # An image on a disk that zeroes space when it is told to: with Linux 6.17 what is reserved counts as written there, as the
 # file system shows; before, and on other disks, it does not. Either way every block is found again, also after a kill and
 # where the disk becomes full.
+# kernels: 6.12
 # vm: --memory 3072 --file Tests/VM/scenarios/devices.bash --file Tests/VM/scenarios/fio-verify.bash
 source lib.sh
 source devices.bash

@@ -1,5 +1,6 @@
 # A device that is added read-only changes nothing: not a byte of the image, whatever is tried, and whether the image may be
 # written or not.
+# kernels: 6.12
 # vm: --file Tests/VM/scenarios/devices.bash
 source lib.sh
 source devices.bash

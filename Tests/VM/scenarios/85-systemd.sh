@@ -1,5 +1,6 @@
 # The unit of packaging/ under the real systemd, here as the manager of a user who is root: process 1 is the test's. A server
 # that dies is started again and recovers; a restart puts another program under a mounted file system.
+# kernels: 6.12
 # vm: --file Tests/VM/scenarios/devices.bash --file packaging/qed-ublk@.service
 source lib.sh
 source devices.bash

@@ -1,5 +1,6 @@
 # The image tools, ours and QEMU's, beside a device that is being served: who may do what with its image and the files behind
 # it, that the disk and its image have the same bytes, and that an end under load loses no request.
+# kernels: 6.12
 # vm: --file Tests/VM/scenarios/devices.bash
 source lib.sh
 source devices.bash
