@@ -150,7 +150,10 @@ import Testing
         Row(name: "snapshots", honoured: showing, refused: ["--json": [["--json", "--output", "human", "0"]]]),
         Row(
             name: "del", honoured: ["--force"],
-            refused: ["--all": [["--all", "0"]], "--timeout": [["--timeout", "5", "0"], ["--timeout", "5", "--all"]]]),
+            refused: [
+                "--lazy": [["--lazy", "--force", "0"]], "--all": [["--all", "0"]],
+                "--timeout": [["--timeout", "5", "0"], ["--timeout", "5", "--all"]],
+            ]),
         Row(name: "recover", honoured: ["--supervise"], refused: ["--all": [["--all", "0"]]]),
         Row(
             name: "bench",

@@ -7,7 +7,7 @@ struct ControlSocketMessagesTests {
     private static let requests: [(String, ControlRequest)] = [
         ("status", .status), ("stats", .stats), ("flush", .flush), ("quiesce", .quiesce), ("  status\t\r\n", .status),
         ("stop", .stop(force: false, timeoutSeconds: 30)), ("stop force", .stop(force: true, timeoutSeconds: 30)),
-        ("stop timeout=0", .stop(force: false, timeoutSeconds: 0)),
+        ("stop lazy", .stopWhenUnused), ("stop timeout=0", .stop(force: false, timeoutSeconds: 0)),
         ("stop timeout=86400 force", .stop(force: true, timeoutSeconds: 86400)),
         ("snapshot /a/b.qed", .snapshot(path: "/a/b.qed", isOverlay: false)),
         ("snapshot overlay /a/b.qed", .snapshot(path: "/a/b.qed", isOverlay: true)),
@@ -29,7 +29,8 @@ struct ControlSocketMessagesTests {
     }
 
     @Test(arguments: [
-        "", "   ", "Status", "status now", "flush force", "quiesce now", "stop now", "stop timeout", "stop timeout=",
+        "", "   ", "Status", "status now", "flush force", "quiesce now", "stop now", "stop lazy force", "stop force lazy",
+        "stop timeout", "stop timeout=",
         "stop timeout=x", "stop timeout=-1", "stop timeout=86401", "stop timeout=99999999999999999999", "stop timeout=1.5", "{}",
         "\u{0}", "commit keep=-1", "commit keep=1001", "commit into=a.qed", "commit 1", "commit-pause now", "flatten now",
         "resize", "resize -1", "resize 1 2", "resize 18446744073709551616", "snapshot", "snapshot a.qed", "snapshot overlay",

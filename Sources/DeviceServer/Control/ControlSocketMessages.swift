@@ -15,6 +15,7 @@ import Platform
 //     resize [+]BYTES                 {"ok":true,"result":{"size":1073741824}}
 //     commit-pause, commit-resume, commit-cancel
 //     stop [force] [timeout=SECONDS]  {"ok":false,"code":"busy","error":"…"}
+//     stop lazy
 //
 // PATH is absolute, with %XX for what is no letter, digit or one of /-._~
 //
@@ -43,6 +44,8 @@ public enum ControlRequest: Equatable, Sendable {
     case resize(sizeBytes: UInt64, isDifference: Bool)
     /// Take the disk away and end the server. `force`: even though the disk is in use.
     case stop(force: Bool, timeoutSeconds: Int)
+    /// At once, or else when its last user has gone.
+    case stopWhenUnused
 
     /// What a merge, or a copy for `flatten`, that is under way can be told.
     public enum CommitChange: String, Sendable, CaseIterable {
@@ -152,6 +155,7 @@ extension ControlRequest {
     }
 
     private static func stop(_ arguments: ArraySlice<Substring>) throws(ControlRequestError) -> ControlRequest {
+        if arguments == ["lazy"] { return .stopWhenUnused }
         var force = false
         var timeoutSeconds = defaultStopTimeoutSeconds
         for argument in arguments {
@@ -164,7 +168,7 @@ extension ControlRequest {
             } else {
                 throw ControlRequestError(
                     description: "'stop' does not take '\(argument.prefix(40))': use force and timeout=SECONDS (0 to "
-                        + "\(stopTimeoutRange.upperBound))")
+                        + "\(stopTimeoutRange.upperBound)), or lazy alone")
             }
         }
         return .stop(force: force, timeoutSeconds: timeoutSeconds)
@@ -185,6 +189,7 @@ extension ControlRequest {
         case .commitChange(let change): change.rawValue
         case .flatten: "flatten"
         case .resize(let size, let isDifference): "resize \(isDifference ? "+" : "")\(size)"
+        case .stopWhenUnused: "stop lazy"
         case .stop(let force, let timeoutSeconds): "stop\(force ? " force" : "") timeout=\(timeoutSeconds)"
         }
     }

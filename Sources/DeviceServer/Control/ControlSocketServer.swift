@@ -12,7 +12,7 @@ import SystemPackage
 public final class ControlSocketServer {
     /// Which client; never used twice.
     public struct ConnectionID: Hashable, Sendable {
-        fileprivate let number: UInt64
+        let number: UInt64
     }
 
     /// A request and whom to answer.

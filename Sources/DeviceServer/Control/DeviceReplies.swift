@@ -54,7 +54,7 @@ struct DeviceReplies {
             changes.begin(connection) { [live, features] in
                 DeviceReplies.resize(DiskGrowth(device: live, features: features), size, isDifference)
             }
-        case .status, .stop: preconditionFailure("not answered here")
+        case .status, .stop, .stopWhenUnused: preconditionFailure("not answered here")
         }
     }
 

@@ -9,19 +9,23 @@ public struct DeviceRemoval {
     /// Even where it is in use.
     private let force: Bool
     private let timeoutSeconds: Int
+    /// One that is in use goes when that has ended.
+    private let isLazy: Bool
     private let registry: DeviceRegistry
     private let tell: (String) -> Void
 
     /// - Parameters:
     ///   - force: also where a device is in use: what its users have not written yet is written, and then they get errors.
     ///   - timeoutSeconds: how long that may take to be written.
+    ///   - isLazy: one that is in use goes when its last user has gone.
     ///   - tell: is given sentences for the user, of what did not go well and yet does not keep the device from going.
     public init(
-        force: Bool, timeoutSeconds: Int = ControlRequest.defaultStopTimeoutSeconds,
+        force: Bool, timeoutSeconds: Int = ControlRequest.defaultStopTimeoutSeconds, isLazy: Bool = false,
         registry: DeviceRegistry = DeviceRegistry(), tell: @escaping (String) -> Void
     ) {
         self.force = force
         self.timeoutSeconds = timeoutSeconds
+        self.isLazy = isLazy
         self.registry = registry
         self.tell = tell
     }
@@ -92,7 +96,7 @@ public struct DeviceRemoval {
         let reply: ControlReply
         do throws(ControlSocketError) {
             reply = try ControlSocketClient.send(
-                .stop(force: force, timeoutSeconds: timeoutSeconds), deviceID: record.deviceID,
+                isLazy ? .stopWhenUnused : .stop(force: force, timeoutSeconds: timeoutSeconds), deviceID: record.deviceID,
                 directory: registry.directory, timeout: .seconds(150 + timeoutSeconds))
         } catch {
             guard error.serverHasEnded else { throw error }
@@ -101,7 +105,14 @@ public struct DeviceRemoval {
             guard case .noSocket(let path) = error, record.server.isRunning, access(path, F_OK) != 0 else { return false }
             throw RemovalError.unreachable(UblkPaths.blockDevice(record.deviceID), record.server.id)
         }
-        if case .failure(let code, let sentence) = reply { throw RemovalError.refused(isBusy: code == .busy, sentence) }
+        switch reply {
+        case .failure(let code, let sentence): throw RemovalError.refused(isBusy: code == .busy, sentence)
+        case .success(let result):
+            if let use = result["in-use"]?.text {
+                tell("\(use); it goes when that has ended")
+                return true
+            }
+        }
         waitForEnd(of: record)
         return true
     }

@@ -18,6 +18,10 @@ final class StopAttempt: @unchecked Sendable {
     let finished: Int32
     /// Who asked for it; nil: a signal.
     let request: ControlSocketServer.ConnectionID?
+    /// It has asked for a disk in use to go when that has ended.
+    let isLazy: Bool
+    /// It is that of a signal.
+    let asksMachine: Bool
     let startedAt: Int
     private let outcomeLock = Lock<Outcome?>(nil)
     private let goesDown = Lock(false)
@@ -28,13 +32,16 @@ final class StopAttempt: @unchecked Sendable {
 
     /// Nil where there is no thread or descriptor for it.
     /// - Parameters:
-    ///   - asksMachine: where the disk is in use, it is asked whether the machine is going down.
+    ///   - isLazy: whoever asked for it wants a disk in use to go when that has ended.
+    ///   - asksMachine: it is a signal that asks: where the disk is in use, it is asked whether the machine is going down.
     ///   - stop: takes the disk away, or tells who uses it.
     init?(
-        request: ControlSocketServer.ConnectionID?, asksMachine: Bool = false,
+        request: ControlSocketServer.ConnectionID?, isLazy: Bool = false, asksMachine: Bool = false,
         _ stop: @escaping () throws(ServerError) -> DiskUse?
     ) {
         self.request = request
+        self.isLazy = isLazy
+        self.asksMachine = asksMachine
         startedAt = Uptime.seconds
         finished = cs_eventfd()
         guard finished >= 0 else { return nil }

@@ -38,6 +38,7 @@ public struct KnownDevice {
         guard server == nil else {
             // Its server is about to end, or about to serve: the driver knows of none.
             if info?.state.isRecoverable == true { return "waiting" }
+            if record.goesWhenUnused { return "leaving" }
             return record.hasFailed ? "failed" : info.map { "\($0.state)" } ?? "unknown"
         }
         // Only root may ask the kernel; but without recovery the disk goes with its server.

@@ -28,8 +28,8 @@ final class Server {
     private var signals: Int32 { process.signals }
     /// See `ImageSession.endsRollback`. Nobody waits for it.
     private var pageDrop: BackgroundThread?
-    /// Writes the record that says that a sync has failed.
-    private var failureNote: BackgroundThread?
+    /// They write what the record says since then.
+    private var notes: [BackgroundThread?] = []
 
     init(_ configuration: ServerConfiguration, process: ServerProcess, log: Logger) {
         self.configuration = configuration
@@ -187,14 +187,13 @@ final class Server {
         record.name = configuration.name
         record.scansPartitions = configuration.scansPartitions
         record.isUntrusted = configuration.isUntrusted
+        record.goesWhenUnused = registry.record(of: info.id).map { $0.isOf(info) && $0.goesWhenUnused } ?? false
         return record
     }
 
     /// Waits for a reason to end, and stops the device unless it is to be left.
     private func serve(_ device: ServedDevice, _ socket: ControlSocketServer, _ record: inout DeviceRecord) -> Reason {
-        var forcesNextSignal = false
-        // It is in use while the machine goes down.
-        var isDraining = false
+        var stop = DiskStopping(isLazy: record.goesWhenUnused)
         var attempt: StopAttempt?
         let replies = DeviceReplies(
             of: device,
@@ -204,9 +203,10 @@ final class Server {
         let ownMounts = watchOwnMounts(device)
         defer {
             ownMounts?.end()
-            failureNote?.join()
+            for note in notes { note?.join() }
             for (request, reply) in replies.abandon() { socket.reply(to: request, reply) }
         }
+        if stop.isLazy { attempt = self.stop(device, stop.next()) }
         // Nothing in this loop blocks: what may wait for a disk, a process or a lock of the kernel has a thread of its own.
         while true {
             var polled = [
@@ -240,42 +240,54 @@ final class Server {
                     if let request = ended.request {
                         socket.reply(to: request, .failure(.failed, "\(error); it is still served, so try again"))
                     }
-                    if device.hasEndedQueue { attempt = stop(device, force: true, afterMilliseconds: 1000, request: nil) }
+                    if device.hasEndedQueue {
+                        attempt = self.stop(device, .init(force: true, afterMilliseconds: 1000))
+                    } else if stop.isLazy {
+                        attempt = self.stop(device, stop.next(afterFailure: true))
+                    }
                     continue
                 }
                 if let request = ended.request {
-                    socket.reply(to: request, .failure(.busy, "\(use), or use --force"))
-                } else if isDraining || ended.machineGoesDown {
-                    if !isDraining {
+                    guard ended.isLazy else {
+                        socket.reply(to: request, .failure(.busy, "\(use), or use --force"))
+                        if stop.isLazy { attempt = self.stop(device, stop.next()) }
+                        continue
+                    }
+                    log.notice("\(use); the disk goes when nobody uses it any more")
+                    stop.becomeLazy()
+                    note(in: &record, device) { $0.goesWhenUnused = true }
+                    socket.reply(to: request, .success(["in-use": .string("\(use)")]))
+                } else if stop.awaitsMachine || ended.machineGoesDown {
+                    if !stop.awaitsMachine {
                         log.notice("\(use); the machine is going down, and the disk is served until nobody uses it any more")
                         MachineShutdown.stayToTheEnd()
                     }
-                    isDraining = true
-                    attempt = stop(device, force: false, afterMilliseconds: 100, request: nil)
-                } else if device.isRecoverable {
-                    return .left(use)
-                } else {
+                    stop.awaitMachine()
+                } else if ended.asksMachine {
+                    if device.isRecoverable { return .left(use) }
                     log.warning("\(use), or send the signal again to stop all the same")
-                    forcesNextSignal = true
+                    stop.forceNextSignal()
                 }
+                if stop.isDraining { attempt = self.stop(device, stop.next()) }
             }
             if polled[2].revents != 0 {
                 cs_eventfd_wait(device.queuesChanged)
                 noteFailure(device, &record)
                 if device.hasEndedQueue && attempt == nil {
                     log.warning("\(device.blockDevicePath) was stopped from outside")
-                    attempt = stop(device, force: true, request: nil)
+                    attempt = self.stop(device, .init(force: true))
                     if attempt == nil { return .stopped(request: nil) }
                 }
             }
-            if polled[0].revents != 0, let name = takeSignal(), attempt == nil {
+            if polled[0].revents != 0, let name = takeSignal(), attempt == nil || stop.isLazy {
                 log.info("\(name): stopping \(device.blockDevicePath)")
-                attempt = stop(device, force: forcesNextSignal, asksMachine: true, request: nil)
+                stop.noteSignal()
+                if attempt == nil { attempt = self.stop(device, stop.next()) }
             }
             if polled[1].revents != 0 {
                 for arrival in socket.acceptRequests() {
-                    let isLeaving = attempt.map { $0.request == nil && !isDraining } ?? false
-                    answer(arrival, device, socket, replies, &attempt, isLeaving: isLeaving)
+                    let isLeaving = attempt.map { $0.request == nil && !stop.awaitsMachine } ?? false
+                    answer(arrival, device, socket, replies, &attempt, &stop, isLeaving: isLeaving)
                 }
             }
         }
@@ -292,11 +304,19 @@ final class Server {
             \(device.session.path): a sync failed (\(errno)), and what was written before it may be lost; writes and \
             flushes are refused until the image is opened again: when the disk works, \(remedy)
             """)
-        record.hasFailed = true
+        note(in: &record, device) { $0.hasFailed = true }
+    }
+
+    /// Changes what the record says. Nothing waits for that.
+    private func note(
+        in record: inout DeviceRecord, _ device: ServedDevice, _ change: @escaping @Sendable (inout DeviceRecord) -> Void
+    ) {
+        change(&record)
         let (registry, log, own) = (self.registry, self.log, device.session.updated(record))
-        failureNote = try? BackgroundThread {
-            do { try registry.change(own) { $0.hasFailed = true } } catch { log.warning("\(error)") }
-        }
+        notes.append(
+            try? BackgroundThread {
+                do { try registry.change(own, change) } catch { log.warning("\(error)") }
+            })
     }
 
     private func watchOwnMounts(_ device: ServedDevice) -> OwnDiskMounts? {
@@ -309,7 +329,8 @@ final class Server {
 
     private func answer(
         _ arrival: ControlSocketServer.Arrival, _ device: ServedDevice, _ socket: ControlSocketServer,
-        _ replies: DeviceReplies, _ attempt: inout StopAttempt?, isLeaving: Bool
+        _ replies: DeviceReplies, _ attempt: inout StopAttempt?, _ stop: inout DiskStopping,
+        isLeaving: Bool
     ) {
         switch arrival.request {
         case .status:
@@ -323,12 +344,20 @@ final class Server {
             } else if let reply = replies.ask(arrival.request, arrival.connection) {
                 socket.reply(to: arrival.connection, reply)
             }
-        case .stop(let force, let timeoutSeconds):
+        case .stop, .stopWhenUnused:
+            var wanted = DiskStopping.Attempt(request: arrival.connection)
+            if case .stop(let force, let timeoutSeconds) = arrival.request {
+                (wanted.force, wanted.timeoutSeconds) = (force, timeoutSeconds)
+            } else {
+                wanted.isLazy = true
+            }
             if let attempt {
+                // One that only looks whether its time has come is not waited for.
+                if attempt.request == nil, stop.isLazy, stop.noteRequest(wanted) { return }
                 let sentence = "\(device.blockDevicePath) \(attempt.description)"
                 socket.reply(to: arrival.connection, .failure(.busy, sentence))
             } else {
-                attempt = stop(device, force: force, timeoutSeconds: timeoutSeconds, request: arrival.connection)
+                attempt = self.stop(device, wanted)
                 if attempt == nil {
                     socket.reply(to: arrival.connection, .failure(.failed, "the server has no thread to stop it with"))
                 }
@@ -336,13 +365,10 @@ final class Server {
         }
     }
 
-    private func stop(
-        _ device: ServedDevice, force: Bool, timeoutSeconds: Int = ControlRequest.defaultStopTimeoutSeconds,
-        afterMilliseconds: UInt32 = 0, asksMachine: Bool = false, request: ControlSocketServer.ConnectionID?
-    ) -> StopAttempt? {
-        StopAttempt(request: request, asksMachine: asksMachine) { () throws(ServerError) in
-            cs_sleep_milliseconds(afterMilliseconds)
-            return try device.stop(force: force, timeoutSeconds: timeoutSeconds)
+    private func stop(_ device: ServedDevice, _ wanted: DiskStopping.Attempt) -> StopAttempt? {
+        StopAttempt(request: wanted.request, isLazy: wanted.isLazy, asksMachine: wanted.isOfSignal) { () throws(ServerError) in
+            cs_sleep_milliseconds(wanted.afterMilliseconds)
+            return try device.stop(force: wanted.force, timeoutSeconds: wanted.timeoutSeconds)
         }
     }
 

@@ -28,6 +28,9 @@ struct DelCommand: ParsableCommand {
         help: "Remove it even though it is in use: what its users have not written yet is written, and then they get I/O errors.")
     var force = false
 
+    @Flag(help: "One that is in use goes when its last user has gone; until then it works, and its state is 'leaving'.")
+    var lazy = false
+
     @Option(
         help: ArgumentHelp(
             "With --force: how long what its users have not written yet may take to be written. (default: 30)",
@@ -36,6 +39,7 @@ struct DelCommand: ParsableCommand {
 
     func validate() throws {
         guard all != !device.isEmpty else { throw ValidationError("name the devices, or use --all") }
+        guard !lazy || !force else { throw ValidationError("--force does not wait for its users: leave out --lazy") }
         guard let timeout else { return }
         guard ControlRequest.stopTimeoutRange.contains(timeout) else {
             throw ValidationError("--timeout must be between 0 and \(ControlRequest.stopTimeoutRange.upperBound) seconds")
@@ -45,7 +49,7 @@ struct DelCommand: ParsableCommand {
 
     func run() throws {
         let removal = DeviceRemoval(
-            force: force, timeoutSeconds: timeout ?? ControlRequest.defaultStopTimeoutSeconds, tell: printError)
+            force: force, timeoutSeconds: timeout ?? ControlRequest.defaultStopTimeoutSeconds, isLazy: lazy, tell: printError)
         var failures = FailureList()
         for name in device {
             do { try removal.remove(named: name) } catch { failures.note(error) }

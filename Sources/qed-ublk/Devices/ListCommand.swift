@@ -8,11 +8,12 @@ struct ListCommand: ParsableCommand {
         commandName: "list",
         abstract: "List the devices that qed-ublk serves.",
         discussion: """
-            As JSON it is an array, empty when there is no device. A device whose state is 'waiting' has lost its server, and \
-            goes on when it gets another one ('qed-ublk recover'). One that is 'dead' cannot; 'qed-ublk del' removes it. One \
-            that is 'failed' only reads, since a sync of its image has failed; the server's log says what to do. An 'orphan' \
-            has no server, and nobody knows its image: its server died before it could note that, the notes in /run were \
-            removed, or it is another program's; 'qed-ublk del' with its number removes it.
+            As JSON it is an array, empty when there is no device. A device whose state is 'waiting' has lost its server, \
+            and goes on when it gets another one ('qed-ublk recover'). One that is 'dead' cannot; 'qed-ublk del' removes it. \
+            One that is 'leaving' goes when its last user has gone ('qed-ublk del --lazy'). One that is 'failed' only reads, \
+            since a sync of its image has failed; the server's log says what to do. An 'orphan' has no server, and nobody \
+            knows its image: its server died before it could note that, the notes in /run were removed, or it is another \
+            program's; 'qed-ublk del' with its number removes it.
 
             With --verbose also the server's process, the device's block size, how the server accesses the image's file (ACCESS: \
             direct is past the page cache), whether data goes without copies (ZC), the largest request, and memory: the I/O \

@@ -262,3 +262,32 @@ wait
 qed-ublk del --all
 expect_no_devices
 expect_equal "with nothing to remove" '' "$(qed-ublk del --all 2>&1)"
+
+step "del --lazy: at once, or when the last user has gone; meanwhile it works, and another del has its way"
+device=$(qed-ublk add image.qed)
+expect_equal "of an unused one" '' "$(qed-ublk del --lazy "$device" 2>&1)"
+expect_no_devices
+device=$(qed-ublk add image.qed)
+mkfs.ext4 -q "$device"
+mount "$device" /mnt
+expect_output '^qed-ublk: /dev/ublkb0 is in use, mounted at /mnt; unmount it first; it goes when that has ended$' \
+    qed-ublk del --lazy "$device"
+expect_output '^/dev/ublkb0 +leaving ' qed-ublk list
+echo works >/mnt/file && sync -f /mnt
+expect_refusal 3 'in use, mounted at /mnt' qed-ublk del "$device"
+expect_status 0 qed-ublk del --lazy "$device"
+# Its next server knows of it.
+kill -KILL "$(server_of 0)"
+qed-ublk recover 0
+expect_output '^/dev/ublkb0 +leaving ' qed-ublk list
+expect_equal "what is there" works "$(cat /mnt/file)"
+umount /mnt
+wait_until 30 no_processes
+expect_no_devices
+expect_sound image.qed
+device=$(qed-ublk add image.qed)
+mount "$device" /mnt
+expect_status 0 qed-ublk del --lazy "$device"
+expect_status 0 qed-ublk del --force "$device"
+umount /mnt
+expect_no_devices
