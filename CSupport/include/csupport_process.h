@@ -17,10 +17,10 @@ void cs_allow_many_open_files(void);
 /* The size of the terminal that is open there; 0 or a negative errno. */
 int32_t cs_terminal_size(int32_t descriptor, uint16_t *columns, uint16_t *lines);
 
-/* The calling thread's name in ps and top; the first thread's is the process's. */
 /* Takes CAP_SYS_ADMIN from the calling thread. */
 void cs_drop_system_administration(void);
 
+/* The calling thread's name in ps and top; the first thread's is the process's. */
 void cs_name_thread(const char *name);
 
 /* Ignores SIGPIPE, and SIGXFSZ, which goes with an error anyway, and returns a signalfd for SIGTERM, SIGINT and SIGHUP; negative:

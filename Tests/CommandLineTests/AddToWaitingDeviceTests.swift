@@ -25,6 +25,7 @@ import Testing
         Row(option: "--name", same: [["--name", "root"]], other: [["--name", "roots"]]),
         Row(option: "--partscan", same: [["--partscan"]], other: []),
         Row(option: "--untrusted", same: [], other: [["--untrusted"], ["--untrusted", "--backing-dir", "/"]]),
+        Row(option: "--snapshot", same: [], other: [["--snapshot"]]),
         Row(option: "--read-only", same: [], other: [["-r"]]),
         Row(option: "--force", same: [], other: [["--force"]]),
         Row(option: "--no-recovery", same: [], other: [["--no-recovery"]]),

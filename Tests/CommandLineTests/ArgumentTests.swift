@@ -63,7 +63,8 @@ extension DeviceOptions {
         arguments: [
             ["x.qed"], ["--no-backing", "-r", "-n", "1", "x.qed"],
             ["--no-recovery", "--zero-copy", "off", "-b", "4096", "-n", "0", "--cache-size", "1.5M", "--", "--id"],
-            ["--name", "a", "--no-partscan", "x.qed"], ["--untrusted", "--name", "x-\\x2dy.z@1", "x.qed"],
+            ["--name", "a", "--no-partscan", "x.qed"], ["--snapshot", "x.qed"],
+            ["--untrusted", "--name", "x-\\x2dy.z@1", "x.qed"],
             ["-q", "2", "-d", "7", "-n", "3", "--backing-devices", "--backing-dir", "/", "--backing-dir", "/dev", "a b"],
         ])
     func optionsReachTheServer(given: [String]) throws {

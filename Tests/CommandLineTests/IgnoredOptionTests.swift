@@ -121,6 +121,9 @@ import Testing
             ] + backing,
             refused: noBacking.merging([
                 "--untrusted": [["--untrusted", "--partscan", "x"], ["--untrusted", "--backing-devices", "x"]],
+                "--snapshot": [
+                    ["--snapshot", "-r", "x"], ["--snapshot", "--no-backing", "x"], ["--snapshot", "--untrusted", "x"],
+                ],
                 "--force": [["--force", "-r", "x"]], "--supervise": [["--supervise", "-f", "x"]],
                 "--no-recovery": [["--supervise", "--no-recovery", "x"]],
             ]) { $1 }),

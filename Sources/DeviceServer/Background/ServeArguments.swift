@@ -9,6 +9,7 @@ extension ServerConfiguration {
         if let deviceID { words += ["--id", "\(deviceID)"] }
         if let name { words += ["--name", name.text] }
         if !scansPartitions { words.append("--no-partscan") }
+        if isThrowAway { words.append("--snapshot") }
         if isUntrusted { words.append("--untrusted") }
         if isReadOnly { words.append("--read-only") }
         if !isRecoverable { words.append("--no-recovery") }
@@ -43,6 +44,7 @@ extension ServerConfiguration {
                 self.name = name
             case "--no-partscan": scansPartitions = false
             case "--untrusted": isUntrusted = true
+            case "--snapshot": isThrowAway = true
             case "--read-only": isReadOnly = true
             case "--no-recovery": isRecoverable = false
             case "--recover": recovers = true

@@ -1,4 +1,5 @@
 import BlockStorage
+import Glibc
 import Logging
 import Platform
 import QEDChain
@@ -35,13 +36,14 @@ public struct DeviceAddition {
         // Without a driver, or the right to use it, there is no point in going further.
         UblkDriver.load()
         _ = try UblkControlDevice()
-        let configuration = try requested.configuration(imagePath: AbsolutePath.ofFile(imagePath))
-        let server = try BackgroundServer.start(configuration, isSupervised: isSupervised)
-        do { try announce(server.path) } catch {
-            server.abandon()
-            throw error
+        try serving(AbsolutePath.ofFile(imagePath)) { path in
+            let server = try BackgroundServer.start(try requested.configuration(imagePath: path), isSupervised: isSupervised)
+            do { try announce(server.path) } catch {
+                server.abandon()
+                throw error
+            }
+            try server.keep()
         }
-        try server.keep()
     }
 
     /// Makes this process the server, until the device is gone or left to the next one.
@@ -54,16 +56,30 @@ public struct DeviceAddition {
         let absolutePath = try AbsolutePath.ofFile(imagePath)
         UblkDriver.load()
         let process = try ServerProcess()
-        let configuration = try waiting?.configuration() ?? requested.configuration(imagePath: absolutePath)
-        let server = Server(configuration, process: process, log: log)
-        var failure: (any Error)?
-        let ending = try server.run { _, path in
-            do { try announce(path) } catch { failure = error }
-            ServiceNotification.ready("serving \(configuration.imagePath.printable) as \(path)")
-            return failure == nil
+        func serve(_ configuration: ServerConfiguration) throws -> ServerEnding {
+            let server = Server(configuration, process: process, log: log)
+            var failure: (any Error)?
+            let ending = try server.run { _, path in
+                do { try announce(path) } catch { failure = error }
+                ServiceNotification.ready("serving \(configuration.imagePath.printable) as \(path)")
+                return failure == nil
+            }
+            if let failure { throw failure }
+            return ending
         }
-        if let failure { throw failure }
-        return ending
+        if let waiting { return try serve(waiting.configuration()) }
+        return try serving(absolutePath) { path in try serve(try requested.configuration(imagePath: path)) }
+    }
+
+    /// - Parameter serve: is given the path of what is to be served: the image, or an overlay over it that goes with the device,
+    ///   and at once where there comes none of it.
+    private func serving<Result>(_ imagePath: String, _ serve: (String) throws -> Result) throws -> Result {
+        guard let directory = requested.throwAwayDirectory else { return try serve(imagePath) }
+        let overlay = try ThrowAwayOverlay.make(over: imagePath, in: directory)
+        do { return try serve(overlay) } catch {
+            if DeviceRegistry().records(ofPath: overlay).isEmpty { unlink(overlay) }
+            throw error
+        }
     }
 
     /// The device that waits for a server, and is what is asked for; nil where the image has none.

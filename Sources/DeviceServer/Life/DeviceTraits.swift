@@ -37,6 +37,7 @@ struct DeviceTraits {
                 ? Difference(has: "has had its partition table read", option: "--no-partscan")
                 : Difference(has: "has no partitions", option: "--partscan")
         }
+        if requested.throwAwayDirectory != nil { return Difference(has: "writes to its image", option: "--snapshot") }
         if requested.isReadOnly, !isReadOnly { return Difference(has: "can be written to", option: "--read-only") }
         if requested.isUnrecoverable, isRecoverable {
             return Difference(has: "outlives its servers", option: "--no-recovery")

@@ -13,6 +13,8 @@ public struct RequestedDevice: Sendable {
     /// Of the device's logical blocks.
     public var blockSizeBytes: Int?
     public var isReadOnly = false
+    /// What is written to it goes to an overlay in this directory, which is thrown away with it; nil: to the image.
+    public var throwAwayDirectory: String?
     /// It ends with its server.
     public var isUnrecoverable = false
     /// Serve the image even though what a dead server has acknowledged is lost.
@@ -37,6 +39,7 @@ public struct RequestedDevice: Sendable {
         configuration.scansPartitions = scansPartitions ?? !isUntrusted
         configuration.isUntrusted = isUntrusted
         configuration.isReadOnly = isReadOnly
+        configuration.isThrowAway = throwAwayDirectory != nil
         configuration.isRecoverable = !isUnrecoverable
         configuration.discardsLostSession = discardsLostSession
         if let zeroCopy { configuration.zeroCopy = zeroCopy }

@@ -41,6 +41,7 @@ struct WaitingDevice {
         configuration.name = record.name
         configuration.scansPartitions = record.scansPartitions
         configuration.isUntrusted = record.isUntrusted
+        configuration.isThrowAway = record.isThrowAway
         configuration.isReadOnly = record.isReadOnly
         configuration.recovers = true
         configuration.backingArguments = record.backingArguments

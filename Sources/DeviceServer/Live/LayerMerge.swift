@@ -230,7 +230,7 @@ struct LayerMerge: Sendable {
                     + "still reads the files between: \(error); run it again")
         }
         if let error = failure.withLock({ $0 }) {
-            throw .cannot("\(plan.target.file.path) has everything, but what it has taken in is still there: \(error)")
+            throw .cannot("\(plan.target.file.path) has everything, but what it has taken in is not removed for good: \(error)")
         }
     }
 

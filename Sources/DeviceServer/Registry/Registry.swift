@@ -84,10 +84,10 @@ public struct DeviceRegistry: Sendable {
         return PreparedRecord(temporary: temporary, path: path(record.deviceID))
     }
 
-    /// Removes a device's record; without one, does nothing.
+    /// Removes a device's record, and what is the device's alone; without one, does nothing.
     public func remove(_ deviceID: UInt32) throws(RegistryError) {
         removeLeftOvers()
-        record(of: deviceID)?.name?.removeLink(to: deviceID)
+        record(of: deviceID)?.removeBelongings()
         guard unlink(path(deviceID)) != 0, errno != ENOENT else { return }
         throw RegistryError(attempt: "remove", path: path(deviceID), errno: Errno(rawValue: errno))
     }

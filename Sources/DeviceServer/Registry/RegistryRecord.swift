@@ -52,6 +52,8 @@ public struct DeviceRecord: Equatable, Sendable {
     public var leftImage: ImageMark?
     /// Set while a server takes the device over from `server`; stays set when that is cut short (see `Takeover`).
     public var isBeingTakenOver: Bool
+    /// The image is an overlay that goes with the device.
+    public var isThrowAway = false
     /// The disk goes when its last user has gone.
     public var goesWhenUnused = false
     /// Set when a sync of the image has failed: the server only reads from then on.
@@ -110,7 +112,8 @@ extension DeviceRecord {
             "backing_options": .array(backingArguments.map { .string($0) }), "left_image": left,
             "being_taken_over": .bool(isBeingTakenOver), "failed": .bool(hasFailed),
             "cache_size": cacheBytes.map { JSONValue($0) } ?? .null,
-            "goes_when_unused": .bool(goesWhenUnused), "partition_scan": .bool(scansPartitions), "untrusted": .bool(isUntrusted),
+            "throw_away": .bool(isThrowAway), "goes_when_unused": .bool(goesWhenUnused), "partition_scan": .bool(scansPartitions),
+            "untrusted": .bool(isUntrusted),
             "name": name.map { .string($0.text) } ?? .null,
             "direct_io": isDirect.map { .bool($0) } ?? .null,
             "next_image_identity": nextImage.map { .string($0.description) } ?? .null,
@@ -164,6 +167,7 @@ extension DeviceRecord {
         {
             rollback = RolledBackImage(file: file, backingFiles: files.compactMap { $0.text.flatMap { FileIdentity($0) } })
         }
+        isThrowAway = json["throw_away"]?.truth ?? false
         goesWhenUnused = json["goes_when_unused"]?.truth ?? false
         scansPartitions = json["partition_scan"]?.truth ?? true
         isUntrusted = json["untrusted"]?.truth ?? false

@@ -167,7 +167,9 @@ final class Server {
         record.isDirect = session.blocks?.isDirect
         do { try registry.record(record) } catch { throw .registry(error) }
         // After it is written: of two that want one name at the same time at least one sees the other.
-        if let name = record.name, let other = registry.list().first(where: { $0.name == name && $0.deviceID != info.id }) {
+        if let name = record.name, let other = registry.list().first(where: { $0.name == name && $0.deviceID != info.id }),
+            other.server.isRunning || ((try? UblkControlDevice().device(of: other, timeout: .seconds(2))) ?? nil) != nil
+        {
             try? registry.remove(record)
             throw .nameTaken(name, id: other.deviceID)
         }
@@ -187,6 +189,7 @@ final class Server {
         record.name = configuration.name
         record.scansPartitions = configuration.scansPartitions
         record.isUntrusted = configuration.isUntrusted
+        record.isThrowAway = configuration.isThrowAway
         record.goesWhenUnused = registry.record(of: info.id).map { $0.isOf(info) && $0.goesWhenUnused } ?? false
         return record
     }
@@ -242,7 +245,7 @@ final class Server {
                     }
                     if device.hasEndedQueue {
                         attempt = self.stop(device, .init(force: true, afterMilliseconds: 1000))
-                    } else if stop.isLazy {
+                    } else if stop.isDraining {
                         attempt = self.stop(device, stop.next(afterFailure: true))
                     }
                     continue

@@ -24,6 +24,8 @@ public struct ServerConfiguration: Sendable {
     public var name: DeviceName?
     /// Whether partitions on the disk become disks of their own.
     public var scansPartitions = true
+    /// The image is an overlay that goes with the device.
+    public var isThrowAway = false
     /// Nobody looks at what is on the disk by himself, udev among them.
     public var isUntrusted = false
     /// Serve the device `deviceID`, which waits for a server, instead of making one.

@@ -1,6 +1,7 @@
 import ArgumentParser
 import BlockStorage
 import DeviceServer
+import Glibc
 import Platform
 
 /// What `add` can be told about the device.
@@ -59,6 +60,13 @@ struct DeviceOptions: ParsableArguments {
     @Flag(name: [.customShort("r"), .long], help: "Serve it read-only: the image is not changed in any way.")
     var readOnly = false
 
+    @Flag(
+        help: """
+            Throw away what is written to it: it goes to an overlay in TMPDIR or /var/tmp that is removed with the device, and \
+            the image stays as it is.
+            """)
+    var snapshot = false
+
     @Flag(help: "Let the device end with its server, instead of waiting for the next one (see 'recover').")
     var noRecovery = false
 
@@ -90,6 +98,14 @@ struct DeviceOptions: ParsableArguments {
         guard !force || !readOnly else {
             throw ValidationError("--force goes with an image that is written: leave out --read-only")
         }
+        guard !snapshot || !(readOnly || force) else {
+            throw ValidationError("with --snapshot the image is not written anyway: leave out --read-only and --force")
+        }
+        guard !snapshot || !(backing.noBacking || untrusted && backing.backingDirectories.isEmpty) else {
+            throw ValidationError(
+                "--snapshot puts an overlay over the image, which must be allowed as its backing file: leave out --no-backing, "
+                    + "or say --backing-dir with the image's directory")
+        }
         guard !untrusted || partscan != true else {
             throw ValidationError("--partscan has the kernel look at what is on the disk: leave out --untrusted")
         }
@@ -107,6 +123,11 @@ struct DeviceOptions: ParsableArguments {
         }
     }
 
+    private static var temporaryDirectory: String {
+        let chosen = getenv("TMPDIR").map { String(cString: $0) } ?? ""
+        return chosen.isEmpty ? "/var/tmp" : chosen
+    }
+
     /// - Throws: why a directory of `--backing-dir` cannot be found: a server's working directory is not its caller's.
     func requested() throws(ImageFileError) -> RequestedDevice {
         var requested = RequestedDevice()
@@ -118,6 +139,7 @@ struct DeviceOptions: ParsableArguments {
         requested.queueDepth = depth
         requested.blockSizeBytes = blockSize
         requested.isReadOnly = readOnly
+        if snapshot { requested.throwAwayDirectory = DeviceOptions.temporaryDirectory }
         requested.isUnrecoverable = noRecovery
         requested.discardsLostSession = force
         requested.zeroCopy = zeroCopy

@@ -234,3 +234,33 @@ for id in 0 1 2 3 4; do
     [[ -e deleted-$id ]] || fail "neither del of $id succeeded"
 done
 expect_no_devices
+
+step "add --snapshot: the image stays as it is, and what was written goes with the device"
+qed-ublk create thrown.qed 64M
+device=$(qed-ublk add thrown.qed)
+mkfs.ext4 -q "$device"
+qed-ublk del "$device"
+before=$(sha256sum thrown.qed)
+mkdir -p temporary
+export TMPDIR=$PWD/temporary
+for ending in del kill force; do
+    device=$(qed-ublk add --snapshot thrown.qed)
+    expect_equal "overlays" 1 "$(find temporary -name '*.qed' -perm 600 | wc -l)"
+    mount "$device" /mnt
+    echo "$ending" >/mnt/file
+    if [[ $ending == kill ]]; then
+        kill -KILL "$(server_of 0)"
+        qed-ublk recover 0
+        expect_equal "what is there" kill "$(cat /mnt/file)"
+    fi
+    if [[ $ending == force ]]; then qed-ublk del --force 0; fi
+    umount /mnt
+    if [[ $ending != force ]]; then qed-ublk del 0; fi
+    expect_no_devices
+    expect_equal "overlays" 0 "$(find temporary -name '*.qed' | wc -l)"
+    expect_equal "the image" "$before" "$(sha256sum thrown.qed)"
+done
+expect_status 2 qed-ublk add --snapshot /bin/bash
+expect_status 4 qed-ublk add --snapshot none.qed
+expect_equal "overlays" 0 "$(find temporary -name '*.qed' | wc -l)"
+unset TMPDIR
