@@ -1,3 +1,4 @@
+import Glibc
 import Logging
 import Testing
 
@@ -29,5 +30,23 @@ import Testing
         log.info("serving /a\n2026-01-01 error: \u{1b}[31mb.qed as /dev/ublkb0")
         log.warning("plain é")
         #expect(lines.lines == ["serving /a\\u{a}2026-01-01 error: \\u{1b}[31mb.qed as /dev/ublkb0", "plain é"])
+    }
+
+    @Test("the journal gets priorities, and the time is its own")
+    func journal() throws {
+        var ends: [Int32] = [-1, -1]
+        try #require(pipe(&ends) == 0)
+        defer { for end in ends { close(end) } }
+        var status = stat()
+        try #require(fstat(ends[1], &status) == 0)
+        let stream = "\(status.st_dev):\(status.st_ino)"
+        for other in [nil, "", "0:0", stream + "1"] { #expect(JournalLog(stream: other, descriptor: ends[1]) == nil) }
+        let lines = Lines()
+        let journal = try #require(JournalLog(stream: stream, descriptor: ends[1]) { lines.lines.append($0) })
+        let log = Logger(label: "test") { _ in PrintableLog(journal) }
+        log.info("serving\n<0>x")
+        log.error("failed")
+        log.debug("not shown")
+        #expect(lines.lines == ["<6>serving\\u{a}<0>x\n", "<3>failed\n"])
     }
 }

@@ -10,7 +10,7 @@ struct PrintableLog: LogHandler {
 
     /// To standard error.
     static func standardError(label: String) -> any LogHandler {
-        PrintableLog(StreamLogHandler.standardError(label: label))
+        PrintableLog(JournalLog() ?? StreamLogHandler.standardError(label: label))
     }
 
     func log(event: LogEvent) {
