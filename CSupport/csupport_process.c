@@ -207,8 +207,7 @@ int32_t cs_become_io_flusher(void) {
     return state == 1 ? 0 : state < 0 ? -errno : -EINVAL;
 }
 
-/* Whether the limit of locked memory does not hold for this process. */
-static int has_unlimited_locks(void) {
+int32_t cs_has_unlimited_locks(void) {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {{0}};
     if (syscall(SYS_capget, &header, data) != 0) return 0;
@@ -225,7 +224,7 @@ void cs_drop_system_administration(void) {
 }
 
 int32_t cs_lock_used_memory(void) {
-    if (!has_unlimited_locks()) return -EPERM;
+    if (!cs_has_unlimited_locks()) return -EPERM;
     return mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0 ? 0 : -errno;
 }
 

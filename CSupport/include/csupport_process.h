@@ -74,6 +74,9 @@ int32_t cs_bind_thread(const int32_t *processors, uint64_t count);
  * allocates for them does not wait for I/O (Linux 5.6). -EPERM without CAP_SYS_RESOURCE. */
 int32_t cs_become_io_flusher(void);
 
+/* Whether the limit of locked memory does not hold for this process: 1 or 0. */
+int32_t cs_has_unlimited_locks(void);
+
 /* Keeps all memory of this process from being swapped out, from when it is first used; -EPERM where memory can only be locked
  * up to a limit, because then later allocations would fail. */
 int32_t cs_lock_used_memory(void);

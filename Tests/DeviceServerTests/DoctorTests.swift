@@ -44,6 +44,20 @@ import Ublk
         #expect(Doctor.memory(limitBytes: 64 << 20).map(\.verdict) == [.warning])
     }
 
+    @Test func memoryThatCannotBeLocked() {
+        #expect(Doctor.lockedMemory(limitBytes: nil).verdict == .good)
+        #expect(Doctor.lockedMemory(limitBytes: 1 << 30).verdict == .good)
+        let finding = Doctor.lockedMemory(limitBytes: 8 << 20)
+        #expect(finding.verdict == .warning && finding.sentence.contains("8 MiB") && finding.remedy != nil)
+    }
+
+    @Test func aUdevWithoutTheRule() {
+        #expect(Doctor.names(isUdevRunning: true, hasRule: true).verdict == .good)
+        #expect(Doctor.names(isUdevRunning: false, hasRule: false).verdict == .good)
+        let finding = Doctor.names(isUdevRunning: true, hasRule: false)
+        #expect(finding.verdict == .note && finding.remedy?.contains("59-qed-ublk.rules") == true)
+    }
+
     @Test func aDirectoryOnADisk() throws {
         let directory = try TemporaryDirectory()
         let finding = Doctor.directory(DeviceRegistry(directory: directory.path("none")))

@@ -15,7 +15,9 @@ public enum Doctor {
         if let features { findings += Doctor.features(features) }
         findings.append(rings(disabled: line("/proc/sys/kernel/io_uring_disabled")))
         findings += memory(limitBytes: groupLimitBytes())
+        findings.append(lockedMemory(limitBytes: lockLimitBytes()))
         findings.append(directory(registry))
+        findings.append(names(isUdevRunning: access("/run/udev/control", F_OK) == 0, hasRule: hasUdevRule))
         findings += devices(registry)
         return findings
     }
@@ -110,6 +112,43 @@ public enum Doctor {
                 remedy: "raise MemoryMax, or add with smaller --cache-size, --queues and --depth")
         ]
     }
+
+    /// Of whoever asks; nil: none.
+    private static func lockLimitBytes() -> UInt64? {
+        var limit = rlimit()
+        guard cs_has_unlimited_locks() == 0, getrlimit(__rlimit_resource_t(__RLIMIT_MEMLOCK.rawValue), &limit) == 0,
+            limit.rlim_cur != rlim_t.max
+        else { return nil }
+        return UInt64(limit.rlim_cur)
+    }
+
+    static func lockedMemory(limitBytes: UInt64?) -> Finding {
+        guard let limitBytes, limitBytes < usualServerBytes else { return Finding("memory", .good, "servers may lock theirs") }
+        return Finding(
+            "memory", .warning,
+            "a server may lock \(limitBytes >> 20) MiB; what it cannot lock may be swapped out, at worst to its own disk, and then "
+                + "wait for itself",
+            remedy: "ulimit -l unlimited, LimitMEMLOCK=infinity, or CAP_IPC_LOCK")
+    }
+
+    // MARK: - Names
+
+    private static var hasUdevRule: Bool {
+        ["/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib"].contains {
+            access("\($0)/udev/rules.d/59-qed-ublk.rules", F_OK) == 0
+        }
+    }
+
+    static func names(isUdevRunning: Bool, hasRule: Bool) -> Finding {
+        guard isUdevRunning else { return Finding("names", .good, "no udev runs here: disks have /dev/qed/NAME alone") }
+        guard !hasRule else { return Finding("names", .good, "udev makes links of disks") }
+        return Finding(
+            "names", .note,
+            "udev has no rule for disks of qed-ublk: there is no /dev/disk/by-id/qed-*, and fstab finds no /dev/qed/NAME",
+            remedy: "install the package, or 59-qed-ublk.rules in /etc/udev/rules.d")
+    }
+
+    // MARK: - The directory
 
     static func directory(_ registry: DeviceRegistry) -> Finding {
         do throws(RegistryError) { try registry.checkOwner() } catch { return Finding("directory", .trouble, "\(error)") }

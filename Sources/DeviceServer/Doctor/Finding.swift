@@ -24,7 +24,7 @@ public struct Finding: Equatable, Sendable {
         }
     }
 
-    /// What was looked at: kernel, driver, io_uring, memory, directory, devices.
+    /// What was looked at: kernel, driver, io_uring, memory, directory, names, devices.
     public let subject: String
     public let verdict: Verdict
     public let sentence: String
