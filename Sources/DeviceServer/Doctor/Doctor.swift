@@ -126,8 +126,8 @@ public enum Doctor {
         guard let limitBytes, limitBytes < usualServerBytes else { return Finding("memory", .good, "servers may lock theirs") }
         return Finding(
             "memory", .warning,
-            "a server may lock \(limitBytes >> 20) MiB; what it cannot lock may be swapped out, at worst to its own disk, and then "
-                + "wait for itself",
+            "a server may lock \(limitBytes >> 20) MiB; what it cannot lock may be swapped out, at worst to its own disk, and "
+                + "then wait for itself",
             remedy: "ulimit -l unlimited, LimitMEMLOCK=infinity, or CAP_IPC_LOCK")
     }
 
