@@ -2,9 +2,9 @@ import Foundation
 import TestSupport
 import Testing
 
-/// The unit of packaging/ and the line of fstab in docs/recovery.md, as systemd reads them on a machine that boots.
+/// The unit of packaging/ and the line of fstab in docs/boot.md, as systemd reads them on a machine that boots.
 @Suite struct ServiceUnitTests {
-    private static let unitName = "qed-ublk@srv-disk.qed.service"
+    private static let unitName = "qed-ublk@files.service"
     private static let repository = "/" + #filePath.split(separator: "/").dropLast(3).joined(separator: "/")
 
     let directory: TemporaryDirectory
@@ -14,9 +14,9 @@ import Testing
 
     init() throws {
         directory = try TemporaryDirectory()
-        let page = String(decoding: try readFile("\(Self.repository)/docs/recovery.md"), as: UTF8.self)
-        let lines = page.split(separator: "\n").filter { $0.contains("x-systemd.requires=\(Self.unitName)") }
-        try #require(lines.count == 1, "docs/recovery.md has no line for fstab, or several")
+        let page = String(decoding: try readFile("\(Self.repository)/docs/boot.md"), as: UTF8.self)
+        let lines = page.split(separator: "\n").filter { $0.contains("x-systemd.after=\(Self.unitName)") }
+        try #require(lines.count == 1, "docs/boot.md has no line for fstab, or several")
         line = String(lines[0])
         unit = String(decoding: try readFile("\(Self.repository)/packaging/qed-ublk@.service"), as: UTF8.self)
     }
@@ -35,16 +35,16 @@ import Testing
         let system = "/usr/lib/systemd/system"
         try require(
             ["SYSTEMD_FSTAB=\(fstab)", "\(system)-generators/systemd-fstab-generator", generated, generated, generated])
-        let mount = String(decoding: try readFile("\(generated)/mnt.mount"), as: UTF8.self)
-        try #require(mount.contains("Requires=\(Self.unitName)"), "\(mount)")
+        let mount = String(decoding: try readFile("\(generated)/mnt-files.mount"), as: UTF8.self)
+        try #require(mount.contains("After=\(Self.unitName)"), "\(mount)")
         let result = try run(
             [
                 "SYSTEMD_UNIT_PATH=\(units):\(generated):\(system)", "systemd-analyze", "verify", "--man=no", "default.target",
-                "\(generated)/mnt.mount", "\(units)/\(Self.unitName)",
+                "\(generated)/mnt-files.mount", "\(units)/\(Self.unitName)",
             ])
         // Other units of this machine may have their own defects.
         return result.errors.split(separator: "\n").filter { line in
-            ["cycle", "qed", "mnt.mount"].contains { line.contains($0) }
+            ["cycle", "qed", "mnt-files.mount"].contains { line.contains($0) }
         }
     }
 
@@ -52,8 +52,8 @@ import Testing
         "as documented, and with other options that are used",
         arguments: ["nofail,", "", "_netdev,nofail,", "_netdev,", "noauto,"])
     func ordered(options: String) throws {
-        try #require(line.contains(" nofail,x-systemd.requires="))
-        let changed = line.replacing(" nofail,", with: " \(options)")
+        try #require(line.contains(" x-systemd.after="))
+        let changed = line.replacing(" x-systemd.after=", with: " \(options)x-systemd.after=")
         #expect(try complaints(unit: unit, line: changed) == [])
     }
 
@@ -61,7 +61,7 @@ import Testing
     @Test func cyclesAreFound() throws {
         let late = unit.replacing("\nDefaultDependencies=no\n", with: "\n")
         try #require(late != unit)
-        let found = try complaints(unit: late, line: line.replacing(" nofail,", with: " "))
+        let found = try complaints(unit: late, line: line)
         #expect(found.contains { $0.contains("Found ordering cycle") }, "\(found)")
         #expect(found.contains { $0.contains("Found dependency on \(Self.unitName)/start") }, "\(found)")
     }
