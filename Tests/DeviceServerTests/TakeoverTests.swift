@@ -96,7 +96,8 @@ import Ublk
         let first = try DeviceLock(path: directory.path, id: 3, timeoutSeconds: 0)
         #expect(throws: DeviceLockError(id: 3)) { try DeviceLock(path: directory.path, id: 3, timeoutSeconds: 0) }
         first.release()
-        let second = try DeviceLock(path: directory.path, id: 3, timeoutSeconds: 0)
+        // A program that another test is about to start has the descriptor for a moment, and the lock with it.
+        let second = try DeviceLock(path: directory.path, id: 3, timeoutSeconds: 60)
         second.release()
         _ = try DeviceLock(path: directory.path("gone"), id: 3, timeoutSeconds: 0)
         _ = try DeviceLock(path: directory.path("gone"), id: 3, timeoutSeconds: 0)
