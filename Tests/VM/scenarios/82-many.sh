@@ -1,5 +1,6 @@
 # Many devices, in a row and at once: nothing of them is left in the end, no file, process, lock or memory.
 # COUNT in a row, and DEVICES at once.
+# kernels: 6.12
 # vm: --file Tests/VM/scenarios/devices.bash
 source lib.sh
 source devices.bash

@@ -1,6 +1,7 @@
 # The file system under the image is full, and the disk under it fails: the writer is told, reads and the rest go on, the
 # image stays sound, and everything works again when the fault is gone; after a failed sync, when the image has been
 # opened again.
+# kernels: 6.12
 # vm: --file Tests/VM/scenarios/devices.bash
 source lib.sh
 source devices.bash

@@ -1,6 +1,7 @@
 # A process in a control group with little memory writes a file on the device, more than fits; then the server is in
 # that group too. Nothing stands still, and every byte is there.
 # FILE_MIB and ROUNDS say how much.
+# kernels: 6.12
 # vm: --memory 1024 --file Tests/VM/scenarios/devices.bash
 source lib.sh
 source devices.bash
