@@ -45,6 +45,54 @@ import Testing
         return paths
     }
 
+    /// The first file is copied into the second, up to a place; then, with a newer file over it, from there.
+    @Test func copyThatWasCutShortGoesOn() throws {
+        let scratch = try TemporaryDirectory()
+        let buffer = PageBuffer(byteCount: 1 << 20)
+        func write(_ path: String, _ byte: UInt8, _ megabytes: [UInt64]) throws {
+            let disk = try Disk(path: path, format: .qed, isReadOnly: false)
+            buffer.address.initializeMemory(as: UInt8.self, repeating: byte, count: 1 << 20)
+            for megabyte in megabytes {
+                try disk.perform([
+                    BlockRequest(.write, deviceOffset: megabyte << 20, byteCount: 1 << 20, buffer: buffer.address)
+                ])
+            }
+            try disk.close()
+        }
+        func make(_ name: String, over base: String?) throws -> String {
+            let path = scratch.path(name)
+            let backing = base.map { ["-b", $0, "-F", "qed"] } ?? []
+            try require(["qemu-img", "create", "-q", "-f", "qed"] + backing + [path, "160M"])
+            return path
+        }
+        func open(_ path: String) throws -> [LayerFile] {
+            try ImageChain.open(path: path, isReadOnly: true, caching: .buffered, locking: .none)
+        }
+        let target = try make("0.qed", over: nil)
+        try write(target, 1, [0, 5])
+        let first = try make("1.qed", over: "0.qed")
+        try write(first, 2, Array(0..<100) + [159])
+        let file = try ImageFile(path: target, access: .readWrite, caching: .buffered, lock: nil)
+        var ends: [UInt64] = []
+        let cancelled = try LayerCopy(chain: open(first), into: 1, opened: file).run(isDurable: { ends.append($0) }) { $0 < 0.5 }
+        #expect(cancelled == nil)
+        #expect(ends == [64 << 20], "copied in pieces of 32 MiB, of which the last is not told of")
+        // What is there is not copied again: a mark shows it.
+        try write(target, 9, [3])
+        try MergeMark.put(on: file)
+        let newest = try make("2.qed", over: "1.qed")
+        try write(newest, 3, [2, 120])
+        let before = try content(newest, scratch)
+        let copy = LayerCopy(chain: try open(newest), into: 2, opened: file, after: .init(endBytes: 64 << 20, newFiles: 1))
+        var later: [UInt64] = []
+        #expect(try copy.run(isDurable: { later.append($0) }) { _ in true } != nil)
+        #expect(later.allSatisfy { $0 > 64 << 20 })
+        var merged = try content(target, scratch)
+        #expect(merged[3 << 20] == 9)
+        merged.replaceSubrange(3 << 20..<4 << 20, with: repeatElement(2, count: 1 << 20))
+        #expect(merged == before)
+    }
+
     private func content(_ path: String, _ scratch: TemporaryDirectory) throws -> [UInt8] {
         try require(["qemu-img", "convert", "-f", "qed", "-O", "raw", path, scratch.path("raw")])
         return try readFile(scratch.path("raw"))

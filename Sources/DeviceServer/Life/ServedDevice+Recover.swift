@@ -55,6 +55,7 @@ extension ServedDevice {
                 var new = try record(info, file)
                 new.backingFiles = backingFiles
                 new.nextSizeBytes = old.nextSizeBytes
+                new.unfinishedMerge = old.unfinishedMerge
                 try takeover.open(new)
             })
         undo.append {

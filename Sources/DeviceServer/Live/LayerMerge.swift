@@ -1,6 +1,7 @@
 import BlockStorage
 import Glibc
 import ImageTools
+import Logging
 import Platform
 import QEDChain
 import QEDEngine
@@ -158,15 +159,39 @@ struct LayerMerge: Sendable {
         } catch {
             throw .cannot("\(error)")
         }
+        guard case .qed(let newest, _) = chain[0].layer else { preconditionFailure("a raw file above another one") }
+        let sizeBytes = newest.imageSizeBytes
+        let earlier = try earlierCopy(of: plan, sizeBytes: sizeBytes, isMarked: isMarked(opened))
         let tables: AdoptedTables?
         do throws(ImageToolError) {
-            let copy = LayerCopy(chain: chain, into: plan.files.count - 1, opened: opened)
-            tables = try copy.run(progress.goesOn)
+            let copy = LayerCopy(chain: chain, into: plan.files.count - 1, opened: opened, after: earlier)
+            let files = plan.files.map(\.file.identity)
+            tables = try copy.run(
+                isDurable: { [device] end in
+                    // Where it cannot be said, more is copied once more.
+                    try? device.note { $0.unfinishedMerge = UnfinishedMerge(files: files, sizeBytes: sizeBytes, endBytes: end) }
+                }, progress.goesOn)
         } catch {
             throw .cannot("\(error); nothing was changed that can be seen")
         }
         guard let tables else { throw .cancelled }
         return tables
+    }
+
+    /// Where a copy of the same files, or of the same but the newest, has been when it was cut short. The target has its mark
+    /// still; whoever else has written to it has taken that away.
+    private func earlierCopy(
+        of plan: Plan, sizeBytes: UInt64, isMarked: Bool
+    ) throws(MergeError) -> LayerCopy.Earlier? {
+        guard let unfinished = device.registry.record(of: device.record.deviceID)?.unfinishedMerge else { return nil }
+        if isMarked, let newFiles = unfinished.newFiles(in: plan.files.map(\.file.identity), sizeBytes: sizeBytes) {
+            device.log.notice(
+                "an earlier merge into \(plan.target.file.path) was cut short; its first \(unfinished.endBytes) bytes are there")
+            return LayerCopy.Earlier(endBytes: unfinished.endBytes, newFiles: newFiles)
+        }
+        // This copy goes over what that one has left.
+        do throws(RegistryError) { try device.note { $0.unfinishedMerge = nil } } catch { throw .cannot("\(error)") }
+        return nil
     }
 
     /// Where clusters have different sizes a part of one that the copy makes in the target may be seen at once. It lies behind
@@ -209,6 +234,7 @@ struct LayerMerge: Sendable {
             try device.note { record in
                 record.nextBackingFiles = files.dropFirst().map(\.file.identity)
                 record.mergedFiles = plan.removed.files
+                record.unfinishedMerge = nil
             }
         } catch {
             throw .cannot("\(error)")
@@ -258,32 +284,6 @@ struct LayerMerge: Sendable {
         }
         let opened = try open(layer)
         do throws(ImageToolError) { try BackingFileSwitch.set(opened, to: name) } catch { throw .cannot("\(error)") }
-    }
-}
-
-/// Files that have been merged into another one: nothing names them any more.
-struct MergedFiles {
-    struct File: Equatable, Sendable {
-        var path: String
-        var file: FileIdentity
-    }
-
-    var files: [File]
-
-    /// Takes them away, for good; one that cannot be does not keep the others.
-    func remove() throws(Errno) {
-        var failure: Errno?
-        for file in files {
-            do throws(Errno) {
-                // Whatever else has the name by now is somebody's.
-                guard try FileIdentity.found(at: file.path) == file.file else { continue }
-                if unlink(file.path) != 0, errno != ENOENT { throw Errno(rawValue: errno) }
-            } catch {
-                failure = error
-            }
-        }
-        try SnapshotNames.sync(directoriesOf: files.map(\.path))
-        if let failure { throw failure }
     }
 }
 

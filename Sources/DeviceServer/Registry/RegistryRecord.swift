@@ -70,6 +70,8 @@ public struct DeviceRecord: Equatable, Sendable {
     var nextSizeBytes: UInt64?
     /// Files that are to be taken away once the files beneath are others.
     var mergedFiles: [MergedFiles.File] = []
+    /// Set while files beneath are copied into another one, and left when that was cut short.
+    var unfinishedMerge: UnfinishedMerge?
     /// Set from when `nextImage` is about to take the image's place, over other files, until what was the image is removed.
     var rollback: RolledBackImage?
     /// The path of the first of `backingFiles`, while that is a snapshot that is not sealed yet.
@@ -121,7 +123,7 @@ extension DeviceRecord {
             "unsealed_snapshot": unsealedSnapshot.map { .string($0) } ?? .null,
             "next_backing_identities": nextBackingFiles.map { .array($0.map { .string($0.description) }) } ?? .null,
             "next_size": nextSizeBytes.map { JSONValue($0) } ?? .null,
-            "merged_files": .array(mergedFiles.map(\.json)),
+            "merged_files": .array(mergedFiles.map(\.json)), "unfinished_merge": unfinishedMerge?.json ?? .null,
             "rolled_back_image": rollback?.file.json ?? .null,
             "rolled_back_backing_identities": rollback.map { .array($0.backingFiles.map { .string($0.description) }) } ?? .null,
         ]
@@ -162,6 +164,7 @@ extension DeviceRecord {
             nextBackingFiles = files.compactMap { $0.text.flatMap { FileIdentity($0) } }
         }
         if case .array(let files)? = json["merged_files"] { mergedFiles = files.compactMap(MergedFiles.File.init) }
+        unfinishedMerge = json["unfinished_merge"].flatMap(UnfinishedMerge.init)
         if let file = json["rolled_back_image"].flatMap(MergedFiles.File.init),
             case .array(let files)? = json["rolled_back_backing_identities"]
         {
@@ -197,17 +200,6 @@ extension DeviceRecord {
             record.backingFiles = [image] + backingFiles
         }
         return record
-    }
-}
-
-extension MergedFiles.File {
-    fileprivate var json: JSONValue { ["path": .string(path), "identity": .string(file.description)] }
-
-    fileprivate init?(_ json: JSONValue) {
-        guard let path = json["path"]?.text, let identity = json["identity"]?.text.flatMap({ FileIdentity($0) }) else {
-            return nil
-        }
-        self.init(path: path, file: identity)
     }
 }
 

@@ -18,16 +18,36 @@ public struct LayerCopy {
     private let beneath: [LayerFile]
     private let targetPath: String
 
+    /// What an earlier copy, which did not end, has left in the target, durably: where it was, and how many of these files lie
+    /// over those that it had. Nil: nothing, or nothing that is known.
+    private let earlier: Earlier?
+
+    public struct Earlier {
+        public var endBytes: UInt64
+        public var newFiles: Int
+
+        public init(endBytes: UInt64, newFiles: Int) {
+            self.endBytes = endBytes
+            self.newFiles = newFiles
+        }
+    }
+
     /// What is done at once, between two looks at whether to go on.
     private static let stepBytes: UInt64 = 32 << 20
+    /// What is copied between two syncs of the target, after which it need not be copied again.
+    private static let durableBytes: UInt64 = 64 << 20
     private static let cacheBytes = 4 << 20
 
     /// - Parameters:
     ///   - chain: open: all QED images down to the target; nobody writes to any of them.
     ///   - index: of the target in it, 1 or more.
     ///   - opened: the target, to be written.
-    public init(chain: [LayerFile], into index: Int, opened: ImageFile) {
+    ///   - earlier: of a disk of the same size, into this target, from the last of these files; nothing else has been written to
+    ///     it since.
+    public init(chain: [LayerFile], into index: Int, opened: ImageFile, after earlier: Earlier? = nil) {
         precondition(index > 0 && index < chain.count, "nothing to be copied")
+        precondition(earlier.map { $0.newFiles < index } ?? true, "an earlier copy of nothing")
+        self.earlier = earlier
         upper = Array(chain[..<index])
         target = opened
         targetPath = chain[index].file.path
@@ -35,9 +55,13 @@ public struct LayerCopy {
     }
 
     /// Blocks until it is durable and the target is marked as clean.
-    /// - Parameter goesOn: called again and again, with the share that is done; false: no more. It may block.
+    /// - Parameters:
+    ///   - isDurable: called with the end of what need not be copied again.
+    ///   - goesOn: called again and again, with the share that is done; false: no more. It may block.
     /// - Returns: the target as a file that lies beneath others; nil where it was told not to go on.
-    public func run(_ goesOn: (Double) -> Bool) throws(ImageToolError) -> AdoptedTables? {
+    public func run(
+        isDurable: (UInt64) -> Void = { _ in }, _ goesOn: (Double) -> Bool
+    ) throws(ImageToolError) -> AdoptedTables? {
         guard case .qed(let newest, _) = upper[0].layer else { preconditionFailure("a raw file above another one") }
         try MergeMark.put(on: target)
         let sizeBytes = newest.imageSizeBytes
@@ -52,12 +76,12 @@ public struct LayerCopy {
         let (source, disk, image) = try open(header)
         var isDone = false
         do throws(ImageToolError) {
-            // What is behind the end of the one or the other reads as zeros.
-            if oldSizeBytes != sizeBytes {
+            // What is behind the end of the one or the other reads as zeros; an earlier copy has begun with that.
+            if oldSizeBytes != sizeBytes, earlier == nil {
                 let (first, last) = (min(oldSizeBytes, sizeBytes), max(oldSizeBytes, sizeBytes))
                 try disk.perform([BlockRequest(.writeZeroes, deviceOffset: first, byteCount: last - first)])
             }
-            isDone = try copy(source, disk, sizeBytes, goesOn)
+            isDone = try copy(source, disk, sizeBytes, isDurable, goesOn)
         } catch {
             source.abandon()
             try? disk.close()
@@ -93,17 +117,32 @@ public struct LayerCopy {
     }
 
     private func copy(
-        _ source: Disk, _ disk: Disk, _ sizeBytes: UInt64, _ goesOn: (Double) -> Bool
+        _ source: Disk, _ disk: Disk, _ sizeBytes: UInt64, _ isDurable: (UInt64) -> Void, _ goesOn: (Double) -> Bool
     ) throws(ImageToolError) -> Bool {
         let map = try DiskMap(chain: upper)
         let copy = DiskCopy(from: source, to: disk, holes: .areMade)
         let last = upper.count - 1
+        let (earlierEnd, newFiles) = (min(earlier?.endBytes ?? 0, sizeBytes), earlier?.newFiles ?? 0)
         var position: UInt64 = 0
+        var unsyncedBytes: UInt64 = 0
         while position < sizeBytes {
             guard goesOn(Double(position) / Double(sizeBytes)) else { return false }
-            let end = min(position + LayerCopy.stepBytes, sizeBytes)
-            try copy.run(position..<end, map: map, progress: nil) { $0.kind != .unallocated || $0.depth < last }
+            // A step lies before the end of the earlier copy, or behind it.
+            let limit = position < earlierEnd ? earlierEnd : sizeBytes
+            let end = min(position + LayerCopy.stepBytes, limit)
+            let isThere = end <= earlierEnd
+            try copy.run(position..<end, map: map, progress: nil) { extent in
+                let isUppers = extent.kind != .unallocated || extent.depth < last
+                guard isUppers, !isThere || extent.depth < newFiles else { return false }
+                unsyncedBytes += extent.length
+                return true
+            }
             position = end
+            if unsyncedBytes >= LayerCopy.durableBytes, position > earlierEnd {
+                try disk.perform([BlockRequest(.flush)])
+                isDurable(position)
+                unsyncedBytes = 0
+            }
         }
         return goesOn(1)
     }

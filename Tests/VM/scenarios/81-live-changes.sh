@@ -116,6 +116,26 @@ rm filling
 expect_equal "the file" "$before" "$(echo 3 >/proc/sys/vm/drop_caches && md5sum /mnt/large)"
 expect_status 0 qed-ublk commit "$device"
 expect_equal "the file" "$before" "$(echo 3 >/proc/sys/vm/drop_caches && md5sum /mnt/large)"
+
+step "a merge that is cut short by the death of its server goes on from where it was, with a snapshot that was taken since"
+rm /mnt/other
+dd if=/dev/urandom of=/mnt/large bs=1M count=170 conv=notrunc status=none
+snapshots eight
+before=$(md5sum /mnt/large)
+qed-ublk commit "$device" >commit.log 2>&1 &
+merge=$!
+until grep -q '"copied"' /run/qed-ublk/ublk0.json; do kill -0 "$merge" || fail "it has ended, and nothing was noted"; done
+kill_server
+wait "$merge" && fail "the merge ended all the same: $(<commit.log)"
+qed-ublk recover 0
+copied=$(jq .unfinished_merge.copied /run/qed-ublk/ublk0.json)
+((copied >= 64 << 20)) || fail "the next server does not know how far it was: $copied"
+snapshots nine
+expect_status 0 qed-ublk commit "$device"
+expect_output "cut short; its first $copied bytes are there" cat /run/qed-ublk/ublk0.log
+expect_equal "what is unfinished" null "$(jq .unfinished_merge /run/qed-ublk/ublk0.json)"
+expect_equal "the chain" "disk.qed monday.qed" "$(chain)"
+expect_equal "the file" "$before" "$(echo 3 >/proc/sys/vm/drop_caches && md5sum /mnt/large)"
 umount /mnt
 expect_status 0 e2fsck -fn "$device"
 qed-ublk del "$device"
