@@ -44,6 +44,10 @@ let package = Package(
             linkerSettings: [.linkedLibrary(":liburing.a")]),
         // The same, for what comes before the first line of Swift in `qed-ublk`, and in no other program.
         .target(name: "CProgramStart", path: "CProgramStart", publicHeadersPath: "include"),
+        // The same, for a server that gives up its rights.
+        .target(
+            name: "CConfinement", path: "CConfinement", publicHeadersPath: "include",
+            linkerSettings: [.linkedLibrary("seccomp")]),
 
         // What any program needs of the system, and no storage: locks, threads, which file and which boot it is.
         .target(
@@ -93,6 +97,7 @@ let package = Package(
             name: "DeviceServer",
             dependencies: [
                 "ImageTools", "QEDChain", "Platform", "Ublk", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "CSupport",
+                "CConfinement",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "SystemPackage", package: "swift-system"),
             ],

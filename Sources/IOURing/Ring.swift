@@ -15,8 +15,11 @@ public struct RingSetup: OptionSet, Sendable {
     /// Completions are run only when the owner waits for them (6.1). Needs `singleIssuer`.
     public static let deferredTaskRun = RingSetup(rawValue: CS_SETUP_DEFER_TASKRUN)
 
-    /// What a queue's ring uses: the fewest interruptions the kernel offers.
-    public static let queue: RingSetup = [.cooperativeTaskRun, .singleIssuer, .deferredTaskRun]
+    /// It is enabled by `Ring.create`, once it can do no more than serving takes (restrictions, 5.10).
+    static let disabledAtFirst = RingSetup(rawValue: CS_SETUP_R_DISABLED)
+
+    /// What a queue's ring uses: the fewest interruptions the kernel offers, and only what a queue does.
+    public static let queue: RingSetup = [.cooperativeTaskRun, .singleIssuer, .deferredTaskRun, .disabledAtFirst]
 }
 
 /// An io_uring: a reference to one, cheap to copy, without reference counting.
@@ -44,6 +47,13 @@ public struct Ring: @unchecked Sendable {
         guard result == 0 else {
             pointer.deallocate()
             throw Errno(rawValue: -result)
+        }
+        if setup.contains(.disabledAtFirst) {
+            let result = cs_ring_restrict_and_enable(pointer)
+            guard result == 0 else {
+                Ring(pointer: pointer).close()
+                throw Errno(rawValue: -result)
+            }
         }
         return Ring(pointer: pointer)
     }

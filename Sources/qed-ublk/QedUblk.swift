@@ -37,6 +37,9 @@ struct QedUblk: ParsableCommand {
             case "supervise": try supervise(Array(arguments.dropFirst()))
             // Started by a server.
             case "own-disk": OwnDiskProcess.main(Array(arguments.dropFirst()))
+            case "broker":
+                LoggingSystem.bootstrap(PrintableLog.standardError)
+                BrokerProcess.main(Array(arguments.dropFirst()), log: Logger(label: "qed-ublk"))
             default:
                 var command = try parse(arguments)
                 try command.run()

@@ -74,7 +74,8 @@ import Testing
         try write(first, 2, Array(0..<100) + [159])
         let file = try ImageFile(path: target, access: .readWrite, caching: .buffered, lock: nil)
         var ends: [UInt64] = []
-        let cancelled = try LayerCopy(chain: open(first), into: 1, opened: file).run(isDurable: { ends.append($0) }) { $0 < 0.5 }
+        let begun = try LayerCopy(chain: open(first), into: 1, opened: file)
+        let cancelled = try begun.run(isDurable: { ends.append($0) }, { $0 < 0.5 })
         #expect(cancelled == nil)
         #expect(ends == [64 << 20], "copied in pieces of 32 MiB, of which the last is not told of")
         // What is there is not copied again: a mark shows it.
@@ -85,7 +86,7 @@ import Testing
         let before = try content(newest, scratch)
         let copy = LayerCopy(chain: try open(newest), into: 2, opened: file, after: .init(endBytes: 64 << 20, newFiles: 1))
         var later: [UInt64] = []
-        #expect(try copy.run(isDurable: { later.append($0) }) { _ in true } != nil)
+        #expect(try copy.run(isDurable: { later.append($0) }, { _ in true }) != nil)
         #expect(later.allSatisfy { $0 > 64 << 20 })
         var merged = try content(target, scratch)
         #expect(merged[3 << 20] == 9)

@@ -23,7 +23,8 @@ BANNED = [
     (r"(?<![\w.])(?:exit|_exit)\(", (*_PROGRAMS, "Sources/qed-ublk/"), "only the program ends itself"),
     (r"\bgetenv\(|\bProcessInfo\b", (
         *_FUZZ, "Sources/qed-ublk/", "Sources/DeviceServer/Registry/Registry.swift",
-        "Sources/DeviceServer/Life/Detachment.swift", "Sources/DeviceServer/Background/ServiceNotification.swift"),
+        "Sources/DeviceServer/Life/Detachment.swift", "Sources/DeviceServer/Confinement/Confinement.swift",
+        "Sources/DeviceServer/Background/ServiceNotification.swift"),
         "the environment is read where it is documented; pass what it says"),
     (r"\bunsafeBitCast\(", ("Sources/IOURing/CompletionToken.swift",), "find another way, or give it its place in calls.py"),
     (r"\bunowned\(unsafe\)", (), "use unowned"),

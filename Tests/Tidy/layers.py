@@ -10,6 +10,7 @@ from swift_source import code_of
 LAYERS = {
     "CSupport": "",
     "CProgramStart": "",
+    "CConfinement": "",
     "Platform": "CSupport",
     "IOURing": "CSupport Platform",
     "BlockStorage": "CSupport Platform IOURing",
@@ -22,7 +23,7 @@ LAYERS = {
     "ImageTools": "CSupport Platform IOURing BlockStorage QEDFormat QEDEngine QEDChain",
     # Knows no image: what it serves is a `BlockTarget`.
     "Ublk": "CSupport Platform IOURing",
-    "DeviceServer": "CSupport Platform IOURing BlockStorage QEDFormat QEDEngine QEDChain ImageTools Ublk",
+    "DeviceServer": "CSupport CConfinement Platform IOURing BlockStorage QEDFormat QEDEngine QEDChain ImageTools Ublk",
     "qed-ublk": "CSupport Platform CProgramStart IOURing BlockStorage QEDFormat QEDEngine QEDChain ImageTools Ublk DeviceServer",
     # Of Ublk it has the ledger of a queue's tags.
     "Simulation": "Platform IOURing BlockStorage QEDFormat QEDEngine Ublk",

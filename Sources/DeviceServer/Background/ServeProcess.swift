@@ -23,13 +23,14 @@ public enum ServeProcess {
             let process = try ServerProcess()
             let configuration = try ServerConfiguration(serveArguments: arguments)
             let server = Server(configuration, process: process, log: log)
-            return try server.run { id, path in
+            var isPublished = false
+            return try server.run { id in
                 deviceID = id
                 defer { try? logDirectory.close() }
-                do {
-                    try ServerLog.publish(deviceID: id, recovers: configuration.recovers, in: logDirectory)
-                } catch { return false }
-                return BackgroundServer.announce(path, to: add)
+                isPublished =
+                    (try? ServerLog.publish(deviceID: id, recovers: configuration.recovers, in: logDirectory)) != nil
+            } ready: { _, path in
+                isPublished && BackgroundServer.announce(path, to: add)
             } gone: {
                 if let deviceID { ServerLog.remove(deviceID: deviceID) }
             }

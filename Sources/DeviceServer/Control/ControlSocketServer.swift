@@ -29,6 +29,8 @@ public final class ControlSocketServer {
     private let listener: Int32
     /// The file that `close` removes, so that it leaves a successor's in peace.
     private let file: FileIdentity?
+    /// The server may not remove it any more, and somebody else does.
+    var leavesFile = false
     /// By number, which is also age.
     private var connections: [UInt64: ControlConnection] = [:]
     private var lastNumber: UInt64 = 0
@@ -59,7 +61,7 @@ public final class ControlSocketServer {
 
     /// Removes the socket; who is connected stays. Later calls do nothing.
     public func stopListening() {
-        if isListening, let file, FileIdentity(ofFileAt: path) == file { unlink(path) }
+        if isListening, !leavesFile, let file, FileIdentity(ofFileAt: path) == file { unlink(path) }
         endListening()
     }
 

@@ -15,6 +15,7 @@ struct DeviceReplies {
     private let progress = MergeProgress()
     private let devicePath: String
     private let features: UblkFeatures
+    private let isConfined: Bool
 
     /// How long a queue's thread may take to say what it has counted, and how long the requests under way to end.
     private static let askTimeout = Duration.seconds(10)
@@ -22,9 +23,10 @@ struct DeviceReplies {
     init(of device: ServedDevice, live: LiveDevice) {
         self.live = live
         features = device.info.features
-        let (path, queues) = (device.blockDevicePath, device.queues)
+        let (path, queues, rights) = (device.blockDevicePath, device.queues, device.rights)
         devicePath = path
-        flushes = SharedReplies(to: "flush the disk") { DeviceReplies.flush(diskAt: path) }
+        isConfined = rights.isConfined
+        flushes = SharedReplies(to: "flush the disk") { DeviceReplies.flush(rights) }
         figures = SharedReplies(to: "ask the queues") { DeviceReplies.figures(of: queues, path) }
         pauses = SharedReplies(to: "hold the queues") { DeviceReplies.pause(queues) }
     }
@@ -40,6 +42,13 @@ struct DeviceReplies {
         case .flush: flushes.ask(connection)
         case .stats: figures.ask(connection)
         case .quiesce: pauses.ask(connection)
+        // They make, rename and remove files, which a confined server cannot, and its broker does not do for it.
+        case .snapshot where isConfined, .rollback where isConfined, .commit where isConfined, .flatten where isConfined,
+            .resize where isConfined:
+            .failure(
+                .failed,
+                "\(devicePath) was added with --untrusted, so its server can change no file but the image's content; remove the "
+                    + "device first")
         case .snapshot(let path, let isOverlay):
             changes.begin(connection) { [live] in DeviceReplies.snapshot(live, path, isOverlay) }
         case .rollback(let path, let force):
@@ -160,8 +169,8 @@ struct DeviceReplies {
 
     /// Of a block device: with what its page cache has, and those of its partitions, which are others. So the kernel is asked
     /// and not the engine, which a flush reaches as the request that this becomes.
-    private static func flush(diskAt path: String) -> ControlReply {
-        let failures = OwnDiskProcess.write(.flush, ofDiskAt: path)
+    private static func flush(_ rights: any DeviceRights) -> ControlReply {
+        let failures = rights.flushDisk()
         return failures.first.map { .failure(.failed, $0) } ?? .success(.null)
     }
 

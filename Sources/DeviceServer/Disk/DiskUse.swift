@@ -14,6 +14,8 @@ struct DiskUse: Error, CustomStringConvertible {
         case claim(DiskClaim)
         /// It cannot be had exclusively, and why.
         case unknown(String)
+        /// A broker has found it, and says who it is.
+        case told(String)
     }
 
     struct Process: Equatable, Sendable {
@@ -32,7 +34,7 @@ struct DiskUse: Error, CustomStringConvertible {
     var mayPass: Bool {
         switch user {
         case .processes, .unknown: true
-        case .claim: false
+        case .claim, .told: false
         }
     }
 
@@ -64,6 +66,8 @@ struct DiskUse: Error, CustomStringConvertible {
             return "\(path) is in use\(names.isEmpty ? "" : " by \(names)"); close it first"
         case .unknown(let why):
             return "\(path) may be in use: \(why)"
+        case .told(let sentence):
+            return sentence
         }
     }
 

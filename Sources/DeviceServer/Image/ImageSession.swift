@@ -39,6 +39,8 @@ final class ImageSession: @unchecked Sendable {
     let endsRollback: Bool
     /// In which blocks the image is served; nil before that is chosen.
     private(set) var blocks: BlockChoice?
+    /// For a server that may make no ring any more, and remove no file, when it closes the image.
+    private var closing: RingLoop?
 
     var path: String { top.withLock { $0.path } }
     var image: Image { top.withLock { $0.image } }
@@ -197,6 +199,9 @@ final class ImageSession: @unchecked Sendable {
         blocks = choice
     }
 
+    /// The server is about to give up its rights: what closing takes is had now. The log of the image is its broker's to remove.
+    func prepareForConfinement() throws(ServerError) { closing = try ImageSession.makeLoop() }
+
     /// Makes everything durable, marks the image as clean, and releases its lock. No queue serves it any more.
     /// - Returns: how the image was left.
     @discardableResult
@@ -205,12 +210,13 @@ final class ImageSession: @unchecked Sendable {
         if let lower = top.withLock({ $0.lower }) { try close(lower) }
         let (image, chain) = top.withLock { ($0.image, $0.chain) }
         try close(image, chain)
-        top.withLock { $0.sessionFile?.remove() }
+        if closing == nil { top.withLock { $0.sessionFile?.remove() } }
         return ImageMark(descriptor: chain[0].file.descriptor)
     }
 
     private func close(_ image: Image, _ chain: [LayerFile]) throws(ServerError) {
-        let loop = try ImageSession.makeLoop()
+        let loop: RingLoop
+        if let closing { loop = closing } else { loop = try ImageSession.makeLoop() }
         defer { loop.close() }
         let driver = EngineDriver(
             image: image, storages: chain.storages(on: loop.ring), depth: 1, largestRequestBytes: 1 << 20,

@@ -55,13 +55,14 @@ public struct DeviceAddition {
         // Before it has another working directory. What is opened by them is opened through its own mounts, afterwards.
         let absolutePath = try AbsolutePath.ofFile(imagePath)
         UblkDriver.load()
+        let notification = ServiceNotification()
         let process = try ServerProcess()
         func serve(_ configuration: ServerConfiguration) throws -> ServerEnding {
             let server = Server(configuration, process: process, log: log)
             var failure: (any Error)?
             let ending = try server.run { _, path in
                 do { try announce(path) } catch { failure = error }
-                ServiceNotification.ready("serving \(configuration.imagePath.printable) as \(path)")
+                notification?.ready("serving \(configuration.imagePath.printable) as \(path)")
                 return failure == nil
             }
             if let failure { throw failure }

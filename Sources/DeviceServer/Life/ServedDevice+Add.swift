@@ -45,7 +45,7 @@ extension ServedDevice {
         }
         let device = ServedDevice(
             info: info, session: session, control: control, characterDevice: characterDevice,
-            queuesChanged: queuesChanged, scansPartitions: configuration.scansPartitions, log: log)
+            queuesChanged: queuesChanged, configuration, log: log)
         undo.append {
             // Commands that wait for requests come back aborted, and the threads end.
             try? control.stopDevice(info.id, timeout: stopTimeout)

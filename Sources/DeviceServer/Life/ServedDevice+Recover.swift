@@ -77,7 +77,7 @@ extension ServedDevice {
         let characterDevice = try openCharacterDevice(id, undo)
         let device = ServedDevice(
             info: info, session: session, control: control, characterDevice: characterDevice,
-            queuesChanged: queuesChanged, scansPartitions: configuration.scansPartitions, log: log)
+            queuesChanged: queuesChanged, configuration, log: log)
         undo.append {
             device.leaveQueues()
             device.joinQueues()

@@ -16,36 +16,45 @@ final class ServedDevice {
     let info: UblkDeviceInfo
     let session: ImageSession
     let control: UblkControlDevice
+    /// What takes rights: this process's own, or a broker's.
+    var rights: any DeviceRights
     private let characterDevice: UblkCharacterDevice
     private var threads: [QueueThread] = []
     /// The road to the queues' threads.
     let queues: DeviceQueues<EngineTarget<FileStorage>>
-    /// What of its users' data was lost when the disk was taken away by force: sentences, of which the first will do.
-    private let unwritten = Lock<[String]>([])
     private let log: Logger
     /// Signalled whenever a queue's thread starts to serve, or ends, and when a sync of the image has failed.
     let queuesChanged: Int32
     /// Whether partitions on the disk become disks of their own.
     private let scansPartitions: Bool
+    /// Its threads give up what they may do: see `Confinement`.
+    let isConfined: Bool
 
     /// How long the slow steps may take: START reads the partition table through us, STOP waits for requests in flight.
     static let startTimeout = Duration.seconds(60)
     static let stopTimeout = UblkControlDevice.stopTimeout
+
+    /// As `DiskWithdrawal.stop`.
+    func stop(force: Bool, timeoutSeconds: Int = ControlRequest.defaultStopTimeoutSeconds) throws(ServerError) -> DiskUse? {
+        try rights.stop(force: force, timeoutSeconds: timeoutSeconds)
+    }
 
     var blockDevicePath: String { UblkPaths.blockDevice(info.id) }
 
     /// A device whose steps so far have succeeded; `add` and `recover` take the others.
     init(
         info: UblkDeviceInfo, session: ImageSession, control: UblkControlDevice, characterDevice: UblkCharacterDevice,
-        queuesChanged: Int32, scansPartitions: Bool, log: Logger
+        queuesChanged: Int32, _ configuration: ServerConfiguration, log: Logger
     ) {
         self.info = info
         self.session = session
         self.control = control
         self.characterDevice = characterDevice
         self.queuesChanged = queuesChanged
-        self.scansPartitions = scansPartitions
+        scansPartitions = configuration.scansPartitions
+        isConfined = configuration.isUntrusted
         self.log = log
+        rights = OwnRights(DiskWithdrawal(of: info, control, log: log), DeviceRegistry())
         queues = DeviceQueues(count: info.queueCount)
     }
 
@@ -57,7 +66,7 @@ final class ServedDevice {
                     try QueueThread(
                         number: number, processors: processors(ofQueue: number), device: characterDevice, info: info,
                         image: session.image, chain: session.chain, mailbox: queues.mailboxes[number], changed: queuesChanged,
-                        isPrivileged: scansPartitions))
+                        isPrivileged: scansPartitions, isConfined: isConfined))
             } catch {
                 throw .queue(number: number, reason: "\(error)")
             }
@@ -110,73 +119,6 @@ final class ServedDevice {
         threads.allSatisfy { if case .ended = $0.phase { true } else { false } }
     }
 
-    /// Takes the disk away: with `force` even when it is in use.
-    /// - Parameter timeoutSeconds: how long, with `force`, what its users have not written yet may take to be written.
-    /// - Returns: who uses it, when nothing was done for that reason; nil when it is gone.
-    func stop(force: Bool, timeoutSeconds: Int = ControlRequest.defaultStopTimeoutSeconds) throws(ServerError) -> DiskUse? {
-        if force {
-            writeBack(timeoutSeconds: timeoutSeconds)
-            do { try control.stopDevice(info.id, timeout: ServedDevice.stopTimeout) } catch { throw .control(error) }
-            return nil
-        }
-        var use: DiskUse?
-        // udev looks at a disk for a moment whenever somebody who has written to it closes it.
-        let end = ContinuousClock.now + .seconds(5)
-        for _ in 0..<20 {
-            use = try stopUnused()
-            guard use?.mayPass == true, ContinuousClock.now < end else { break }
-            usleep(100_000)
-        }
-        return use
-    }
-
-    /// Has everything that the disk's users have not written yet written back before the disk is stopped: with recovery the
-    /// kernel answers whatever it writes after that with an error (`ublk_force_abort_dev`, Linux 6.12 to 7).
-    private func writeBack(timeoutSeconds: Int) {
-        let path = blockDevicePath
-        let done = cs_eventfd()
-        guard done >= 0 else { return noteUnwritten("\(path) cannot be written back: \(Errno(rawValue: -done))") }
-        let thread: BackgroundThread
-        do {
-            thread = try BackgroundThread { [self] in
-                for sentence in OwnDiskProcess.write(.writeBack, ofDiskAt: path) { noteUnwritten(sentence) }
-                cs_eventfd_signal(done)
-            }
-        } catch {
-            close(done)
-            return noteUnwritten("\(path) cannot be written back: \(error)")
-        }
-        var polled = pollfd(fd: done, events: Int16(POLLIN), revents: 0)
-        if poll(&polled, 1, Int32(clamping: timeoutSeconds * 1000)) > 0 {
-            thread.join()
-            close(done)
-        } else {
-            // It ends when the disk goes, and signals then: the descriptor stays.
-            noteUnwritten("\(path) was not written back within \(timeoutSeconds) seconds")
-            thread.detach()
-        }
-    }
-
-    private func noteUnwritten(_ sentence: String) {
-        log.warning("\(sentence)")
-        unwritten.withLock { $0.append(sentence) }
-    }
-
-    /// Takes the disk away unless anybody uses it.
-    private func stopUnused() throws(ServerError) -> DiskUse? {
-        let path = blockDevicePath
-        let hold: DiskHold
-        do throws(DiskUse) {
-            // Where the kernel counts who has it open, it is asked in the end.
-            hold = try DiskHold(ofDiskAt: path, looksForUsers: !info.features.contains(.safeStop))
-        } catch { return error }
-        // What is dirty in the page cache of the disk: STOP itself may or may not write it back. Nothing, nearly always.
-        if hold.descriptor >= 0, cs_has_dirty_pages(hold.descriptor) != 0 {
-            _ = OwnDiskProcess.write(.flush, ofDiskAt: path)
-        }
-        do { return try control.stopUnused(info, hold) } catch { throw .control(error) }
-    }
-
     /// Whether the device waits for another server when this one goes.
     var isRecoverable: Bool { info.features.contains(.userRecovery) }
 
@@ -206,15 +148,13 @@ final class ServedDevice {
         var failure: ServerError?
         do { try session.close() } catch { failure = error }
         characterDevice.close()
-        do {
-            if try !control.forgetDevice(info.id) {
-                log.warning("\(blockDevicePath) is gone, but somebody still has it open, and so its number is taken")
-            }
-        } catch {
-            failure = failure ?? .control(error)
+        var remains: DiskWithdrawal.Remains?
+        do { remains = try rights.forgetDevice(isClosed: failure == nil) } catch { failure = failure ?? error }
+        if remains?.number == true {
+            log.warning("\(blockDevicePath) is gone, but somebody still has it open, and so its number is taken")
         }
         close(queuesChanged)
-        if failure == nil, let sentence = unwritten.withLock({ $0.first }) { failure = .notWrittenBack(sentence) }
+        if failure == nil, let sentence = remains?.unwritten { failure = .notWrittenBack(sentence) }
         if let failure { throw failure }
     }
 }

@@ -33,15 +33,15 @@ final class StopAttempt: @unchecked Sendable {
     /// Nil where there is no thread or descriptor for it.
     /// - Parameters:
     ///   - isLazy: whoever asked for it wants a disk in use to go when that has ended.
-    ///   - asksMachine: it is a signal that asks: where the disk is in use, it is asked whether the machine is going down.
+    ///   - asksMachine: where it is a signal that asks, and the disk is in use: whether the machine is going down.
     ///   - stop: takes the disk away, or tells who uses it.
     init?(
-        request: ControlSocketServer.ConnectionID?, isLazy: Bool = false, asksMachine: Bool = false,
+        request: ControlSocketServer.ConnectionID?, isLazy: Bool = false, asksMachine: (() -> Bool)? = nil,
         _ stop: @escaping () throws(ServerError) -> DiskUse?
     ) {
         self.request = request
         self.isLazy = isLazy
-        self.asksMachine = asksMachine
+        self.asksMachine = asksMachine != nil
         startedAt = Uptime.seconds
         finished = cs_eventfd()
         guard finished >= 0 else { return nil }
@@ -53,7 +53,7 @@ final class StopAttempt: @unchecked Sendable {
                 } catch {
                     outcome = .failed(error)
                 }
-                if asksMachine, case .used = outcome, MachineShutdown.isUnderWay { goesDown.withLock { $0 = true } }
+                if case .used = outcome, asksMachine?() == true { goesDown.withLock { $0 = true } }
                 outcomeLock.withLock { $0 = outcome }
                 cs_eventfd_signal(finished)
             }

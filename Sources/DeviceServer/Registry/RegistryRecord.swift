@@ -23,6 +23,17 @@ public struct ImageMark: Equatable, Sendable {
     }
 }
 
+extension ImageMark {
+    var json: JSONValue { ["size": JSONValue(sizeBytes), "written_at": JSONValue(writtenAt)] }
+
+    init?(_ json: JSONValue) {
+        guard let size = json["size"]?.integer(as: UInt64.self),
+            let writtenAt = json["written_at"]?.integer(as: Int64.self)
+        else { return nil }
+        self.init(sizeBytes: size, writtenAt: writtenAt)
+    }
+}
+
 /// What is known about a served device besides what the kernel knows.
 public struct DeviceRecord: Equatable, Sendable {
     public var deviceID: UInt32
@@ -101,17 +112,13 @@ public struct DeviceRecord: Equatable, Sendable {
 /// The record as JSON. A stable format: scripts may read it.
 extension DeviceRecord {
     var json: JSONValue {
-        let left: JSONValue =
-            if let leftImage {
-                ["size": JSONValue(leftImage.sizeBytes), "written_at": JSONValue(leftImage.writtenAt)]
-            } else { .null }
-        return [
+        [
             "device_id": JSONValue(deviceID), "pid": JSONValue(server.id),
             "process_start_ticks": JSONValue(server.startTicks), "image": .string(imagePath),
             "image_identity": .string(image.description), "device_nonce": JSONValue(deviceNonce),
             "backing_identities": .array(backingFiles.map { .string($0.description) }),
             "read_only": .bool(isReadOnly), "started_at": JSONValue(startedAt),
-            "backing_options": .array(backingArguments.map { .string($0) }), "left_image": left,
+            "backing_options": .array(backingArguments.map { .string($0) }), "left_image": leftImage?.json ?? .null,
             "being_taken_over": .bool(isBeingTakenOver), "failed": .bool(hasFailed),
             "cache_size": cacheBytes.map { JSONValue($0) } ?? .null,
             "throw_away": .bool(isThrowAway), "goes_when_unused": .bool(goesWhenUnused), "partition_scan": .bool(scansPartitions),
@@ -148,11 +155,7 @@ extension DeviceRecord {
             guard backingFiles.count == files.count else { return nil }
         }
         if case .array(let options)? = json["backing_options"] { backingArguments = options.compactMap(\.text) }
-        if let left = json["left_image"], let size = left["size"]?.integer(as: UInt64.self),
-            let writtenAt = left["written_at"]?.integer(as: Int64.self)
-        {
-            leftImage = ImageMark(sizeBytes: size, writtenAt: writtenAt)
-        }
+        leftImage = json["left_image"].flatMap(ImageMark.init)
         isBeingTakenOver = json["being_taken_over"]?.truth ?? false
         hasFailed = json["failed"]?.truth ?? false
         isDirect = json["direct_io"]?.truth

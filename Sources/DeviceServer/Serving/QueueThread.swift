@@ -35,10 +35,11 @@ final class QueueThread: @unchecked Sendable {
     ///   - mailbox: what is asked of the queue comes from there.
     ///   - changed: an eventfd that is signalled whenever the phase changes, and when a sync of the image has failed.
     ///   - isPrivileged: the kernel reads the disk's partition table only where all queues are.
+    ///   - isConfined: see `Confinement`.
     init(
         number: Int, processors: [Int], device: UblkCharacterDevice, info: UblkDeviceInfo, image: Image, chain: [LayerFile],
         mailbox: QueueMailbox<EngineTarget<FileStorage>>, changed: Int32,
-        isPrivileged: Bool
+        isPrivileged: Bool, isConfined: Bool
     ) throws(Errno) {
         self.number = number
         self.changed = changed
@@ -46,6 +47,7 @@ final class QueueThread: @unchecked Sendable {
             // However the thread ends: who has asked it something is not left waiting.
             defer { mailbox.close() }
             bind(to: processors)
+            if isConfined { Confinement.confineThread() }
             if !isPrivileged { cs_drop_system_administration() }
             do {
                 let ring = try open()

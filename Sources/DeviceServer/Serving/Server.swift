@@ -21,10 +21,10 @@ public enum ServerEnding: Sendable {
 /// The queues' threads serve; this, the main thread, waits for signals, requests on the control socket and the end of a
 /// queue.
 final class Server {
-    private let configuration: ServerConfiguration
-    private let log: Logger
-    private let registry = DeviceRegistry()
-    private let process: ServerProcess
+    let configuration: ServerConfiguration
+    let log: Logger
+    let registry = DeviceRegistry()
+    let process: ServerProcess
     private var signals: Int32 { process.signals }
     /// See `ImageSession.endsRollback`. Nobody waits for it.
     private var pageDrop: BackgroundThread?
@@ -39,12 +39,16 @@ final class Server {
 
     /// Serves until it is told to stop.
     /// - Parameters:
+    ///   - made: called once, with the device's number, when it is there, and this process has all its rights yet.
     ///   - ready: called once, with the device's number and path, when it is usable. False: nobody wants it any more, so it
     ///     is taken away again.
     ///   - gone: called when the device is gone, before anybody is told.
     /// - Throws: why the device could not be made, or not be taken away properly.
-    func run(ready: (UInt32, String) -> Bool, gone: () -> Void = {}) throws(ServerError) -> ServerEnding {
+    func run(
+        made: (UInt32) -> Void = { _ in }, ready: (UInt32, String) -> Bool, gone: () -> Void = {}
+    ) throws(ServerError) -> ServerEnding {
         var (device, record, socket) = try makeDevice()
+        made(device.info.id)
         for warning in process.warnings { log.warning("\(warning)") }
         if let warning = device.session.warning { log.warning("\(warning)") }
         log.info("serving \(configuration.imagePath) as \(device.blockDevicePath)")
@@ -53,6 +57,7 @@ final class Server {
             let path = device.blockDevicePath
             pageDrop = try? BackgroundThread { _ = OwnDiskProcess.write(.forget, ofDiskAt: path) }
         }
+        if device.isConfined { try confine(device, record, socket, gone) }
         var reason = Reason.stopped(request: nil)
         // A device that is in use wants to be served, whoever asked for that.
         if ready(device.info.id, device.blockDevicePath) || configuration.recovers {
@@ -79,54 +84,7 @@ final class Server {
         case left(DiskUse)
     }
 
-    /// With its record and its control socket, which are there before the disk of a new one: udev asks for its name as soon as
-    /// it appears, and others may want to stop it.
-    private func makeDevice() throws(ServerError) -> (ServedDevice, DeviceRecord, ControlSocketServer) {
-        guard !configuration.recovers else { return try recoverDevice() }
-        var made: (record: DeviceRecord, socket: ControlSocketServer)?
-        let device = try ServedDevice.add(
-            configuration, process: process, log: log,
-            willAppear: { info, session, undo throws(ServerError) in
-                let record = try self.register(info, session)
-                undo.append { try? self.registry.remove(record) }
-                let socket = try self.makeSocket(info)
-                undo.append { socket.close() }
-                made = (record, socket)
-            })
-        guard let made else { preconditionFailure("a device appeared without a record") }
-        do { try configuration.name?.makeLink(to: device.info.id) } catch {
-            _ = try? device.stop(force: true)
-            try? device.remove()
-            try? registry.remove(made.record)
-            made.socket.close()
-            throw .link(path: configuration.name?.link ?? "", error)
-        }
-        return (device, made.record, made.socket)
-    }
-
-    private func recoverDevice() throws(ServerError) -> (ServedDevice, DeviceRecord, ControlSocketServer) {
-        var (device, record) = try ServedDevice.recover(
-            configuration, registry: registry, process: process, log: log,
-            record: { info, file throws(ServerError) in try self.record(of: info, file) })
-        if let isDirect = device.session.blocks?.isDirect, record.isDirect != isDirect {
-            record.isDirect = isDirect
-            // For list alone.
-            try? registry.record(record)
-        }
-        // It is there, unless somebody has removed it.
-        try? record.name?.makeLink(to: record.deviceID)
-        do { return (device, record, try makeSocket(device.info)) } catch {
-            record.leftImage = try? device.leave()
-            try? registry.record(record)
-            throw error
-        }
-    }
-
-    private func makeSocket(_ info: UblkDeviceInfo) throws(ServerError) -> ControlSocketServer {
-        do { return try ControlSocketServer(deviceID: info.id) } catch { throw .socket(error) }
-    }
-
-    private func remove(
+    func remove(
         _ device: ServedDevice, _ socket: ControlSocketServer, _ record: DeviceRecord,
         _ request: ControlSocketServer.ConnectionID?, _ gone: () -> Void
     ) throws(ServerError) {
@@ -134,8 +92,10 @@ final class Server {
         socket.stopListening()
         var failure: ServerError?
         do { try device.remove() } catch { failure = error }
-        try? registry.remove(record)
-        if failure == nil { gone() }
+        if !device.rights.isConfined {
+            try? registry.remove(record)
+            if failure == nil { gone() }
+        }
         if let request {
             socket.reply(to: request, failure.map { .failure(.failed, "\($0)") } ?? .success(.null))
         }
@@ -144,54 +104,15 @@ final class Server {
         log.info("\(device.blockDevicePath) is gone")
     }
 
-    private func leave(
-        _ device: ServedDevice, _ socket: ControlSocketServer, _ record: DeviceRecord, _ use: DiskUse
+    func leave(
+        _ device: ServedDevice, _ socket: ControlSocketServer, _ record: DeviceRecord, _ use: DiskUse?
     ) throws(ServerError) {
         socket.leave()
         // The last words: once the queues have ended, the file that the log goes to may lie on the waiting disk.
-        log.notice("\(device.blockDevicePath) waits for a server (qed-ublk recover \(device.info.id)): \(use)")
+        let reason = use.map { ": \($0)" } ?? ""
+        log.notice("\(device.blockDevicePath) waits for a server (qed-ublk recover \(device.info.id))\(reason)")
         let own = device.session.updated(record)
-        let mark = try device.leave()
-        do throws(RegistryError) {
-            // A snapshot may have changed it.
-            try registry.change(own) {
-                $0.leftImage = mark
-                $0.unsealedSnapshot = nil
-            }
-        } catch { throw .registry(error) }
-    }
-
-    private func register(_ info: UblkDeviceInfo, _ session: ImageSession) throws(ServerError) -> DeviceRecord {
-        var record = try self.record(of: info, session.chain[0].file)
-        record.backingFiles = session.backingFiles
-        record.isDirect = session.blocks?.isDirect
-        do { try registry.record(record) } catch { throw .registry(error) }
-        // After it is written: of two that want one name at the same time at least one sees the other.
-        if let name = record.name, let other = registry.list().first(where: { $0.name == name && $0.deviceID != info.id }),
-            other.server.isRunning || ((try? UblkControlDevice().device(of: other, timeout: .seconds(2))) ?? nil) != nil
-        {
-            try? registry.remove(record)
-            throw .nameTaken(name, id: other.deviceID)
-        }
-        return record
-    }
-
-    /// - Parameter file: the image's.
-    private func record(of info: UblkDeviceInfo, _ file: ImageFile) throws(ServerError) -> DeviceRecord {
-        guard let process = ProcessIdentity.current else {
-            throw .notUsable(path: "/proc/self/stat", .noSuchFileOrDirectory)
-        }
-        var record = DeviceRecord(
-            deviceID: info.id, server: process, imagePath: configuration.imagePath,
-            image: file.identity, deviceNonce: info.serverFlags,
-            isReadOnly: configuration.isReadOnly, startedAt: Int64(time(nil)),
-            backingArguments: configuration.backingArguments, cacheBytes: configuration.cacheBytes)
-        record.name = configuration.name
-        record.scansPartitions = configuration.scansPartitions
-        record.isUntrusted = configuration.isUntrusted
-        record.isThrowAway = configuration.isThrowAway
-        record.goesWhenUnused = registry.record(of: info.id).map { $0.isOf(info) && $0.goesWhenUnused } ?? false
-        return record
+        try device.rights.note(.left(try device.leave()), own: own)
     }
 
     /// Waits for a reason to end, and stops the device unless it is to be left.
@@ -258,7 +179,7 @@ final class Server {
                     }
                     log.notice("\(use); the disk goes when nobody uses it any more")
                     stop.becomeLazy()
-                    note(in: &record, device) { $0.goesWhenUnused = true }
+                    note(.goesWhenUnused, in: &record, device)
                     socket.reply(to: request, .success(["in-use": .string("\(use)")]))
                 } else if stop.awaitsMachine || ended.machineGoesDown {
                     if !stop.awaitsMachine {
@@ -307,23 +228,22 @@ final class Server {
             \(device.session.path): a sync failed (\(errno)), and what was written before it may be lost; writes and \
             flushes are refused until the image is opened again: when the disk works, \(remedy)
             """)
-        note(in: &record, device) { $0.hasFailed = true }
+        note(.failed, in: &record, device)
     }
 
     /// Changes what the record says. Nothing waits for that.
-    private func note(
-        in record: inout DeviceRecord, _ device: ServedDevice, _ change: @escaping @Sendable (inout DeviceRecord) -> Void
-    ) {
-        change(&record)
-        let (registry, log, own) = (self.registry, self.log, device.session.updated(record))
+    private func note(_ note: DeviceNote, in record: inout DeviceRecord, _ device: ServedDevice) {
+        note.apply(to: &record)
+        let (rights, log, own) = (device.rights, self.log, device.session.updated(record))
         notes.append(
             try? BackgroundThread {
-                do { try registry.change(own, change) } catch { log.warning("\(error)") }
+                do { try rights.note(note, own: own) } catch { log.warning("\(error)") }
             })
     }
 
     private func watchOwnMounts(_ device: ServedDevice) -> OwnDiskMounts? {
-        guard process.hasOwnMounts else { return nil }
+        // Those of a confined server are its broker's business.
+        guard process.hasOwnMounts, !device.rights.isConfined else { return nil }
         do { return try OwnDiskMounts(ofDisk: device.blockDevicePath) } catch {
             log.warning("mounts of \(device.blockDevicePath) stay in the server's namespace: \(error)")
             return nil
@@ -369,7 +289,10 @@ final class Server {
     }
 
     private func stop(_ device: ServedDevice, _ wanted: DiskStopping.Attempt) -> StopAttempt? {
-        StopAttempt(request: wanted.request, isLazy: wanted.isLazy, asksMachine: wanted.isOfSignal) { () throws(ServerError) in
+        let rights = device.rights
+        return StopAttempt(
+            request: wanted.request, isLazy: wanted.isLazy, asksMachine: wanted.isOfSignal ? { rights.isMachineGoingDown() } : nil
+        ) { () throws(ServerError) in
             cs_sleep_milliseconds(wanted.afterMilliseconds)
             return try device.stop(force: wanted.force, timeoutSeconds: wanted.timeoutSeconds)
         }

@@ -134,6 +134,10 @@ public enum ServerError: Error, CustomStringConvertible {
     case notClosed(path: String, Errno)
     /// The device is gone, by force, and not everything that its users had written had reached it. Why, in a sentence.
     case notWrittenBack(String)
+    /// The server could not give up its rights.
+    case notConfined(String, Errno)
+    /// What a confined server's broker has said, or what has become of it.
+    case broker(String)
 
     public var description: String {
         switch self {
@@ -174,6 +178,9 @@ public enum ServerError: Error, CustomStringConvertible {
         case .imageChanged(let path, let id):
             "\(path): has another size than \(UblkPaths.blockDevice(id)) was made with; put it back, or "
                 + "remove the device with 'qed-ublk del --force \(id)'"
+        case .notConfined(let what, let errno):
+            "the server cannot be confined: \(what) (\(errno)); without that an untrusted image is not served"
+        case .broker(let sentence): "the server's broker: \(sentence)"
         case .notWrittenBack(let reason): "the device is gone, but some of what its users had written is lost: \(reason)"
         case .waitsForItself(let what, let id):
             "\(what) lies on \(UblkPaths.blockDevice(id)), which waits for this server: each would wait for the other; have it "

@@ -53,7 +53,8 @@ struct DeviceOptions: ParsableArguments {
     @Flag(
         help: """
             For an image from somebody else: nothing of the system looks at what is on it by itself (partitions, file systems, \
-            LVM, RAID), and it may name no backing file but in a directory of --backing-dir.
+            LVM, RAID), it may name no backing file but in a directory of --backing-dir, and it is served by a process without \
+            rights, which takes no snapshots (docs/security.md).
             """)
     var untrusted = false
 

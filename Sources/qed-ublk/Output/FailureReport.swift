@@ -155,7 +155,7 @@ extension ServerError: ReportableError {
         case .characterDevice(let error): ExitStatus(errno: error.errno).ofMachine
         case .registry(let error): error.exitStatus.ofMachine
         case .socket(let error): error.exitStatus.ofMachine
-        case .queue, .ring, .notUsable, .notClosed, .notWrittenBack, .noZeroCopy, .cutShort: .failure
+        case .queue, .ring, .notUsable, .notClosed, .notWrittenBack, .noZeroCopy, .cutShort, .notConfined, .broker: .failure
         }
     }
 }

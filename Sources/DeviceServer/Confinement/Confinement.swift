@@ -1,0 +1,30 @@
+import CConfinement
+import Glibc
+import Platform
+import SystemPackage
+
+/// A server that gives up what it may do, once it serves an image that somebody else has made: whoever finds a hole in it finds a
+/// process that can do nothing but read and write the files of that image. What still takes rights a broker does for it
+/// (`Broker`).
+///
+/// In this order: each thread leaves all file systems (Landlock); the process becomes nobody's, which takes every capability from
+/// all its threads; and then only the system calls of serving are left (seccomp, which with io_uring means those of its rings:
+/// see `Ring.create`). None of it can be taken back.
+enum Confinement {
+    /// For a thread of a queue, when it begins: Landlock is each thread's own. Where the kernel has none (before 5.13, or not
+    /// switched on) the rest holds all the same.
+    static func confineThread() { _ = cc_leave_file_systems() }
+
+    /// For developers, with QED_UBLK_CONFINEMENT=log: system calls that are not on the list are told to the kernel's log (dmesg,
+    /// "type=1326"), and carried out.
+    private static var onlyLogs: Bool { getenv("QED_UBLK_CONFINEMENT").map { String(cString: $0) } == "log" }
+
+    /// For the process. All files that it will need are open.
+    static func enter() throws(ServerError) {
+        confineThread()
+        let result = cc_become_nobody()
+        guard result == 0 else { throw .notConfined("it cannot become nobody's", Errno(rawValue: -result)) }
+        let filtered = cc_allow_only_serving(onlyLogs ? 1 : 0)
+        guard filtered == 0 else { throw .notConfined("no filter of system calls", Errno(rawValue: -filtered)) }
+    }
+}

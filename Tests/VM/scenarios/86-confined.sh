@@ -1,0 +1,121 @@
+# A server of an untrusted image has no rights: code that gets into it can open nothing, make no socket and no ring, start no
+# program. All the same its device is flushed, killed, recovered, left and removed like any other.
+# kernels: 7
+# vm: --cpus 2 --file Tests/VM/scenarios/devices.bash --file .build/qed-ublk-intruder
+source lib.sh
+source devices.bash
+cd /data
+
+# A system call that is not on the list kills the server, and its users wait: that is said, and nobody waits.
+watch_for_kills() {
+    while sleep 1; do
+        if dmesg | grep 'type=1326.*comm="\(qed-ublk\|memory\)'; then reboot -f; fi
+    done
+}
+watch_for_kills &
+watcher=$!
+
+# expect_confined WHEN: the server's threads have no right left. Workers of its rings are the kernel's own.
+expect_confined() {
+    local server thread
+    server=$(server_of 0)
+    step "$1: process $server"
+    for thread in /proc/"$server"/task/*; do
+        [[ $(<"$thread/comm") != iou-* ]] || continue
+        expect_equal "what $(<"$thread/comm") may do" \
+            "65534 65534 65534 65534 / 65534 65534 65534 65534 / $(printf '%.0s0000000000000000 / ' 1 2 3 4)1 / 2" \
+            "$(awk '/^(Uid|Gid|CapInh|CapPrm|CapEff|CapAmb|NoNewPrivs|Seccomp):/ { $1 = ""; print substr($0, 2) }' \
+                "$thread/status" | paste -sd / | sed 's,/, / ,g')"
+        expect_equal "groups of $(<"$thread/comm")" "" "$(sed -n 's/^Groups:\s*//p' "$thread/status" | tr -d ' ')"
+    done
+    expect_equal "its brokers" 1 "$(pgrep -cf '^@ed-ublk broker 0')"
+}
+
+step "served without rights, a device works"
+qed-ublk create image.qed 256M
+device=$(qed-ublk add --untrusted image.qed)
+expect_confined "add"
+expect_status 0 mkfs.ext4 -q "$device"
+mount "$device" /mnt
+cp -a /usr/lib/modules /mnt/
+expect_status 0 fio --name=verify --directory=/mnt --rw=randwrite --bs=4k --size=16M --direct=1 --verify=crc32c --iodepth=16 \
+    --ioengine=io_uring
+expect_status 0 fstrim /mnt
+for command in stats status; do expect_status 0 qed-ublk "$command" "$device"; done
+expect_status 0 qed-ublk list -v
+sync -f /mnt
+expect_refusal 3 'in use' qed-ublk del "$device"
+expect_refusal 1 'was added with --untrusted, so its server can change no file' qed-ublk snapshot "$device" snapshot.qed
+expect_refusal 1 'was added with --untrusted, so its server can change no file' qed-ublk commit "$device"
+
+step "killed and recovered, it is confined again"
+kill_server
+wait_until 20 eval '! pgrep -f "broker 0"'
+expect_equal "what recover prints" "$device" "$(qed-ublk recover 0)"
+expect_confined "recover"
+expect_status 0 diff -rq /usr/lib/modules /mnt/modules
+expect_status 0 qed-ublk del --lazy "$device"
+umount /mnt
+wait_until 30 eval '! [[ -e /sys/block/ublkb0 ]]'
+wait_until 20 no_processes
+expect_no_devices
+expect_equal "what is left" "" "$(ls /run/qed-ublk)"
+expect_sound image.qed
+
+step "told to end while its disk is in use it leaves it to the next server"
+device=$(qed-ublk add --untrusted image.qed)
+mount "$device" /mnt
+kill "$(server_of 0)"
+wait_until 20 no_processes
+expect_output 'waiting' qed-ublk list
+expect_equal "the log of the image" "" "$(find /run/qed-ublk -name 'image-*')"
+qed-ublk recover 0
+expect_confined "recover"
+umount /mnt
+expect_status 0 e2fsck -fn "$device"
+expect_status 0 qed-ublk del "$device"
+wait_until 20 no_processes
+expect_no_devices
+expect_equal "what is left" "" "$(ls /run/qed-ublk)"
+
+step "without its broker it serves, and says what it cannot do"
+device=$(qed-ublk add --untrusted image.qed)
+pkill -KILL -f 'broker 0'
+expect_status 0 e2fsck -fn "$device"
+expect_refusal 1 'broker.*is gone' qed-ublk del "$device"
+kill_server
+qed-ublk recover 0
+expect_status 0 qed-ublk del --force "$device"
+expect_no_devices
+
+step "in the foreground"
+qed-ublk add --foreground --untrusted image.qed >output 2>errors &
+server=$!
+wait_until 20 grep -q . output
+expect_confined "add --foreground"
+kill "$server"
+wait "$server"
+expect_equal "what it complains of" '' "$(grep -i warn errors || true)"
+expect_no_devices
+
+kill "$watcher"
+step "code that gets into it"
+device=$(qed-ublk add --untrusted image.qed)
+# attempt CALL: what comes of it in the first thread, and in that of a queue; a server that was killed gets a successor.
+attempt() {
+    local place thread
+    for place in main queue; do
+        thread=$(server_of 0)
+        if [[ $place == queue ]]; then thread=$(grep -l '^qed-ublk' /proc/"$thread"/task/*/comm | cut -d / -f 5 | tail -1); fi
+        timeout 20 qed-ublk-intruder "$thread" "$1"
+        qed-ublk recover 0 >/dev/null 2>&1 || true
+    done | paste -sd ' '
+}
+expect_output '^[0-9]+ [0-9]+$' attempt nothing
+expect_equal "opening a file" "-13 -13" "$(attempt open)"
+for call in socket execute fork ring kill code root remove; do expect_equal "$call" "killed killed" "$(attempt $call)"; done
+expect_status 0 e2fsck -fn "$device"
+qed-ublk del "$device"
+wait_until 20 no_processes
+expect_no_devices
+expect_sound image.qed
