@@ -26,6 +26,9 @@ step "as the documentation says: installed, enabled, started; then the device is
 qed-ublk create disk.qed 256M
 install -m 755 /payload/qed-ublk /usr/bin/qed-ublk
 install -m 644 /payload/qed-ublk@.service /etc/systemd/user/
+mkdir /etc/systemd/user/qed-ublk@.service.d
+printf '[Service]\nStandardError=append:/data/unit.log\n' >/etc/systemd/user/qed-ublk@.service.d/log.conf
+explain_failure() { tail -n 30 unit.log manager.log; }
 systemctl --user daemon-reload
 unit=$(systemd-escape --path --template=qed-ublk@.service /data/disk.qed)
 systemctl --user enable --now "$unit"

@@ -55,6 +55,21 @@ first_boot() {
     expect_output '^ext4$' property /dev/ublkb0 ID_FS_TYPE
     expect_output "^$(blkid -o value -s UUID /dev/ublkb0)$" property /dev/ublkb0 ID_FS_UUID
 
+    step "an image from somebody else, as a unit: its server has no rights"
+    qed-ublk create /srv/images/strange.qed 64M
+    mkdir -p /etc/qed-ublk
+    printf 'IMAGE=/srv/images/strange.qed\nOPTIONS=--untrusted\n' >/etc/qed-ublk/strange.conf
+    systemctl daemon-reload
+    expect_status 0 systemctl start qed-ublk@strange
+    expect_equal "the server" "65534 0000000000000000 1 2" "$(
+        awk '/^(Uid|CapEff|NoNewPrivs|Seccomp):/ { print $2 }' "/proc/$(server_of_unit strange)/status" | paste -sd ' ')"
+    mkfs.ext4 -q /dev/qed/strange
+    expect_status 0 systemctl stop qed-ublk@strange
+    expect_equal "what has failed" "" "$(systemctl --failed --plain --no-legend)"
+    rm /etc/qed-ublk/strange.conf /srv/images/strange.qed
+    systemctl daemon-reload
+    expect_output 'exposure level .* OK' systemd-analyze security --no-pager qed-ublk@any
+
     step "disks with names, that files in /etc/qed-ublk describe"
     mkdir -p /etc/qed-ublk
     for name in files swap secret group; do
@@ -69,6 +84,12 @@ first_boot() {
     expect_output '^/dev/ublkb[0-9]+ +1 +16 +files +/srv/images/files of \$HOME.qed$' \
         qed-ublk list -O device,queues,depth,name,image /dev/qed/files
     expect_equal "by its name alone" "/dev/qed/files" "/dev/qed/$(qed-ublk list -n -O name files)"
+    # What changes a disk's files while it works takes other system calls than serving does.
+    (cd /srv/images && for name in one two; do expect_status 0 qed-ublk snapshot /dev/qed/files "$name.qed"; done)
+    expect_status 0 qed-ublk commit /dev/qed/files
+    expect_status 0 qed-ublk rollback /dev/qed/files /srv/images/one.qed
+    expect_status 0 qed-ublk flatten /dev/qed/files
+    rm /srv/images/one.qed
     mkfs.ext4 -q /dev/qed/files
     mkswap -q /dev/qed/swap
     pvcreate -q /dev/qed/group
