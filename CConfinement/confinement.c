@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <grp.h>
+#include <linux/fs.h>
 #include <linux/landlock.h>
 #include <sched.h>
 #include <seccomp.h>
@@ -54,16 +55,18 @@ int32_t cc_become_nobody(void) {
 static const int allowed[] = {
     /* Files, pipes and sockets that are open. */
     SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(readv), SCMP_SYS(writev), SCMP_SYS(pread64), SCMP_SYS(pwrite64),
-    SCMP_SYS(preadv), SCMP_SYS(pwritev), SCMP_SYS(lseek), SCMP_SYS(close), SCMP_SYS(fstat), SCMP_SYS(fcntl),
+    SCMP_SYS(preadv), SCMP_SYS(pwritev), SCMP_SYS(lseek), SCMP_SYS(close), SCMP_SYS(fstat), SCMP_SYS(fstatfs),
+    SCMP_SYS(fcntl),
     SCMP_SYS(fsync), SCMP_SYS(fdatasync), SCMP_SYS(ftruncate), SCMP_SYS(fallocate), SCMP_SYS(poll), SCMP_SYS(ppoll),
     SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_ctl), SCMP_SYS(eventfd2), SCMP_SYS(accept), SCMP_SYS(accept4),
     SCMP_SYS(recvfrom), SCMP_SYS(sendto), SCMP_SYS(shutdown),
     /* Rings that there are. */
     SCMP_SYS(io_uring_enter), SCMP_SYS(io_uring_register),
     /* Memory. */
-    SCMP_SYS(munmap), SCMP_SYS(madvise), SCMP_SYS(brk), SCMP_SYS(mlock), SCMP_SYS(mlock2), SCMP_SYS(munlock),
+    SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise), SCMP_SYS(brk), SCMP_SYS(mlock), SCMP_SYS(mlock2), SCMP_SYS(munlock),
     /* Threads. */
-    SCMP_SYS(futex), SCMP_SYS(rseq), SCMP_SYS(set_robust_list), SCMP_SYS(gettid), SCMP_SYS(getpid), SCMP_SYS(exit),
+    SCMP_SYS(futex), SCMP_SYS(rseq), SCMP_SYS(set_robust_list), SCMP_SYS(gettid), SCMP_SYS(getpid), SCMP_SYS(getuid),
+    SCMP_SYS(geteuid), SCMP_SYS(sysinfo), SCMP_SYS(uname), SCMP_SYS(getcpu), SCMP_SYS(exit),
     SCMP_SYS(exit_group), SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigreturn), SCMP_SYS(sigaltstack),
     SCMP_SYS(tgkill), SCMP_SYS(sched_yield), SCMP_SYS(sched_getaffinity), SCMP_SYS(membarrier), SCMP_SYS(restart_syscall),
     /* Time and chance. */
@@ -73,9 +76,11 @@ static const int allowed[] = {
 
 /* A library may look for a file, as for the time zone, and does without. */
 static const int absent[] = {
-    SCMP_SYS(open), SCMP_SYS(openat), SCMP_SYS(stat), SCMP_SYS(newfstatat), SCMP_SYS(access), SCMP_SYS(faccessat2),
-    SCMP_SYS(readlink), SCMP_SYS(readlinkat),
+    SCMP_SYS(open), SCMP_SYS(openat), SCMP_SYS(stat), SCMP_SYS(access), SCMP_SYS(faccessat2), SCMP_SYS(readlink),
+    SCMP_SYS(readlinkat),
 };
+
+enum { EMPTY_PATH = 0x1000 };
 
 static int add_rules(scmp_filter_ctx filter) {
     int result = 0;
@@ -83,6 +88,21 @@ static int add_rules(scmp_filter_ctx filter) {
         result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, allowed[index], 0);
     for (size_t index = 0; index < sizeof absent / sizeof *absent && result == 0; index++)
         result = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EACCES), absent[index], 0);
+    /* What some versions of the C library make of fstat; and what is asked of a block device. */
+    if (result == 0)
+        result = seccomp_rule_add(
+            filter, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1, SCMP_A3(SCMP_CMP_MASKED_EQ, EMPTY_PATH, EMPTY_PATH));
+    if (result == 0)
+        result = seccomp_rule_add(
+            filter, SCMP_ACT_ERRNO(EACCES), SCMP_SYS(newfstatat), 1, SCMP_A3(SCMP_CMP_MASKED_EQ, EMPTY_PATH, 0));
+    if (result == 0)
+        result = seccomp_rule_add(
+            filter, SCMP_ACT_ALLOW, SCMP_SYS(statx), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, EMPTY_PATH, EMPTY_PATH));
+    if (result == 0)
+        result = seccomp_rule_add(
+            filter, SCMP_ACT_ERRNO(EACCES), SCMP_SYS(statx), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, EMPTY_PATH, 0));
+    if (result == 0)
+        result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_EQ, BLKGETSIZE64));
     /* The C library takes clone instead, whose flags can be judged. */
     if (result == 0) result = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
     if (result == 0)

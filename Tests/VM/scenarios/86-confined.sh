@@ -69,6 +69,7 @@ kill "$(server_of 0)"
 wait_until 20 no_processes
 expect_output 'waiting' qed-ublk list
 expect_equal "the log of the image" "" "$(find /run/qed-ublk -name 'image-*')"
+expect_equal "how it was left" "$(stat -c %s image.qed)" "$(jq .left_image.size /run/qed-ublk/ublk0.json)"
 qed-ublk recover 0
 expect_confined "recover"
 umount /mnt
@@ -77,6 +78,24 @@ expect_status 0 qed-ublk del "$device"
 wait_until 20 no_processes
 expect_no_devices
 expect_equal "what is left" "" "$(ls /run/qed-ublk)"
+
+step "an overlay over a file in a directory that is named"
+qed-ublk create overlay.qed --backing image.qed --backing-format qed
+device=$(qed-ublk add --untrusted --backing-dir /data overlay.qed)
+expect_confined "add"
+expect_status 0 e2fsck -fn "$device"
+mount "$device" /mnt
+expect_status 0 dd if=/dev/urandom of=/mnt/large bs=1M count=100 conv=fsync status=none
+sum=$(md5sum /mnt/large)
+kill_server
+qed-ublk recover 0
+rm -r /mnt/modules
+expect_status 0 fstrim /mnt
+echo 3 >/proc/sys/vm/drop_caches
+expect_equal "the file" "$sum" "$(md5sum /mnt/large)"
+umount /mnt
+expect_status 0 qed-ublk del "$device"
+expect_sound overlay.qed
 
 step "without its broker it serves, and says what it cannot do"
 device=$(qed-ublk add --untrusted image.qed)
