@@ -40,7 +40,8 @@ import Testing
             }
         }
         return lines.flatMap { place, line in
-            ShellLine(line).commands.filter { $0.first == "qed-ublk" && $0.count > 1 }.map { Example(place: place, words: Array($0.dropFirst())) }
+            let commands = ShellLine(line).commands.filter { $0.first == "qed-ublk" && $0.count > 1 }
+            return commands.map { Example(place: place, words: Array($0.dropFirst())) }
         }
     }
 
@@ -76,9 +77,10 @@ import Testing
     }
 
     @Test func whatIsNotUnderstoodIsFound() {
-        #expect(ShellLine("umount /mnt && qed-ublk add $(qed-ublk fork a b) 'c d' | x # qed-ublk e").commands == [
-            ["umount", "/mnt"], ["qed-ublk", "fork", "a", "b"], ["qed-ublk", "add", "/substituted", "c d"], ["x"],
-        ])
+        #expect(
+            ShellLine("umount /mnt && qed-ublk add $(qed-ublk fork a b) 'c d' | x # qed-ublk e").commands == [
+                ["umount", "/mnt"], ["qed-ublk", "fork", "a", "b"], ["qed-ublk", "add", "/substituted", "c d"], ["x"],
+            ])
         #expect(throws: (any Error).self) { _ = try QedUblk.parseAsRoot(["add", "--no-such-option", "disk.qed"]) }
     }
 }
