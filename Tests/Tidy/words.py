@@ -18,7 +18,8 @@ _PATH = re.compile(r"""(?:^|[\s"'`(=:])/([a-z]\w*)(?=/\w)""", re.MULTILINE)
 _NUMBER = re.compile(r"\b(?:[Ii]ssue|[Ff]inding|[Tt]icket|[Tt]ask)s?[ #]+\d+\b")
 _LEFT = re.compile(r"\b(?:TODO|FIXME|XXX|HACK)\b")
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
-_PATH_IN_TEXT = re.compile(r"`((?!Fuzz/corpus/)(?:Sources|Tests|docs|scripts|bench|Fuzz|packaging|CSupport|CConfinement)/[\w./+@-]*[\w])`")
+_PATH_IN_TEXT = re.compile(
+    r"`((?!Fuzz/corpus/)(?:Sources|Tests|docs|scripts|bench|Fuzz|packaging|CSupport|CConfinement)/[\w./+@-]*[\w])`")
 
 
 def check(files):

@@ -50,7 +50,8 @@ final class Broker: DeviceRights {
     }
 
     private func reply(on connection: Int32) -> BrokerReply? {
-        Broker.receive(from: connection).flatMap { JSONValue(parsing: $0) }.flatMap { BrokerReply($0) }
+        guard let line = readLine(from: connection, limitBytes: Broker.lineLimitBytes) else { return nil }
+        return JSONValue(parsing: line).flatMap { BrokerReply($0) }
     }
 
     // MARK: - What it does
@@ -85,19 +86,5 @@ final class Broker: DeviceRights {
 
     static func send(_ json: JSONValue, to connection: Int32) -> Bool {
         (try? FileDescriptor(rawValue: connection).writeAll("\(json)\n".utf8)) != nil
-    }
-
-    /// Waits for a line; nil where there comes none, or a longer one than anybody sends here.
-    static func receive(from connection: Int32) -> String? {
-        var line: [UInt8] = []
-        var byte: UInt8 = 0
-        while line.count < lineLimitBytes {
-            let count = read(connection, &byte, 1)
-            if count < 0 && errno == EINTR { continue }
-            guard count > 0 else { return nil }
-            if byte == UInt8(ascii: "\n") { return String(decoding: line, as: UTF8.self) }
-            line.append(byte)
-        }
-        return nil
     }
 }

@@ -46,7 +46,7 @@ public struct BrokerProcess {
 
     private func answer(_ connection: Int32) {
         guard Broker.send(BrokerReply.done.json, to: connection) else { return }
-        while let line = Broker.receive(from: connection) {
+        while let line = readLine(from: connection, limitBytes: Broker.lineLimitBytes) {
             guard let request = JSONValue(parsing: line).flatMap({ BrokerRequest($0) }) else { return }
             guard Broker.send(answer(to: request).json, to: connection) else { return }
         }

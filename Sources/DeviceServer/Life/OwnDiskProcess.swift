@@ -84,18 +84,7 @@ public struct OwnDiskProcess {
     func hasReported(within time: Duration) -> Bool { OwnDiskProcess.isReadable(report, until: ContinuousClock.now + time) }
 
     /// What it says next: a line, without its end. Waits for it; nil where it has ended without one.
-    func nextLine() -> String? {
-        var line: [UInt8] = []
-        var byte: UInt8 = 0
-        while line.count < 4096 {
-            let count = read(report, &byte, 1)
-            if count < 0 && errno == EINTR { continue }
-            guard count > 0 else { return nil }
-            if byte == UInt8(ascii: "\n") { break }
-            line.append(byte)
-        }
-        return String(decoding: line, as: UTF8.self)
-    }
+    func nextLine() -> String? { readLine(from: report, limitBytes: 4096) }
 
     /// Tells it to go on, and waits for its end, once: when that has not come in time it is left to itself.
     func finish(within time: Duration) {
