@@ -5,6 +5,8 @@
 # usage: bench/confinement.sh [KERNEL [ROUNDS]]
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
+# shellcheck source=with-and-without.bash
+source bench/with-and-without.bash
 kernel=${1:-7} rounds=${2:-3}
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/confinement.XXXXXX")
 trap 'rm -rf "$work"' EXIT
@@ -17,14 +19,4 @@ wrapper() {
 }
 wrapper with --untrusted
 wrapper without --no-partscan
-mkdir "$work/results"
-Tests/VM/vm run --kernel "$kernel" --timeout 3000 --instruction-clock --file .build/qed-ublk --file "$work/with" \
-    --file "$work/without" --file bench/device/disks.bash --results "$work/results" bench/counters-guest.sh "$rounds" >&2
-awk '{ server[$1, $4, $2] = $3; machine[$1, $4, $2] = $5; runs[$1 SUBSEP $4] }
-    END {
-        for (run in runs) {
-            split(run, parts, SUBSEP)
-            printf "%s, round %d: the server %.4f, the machine %.4f of what it is with all rights\n", parts[1], parts[2],
-                server[run, "with"] / server[run, "without"], machine[run, "with"] / machine[run, "without"]
-        }
-    }' "$work/results/runs" | sort
+compare "$work" "with all rights" "$kernel" "$rounds" .build/qed-ublk

@@ -1,4 +1,4 @@
-# What bench/counters.sh runs in its virtual machine. Each line of /results/runs: the work, the server, its processor time for a
+# What bench/with-and-without.bash runs in its virtual machine. Each line of /results/runs: the work, the server, its processor time for a
 # request, the round, and the time that a request took; in nanoseconds.
 set -euo pipefail
 rounds=$1
