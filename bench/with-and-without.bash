@@ -1,8 +1,8 @@
 # Of `bench/counters.sh` and `bench/confinement.sh`: two programs, `with` and `without`, in one virtual machine whose clock counts
 # instructions, in turn.
 
-# compare DIRECTORY WHAT KERNEL ROUNDS FILE...: of the two in the directory, what the first takes of the second, which is WHAT; the
-# files go into the machine with them.
+# compare DIRECTORY WHAT KERNEL ROUNDS FILE...: of the two in the directory, what the first takes of the second, which is WHAT;
+# the files go into the machine with them.
 compare() {
     local work=$1 what=$2 kernel=$3 rounds=$4 file files=()
     shift 4
