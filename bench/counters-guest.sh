@@ -1,5 +1,5 @@
-# What bench/with-and-without.bash runs in its virtual machine. Each line of /results/runs: the work, the server, its processor time
-# for a request, the round, and the time that a request took; in nanoseconds.
+# What bench/with-and-without.bash runs in its virtual machine. Each line of /results/runs: the work, the server, its processor
+# time for a request, the round, and the time that a request took; in nanoseconds.
 set -euo pipefail
 rounds=$1
 # shellcheck source=device/disks.bash

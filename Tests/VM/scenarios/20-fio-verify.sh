@@ -19,7 +19,9 @@ for queues in 1 4; do
         sleep 0.02
     done >pauses.log 2>&1 &
     pauses=$!
-    qed-ublk top -b -n 2 -d 2 >top.log &
+    # Two seconds of what fio does, however long it takes to begin.
+    (wait_until 120 eval 'qed-ublk stats --json "$device" | jq -e "any(.queues[]; .requests.writes > 0)" >/dev/null' &&
+        exec qed-ublk top -b -n 2 -d 2 >top.log) &
     top=$!
     run_fio "$device" "$block" || { cat fio.log >&2 && fail "fio on the device that it writes"; }
     wait "$pauses"
