@@ -6,6 +6,7 @@
 # nobody's stay so, in the image and in its later snapshots.) What is written, and the judge, are
 # qed-ublk-power-cuts.
 # COUNT cuts, after one that shows that the disk forgets; SEED chooses the moments and the blocks.
+# kernels: 6.12
 # vm: --disk 1G --disk-format forgetful --file Tests/VM/scenarios/devices.bash --file .build/qed-ublk-power-cuts
 source lib.sh
 source devices.bash

@@ -1,5 +1,6 @@
 # The machine swaps to the device: more is kept in memory than it has, and every byte comes back. ROUNDS says how often
 # all of it is read.
+# kernels: 6.12
 # vm: --memory 1024 --file Tests/VM/scenarios/devices.bash
 source lib.sh
 source devices.bash
