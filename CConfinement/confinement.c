@@ -88,40 +88,30 @@ static int add_rules(scmp_filter_ctx filter) {
         result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, allowed[index], 0);
     for (size_t index = 0; index < sizeof absent / sizeof *absent && result == 0; index++)
         result = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EACCES), absent[index], 0);
-    /* What some versions of the C library make of fstat; and what is asked of a block device. */
-    if (result == 0)
+    const struct { uint32_t action; int call; struct scmp_arg_cmp condition; } conditional[] = {
+        /* What some versions of the C library make of fstat; and what is asked of a block device. */
+        {SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), SCMP_A3(SCMP_CMP_MASKED_EQ, EMPTY_PATH, EMPTY_PATH)},
+        {SCMP_ACT_ERRNO(EACCES), SCMP_SYS(newfstatat), SCMP_A3(SCMP_CMP_MASKED_EQ, EMPTY_PATH, 0)},
+        {SCMP_ACT_ALLOW, SCMP_SYS(statx), SCMP_A2(SCMP_CMP_MASKED_EQ, EMPTY_PATH, EMPTY_PATH)},
+        {SCMP_ACT_ERRNO(EACCES), SCMP_SYS(statx), SCMP_A2(SCMP_CMP_MASKED_EQ, EMPTY_PATH, 0)},
+        {SCMP_ACT_ALLOW, SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, BLKGETSIZE64)},
+        /* No process. */
+        {SCMP_ACT_ALLOW, SCMP_SYS(clone), SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD)},
+        /* No memory becomes code. */
+        {SCMP_ACT_ALLOW, SCMP_SYS(mmap), SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0)},
+        {SCMP_ACT_ALLOW, SCMP_SYS(mprotect), SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0)},
+        /* A thread's name. */
+        {SCMP_ACT_ALLOW, SCMP_SYS(prctl), SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME)},
+        /* An ordinary thread's priority, whatever the process has. */
+        {SCMP_ACT_ALLOW, SCMP_SYS(sched_setscheduler), SCMP_A1(SCMP_CMP_EQ, SCHED_OTHER)},
+        /* The limits are looked at, and not changed. */
+        {SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), SCMP_A2(SCMP_CMP_EQ, 0)},
+    };
+    for (size_t index = 0; index < sizeof conditional / sizeof *conditional && result == 0; index++)
         result = seccomp_rule_add(
-            filter, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1, SCMP_A3(SCMP_CMP_MASKED_EQ, EMPTY_PATH, EMPTY_PATH));
-    if (result == 0)
-        result = seccomp_rule_add(
-            filter, SCMP_ACT_ERRNO(EACCES), SCMP_SYS(newfstatat), 1, SCMP_A3(SCMP_CMP_MASKED_EQ, EMPTY_PATH, 0));
-    if (result == 0)
-        result = seccomp_rule_add(
-            filter, SCMP_ACT_ALLOW, SCMP_SYS(statx), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, EMPTY_PATH, EMPTY_PATH));
-    if (result == 0)
-        result = seccomp_rule_add(
-            filter, SCMP_ACT_ERRNO(EACCES), SCMP_SYS(statx), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, EMPTY_PATH, 0));
-    if (result == 0)
-        result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_EQ, BLKGETSIZE64));
+            filter, conditional[index].action, conditional[index].call, 1, conditional[index].condition);
     /* The C library takes clone instead, whose flags can be judged. */
     if (result == 0) result = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
-    if (result == 0)
-        result = seccomp_rule_add(
-            filter, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1, SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
-    /* No memory becomes code. */
-    if (result == 0)
-        result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-    if (result == 0)
-        result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-    /* A thread's name. */
-    if (result == 0) result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1, SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME));
-    /* An ordinary thread's priority, whatever the process has. */
-    if (result == 0)
-        result = seccomp_rule_add(
-            filter, SCMP_ACT_ALLOW, SCMP_SYS(sched_setscheduler), 1, SCMP_A1(SCMP_CMP_EQ, SCHED_OTHER));
-    /* The limits are looked at, and not changed. */
-    if (result == 0)
-        result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 1, SCMP_A2(SCMP_CMP_EQ, 0));
     return result;
 }
 

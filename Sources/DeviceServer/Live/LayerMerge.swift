@@ -59,7 +59,7 @@ struct LayerMerge: Sendable {
         let target = try open(plan.target)
         // One that another merge has left, of more files than these perhaps, stays unless these are all.
         let wasMarked = try isMarked(target)
-        let tables = try copy(plan, to: target)
+        let tables = try copy(plan, to: target, wasMarked: wasMarked)
         try device.changing { () throws(MergeError) in try finish(plan, tables) }
         if keep == 0 || !wasMarked { try removeMark(target, path) }
         return (path, plan.removed.files.map(\.path))
@@ -151,7 +151,7 @@ struct LayerMerge: Sendable {
         }
     }
 
-    private func copy(_ plan: Plan, to opened: ImageFile) throws(MergeError) -> AdoptedTables {
+    private func copy(_ plan: Plan, to opened: ImageFile, wasMarked: Bool) throws(MergeError) -> AdoptedTables {
         try letTargetGrow(plan)
         let chain: [LayerFile]
         do throws(LayerFileError) {
@@ -161,7 +161,7 @@ struct LayerMerge: Sendable {
         }
         guard case .qed(let newest, _) = chain[0].layer else { preconditionFailure("a raw file above another one") }
         let sizeBytes = newest.imageSizeBytes
-        let earlier = try earlierCopy(of: plan, sizeBytes: sizeBytes, isMarked: isMarked(opened))
+        let earlier = try earlierCopy(of: plan, sizeBytes: sizeBytes, isMarked: wasMarked)
         let tables: AdoptedTables?
         do throws(ImageToolError) {
             let copy = LayerCopy(chain: chain, into: plan.files.count - 1, opened: opened, after: earlier)
