@@ -4,7 +4,7 @@ import Platform
 import SystemPackage
 import Ublk
 
-/// The process behind `add --supervise`: starts the server, and has the device recovered whenever it waits for another one,
+/// The process behind `add`, unless it is not wanted: starts the server, and has the device recovered whenever it waits for another one,
 /// until it is gone. Not for users: it stands in for `ServeProcess` and has the same descriptors.
 ///
 /// What it supervises is the device, not a child: whoever else gives it a server, as in an upgrade, is welcome.
@@ -153,7 +153,7 @@ private enum Supervision {
         }
         defer { close(ends[0]) }
         var process: Int32 = 0
-        let result = withArgumentVector([Program.path, "recover", "\(deviceID)"]) {
+        let result = withArgumentVector([Program.path, "recover", "--no-supervise", "\(deviceID)"]) {
             cs_spawn_program($0, -1, ends[1], &process)
         }
         close(ends[1])

@@ -65,6 +65,12 @@ public struct DeviceRemoval {
     private static let mostServers = 5
 
     func remove(_ record: DeviceRecord, _ control: UblkControlDevice) throws {
+        let supervisor = DepartingSupervisor(ofDevice: record.deviceID)
+        try removeDevice(record, control)
+        supervisor.waitForEnd()
+    }
+
+    private func removeDevice(_ record: DeviceRecord, _ control: UblkControlDevice) throws {
         var record = record
         for _ in 0..<Self.mostServers {
             if record.server.isRunning, try serverRemoves(record) { return }

@@ -21,8 +21,10 @@ final class DeviceLock {
     /// in that directory.
     /// - Throws: where another process has it, and is not about to end.
     convenience init(ofSupervisorOf id: UInt32) throws(DeviceLockError) {
-        try self.init(path: "/sys/class/ublk-char/ublkc\(id)/dev", id: id, timeoutSeconds: 1)
+        try self.init(path: DeviceLock.supervisorsFile(id), id: id, timeoutSeconds: 1)
     }
+
+    fileprivate static func supervisorsFile(_ id: UInt32) -> String { "/sys/class/ublk-char/ublkc\(id)/dev" }
 
     init(path: String, id: UInt32, timeoutSeconds: Int) throws(DeviceLockError) {
         descriptor = open(path, O_RDONLY | O_CLOEXEC)
@@ -44,6 +46,26 @@ final class DeviceLock {
     func release() {
         if descriptor >= 0 { close(descriptor) }
         descriptor = -1
+    }
+}
+
+/// The supervisor of a device that is about to go, with which it ends: known by its lock, which can be looked at when the file has
+/// gone with the device.
+final class DepartingSupervisor {
+    private let path: String
+    private let descriptor: Int32
+
+    init(ofDevice id: UInt32) {
+        path = DeviceLock.supervisorsFile(id)
+        descriptor = open(path, O_RDONLY | O_CLOEXEC)
+    }
+
+    deinit { if descriptor >= 0 { close(descriptor) } }
+
+    /// Returns when it has ended as well, or does not within some seconds; at once where the device is still there.
+    func waitForEnd() {
+        guard descriptor >= 0, access(path, F_OK) != 0 else { return }
+        for _ in 0..<500 where flock(descriptor, LOCK_SH | LOCK_NB) != 0 { cs_sleep_milliseconds(10) }
     }
 }
 

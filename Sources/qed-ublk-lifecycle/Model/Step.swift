@@ -53,7 +53,7 @@ enum Step: Equatable, CustomStringConvertible {
             "add \(options.arguments.joined(separator: " ")) \(name)\(interruption)"
         case .del(let id, let force, let interruption): "del \(force ? "--force " : "")\(id)\(interruption)"
         case .recover(let id, let inside, let isSupervised, let interruption):
-            "recover \(isSupervised ? "--supervise " : "")\(id)\(inside ? ", in a directory on the device" : "")\(interruption)"
+            "recover \(isSupervised ? "" : "--no-supervise ")\(id)\(inside ? ", in a directory on the device" : "")\(interruption)"
         case .recoverAll: "recover --all"
         case .create(let name, let force, let interruption): "create \(force ? "--force " : "")\(name)\(interruption)"
         case .tool(let tool, let name, let interruption): "\(tool.rawValue) \(name)\(interruption)"
@@ -64,7 +64,7 @@ enum Step: Equatable, CustomStringConvertible {
         case .terminate(let id): "SIGTERM to the server of \(id)"
         case .terminateSupervisor(let id): "SIGTERM to the supervisor of \(id)"
         case .upgrade(let id, let isSupervised):
-            "SIGTERM to the server of \(id), and recover\(isSupervised ? " --supervise" : "") at once"
+            "SIGTERM to the server of \(id), and recover\(isSupervised ? "" : " --no-supervise") at once"
         case .pause(let id, let milliseconds): "stop the server of \(id) for \(milliseconds) ms, and list meanwhile"
         case .strike(let id, let milliseconds): "write to \(id), and kill -9 its server after \(milliseconds) ms"
         case .replace(let name, let other): "mv \(name) away, mv \(other) \(name)"

@@ -32,8 +32,8 @@ struct AddOptions: Equatable {
     var zeroCopy = "auto"
 
     var arguments: [String] {
-        (isReadOnly ? ["-r"] : []) + (isSupervised ? ["--supervise"] : []) + (isRecoverable ? [] : ["--no-recovery"])
-            + ["-q", "\(queues)", "--zero-copy", zeroCopy]
+        let unlessUsual = !isRecoverable ? ["--no-recovery"] : !isSupervised ? ["--no-supervise"] : []
+        return (isReadOnly ? ["-r"] : []) + unlessUsual + ["-q", "\(queues)", "--zero-copy", zeroCopy]
     }
 }
 

@@ -9,8 +9,8 @@ extension Player {
         switch step {
         case .add(let name, let options, _): ["add"] + options.arguments + [Store.path(name)]
         case .del(let id, let force, _): ["del"] + (force ? ["--force", "--timeout", "5"] : []) + ["\(id)"]
-        case .recover(let id, _, let isSupervised, _): ["recover"] + (isSupervised ? ["--supervise"] : []) + ["\(id)"]
-        case .recoverAll: ["recover", "--all"]
+        case .recover(let id, _, let isSupervised, _): ["recover"] + (isSupervised ? [] : ["--no-supervise"]) + ["\(id)"]
+        case .recoverAll: ["recover", "--no-supervise", "--all"]
         case .create(let name, let force, _): ["create"] + (force ? ["--force"] : []) + [Store.path(name), "\(Layout.sizeMiB)M"]
         case .tool(.grow, let name, _): ["resize", Store.path(name), "+1M"]
         case .tool(.repair, let name, _): ["check", "-r", "leaks", Store.path(name)]

@@ -66,7 +66,7 @@ extension Player {
         guard let process = server(id) else { throw Breach("device \(id) has no server") }
         Glibc.kill(Int32(process.id), SIGTERM)
         // Nothing has come between: it is told to end by now, or has ended.
-        let (end, said) = try run(["recover"] + (isSupervised ? ["--supervise"] : []) + ["\(id)"], directory: "/", .none)
+        let (end, said) = try run(["recover"] + (isSupervised ? [] : ["--no-supervise"]) + ["\(id)"], directory: "/", .none)
         note("   \(end): \(said.output)\(said.errors)")
         guard case .exit(let status) = end else { throw Breach("recover \(id): \(end)") }
         let left = world.left(id)

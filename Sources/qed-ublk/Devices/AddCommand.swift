@@ -12,9 +12,9 @@ struct AddCommand: ParsableCommand {
             background until 'qed-ublk del'. Where anything fails nothing is left behind. Needs root, and a kernel with \
             ublk (\(KernelRelease.oldest) or later), whose module it has loaded.
 
-            When a server dies, or gets SIGTERM while its device is in use, the device waits for the next server: adding \
-            the image again, or 'qed-ublk recover', goes on where it was. The device is as it was made then: an option that asks \
-            for something else is refused.
+            When a server dies its device waits, and whoever uses it; a second process in the background gives it another \
+            server at once. With --no-supervise nobody does but 'qed-ublk recover', or adding the image again, which goes on \
+            where it was, with the device as it was made: an option that asks for something else is refused.
 
             Example: mkfs.ext4 $(qed-ublk add disk.qed)
 
@@ -27,14 +27,18 @@ struct AddCommand: ParsableCommand {
     @Flag(name: [.customShort("f"), .long], help: "Do not go into the background; log to standard error; end with Ctrl-C.")
     var foreground = false
 
-    @Flag(help: "Start another server whenever this one dies, where no service manager does.")
-    var supervise = false
+    @Flag(
+        inversion: .prefixedNo,
+        help: "Start another server whenever this one dies. As is done, but in the foreground and with --no-recovery.")
+    var supervise: Bool?
+
+    private var isSupervised: Bool { supervise ?? !(foreground || device.noRecovery) }
 
     func validate() throws {
-        guard !(foreground && supervise) else {
+        guard !(foreground && isSupervised) else {
             throw ValidationError("--supervise goes with a server in the background; in the foreground you are its supervisor")
         }
-        guard !(device.noRecovery && supervise) else {
+        guard !(device.noRecovery && isSupervised) else {
             throw ValidationError("--supervise needs a device that waits for its next server: leave out --no-recovery")
         }
     }
@@ -42,7 +46,7 @@ struct AddCommand: ParsableCommand {
     func run() throws {
         let addition = DeviceAddition(imagePath: device.image, try device.requested(), warn: printError)
         guard foreground else {
-            try addition.runInBackground(isSupervised: supervise, announce: printOutput)
+            try addition.runInBackground(isSupervised: isSupervised, announce: printOutput)
             return
         }
         // stdout is scripted: the path alone.

@@ -22,8 +22,8 @@ struct RecoverCommand: ParsableCommand {
     @Flag(help: "All devices that wait; one that cannot be recovered does not keep the others from it.")
     var all = false
 
-    @Flag(help: "Start another server whenever this one dies, where no service manager does.")
-    var supervise = false
+    @Flag(inversion: .prefixedNo, help: "Start another server whenever this one dies, too.")
+    var supervise = true
 
     func validate() throws {
         guard all != (device != nil) else { throw ValidationError("name one device, or use --all") }

@@ -101,6 +101,7 @@ writer=$!
 for turn in {1..3}; do
     sleep 0.4
     server=$(server_of 0)
+    kill_supervisors
     if ((turn < 3)); then kill -KILL "$server"; else kill -TERM "$server"; fi
     wait_until 40 process_is_gone "$server"
     expect_equal "what recover prints" /dev/ublkb0 "$(qed-ublk recover 0)"

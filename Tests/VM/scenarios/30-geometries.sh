@@ -105,7 +105,7 @@ for server in first second; do
     expect_status 0 xfs_io -d -c 'pwrite -q -S 7 4k 12k' "$device"
     expect_equal "what was written" 12288 "$(head -c 20k "$device" | tr -dc '\007' | wc -c)"
     if [[ $server == first ]]; then
-        kill -KILL "$(server_of 0)"
+        kill_server
         wait_until 40 qed-ublk recover 0
     fi
 done

@@ -249,7 +249,7 @@ for ending in del kill force; do
     mount "$device" /mnt
     echo "$ending" >/mnt/file
     if [[ $ending == kill ]]; then
-        kill -KILL "$(server_of 0)"
+        kill_server
         qed-ublk recover 0
         expect_equal "what is there" kill "$(cat /mnt/file)"
     fi

@@ -91,6 +91,7 @@ if ((DEVICES)); then
     echo "          $(memory_of_a_device) KiB"
 
     step "all servers are killed, and all devices recovered"
+    kill_supervisors
     mapfile -t servers < <(qed-ublk list --json | jq -r '.[].pid')
     kill -KILL "${servers[@]}"
     for server in "${servers[@]}"; do wait_until 60 process_is_gone "$server"; done

@@ -89,6 +89,7 @@ if ((VM_BOOT == 1)); then
 
     step "an image that was left well belongs to its device as well"
     server=$(server_of 0)
+    kill_supervisors
     kill -TERM "$server"
     wait_until 40 process_is_gone "$server"
     expect_refusal 3 'belongs to /dev/ublkb0, which waits' qed-ublk resize image.qed 128M

@@ -34,6 +34,7 @@ mount "$device" /mnt
 writer=$!
 sleep 0.3
 server=$(server_of 0)
+kill_supervisors
 kill -TERM "$server"
 wait_until 40 process_is_gone "$server"
 expect_output '^/dev/ublkb0 +waiting ' qed-ublk list
@@ -61,6 +62,7 @@ wait_until 60 is_being_read
 for _ in 1 2 3; do
     sleep 0.5
     server=$(server_of "$number")
+    kill_supervisors
     kill -TERM "$server"
     wait_until 40 process_is_gone "$server"
     expect_undamaged busy.qed
@@ -73,6 +75,7 @@ qed-ublk del busy.qed
 
 step "an image that was written to meanwhile is refused, and so is one of another size"
 server=$(server_of 0)
+kill_supervisors
 kill -TERM "$server"
 wait_until 40 process_is_gone "$server"
 cp --sparse=always -p image.qed copy.qed
@@ -155,6 +158,7 @@ for number in 1 2 3; do
     qed-ublk add "number$number.qed"
 done
 pids=$(qed-ublk list --json | jq -r '.[].pid')
+kill_supervisors
 # shellcheck disable=SC2086
 kill -KILL $pids
 for pid in $pids; do wait_until 20 process_is_gone "$pid"; done
@@ -200,6 +204,7 @@ if [[ $VM_KERNEL != 6.12 ]]; then
         device=$(qed-ublk add image.qed)
         exec 7<"$device"
         server=$(server_of 0)
+        kill_supervisors
         kill -TERM "$server"
         wait_until 40 process_is_gone "$server"
         strace -f -o /dev/null -e trace=io_uring_enter -e inject=io_uring_enter:delay_enter=100000 \
@@ -266,8 +271,8 @@ expect_refusal 4 'does not wait for a server' qed-ublk recover 0
 qed-ublk del 0
 expect_no_devices
 
-step "--supervise: whoever kills the server gets another one; del ends both processes"
-device=$(qed-ublk add --supervise image.qed)
+step "whoever kills a server gets another one, of the supervisor; del ends both processes"
+device=$(qed-ublk add image.qed)
 mount "$device" /mnt
 for turn in 1 2 3; do
     server=$(server_of 0)
@@ -278,12 +283,25 @@ for turn in 1 2 3; do
 done
 umount /mnt
 qed-ublk del 0
-wait_until 20 no_processes
+expect_equal "processes after del" '' "$(traces_of_devices)"
 expect_no_devices
 
-step "--supervise goes on after an upgrade, by recover or by itself, and starts the program that is installed by then"
+step "--no-supervise: nobody gives it another one; who recovers it says whether there is a supervisor from then on"
+device=$(qed-ublk add --no-supervise image.qed)
+expect_status 0 no_supervisors
+kill -KILL "$(server_of 0)"
+wait_until 20 no_processes
+expect_equal "what recover prints" /dev/ublkb0 "$(qed-ublk recover --no-supervise 0)"
+expect_status 0 no_supervisors
+kill_server
+expect_equal "what recover prints" /dev/ublkb0 "$(qed-ublk recover 0)"
+wait_until 20 eval '! no_supervisors'
+qed-ublk del 0
+expect_no_devices
+
+step "a supervisor goes on after an upgrade, by recover or by itself, and starts the program that is installed by then"
 install -m 755 /payload/qed-ublk /usr/bin/qed-ublk
-device=$(/usr/bin/qed-ublk add --supervise image.qed)
+device=$(/usr/bin/qed-ublk add image.qed)
 mount "$device" /mnt
 server=$(server_of 0)
 kill "$server"
@@ -303,10 +321,12 @@ qed-ublk del 0
 wait_until 20 no_processes
 expect_no_devices
 
-step "--supervise gives up where every server dies, and says so in the device's log"
-device=$(qed-ublk add --supervise image.qed)
+step "a supervisor gives up where every server dies, and says so in the device's log"
+device=$(qed-ublk add image.qed)
 for turn in 1 2 3 4 5; do
-    kill_server
+    server=$(server_of 0)
+    kill -KILL "$server"
+    wait_until 20 process_is_gone "$server"
     if ((turn < 5)); then wait_until 40 eval 'qed-ublk list | grep -q live'; fi
 done
 wait_until 40 no_processes
@@ -316,7 +336,7 @@ qed-ublk del 0
 expect_no_devices
 
 step "SIGTERM to the supervisor of an unused device removes it"
-qed-ublk add --supervise image.qed
+qed-ublk add image.qed
 supervisor=$(ps -o pid=,args= -C qed-ublk | awk '/supervise/ { print $1 }')
 kill -TERM "$supervisor"
 wait_until 20 no_processes
@@ -326,16 +346,17 @@ step "where it was added: that file system can be unmounted, whatever the server
 mkdir -p usb images
 mount -t tmpfs usb usb
 qed-ublk create images/overlay.qed --backing /data/image.qed --backing-format qed
-device=$(cd usb && qed-ublk add --supervise --backing-dir ../ ../images/overlay.qed)
+device=$(cd usb && qed-ublk add --backing-dir ../ ../images/overlay.qed)
 for pid in $(traces_of_devices | sed -n 's/^process //p'); do
     expect_equal "directory of process $pid" / "$(readlink "/proc/$pid/cwd")"
 done
 umount usb
 expect_equal "descriptors beyond the image's directory" '' "$(find /proc/[0-9]*/fd -lname '/data/usb*')"
-kill_server
+server=$(server_of 0)
+kill -KILL "$server"
+wait_until 20 process_is_gone "$server"
 wait_until 20 eval 'qed-ublk list | grep -q live'
 qed-ublk del images/overlay.qed
-wait_until 20 no_processes
 mount -t tmpfs usb usb
 (cd usb && exec qed-ublk add --foreground ../images/overlay.qed 5<. 6>file >/tmp/output 2>/tmp/errors) &
 wait_until 20 grep -q . /tmp/output

@@ -31,6 +31,7 @@ unwritten_kib() { awk '/^(Dirty|Writeback):/ { sum += $2 } END { print sum }' /p
 server=$(server_of 0)
 # The server's writes wait for the image's file system meanwhile: it is killed in the midst of them, however fast the machine is.
 fsfreeze -f /data
+kill_supervisors
 kill -TERM "$server"
 wait_until 20 eval '(($(awk "/^Writeback:/ { print \$2 }" /proc/meminfo) > 0))'
 kill -KILL "$server"
@@ -52,6 +53,7 @@ step "killed while the kernel reads its partition table: who waits for that is n
 device=$(qed-ublk add image.qed)
 for end in recover force; do
     server=$(server_of 0)
+    kill_supervisors
     kill -STOP "$server"
     blockdev --rereadpt "$device" &
     reader=$!
@@ -278,7 +280,7 @@ echo works >/mnt/file && sync -f /mnt
 expect_refusal 3 'in use, mounted at /mnt' qed-ublk del "$device"
 expect_status 0 qed-ublk del --lazy "$device"
 # Its next server knows of it.
-kill -KILL "$(server_of 0)"
+kill_server
 qed-ublk recover 0
 expect_output '^/dev/ublkb0 +leaving ' qed-ublk list
 expect_equal "what is there" works "$(cat /mnt/file)"

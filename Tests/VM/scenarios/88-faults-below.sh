@@ -122,6 +122,7 @@ for how in kill term del; do
     expect_output "image.qed: a sync failed \(Input/output error\), .* kill $server, and 'qed-ublk recover 0'" \
         cat /run/qed-ublk/ublk0.log
     expect_equal "how often the log says it" 1 "$(grep -c 'a sync failed' /run/qed-ublk/ublk0.log)"
+    kill_supervisors
     case $how in
         kill)
             kill -KILL "$server"

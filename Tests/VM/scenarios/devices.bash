@@ -53,6 +53,8 @@ expect_undamaged() {
 # Expects that no device, server or file of one is left. What a killed server has left for the next one to use may be.
 expect_no_devices() {
     local left
+    # A supervisor sees for itself that a server has removed its device; a moment later.
+    wait_until 5 no_supervisors
     left=$(traces_of_devices | grep -v '^/run/qed-ublk/image-') || true
     if [[ -n $left ]]; then fail "left behind: $left"; fi
     expect_equal "what list shows" '[]' "$(qed-ublk list --json)"
@@ -127,9 +129,32 @@ qemu_holds() {
     wait_until 20 grep -q "$size_mib MiB" /tmp/said
 }
 
-# Kills the server of device 0 and waits until it has ended; the kernel may not have noticed yet.
+# Prints the processes that give devices their next servers.
+supervisors() {
+    local path name words
+    for path in /proc/[0-9]*; do
+        read -r name 2>/dev/null <"$path/comm" || continue
+        if [[ $name != qed-ublk && $name != exe ]]; then continue; fi
+        mapfile -d '' -t words 2>/dev/null <"$path/cmdline" || continue
+        if [[ ${words[1]:-} == supervise ]]; then echo "${path#/proc/}"; fi
+    done
+}
+
+no_supervisors() { [[ -z $(supervisors) ]]; }
+
+# Nobody but the scenario gives a server that is killed, or ends, from now on another one.
+kill_supervisors() {
+    local pids
+    mapfile -t pids < <(supervisors)
+    if ((${#pids[@]} == 0)); then return; fi
+    kill -KILL "${pids[@]}" 2>/dev/null || true
+    wait_until 20 no_supervisors
+}
+
+# Kills the server of device 0, and before it its supervisor, and waits until it has ended; the kernel may not have noticed yet.
 kill_server() {
     local server
+    kill_supervisors
     server=$(server_of 0)
     kill -KILL "$server"
     wait_until 20 process_is_gone "$server"
@@ -139,6 +164,7 @@ kill_server() {
 kill_servers() {
     local server servers
     while mapfile -t servers < <(traces_of_devices | sed -n 's/^process //p') && ((${#servers[@]})); do
+        kill_supervisors
         kill -KILL "${servers[@]}" 2>/dev/null || true
         for server in "${servers[@]}"; do wait_until 60 process_is_gone "$server"; done
     done
@@ -149,6 +175,7 @@ kill_servers() {
 kill_server_during() {
     local server process seconds=$1
     shift
+    kill_supervisors
     server=$(server_of 0)
     has_ended=
     "$@" >/tmp/command.log 2>&1 &
