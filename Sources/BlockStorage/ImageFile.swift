@@ -99,9 +99,14 @@ public final class ImageFile: @unchecked Sendable {
         keep = true
     }
 
+    // SAFETY: set once, by the thread that opens the file, before there is another one.
+    /// A second, buffered descriptor, for a process that could not have one any more; negative: it is opened when it is needed.
+    private var keptReader: Int32 = -1
+
     deinit {
         releaseLock()
         cs_close(descriptor)
+        if keptReader >= 0 { cs_close(keptReader) }
     }
 
     /// Lets other programs have the file, though it stays open. Nothing may be done with it any more.
@@ -167,14 +172,25 @@ public final class ImageFile: @unchecked Sendable {
     /// Up to `byteCount` bytes; fewer where the file ends. Blocks: for the header, before serving.
     public func readBytes(fileOffset: UInt64 = 0, byteCount: Int) throws(ImageFileError) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: byteCount)
-        // Through a second, buffered descriptor of the same file: direct I/O would ask for alignment.
-        let reader = cs_open_found(descriptor, path, 0)
-        guard reader >= 0 else { throw ImageFileError(path: path, opening: Errno(rawValue: -reader)) }
-        defer { cs_close(reader) }
+        let reader = keptReader >= 0 ? keptReader : try openReader()
+        defer { if keptReader < 0 { cs_close(reader) } }
         let count = bytes.withUnsafeMutableBytes { cs_pread_fully(reader, $0.baseAddress, UInt64(byteCount), fileOffset) }
         guard count >= 0 else { throw .cannotRead(path: path, errno: Errno(rawValue: Int32(-count))) }
         bytes.removeLast(byteCount - Int(count))
         return bytes
+    }
+
+    /// Through a second, buffered descriptor of the same file: direct I/O would ask for alignment.
+    private func openReader() throws(ImageFileError) -> Int32 {
+        let reader = cs_open_found(descriptor, path, 0)
+        guard reader >= 0 else { throw ImageFileError(path: path, opening: Errno(rawValue: -reader)) }
+        return reader
+    }
+
+    /// `readBytes` needs no rights from now on. Once.
+    public func keepReader() throws(ImageFileError) {
+        precondition(keptReader < 0, "it has a reader")
+        keptReader = try openReader()
     }
 
     /// The multiples direct I/O wants, or nil where the file system refuses it.

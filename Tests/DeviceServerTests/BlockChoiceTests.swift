@@ -95,13 +95,14 @@ struct BlockChoiceTests {
         var configuration = ServerConfiguration(imagePath: path)
         configuration.isReadOnly = true
         for (wanted, block, isDirect) in [(nil, 512, false), (512, 512, false), (4096, 4096, true)] as [(Int?, Int, Bool)] {
-            let session = try ImageSession(configuration)
+            let files = try ImageFiles(configuration)
+            let session = try ImageSession(files)
             try #require(session.chain[0].file.directAlignment != nil, "a tmpfs that opens files for direct I/O")
             let choice = try session.chooseBlocks(wantedBytes: wanted)
             #expect((choice.blockSizeBytes, choice.isDirect) == (block, isDirect))
             #expect(session.blocks == choice)
             #expect((session.chain[0].file.alignment == .none) == !isDirect)
-            #expect(session.takesPages == false)
+            #expect(!files.takesPages && !files.takesPages(inBlocksOf: block))
         }
         for (shift, isDirect) in [(9, false), (12, true)] as [(UInt8, Bool)] {
             let session = try ImageSession(configuration)

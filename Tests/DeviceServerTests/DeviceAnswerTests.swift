@@ -17,6 +17,6 @@ import Testing
     /// Of clusters of 64 MiB the kernel would read 128 MiB ahead.
     @Test("what is read ahead is bounded", arguments: [(12, 12), (16, 16), (20, 20), (21, 20), (26, 20)] as [(Int, UInt8)])
     func readAhead(clusterShift: Int, shift: UInt8) {
-        #expect(ServedDevice.optimalIOShift(clusterShift: clusterShift) == shift)
+        #expect(DiskArrival.optimalIOShift(clusterShift: clusterShift) == shift)
     }
 }

@@ -18,6 +18,7 @@ public enum ServeProcess {
         Detachment.leaveControlGroup()
         let add = FileDescriptor(rawValue: 3)
         var deviceID: UInt32?
+        var isAnnounced = false
         do {
             let logDirectory = try ServerLog.openDirectory()
             let process = try ServerProcess()
@@ -30,13 +31,14 @@ public enum ServeProcess {
                 isPublished =
                     (try? ServerLog.publish(deviceID: id, recovers: configuration.recovers, in: logDirectory)) != nil
             } ready: { _, path in
-                isPublished && BackgroundServer.announce(path, to: add)
+                isAnnounced = true
+                return isPublished && BackgroundServer.announce(path, to: add)
             } gone: {
                 if let deviceID { ServerLog.remove(deviceID: deviceID) }
             }
         } catch {
             // Afterwards the log has it.
-            if deviceID == nil {
+            if !isAnnounced {
                 _ = try? add.writeAll(BackgroundServer.Report.failed(status: status(error), "\(error)").line.utf8)
             }
             throw error

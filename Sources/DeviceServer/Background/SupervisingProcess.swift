@@ -4,8 +4,8 @@ import Platform
 import SystemPackage
 import Ublk
 
-/// The process behind `add`, unless it is not wanted: starts the server, and has the device recovered whenever it waits for another one,
-/// until it is gone. Not for users: it stands in for `ServeProcess` and has the same descriptors.
+/// The process behind `add`, unless it is not wanted: starts the server, and has the device recovered whenever it waits for
+/// another one, until it is gone. Not for users: it stands in for `ServeProcess` and has the same descriptors.
 ///
 /// What it supervises is the device, not a child: whoever else gives it a server, as in an upgrade, is welcome.
 public enum SupervisingProcess {

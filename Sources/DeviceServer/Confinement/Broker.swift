@@ -17,7 +17,7 @@ final class Broker: DeviceRights {
 
     let isConfined = true
 
-    /// Starts it. While the server still may.
+    /// Starts it. While the server still may, and when the device's record says whose it is.
     init(ofDevice id: UInt32, at path: String, watchesMounts: Bool) throws(ServerError) {
         self.path = path
         var ends: [Int32] = [-1, -1]
@@ -56,6 +56,22 @@ final class Broker: DeviceRights {
 
     // MARK: - What it does
 
+    func describe(_ shape: DiskShape) throws(ServerError) { _ = try ask(.describe(shape)) }
+
+    func start() throws(ServerError) -> [String] {
+        guard case .sentences(let missing) = try ask(.start) else { throw .broker("it answered something else") }
+        return missing
+    }
+
+    func endRecovery() throws(ServerError) { _ = try ask(.endRecovery) }
+
+    func diskSizeBytes() throws(ServerError) -> UInt64 {
+        guard case .size(let bytes) = try ask(.askSize) else { throw .broker("it answered something else") }
+        return bytes
+    }
+
+    func growDisk(to sizeBytes: UInt64) throws(ServerError) { _ = try ask(.grow(toBytes: sizeBytes)) }
+
     func stop(force: Bool, timeoutSeconds: Int) throws(ServerError) -> DiskUse? {
         switch try ask(.stop(force: force, timeoutSeconds: timeoutSeconds)) {
         case .inUse(let sentence): return DiskUse(path: path, user: .told(sentence))
@@ -68,7 +84,7 @@ final class Broker: DeviceRights {
 
     func flushDisk() -> [String] {
         do throws(ServerError) {
-            guard case .flushed(let sentences) = try ask(.flushDisk) else { return ["\(path) was not flushed"] }
+            guard case .sentences(let sentences) = try ask(.flushDisk) else { return ["\(path) was not flushed"] }
             return sentences
         } catch { return ["\(error)"] }
     }

@@ -12,27 +12,21 @@ import Ublk
 /// for, and to what the device's record, as it was then, says is the device's.
 public struct BrokerProcess {
     private let record: DeviceRecord
+    private let arrival: DiskArrival
     private let withdrawal: DiskWithdrawal
     private let registry = DeviceRegistry()
     private let socketFile: FileIdentity?
+    /// Mounts of its disk are to be taken out of the namespace that the server has shared with this process.
+    private let watchesMounts: Bool
 
-    /// - Parameter words: the device's number; and "own-mounts" where mounts of its disk are to be taken out of the namespace
-    ///   that the server has shared with this process.
+    /// - Parameter words: the device's number; and "own-mounts" for `watchesMounts`.
     public static func main(_ words: [String], log: Logger) {
         cs_name_thread(OwnDiskProcess.name)
         Detachment.leaveControlGroup()
         // It ends with the server, in the last stage of the machine's shutdown as well.
         for signal in [SIGTERM, SIGINT, SIGHUP, SIGPIPE] { Glibc.signal(signal, SIG_IGN) }
         cs_mark_as_storage_daemon()
-        guard let broker = BrokerProcess(words, log: log) else { return }
-        var mounts: OwnDiskMounts?
-        if words.dropFirst().first == "own-mounts" {
-            do { mounts = try OwnDiskMounts(ofDisk: broker.withdrawal.path) } catch {
-                log.warning("mounts of \(broker.withdrawal.path) stay in the server's namespace: \(error)")
-            }
-        }
-        broker.answer(3)
-        mounts?.end()
+        BrokerProcess(words, log: log)?.answer(3, log)
     }
 
     private init?(_ words: [String], log: Logger) {
@@ -40,28 +34,52 @@ public struct BrokerProcess {
             let control = try? UblkControlDevice(), let info = try? control.deviceInfo(id), record.isOf(info)
         else { return nil }
         self.record = record
+        arrival = DiskArrival(
+            of: info, control, serverProcess: record.server.id, isReadOnly: record.isReadOnly,
+            scansPartitions: record.scansPartitions, name: record.name)
         withdrawal = DiskWithdrawal(of: info, control, log: log)
+        watchesMounts = words.dropFirst().first == "own-mounts"
         socketFile = FileIdentity(ofFileAt: ControlSocketAddress(directory: registry.directory, deviceID: id).path)
     }
 
-    private func answer(_ connection: Int32) {
+    private func answer(_ connection: Int32, _ log: Logger) {
+        var mounts: OwnDiskMounts?
+        defer { mounts?.end() }
         guard Broker.send(BrokerReply.done.json, to: connection) else { return }
         while let line = readLine(from: connection, limitBytes: Broker.lineLimitBytes) {
             guard let request = JSONValue(parsing: line).flatMap({ BrokerRequest($0) }) else { return }
-            guard Broker.send(answer(to: request).json, to: connection) else { return }
+            let reply = answer(to: request)
+            // The disk is there from now on.
+            if [.start, .endRecovery].contains(request), watchesMounts, mounts == nil {
+                do { mounts = try OwnDiskMounts(ofDisk: withdrawal.path) } catch {
+                    log.warning("mounts of \(withdrawal.path) stay in the server's namespace: \(error)")
+                }
+            }
+            guard Broker.send(reply.json, to: connection) else { return }
         }
     }
 
     private func answer(to request: BrokerRequest) -> BrokerReply {
         do throws(ServerError) {
             switch request {
+            case .describe(let shape):
+                try arrival.describe(shape)
+                return .done
+            case .start: return .sentences(try arrival.start())
+            case .endRecovery:
+                try arrival.endRecovery()
+                return .done
+            case .askSize: return .size(try arrival.sizeBytes())
+            case .grow(let sizeBytes):
+                try arrival.grow(to: sizeBytes)
+                return .done
             case .stop(let force, let timeoutSeconds):
                 return try withdrawal.stop(force: force, timeoutSeconds: timeoutSeconds).map { .inUse("\($0)") } ?? .done
             case .isMachineGoingDown: return .isGoingDown(MachineShutdown.isUnderWay)
-            case .flushDisk: return .flushed(OwnDiskProcess.write(.flush, ofDiskAt: withdrawal.path))
+            case .flushDisk: return .sentences(OwnDiskProcess.write(.flush, ofDiskAt: withdrawal.path))
             case .note(let note):
                 do throws(RegistryError) { try registry.change(record) { note.apply(to: &$0) } } catch { throw .registry(error) }
-                if case .left = note { removeSessionLog() }
+                if case .left(_?) = note { removeSessionLog() }
                 return .done
             case .forgetDevice(let isClosed): return .forgotten(try forgetDevice(isClosed: isClosed))
             }

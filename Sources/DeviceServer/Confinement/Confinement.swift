@@ -3,9 +3,9 @@ import Glibc
 import Platform
 import SystemPackage
 
-/// A server that gives up what it may do, once it serves an image that somebody else has made: whoever finds a hole in it finds a
-/// process that can do nothing but read and write the files of that image. What still takes rights a broker does for it
-/// (`Broker`).
+/// A server that gives up what it may do before it reads the tables of an image that somebody else has made: whoever finds a
+/// hole in it finds a process that can do nothing but read and write the files of that image. What still takes rights a broker
+/// does for it (`Broker`).
 ///
 /// In this order: each thread leaves all file systems (Landlock); the process becomes nobody's, which takes every capability from
 /// all its threads; and then only the system calls of serving are left (seccomp, which with io_uring means those of its rings:
@@ -19,8 +19,14 @@ enum Confinement {
     /// "type=1326"), and carried out.
     private static var onlyLogs: Bool { getenv("QED_UBLK_CONFINEMENT").map { String(cString: $0) } == "log" }
 
+    private static let entered = Lock(false)
+
+    /// Whether the process has begun to give up what it may do.
+    static var isEntered: Bool { entered.withLock { $0 } }
+
     /// For the process. All files that it will need are open.
     static func enter() throws(ServerError) {
+        entered.withLock { $0 = true }
         confineThread()
         let result = cc_become_nobody()
         guard result == 0 else { throw .notConfined("it cannot become nobody's", Errno(rawValue: -result)) }

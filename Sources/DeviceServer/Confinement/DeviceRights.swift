@@ -8,6 +8,13 @@ protocol DeviceRights: AnyObject, Sendable {
     /// Whether the server has none of them itself.
     var isConfined: Bool { get }
 
+    /// As `DiskArrival.describe`, `start` and `endRecovery`.
+    func describe(_ shape: DiskShape) throws(ServerError)
+    func start() throws(ServerError) -> [String]
+    func endRecovery() throws(ServerError)
+    /// As `DiskArrival.sizeBytes` and `grow`.
+    func diskSizeBytes() throws(ServerError) -> UInt64
+    func growDisk(to sizeBytes: UInt64) throws(ServerError)
     /// As `DiskWithdrawal.stop`.
     func stop(force: Bool, timeoutSeconds: Int) throws(ServerError) -> DiskUse?
     /// As `MachineShutdown.isUnderWay`.
@@ -29,6 +36,10 @@ enum DeviceNote: Equatable, Sendable {
     /// A sync of the image has failed.
     case failed
     case goesWhenUnused
+    /// Whether the image's file is accessed past the page cache.
+    case access(isDirect: Bool)
+    /// The image is about to have that size, which its disk has not yet; nil: both have it.
+    case grows(toBytes: UInt64?)
     /// The image was closed well, and the disk waits for the next server.
     case left(ImageMark?)
 
@@ -36,6 +47,8 @@ enum DeviceNote: Equatable, Sendable {
         switch self {
         case .failed: record.hasFailed = true
         case .goesWhenUnused: record.goesWhenUnused = true
+        case .access(let isDirect): record.isDirect = isDirect
+        case .grows(let sizeBytes): record.nextSizeBytes = sizeBytes
         case .left(let mark):
             record.leftImage = mark
             // A snapshot may have changed it.
@@ -46,15 +59,26 @@ enum DeviceNote: Equatable, Sendable {
 
 /// A server that has its rights.
 final class OwnRights: DeviceRights {
+    private let arrival: DiskArrival
     private let withdrawal: DiskWithdrawal
-    private let registry: DeviceRegistry
+    private let registry = DeviceRegistry()
 
-    init(_ withdrawal: DiskWithdrawal, _ registry: DeviceRegistry) {
+    init(_ arrival: DiskArrival, _ withdrawal: DiskWithdrawal) {
+        self.arrival = arrival
         self.withdrawal = withdrawal
-        self.registry = registry
     }
 
     let isConfined = false
+
+    func describe(_ shape: DiskShape) throws(ServerError) { try arrival.describe(shape) }
+
+    func start() throws(ServerError) -> [String] { try arrival.start() }
+
+    func endRecovery() throws(ServerError) { try arrival.endRecovery() }
+
+    func diskSizeBytes() throws(ServerError) -> UInt64 { try arrival.sizeBytes() }
+
+    func growDisk(to sizeBytes: UInt64) throws(ServerError) { try arrival.grow(to: sizeBytes) }
 
     func stop(force: Bool, timeoutSeconds: Int) throws(ServerError) -> DiskUse? {
         try withdrawal.stop(force: force, timeoutSeconds: timeoutSeconds)

@@ -43,8 +43,7 @@ struct DeviceReplies {
         case .stats: figures.ask(connection)
         case .quiesce: pauses.ask(connection)
         // They make, rename and remove files, which a confined server cannot, and its broker does not do for it.
-        case .snapshot where isConfined, .rollback where isConfined, .commit where isConfined, .flatten where isConfined,
-            .resize where isConfined:
+        case .snapshot where isConfined, .rollback where isConfined, .commit where isConfined, .flatten where isConfined:
             .failure(
                 .failed,
                 "\(devicePath) was added with --untrusted, so its server can change no file but the image's content; remove the "

@@ -39,78 +39,39 @@ final class ImageSession: @unchecked Sendable {
     let endsRollback: Bool
     /// In which blocks the image is served; nil before that is chosen.
     private(set) var blocks: BlockChoice?
-    /// For a server that may make no ring any more, and remove no file, when it closes the image.
-    private var closing: RingLoop?
+    /// For a server that may make no ring any more when it closes the image.
+    private let closing: RingLoop?
 
     var path: String { top.withLock { $0.path } }
     var image: Image { top.withLock { $0.image } }
     var chain: [LayerFile] { top.withLock { $0.chain } }
 
-    /// Opens and locks the image and its chain.
-    /// - Parameters:
-    ///   - record: of a device of it, which is in use, perhaps, and waits for a server.
-    ///   - willChange: called, with the image's file and those beneath it, once the files are known to be the device's, and
-    ///     before anything is written.
-    init(
-        _ configuration: ServerConfiguration, continuing record: DeviceRecord? = nil,
-        willChange: (ImageFile, [FileIdentity]) throws(ServerError) -> Void = { _, _ in }
-    ) throws(ServerError) {
-        let path = configuration.imagePath
-        let isReadOnly = configuration.isReadOnly
-        if let record {
-            UnsealedSnapshot.removeUnusedOverlay(of: record)
-            changesLeftOutOfSnapshot = try UnsealedSnapshot(record)?.seal(configuration) ?? 0
-            // The new image has its name already.
-            if record.nextImage == nil, let rollback = record.rollback {
-                do throws(Errno) { try rollback.finish(imagePath: path) } catch { throw .notClosed(path: path, error) }
-                endsRollback = true
-            } else {
-                endsRollback = false
-            }
-        } else {
-            (changesLeftOutOfSnapshot, endsRollback) = (0, false)
-        }
-        let chain: [LayerFile]
-        do {
-            chain = try ImageChain.open(
-                path: path, isReadOnly: isReadOnly, policy: configuration.backing, isDevices: record != nil)
-        } catch {
-            throw .chain(error)
-        }
-        if case .qed(let header, _) = chain[0].layer, header.imageSizeBytes == 0 { throw .emptyImage(path: path) }
-        let backingFiles = chain.dropFirst().map(\.file.identity)
-        if let record {
-            try ImageSession.check(chain, backingFiles, against: record)
-            ImageSession.removeMergedFiles(of: record, chain, backingFiles)
-        }
-        try willChange(chain[0].file, backingFiles)
-        let loop = try ImageSession.makeLoop()
-        defer { loop.close() }
+    /// Reads the tables, and brings into them what a dead server had answered.
+    init(_ files: ImageFiles) throws(ServerError) {
+        let (chain, loop, options) = (files.chain, files.loop, files.options)
         let storages = chain.storages(on: loop.ring)
-        var options = ImageOptions(
-            isReadOnly: isReadOnly, cacheBytes: configuration.cacheBytes, continuesSession: record != nil,
-            discardsLostSession: configuration.discardsLostSession)
-        var sessionFile: SessionFile?
-        if !isReadOnly {
-            do throws(RegistryError) {
-                sessionFile = try SessionFile(image: chain[0].file.identity, registry: DeviceRegistry())
-            } catch {
-                throw .registry(error)
-            }
-            options.session = sessionFile?.memory
-        }
-        let openOptions = options
         let image: Image
         do throws(ImageOpenError) {
             image = try loop.run { () throws(ImageOpenError) in
-                try await Image.open(chain: chain.map(\.layer), storages: storages, options: openOptions)
+                try await Image.open(chain: chain.map(\.layer), storages: storages, options: options)
             }
         } catch {
-            // What another server has left there may still be needed.
-            if let sessionFile, sessionFile.isNew { sessionFile.remove() }
-            throw .image(path: path, error)
+            throw .image(path: files.path, error)
         }
-        top = Lock(Top(path: path, image: image, chain: chain, sessionFile: sessionFile))
+        closing = files.isForConfinement ? loop : nil
+        files.endOpening()
+        changesLeftOutOfSnapshot = files.changesLeftOutOfSnapshot
+        endsRollback = files.endsRollback
+        top = Lock(Top(path: files.path, image: image, chain: chain, sessionFile: files.sessionFile))
+    }
+
+    /// Opens an image with all rights.
+    convenience init(_ configuration: ServerConfiguration, continuing record: DeviceRecord? = nil) throws(ServerError) {
+        let files = try ImageFiles(configuration, continuing: record)
+        do throws(ServerError) { try self.init(files) } catch {
+            files.abandon()
+            throw error
+        }
     }
 
     /// The record of the device with the files that it has now.
@@ -127,40 +88,8 @@ final class ImageSession: @unchecked Sendable {
     /// Those beneath the image, in the order of the chain.
     var backingFiles: [FileIdentity] { chain.dropFirst().map(\.file.identity) }
 
-    /// Whether these are the files that the device was made of, and nobody has written to the image meanwhile.
-    private static func check(
-        _ chain: [LayerFile], _ backingFiles: [FileIdentity], against record: DeviceRecord
-    ) throws(ServerError) {
-        let image = chain[0].file
-        guard image.identity == record.image else { throw .anotherFile(path: image.path, id: record.deviceID) }
-        if let mark = record.leftImage, mark != ImageMark(descriptor: image.descriptor) {
-            throw .imageWritten(path: image.path)
-        }
-        guard backingFiles == record.backingFiles || backingFiles == record.nextBackingFiles else {
-            let other = zip(chain.dropFirst(), record.backingFiles).first { $0.file.identity != $1 }
-            throw .anotherFile(path: other?.0.file.path ?? image.path, id: record.deviceID)
-        }
-    }
-
-    /// Ends a merge whose server died when the image had the shorter chain, and the files were still there.
-    private static func removeMergedFiles(of record: DeviceRecord, _ chain: [LayerFile], _ backingFiles: [FileIdentity]) {
-        guard backingFiles == record.nextBackingFiles, backingFiles != record.backingFiles else { return }
-        // The header that names the shorter chain may have been read from the page cache alone: after a power cut the old one
-        // would be there again, and name what is gone.
-        for layer in chain where cs_fsync(layer.file.descriptor) < 0 { return }
-        // What stays is in nobody's way.
-        try? MergedFiles(files: record.mergedFiles).remove()
-    }
-
     /// What is to be known of the mapping log's memory; nil where all is well.
     var warning: String? { top.withLock { $0.sessionFile?.warning } }
-
-    /// Whether the image's file takes the pages of requests as they are, past the page cache. The block layer aligns
-    /// them to 512 bytes. A file system that cannot say what it wants of direct I/O has none worth the name (tmpfs).
-    var takesPages: Bool {
-        let alignment = chain[0].file.alignment
-        return alignment != .none && alignment.memoryBytes <= Int(QEDLimits.sectorSizeBytes)
-    }
 
     /// Chooses the blocks of a new device, and how the file is accessed from now on. Before a queue serves it.
     /// - Parameter wantedBytes: the size that is asked for.
@@ -175,6 +104,13 @@ final class ImageSession: @unchecked Sendable {
         }
         try use(choice)
         return choice
+    }
+
+    /// What the kernel is to be told of it; when its blocks are chosen.
+    var shape: DiskShape {
+        guard let blocks else { preconditionFailure("no blocks have been chosen") }
+        return DiskShape(
+            sizeBytes: image.sizeBytes, blockSizeBytes: blocks.blockSizeBytes, clusterSizeBytes: image.geometry.clusterSizeBytes)
     }
 
     /// The same for a device that exists, made by any version of this program, on whatever file system the image was.
@@ -199,9 +135,6 @@ final class ImageSession: @unchecked Sendable {
         blocks = choice
     }
 
-    /// The server is about to give up its rights: what closing takes is had now. The log of the image is its broker's to remove.
-    func prepareForConfinement() throws(ServerError) { closing = try ImageSession.makeLoop() }
-
     /// Makes everything durable, marks the image as clean, and releases its lock. No queue serves it any more.
     /// - Returns: how the image was left.
     @discardableResult
@@ -210,7 +143,8 @@ final class ImageSession: @unchecked Sendable {
         if let lower = top.withLock({ $0.lower }) { try close(lower) }
         let (image, chain) = top.withLock { ($0.image, $0.chain) }
         try close(image, chain)
-        if closing == nil { top.withLock { $0.sessionFile?.remove() } }
+        // A confined server's broker does it.
+        if !Confinement.isEntered { top.withLock { $0.sessionFile?.remove() } }
         return ImageMark(descriptor: chain[0].file.descriptor)
     }
 

@@ -12,14 +12,20 @@ extension ServedDevice {
     ///
     /// Whatever is thrown, the device goes on waiting, and its image is as it was or as the old server would have left it
     /// with one more commit.
+    ///
+    /// The tables are read before the driver knows of this server; those of an untrusted image when all has been done that takes
+    /// rights, and these have been given away. Not on a kernel that does not survive a takeover that is cut short (`Takeover`):
+    /// there an image that cannot be opened must not come in between, and the rights go when it has been.
     /// - Parameters:
     ///   - registry: knows of which files the device was made, and how the old server has left the image, where it had the
     ///     time to.
     ///   - record: what it is to know from now on, of a device with that image's file.
+    ///   - willServe: called before the device goes on. As `willAppear` of `add`.
     /// - Returns: with the record as it is now.
     static func recover(
         _ configuration: ServerConfiguration, registry: DeviceRegistry, process: ServerProcess, log: Logger,
-        record: (UblkDeviceInfo, ImageFile) throws(ServerError) -> DeviceRecord
+        record: (UblkDeviceInfo, ImageFile) throws(ServerError) -> DeviceRecord,
+        willServe: (UblkDeviceInfo, UndoList) throws(ServerError) -> Broker?
     ) throws(ServerError) -> (ServedDevice, DeviceRecord) {
         guard let id = configuration.deviceID else { preconditionFailure("recovery of no device") }
         if let what = OwnDiskHolds.first(ofDevice: id) { throw .waitsForItself(what: what, id: id) }
@@ -48,7 +54,7 @@ extension ServedDevice {
             throw .chain(.image(.file(.inUse(path: configuration.imagePath, by: [])), backingOf: nil))
         }
         let takeover = try Takeover(of: id, registry, driver: driver, serverProcess: info.serverProcess)
-        let session = try ImageSession(
+        let files = try ImageFiles(
             configuration, continuing: old,
             willChange: { file, backingFiles throws(ServerError) in
                 try process.takeSignals()
@@ -58,38 +64,55 @@ extension ServedDevice {
                 new.unfinishedMerge = old.unfinishedMerge
                 try takeover.open(new)
             })
-        undo.append {
-            let mark = try? session.close()
-            takeover.giveUp(leaving: mark)
+        let image = OpeningImage(files)
+        undo.append { takeover.giveUp(leaving: image.close().mark) }
+        func openImage() throws(ServerError) -> ImageSession {
+            let session = try image.open(log)
+            guard let parameters, session.fits(parameters, growingTo: old.nextSizeBytes) else {
+                throw .imageChanged(path: configuration.imagePath, id: id)
+            }
+            try session.keepBlocks(of: parameters)
+            return session
         }
-        session.reportReplay(to: log)
-        guard let parameters, session.fits(parameters, growingTo: old.nextSizeBytes) else {
-            throw .imageChanged(path: configuration.imagePath, id: id)
-        }
-        try session.keepBlocks(of: parameters)
-        let queuesChanged = try openEvents(undo)
+        let early = configuration.isUntrusted && takeover.canBeCutShort ? nil : try openImage()
         do { try control.waitForServerDeath(id, timeout: noticeTimeout) } catch { throw .control(error) }
         try takeover.begin()
         do { try control.startRecovery(id, timeout: startTimeout) } catch {
             takeover.refused()
             throw .control(error)
         }
-        let characterDevice = try openCharacterDevice(id, undo)
-        let device = ServedDevice(
-            info: info, session: session, control: control, characterDevice: characterDevice,
-            queuesChanged: queuesChanged, configuration, log: log)
+        let characterDevice = try openCharacterDevice(id)
+        undo.append { characterDevice.close() }
+        let threads = try QueueThreads(count: info.queueCount, log: log)
         undo.append {
-            device.leaveQueues()
-            device.joinQueues()
+            threads.leave()
+            threads.join()
         }
-        try device.startQueues()
-        do {
-            // Waits for the last tag.
-            try control.endRecovery(id, serverProcess: getpid(), timeout: startTimeout)
-        } catch {
-            throw .control(error)
+        try threads.open(info, characterDevice, control, configuration)
+        var rights: any DeviceRights = OwnRights(
+            DiskArrival(
+                of: info, control, serverProcess: getpid(), isReadOnly: configuration.isReadOnly,
+                scansPartitions: configuration.scansPartitions, name: configuration.name),
+            DiskWithdrawal(of: info, control, log: log))
+        if let broker = try willServe(info, undo) {
+            undo.cancel()
+            undo.append {
+                threads.leave()
+                threads.join()
+                let mark = image.close().mark
+                characterDevice.close()
+                try? broker.note(.left(mark), own: old)
+            }
+            try Confinement.enter()
+            rights = broker
         }
+        let session: ImageSession
+        if let early { session = early } else { session = try openImage() }
+        try threads.serve(session)
+        try rights.endRecovery()
         undo.cancel()
+        let device = ServedDevice(
+            info: info, session: session, rights: rights, characterDevice: characterDevice, threads: threads, log: log)
         return (device, takeover.end())
     }
 

@@ -13,7 +13,7 @@ import Ublk
 final class Takeover {
     private let registry: DeviceRegistry
     private let id: UInt32
-    private let canBeCutShort: Bool
+    let canBeCutShort: Bool
     private var state = State.waiting
 
     private enum State {

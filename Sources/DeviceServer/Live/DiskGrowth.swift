@@ -28,25 +28,16 @@ struct DiskGrowth: Sendable {
             }
             let image = session.image
             guard !image.isReadOnly else { throw .cannot("\(session.path) is only read; its size stays") }
-            let control: UblkControlDevice
             let diskBytes: UInt64
-            do throws(UblkControlError) {
-                control = try UblkControlDevice()
-                let sectors = try control.parameters(device.record.deviceID)?.basic.deviceSectors ?? 0
-                diskBytes = sectors * QEDLimits.sectorSizeBytes
-            } catch {
-                throw .cannot("\(error)")
-            }
+            do throws(ServerError) { diskBytes = try device.rights.diskSizeBytes() } catch { throw .cannot("\(error)") }
             // The disk's own size counts, where an earlier attempt has come no further than the image.
             let newSize = try wanted(sizeBytes, moreThan: isDifference ? diskBytes : nil)
             let oldSize = image.headerSizeBytes
             if newSize > oldSize { try grow(image, from: oldSize, to: newSize) }
-            do throws(UblkControlError) {
-                try control.updateSize(device.record.deviceID, deviceSectors: newSize / QEDLimits.sectorSizeBytes)
-            } catch {
+            do throws(ServerError) { try device.rights.growDisk(to: newSize) } catch {
                 throw .cannot("\(session.path) has \(newSize) bytes now, and its disk does not: \(error); run it again")
             }
-            try? device.note { $0.nextSizeBytes = nil }
+            try? device.note(.grows(toBytes: nil))
             return newSize
         }
     }
@@ -88,7 +79,7 @@ struct DiskGrowth: Sendable {
         do throws(Errno) { next = try NextChain.of(image, grownTo: newSize) } catch {
             throw .cannot("\(session.path): no memory for its tables: \(error)")
         }
-        do throws(RegistryError) { try device.note { $0.nextSizeBytes = newSize } } catch { throw .cannot("\(error)") }
+        do throws(ServerError) { try device.note(.grows(toBytes: newSize)) } catch { throw .cannot("\(error)") }
         var files = session.chain
         files[0] = LayerFile(file: files[0].file, layer: next.layers[0])
         do throws(QueueSilence) { try device.whileQuiet { device.replaceChain(next, files) } } catch {

@@ -16,6 +16,7 @@ struct LiveDevice: Sendable {
     /// For the files that an image may name.
     let policy: BackingPolicy
     let registry: DeviceRegistry
+    let rights: any DeviceRights
     let log: Logger
     private let oneAtATime = Lock(())
     private let unfinished = Lock<ChainReplacement?>(nil)
@@ -35,6 +36,9 @@ struct LiveDevice: Sendable {
     func note(_ change: (inout DeviceRecord) -> Void) throws(RegistryError) {
         try registry.change(session.updated(record), change)
     }
+
+    /// The same, also where the server has no right to.
+    func note(_ note: DeviceNote) throws(ServerError) { try rights.note(note, own: session.updated(record)) }
 
     /// Asks all queues, while they are quiet: their threads do nothing else, and answer at once. One that does not has ended,
     /// which it cannot while it is held.

@@ -49,8 +49,8 @@ final class DeviceLock {
     }
 }
 
-/// The supervisor of a device that is about to go, with which it ends: known by its lock, which can be looked at when the file has
-/// gone with the device.
+/// The supervisor of a device that is about to go, with which it ends: known by its lock, which can be looked at when the file
+/// has gone with the device.
 final class DepartingSupervisor {
     private let path: String
     private let descriptor: Int32

@@ -12,23 +12,34 @@ import Ublk
 final class QueueThread: @unchecked Sendable {
     enum Phase: Equatable {
         case starting
+        /// It has what it takes to serve, and waits for the image.
+        case opened
         case serving
         case failed(reason: String)
         case ended(QueueEnd)
     }
 
-    // SAFETY: `phase` is locked; the rest is set before the thread starts, and `thread` is the main thread's.
+    private struct Served {
+        let image: Image
+        let chain: [LayerFile]
+    }
+
+    // SAFETY: `phase` is locked; `thread` and `isTold` are the main thread's; the rest is set before the thread starts.
     let number: Int
     private let phaseLock = Lock(Phase.starting)
+    /// Nil: there comes none.
+    private let toServe = Answer<Served?>()
+    private var isTold = false
     private let warningsLock = Lock<[String]>([])
     private let changed: Int32
     private var thread: DriverThread?
 
     var phase: Phase { phaseLock.withLock { $0 } }
+    var hasEnded: Bool { if case .ended = phase { true } else { false } }
     /// What the queue lacks, though it serves.
     var warnings: [String] { warningsLock.withLock { $0 } }
 
-    /// Starts the thread.
+    /// Starts the thread, which opens the queue and then waits for `serve`.
     /// - Parameters:
     ///   - processors: whose requests the queue gets; the thread is bound to all of them, as far as it may run there. To a
     ///     single one it is not: it would wait for whoever sends the requests, and be half as fast while others are idle.
@@ -37,7 +48,7 @@ final class QueueThread: @unchecked Sendable {
     ///   - isPrivileged: the kernel reads the disk's partition table only where all queues are.
     ///   - isConfined: see `Confinement`.
     init(
-        number: Int, processors: [Int], device: UblkCharacterDevice, info: UblkDeviceInfo, image: Image, chain: [LayerFile],
+        number: Int, processors: [Int], device: UblkCharacterDevice, info: UblkDeviceInfo,
         mailbox: QueueMailbox<EngineTarget<FileStorage>>, changed: Int32,
         isPrivileged: Bool, isConfined: Bool
     ) throws(Errno) {
@@ -51,15 +62,17 @@ final class QueueThread: @unchecked Sendable {
             if !isPrivileged { cs_drop_system_administration() }
             do {
                 let ring = try open()
-                let engine = EngineQueue(
-                    image: image, storages: chain.storages(on: ring.loop.ring), depth: info.queueDepth,
-                    largestRequestBytes: info.maxIOSizeBytes, executor: ring.loop.executor)
-                let target = EngineTarget(
-                    engine: engine, of: image, ring: ring.loop.ring, memory: ring.memory,
-                    whenFailed: { cs_eventfd_signal(changed) })
                 if let failure = ring.bufferLockFailure {
                     warn("the I/O buffers may be swapped out: \(failure) (raise LimitMEMLOCK, ulimit -l)")
                 }
+                enter(.opened)
+                guard let served = toServe.wait(timeout: .seconds(1_000_000)) ?? nil else { return ring.end() }
+                let engine = EngineQueue(
+                    image: served.image, storages: served.chain.storages(on: ring.loop.ring), depth: info.queueDepth,
+                    largestRequestBytes: info.maxIOSizeBytes, executor: ring.loop.executor)
+                let target = EngineTarget(
+                    engine: engine, of: served.image, ring: ring.loop.ring, memory: ring.memory,
+                    whenFailed: { cs_eventfd_signal(changed) })
                 let queue = QueueLoop(ring: ring, target: target, mailbox: mailbox)
                 enter(.serving)
                 enter(.ended(queue.run()))
@@ -69,8 +82,17 @@ final class QueueThread: @unchecked Sendable {
         }
     }
 
-    /// Waits for the thread to end, and lets go of the queue. Once.
-    func join() { thread?.join() }
+    /// Has it fetch requests, and answer them with the image. Once.
+    func serve(_ image: Image, _ chain: [LayerFile]) {
+        isTold = true
+        toServe.give(Served(image: image, chain: chain))
+    }
+
+    /// Waits for the thread to end, which without an image it does now, and lets go of the queue. Once.
+    func join() {
+        if !isTold { toServe.give(nil) }
+        thread?.join()
+    }
 
     /// Before the queue's memory is allocated, so that it is near.
     private func bind(to processors: [Int]) {

@@ -10,55 +10,80 @@ import Ublk
 extension Server {
     /// With its record and its control socket, which are there before the disk of a new one: udev asks for its name as soon as
     /// it appears, and others may want to stop it.
-    func makeDevice() throws(ServerError) -> (ServedDevice, DeviceRecord, ControlSocketServer) {
-        guard !configuration.recovers else { return try recoverDevice() }
-        var made: (record: DeviceRecord, socket: ControlSocketServer)?
+    /// - Parameters: as of `run`.
+    func makeDevice(
+        _ made: (UInt32) -> Void, _ gone: @escaping () -> Void
+    ) throws(ServerError) -> (ServedDevice, DeviceRecord, ControlSocketServer) {
+        var (device, record, socket) =
+            configuration.recovers ? try recoverDevice(made, gone) : try addDevice(made, gone)
+        if !device.rights.isConfined { made(device.info.id) }
+        if let isDirect = device.session.blocks?.isDirect, record.isDirect != isDirect {
+            // For list alone.
+            try? device.rights.note(.access(isDirect: isDirect), own: record)
+            record.isDirect = isDirect
+        }
+        return (device, record, socket)
+    }
+
+    private func addDevice(
+        _ made: (UInt32) -> Void, _ gone: @escaping () -> Void
+    ) throws(ServerError) -> (ServedDevice, DeviceRecord, ControlSocketServer) {
+        var known: (record: DeviceRecord, socket: ControlSocketServer)?
         let device = try ServedDevice.add(
             configuration, process: process, log: log,
-            willAppear: { info, session, undo throws(ServerError) in
-                let record = try self.register(info, session)
+            willAppear: { info, files, isDirect, undo throws(ServerError) in
+                let record = try self.register(info, files, isDirect)
                 undo.append { try? self.registry.remove(record) }
                 let socket = try self.makeSocket(info)
                 undo.append { socket.close() }
-                made = (record, socket)
+                known = (record, socket)
+                return try self.broker(of: info, socket, undo, made, gone)
             })
-        guard let made else { preconditionFailure("a device appeared without a record") }
-        do { try configuration.name?.makeLink(to: device.info.id) } catch {
-            _ = try? device.stop(force: true)
-            try? device.remove()
-            try? registry.remove(made.record)
-            made.socket.close()
-            throw .link(path: configuration.name?.link ?? "", error)
-        }
-        return (device, made.record, made.socket)
+        guard let known else { preconditionFailure("a device appeared without a record") }
+        return (device, known.record, known.socket)
     }
 
-    private func recoverDevice() throws(ServerError) -> (ServedDevice, DeviceRecord, ControlSocketServer) {
-        var (device, record) = try ServedDevice.recover(
+    private func recoverDevice(
+        _ made: (UInt32) -> Void, _ gone: @escaping () -> Void
+    ) throws(ServerError) -> (ServedDevice, DeviceRecord, ControlSocketServer) {
+        var known: ControlSocketServer?
+        let (device, record) = try ServedDevice.recover(
             configuration, registry: registry, process: process, log: log,
-            record: { info, file throws(ServerError) in try self.record(of: info, file) })
-        if let isDirect = device.session.blocks?.isDirect, record.isDirect != isDirect {
-            record.isDirect = isDirect
-            // For list alone.
-            try? registry.record(record)
-        }
-        // It is there, unless somebody has removed it.
-        try? record.name?.makeLink(to: record.deviceID)
-        do { return (device, record, try makeSocket(device.info)) } catch {
-            record.leftImage = try? device.leave()
-            try? registry.record(record)
-            throw error
-        }
+            record: { info, file throws(ServerError) in try self.record(of: info, file) },
+            willServe: { info, undo throws(ServerError) in
+                let socket = try self.makeSocket(info)
+                undo.append { socket.leave() }
+                known = socket
+                return try self.broker(of: info, socket, undo, made, {})
+            })
+        guard let known else { preconditionFailure("a device goes on without a socket") }
+        return (device, record, known)
+    }
+
+    /// Who has the rights of a server that gives its own away; nil: it does not.
+    private func broker(
+        of info: UblkDeviceInfo, _ socket: ControlSocketServer, _ undo: UndoList, _ made: (UInt32) -> Void,
+        _ gone: @escaping () -> Void
+    ) throws(ServerError) -> Broker? {
+        guard configuration.isUntrusted else { return nil }
+        made(info.id)
+        undo.append(gone)
+        let broker = try Broker(
+            ofDevice: info.id, at: UblkPaths.blockDevice(info.id), watchesMounts: process.hasOwnMounts)
+        socket.leavesFile = true
+        return broker
     }
 
     private func makeSocket(_ info: UblkDeviceInfo) throws(ServerError) -> ControlSocketServer {
         do { return try ControlSocketServer(deviceID: info.id) } catch { throw .socket(error) }
     }
 
-    private func register(_ info: UblkDeviceInfo, _ session: ImageSession) throws(ServerError) -> DeviceRecord {
-        var record = try self.record(of: info, session.chain[0].file)
-        record.backingFiles = session.backingFiles
-        record.isDirect = session.blocks?.isDirect
+    private func register(
+        _ info: UblkDeviceInfo, _ files: ImageFiles, _ isDirect: Bool?
+    ) throws(ServerError) -> DeviceRecord {
+        var record = try self.record(of: info, files.chain[0].file)
+        record.backingFiles = files.backingFiles
+        record.isDirect = isDirect
         do { try registry.record(record) } catch { throw .registry(error) }
         // After it is written: of two that want one name at the same time at least one sees the other.
         if let name = record.name, let other = registry.list().first(where: { $0.name == name && $0.deviceID != info.id }),
@@ -86,27 +111,5 @@ extension Server {
         record.isThrowAway = configuration.isThrowAway
         record.goesWhenUnused = registry.record(of: info.id).map { $0.isOf(info) && $0.goesWhenUnused } ?? false
         return record
-    }
-
-    /// Before anybody is told of the disk.
-    func confine(
-        _ device: ServedDevice, _ record: DeviceRecord, _ socket: ControlSocketServer, _ gone: () -> Void
-    ) throws(ServerError) {
-        do {
-            let broker = try Broker(
-                ofDevice: device.info.id, at: device.blockDevicePath, watchesMounts: process.hasOwnMounts)
-            try device.session.prepareForConfinement()
-            device.rights = broker
-            socket.leavesFile = true
-            try Confinement.enter()
-        } catch {
-            if configuration.recovers {
-                try? leave(device, socket, record, nil)
-            } else {
-                _ = try? device.stop(force: true)
-                try? remove(device, socket, record, nil, gone)
-            }
-            throw error
-        }
     }
 }

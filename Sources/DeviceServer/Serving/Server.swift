@@ -45,10 +45,9 @@ final class Server {
     ///   - gone: called when the device is gone, before anybody is told.
     /// - Throws: why the device could not be made, or not be taken away properly.
     func run(
-        made: (UInt32) -> Void = { _ in }, ready: (UInt32, String) -> Bool, gone: () -> Void = {}
+        made: (UInt32) -> Void = { _ in }, ready: (UInt32, String) -> Bool, gone: @escaping () -> Void = {}
     ) throws(ServerError) -> ServerEnding {
-        var (device, record, socket) = try makeDevice()
-        made(device.info.id)
+        var (device, record, socket) = try makeDevice(made, gone)
         for warning in process.warnings { log.warning("\(warning)") }
         if let warning = device.session.warning { log.warning("\(warning)") }
         log.info("serving \(configuration.imagePath) as \(device.blockDevicePath)")
@@ -57,7 +56,6 @@ final class Server {
             let path = device.blockDevicePath
             pageDrop = try? BackgroundThread { _ = OwnDiskProcess.write(.forget, ofDiskAt: path) }
         }
-        if device.isConfined { try confine(device, record, socket, gone) }
         var reason = Reason.stopped(request: nil)
         // A device that is in use wants to be served, whoever asked for that.
         if ready(device.info.id, device.blockDevicePath) || configuration.recovers {
@@ -123,7 +121,7 @@ final class Server {
             of: device,
             live: LiveDevice(
                 session: device.session, queues: device.queues, record: record, cacheBytes: configuration.cacheBytes,
-                policy: configuration.backing, registry: registry, log: log))
+                policy: configuration.backing, registry: registry, rights: device.rights, log: log))
         let ownMounts = watchOwnMounts(device)
         defer {
             ownMounts?.end()

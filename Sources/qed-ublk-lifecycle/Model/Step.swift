@@ -53,7 +53,8 @@ enum Step: Equatable, CustomStringConvertible {
             "add \(options.arguments.joined(separator: " ")) \(name)\(interruption)"
         case .del(let id, let force, let interruption): "del \(force ? "--force " : "")\(id)\(interruption)"
         case .recover(let id, let inside, let isSupervised, let interruption):
-            "recover \(isSupervised ? "" : "--no-supervise ")\(id)\(inside ? ", in a directory on the device" : "")\(interruption)"
+            "recover \(isSupervised ? "" : "--no-supervise ")\(id)"
+                + "\(inside ? ", in a directory on the device" : "")\(interruption)"
         case .recoverAll: "recover --all"
         case .create(let name, let force, let interruption): "create \(force ? "--force " : "")\(name)\(interruption)"
         case .tool(let tool, let name, let interruption): "\(tool.rawValue) \(name)\(interruption)"

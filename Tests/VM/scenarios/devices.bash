@@ -144,10 +144,10 @@ no_supervisors() { [[ -z $(supervisors) ]]; }
 
 # Nobody but the scenario gives a server that is killed, or ends, from now on another one.
 kill_supervisors() {
-    local pids
-    mapfile -t pids < <(supervisors)
-    if ((${#pids[@]} == 0)); then return; fi
-    kill -KILL "${pids[@]}" 2>/dev/null || true
+    local found
+    mapfile -t found < <(supervisors)
+    if ((${#found[@]} == 0)); then return; fi
+    kill -KILL "${found[@]}" 2>/dev/null || true
     wait_until 20 no_supervisors
 }
 
