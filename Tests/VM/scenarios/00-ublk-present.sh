@@ -1,6 +1,6 @@
 # The machine is what the other scenarios take for granted: a kernel with ublk, and the tools. The smallest disk comes and
 # goes.
-# vm: --file .build/qed-ublk-null
+# vm: --file .build/qed-ublk-null --file .build/qed-ublk-unprivileged
 source lib.sh
 
 step "the ublk driver is loaded"
@@ -49,3 +49,16 @@ done
 kill -TERM "$server"
 wait "$server" || fail "status $? of the server that was told to end"
 [[ ! -e $device ]] || fail "$device is still there"
+
+step "a device of a user without rights has neither recovery nor zero copy, and is not his to remove: docs/security.md"
+chmod 666 /dev/ublk-control
+as_nobody() { setpriv --reuid 1000 --regid 1000 --clear-groups "$@"; }
+zero_copy="ADD_DEV: Invalid argument"
+if [[ $VM_KERNEL == 6.12 ]]; then zero_copy="taken away,DEL_DEV: Permission denied"; fi
+expect_equal "what the driver says" "recovery: taken away,DEL_DEV: Permission denied,zero copy: $zero_copy" \
+    "$(as_nobody qed-ublk-unprivileged | paste -sd ,)"
+# They stay: even root has to name them by nodes, and this is the end of the machine.
+qed-ublk create /data/nobody.qed 64M
+chmod 666 /data/nobody.qed
+expect_status 5 as_nobody qed-ublk add /data/nobody.qed
+chmod 600 /dev/ublk-control
