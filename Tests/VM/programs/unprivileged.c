@@ -1,6 +1,6 @@
 /*
- * Makes a ublk device without CAP_SYS_ADMIN (UBLK_F_UNPRIVILEGED_DEV), once with recovery and once with zero copy asked for, takes
- * it away again, and prints what the driver has granted, or the command that it has refused, and why.
+ * Makes a ublk device without CAP_SYS_ADMIN (UBLK_F_UNPRIVILEGED_DEV), once with recovery and once with zero copy asked for,
+ * takes it away again, and prints what the driver has granted, or the command that it has refused, and why.
  *
  *   unprivileged
  */
