@@ -188,7 +188,8 @@ let package = Package(
         .testTarget(
             name: "DeviceServerTests",
             dependencies: [
-                "QEDChain", "Platform", "DeviceServer", "Ublk", "QEDEngine", "BlockStorage", "IOURing", "CSupport", "TestSupport",
+                "ImageTools", "QEDChain", "Platform", "DeviceServer", "Ublk", "QEDEngine", "BlockStorage", "IOURing", "CSupport",
+                "TestSupport",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: swiftSettings),

@@ -1,4 +1,5 @@
 import BlockStorage
+import IOURing
 import QEDChain
 import QEDEngine
 import QEDFormat
@@ -35,8 +36,7 @@ extension ImageToolError: CustomStringConvertible {
             "\(path): \(operation) at offset \(deviceOffset) failed: \(errno)"
         case .corruptEntry(let path, let deviceOffset):
             "\(path): the table entry for guest offset \(deviceOffset) cannot be right; see 'qed-ublk check'"
-        case .noRing(let errno):
-            "io_uring is not available: \(errno); allow it (sysctl kernel.io_uring_disabled=0, seccomp) and try again"
+        case .noRing(let errno): "\(RingRefusal.diagnosis(errno))"
         case .refused(let path, let reason): "\(path): \(reason)"
         case .exists(let path):
             "\(path): already exists; remove it, choose another name, or overwrite it with --force"

@@ -1,4 +1,5 @@
 import Glibc
+import Platform
 
 /// A kernel's version as `uname -r` prints it: "6.18.4-generic" is 6, 18, 4 and "-generic".
 ///
@@ -46,19 +47,11 @@ public struct KernelRelease: Equatable, Sendable {
     /// The oldest kernel that devices work with: it numbers the driver's commands as ioctls (UBLK_F_CMD_IOCTL_ENCODE).
     public static let oldest = "Linux 6.4"
 
-    /// A sentence about a defect of this kernel's ublk driver; nil where none is known.
-    ///
-    /// A change in 6.18.4, carried into some of Ubuntu's 6.17 kernels, makes ADD_DEV hang or oops; 6.18.6 has the
-    /// correction.
-    public var ublkDefect: String? {
-        let isBroken =
-            switch (major, minor, patch) {
-            case (6, 18, 4), (6, 18, 5): true
-            case (6, 17, 0): suffix.hasSuffix("-aws") || suffix == "-1015-azure" || suffix == "-1018-azure"
-            default: false
-            }
-        guard isBroken else { return nil }
-        return "Linux \(major).\(minor).\(patch)\(suffix) is known to hang or crash when a ublk device is added, "
-            + "so use another kernel (6.18.6 or later of its series) and reboot"
-    }
+    /// Drivers before know the commands by other numbers alone, and `addDevice` is refused.
+    public static let tooOld = Diagnosis(
+        "this kernel's ublk driver knows only the command numbers of before \(oldest)", remedy: "use a newer kernel")
+}
+
+extension KernelRelease: CustomStringConvertible {
+    public var description: String { "Linux \(major).\(minor).\(patch)\(suffix)" }
 }

@@ -1,3 +1,4 @@
+import IOURing
 import Platform
 import SystemPackage
 
@@ -32,17 +33,30 @@ public enum UblkControlError: Error, Equatable, Sendable {
     }
 }
 
+extension UblkControlError {
+    /// What the machine lacks, for which no command can be sent at all; nil where one was.
+    public var diagnosis: Diagnosis? {
+        switch self {
+        case .noDriver:
+            Diagnosis(
+                "this kernel has no ublk",
+                remedy: "run 'modprobe ublk_drv'; it needs CONFIG_BLK_DEV_UBLK and \(KernelRelease.oldest) or later")
+        case .notPermitted(let path):
+            Diagnosis("cannot open \(path): ublk devices need root (CAP_SYS_ADMIN)", remedy: "run this as root")
+        case .cannotOpen(let path, let errno): Diagnosis("cannot open \(path): \(errno)")
+        case .ringUnavailable(.invalidArgument):
+            Diagnosis("this kernel's io_uring has no 128-byte submissions", remedy: "use \(KernelRelease.oldest) or later")
+        case .ringUnavailable(let errno): RingRefusal.diagnosis(errno)
+        default: nil
+        }
+    }
+}
+
 extension UblkControlError: CustomStringConvertible {
     public var description: String {
         switch self {
-        case .noDriver:
-            "this kernel has no ublk: run 'modprobe ublk_drv'; it needs CONFIG_BLK_DEV_UBLK and \(KernelRelease.oldest) or later"
-        case .notPermitted(let path):
-            "cannot open \(path): ublk devices need root (CAP_SYS_ADMIN), so run this as root"
-        case .cannotOpen(let path, let errno):
-            "cannot open \(path): \(errno)"
-        case .ringUnavailable(let errno):
-            ringSentence(errno)
+        case .noDriver, .notPermitted, .cannotOpen, .ringUnavailable:
+            diagnosis?.description ?? ""
         case .invalidParameters(let violation):
             "the disk's parameters are not possible: \(violation)"
         case .outOfRange(let command, let what, let value, let allowed):
@@ -59,18 +73,6 @@ extension UblkControlError: CustomStringConvertible {
         case .timedOut(let command, let deviceID, let duration, let hint):
             "cannot \(command.purpose(deviceID: deviceID)): the kernel did not answer within "
                 + "\(seconds(duration)); \(hint)"
-        }
-    }
-
-    private func ringSentence(_ errno: Errno) -> String {
-        switch errno {
-        case .noFunction: "this kernel has no io_uring, which ublk needs: it was built without CONFIG_IO_URING"
-        case .notPermitted, .permissionDenied:
-            "io_uring is forbidden here: see /proc/sys/kernel/io_uring_disabled and the container's seccomp profile"
-        case .invalidArgument:
-            "this kernel's io_uring has no 128-byte submissions: ublk devices need \(KernelRelease.oldest) or later"
-        case .noMemory: "no memory for an io_uring: raise the limit of locked memory (ulimit -l) or free some memory"
-        default: "cannot create an io_uring: \(errno)"
         }
     }
 

@@ -32,7 +32,7 @@ private func commandReason(_ command: UblkCommand, id: UInt32?, _ errno: Errno) 
     case (.addDevice, .noSpace):
         "every device id is in use; delete a device"
     case (.addDevice, .noSuchDevice), (.addDevice, .unknownCommand):
-        "this kernel's ublk driver knows only the command numbers of before \(KernelRelease.oldest); use a newer kernel"
+        "\(KernelRelease.tooOld)"
 
     case (.setParameters, .permissionDenied):
         "it has been started already, and parameters can only be set before"

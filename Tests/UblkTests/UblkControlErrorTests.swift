@@ -1,3 +1,5 @@
+import IOURing
+import Platform
 import SystemPackage
 import Testing
 
@@ -57,10 +59,19 @@ struct UblkControlErrorTests {
     @Test func missingDriverIsExplained() {
         #expect(
             UblkControlError.noDriver.description
-                == "this kernel has no ublk: run 'modprobe ublk_drv'; it needs CONFIG_BLK_DEV_UBLK and Linux 6.4 or later")
+                == "this kernel has no ublk; run 'modprobe ublk_drv'; it needs CONFIG_BLK_DEV_UBLK and Linux 6.4 or later")
         #expect(UblkControlError.notPermitted(path: "/dev/ublk-control").description.contains("root"))
-        #expect(UblkControlError.ringUnavailable(.notPermitted).description.contains("io_uring_disabled"))
+        #expect(UblkControlError.ringUnavailable(.invalidArgument).description.contains("128-byte"))
         #expect(UblkControlError.ringUnavailable(.noFunction).description.contains("CONFIG_IO_URING"))
+    }
+
+    @Test(
+        "who forbids an io_uring is told by the machine's policy",
+        arguments: [
+            ("2", "io_uring_disabled=1"), ("1", "io_uring_group"), ("0", "filter"), (nil, "filter"),
+        ])
+    func forbiddenRings(policy: String?, word: String) {
+        #expect("\(RingRefusal.diagnosis(.notPermitted, policy: policy))".contains(word))
     }
 
     @Test func shortTimeoutsAreNotRoundedAway() {
@@ -78,6 +89,8 @@ struct UblkControlErrorTests {
         #expect(hint.contains("Linux 6.18.5-arch1-1 is known"))
         #expect(timeoutHint(for: .addDevice, deviceID: nil, kernel: KernelRelease("6.18.6")).contains("dmesg"))
         #expect(!timeoutHint(for: .stopDevice, deviceID: 1, kernel: KernelRelease("6.18.5")).contains("6.18.5"))
+        #expect(timeoutHint(for: .startDevice, deviceID: 1, kernel: KernelRelease("6.18.40")).contains("only a reboot helps"))
+        #expect(!timeoutHint(for: .startDevice, deviceID: 1, kernel: KernelRelease("7.0.1")).contains("reboot"))
     }
 
     @Test func openErrorsSayWhatToDo() {
@@ -103,22 +116,27 @@ struct KernelReleaseTests {
     @Test(arguments: ["", "6", "6.", "six.one", "-1.2", "99999999999999999999.1", ".6.1", "6..1"])
     func otherTextIsNot(text: String) { #expect(KernelRelease(text) == nil) }
 
-    private static let defects: [(String, Bool)] = [
-        ("6.18.4", true), ("6.18.5-200.fc43.x86_64", true), ("6.18.3", false), ("6.18.6", false), ("6.12.95", false),
-        ("6.17.0-1015-azure", true), ("6.17.0-1018-azure", true), ("6.17.0-1014-azure", false),
-        ("6.17.0-1007-aws", true), ("6.17.0-14-generic", false),
+    private static let defects: [(String, [KernelDefect])] = [
+        ("6.18.4", [.addHangs, .startMayHang]), ("6.18.5-200.fc43.x86_64", [.addHangs, .startMayHang]),
+        ("6.18.3", [.startMayHang]), ("6.18.6", [.startMayHang]), ("6.18.40-061840-generic", [.startHangs]),
+        ("6.12.95", [.takeoverIsCutShort]), ("6.15.0", [.takeoverIsCutShort]), ("6.16.0", []),
+        ("6.17.0-1015-azure", [.addHangs]), ("6.17.0-1018-azure", [.addHangs]), ("6.17.0-1014-azure", []),
+        ("6.17.0-1007-aws", [.addHangs]), ("6.17.0-14-generic", []), ("6.19.0", []),
+        ("7.0.0-28-generic", [.startHangs]), ("7.0.0-1011-azure", [.startMayHang]), ("7.0.12", [.startMayHang]), ("7.1.0", []),
     ]
 
     @Test(arguments: defects)
-    func knownDefectsAreOfTheirKernelsOnly(text: String, isBroken: Bool) throws {
-        #expect((try #require(KernelRelease(text)).ublkDefect != nil) == isBroken)
+    func knownDefectsAreOfTheirKernelsOnly(text: String, defects: [KernelDefect]) throws {
+        let release = try #require(KernelRelease(text))
+        #expect(release.defects == defects)
+        for defect in KernelDefect.allCases { #expect((release.diagnosis(of: defect) != nil) == defects.contains(defect)) }
     }
 
     @Test func defectsAreSaidInASentence() throws {
-        let sentence = try #require(KernelRelease("6.18.4-generic")?.ublkDefect)
+        let diagnosis = try #require(KernelRelease("6.18.4-generic")?.diagnosis(of: .addHangs))
         #expect(
-            sentence == "Linux 6.18.4-generic is known to hang or crash when a ublk device is added, "
-                + "so use another kernel (6.18.6 or later of its series) and reboot")
+            "\(diagnosis)" == "Linux 6.18.4-generic is known to hang or crash when a ublk device is added; "
+                + "use another kernel (6.18.6 or later of its series) and reboot")
     }
 
     @Test func thisKernelHasARelease() { #expect(KernelRelease.running != nil) }

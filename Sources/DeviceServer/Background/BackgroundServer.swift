@@ -61,6 +61,7 @@ enum BackgroundServer {
         fileprivate let connection: FileDescriptor
         fileprivate let log: FileDescriptor
         fileprivate let deadline: Int
+        fileprivate let memory: ControlGroupMemory
 
         /// Waits until its device is usable.
         func ready() throws(ServerStartError) -> Ready {
@@ -69,7 +70,10 @@ enum BackgroundServer {
             defer { if !isReady { try? connection.close() } }
             switch try report(from: connection, until: deadline) {
             case .text(let text):
-                guard let report = Report(text) else { throw ServerStartError.died(ServerLog.lastWords(log)) }
+                guard let report = Report(text) else {
+                    if let cause = memory.cause(ofDeath: .current) { throw ServerStartError.killed(cause) }
+                    throw ServerStartError.died(ServerLog.lastWords(log))
+                }
                 switch report {
                 case .ready(let path):
                     isReady = true
@@ -109,6 +113,7 @@ enum BackgroundServer {
         defer { if !isStarted { try? connection.close() } }
         // A server that dies must not take this process along when it is written to.
         signal(SIGPIPE, SIG_IGN)
+        let memory = ControlGroupMemory.current
         var process: Int32 = 0
         let result = withArgumentVector(["qed-ublk", isSupervised ? "supervise" : "serve"] + configuration.serveArguments) {
             cs_spawn_self($0, log.rawValue, ends[1], &process)
@@ -116,7 +121,7 @@ enum BackgroundServer {
         close(ends[1])
         guard result == 0 else { throw ServerStartError.cannotStart(Errno(rawValue: -result)) }
         isStarted = true
-        return Start(process: process, connection: connection, log: log, deadline: time(nil) + deadlineSeconds)
+        return Start(process: process, connection: connection, log: log, deadline: time(nil) + deadlineSeconds, memory: memory)
     }
 
     /// In the server: tells `add` that the device is usable, and waits for what becomes of that.
@@ -163,6 +168,8 @@ public enum ServerStartError: Error, CustomStringConvertible {
     /// It has said why, and with which status the program is to end.
     case refused(status: Int32, String)
     case died(String)
+    /// By the kernel, and for this.
+    case killed(Diagnosis)
     case timedOut(seconds: Int)
     case keepsDying(String)
 
@@ -173,6 +180,7 @@ public enum ServerStartError: Error, CustomStringConvertible {
         case .refused(_, let sentence): sentence
         case .died(let words):
             "the server died while it made the device\(words.isEmpty ? "" : ": \(words)"); try --foreground to see more"
+        case .killed(let cause): "the server was killed while it made the device: \(cause)"
         case .keepsDying(let device):
             "the server of \(device) dies again and again, so it gets no other; the device waits for 'qed-ublk recover'"
         case .timedOut(let seconds):

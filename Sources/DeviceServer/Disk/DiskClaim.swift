@@ -13,10 +13,10 @@ struct DiskClaim: Equatable, Sendable, CustomStringConvertible {
     var exporters: [String] = []
 
     /// As far as this process may see; nothing of it where that is in another namespace.
-    static func now(ofDiskAt path: String) -> DiskClaim {
+    static func now(ofDiskAt path: String, _ tree: KernelTree = .machine) -> DiskClaim {
         let swaps = readSmallFile("/proc/swaps", limitBytes: 65_536) ?? []
         return DiskClaim(
-            DiskStack(ofDiskAt: path), mounts: .ofMachine, swaps: String(decoding: swaps, as: UTF8.self), .machine)
+            DiskStack(ofDiskAt: path, tree), mounts: .ofMachine, swaps: String(decoding: swaps, as: UTF8.self), tree)
     }
 
     init(mountPoints: [String] = [], isSwap: Bool = false, holders: [String] = [], exporters: [String] = []) {
@@ -44,16 +44,25 @@ struct DiskClaim: Equatable, Sendable, CustomStringConvertible {
     }
 
     /// How a sentence goes on after "is in use": by what, and what to do.
-    var description: String {
-        let through = holders.isEmpty ? "" : " through \(holders.prefix(3).joined(separator: ", "))"
-        let andRemove = holders.isEmpty ? "" : " and remove what is on top of it"
+    var description: String { "\(users)\(advice)" }
+
+    /// How it goes on by what alone.
+    var users: String {
         if !mountPoints.isEmpty {
             let more = mountPoints.count > 3 ? " and \(mountPoints.count - 3) more places" : ""
-            return ", mounted at \(mountPoints.prefix(3).joined(separator: ", "))\(more)\(through); unmount it\(andRemove) first"
+            return ", mounted at \(mountPoints.prefix(3).joined(separator: ", "))\(more)\(through)"
         }
-        if isSwap { return " as swap\(through); use swapoff\(andRemove) first" }
+        if isSwap { return " as swap\(through)" }
         let others = holders + exporters
-        if !others.isEmpty { return " by \(others.prefix(3).joined(separator: ", ")); remove that first" }
-        return "; unmount it first"
+        return others.isEmpty ? "" : " by \(others.prefix(3).joined(separator: ", "))"
+    }
+
+    private var through: String { holders.isEmpty ? "" : " through \(holders.prefix(3).joined(separator: ", "))" }
+
+    private var advice: String {
+        let andRemove = holders.isEmpty ? "" : " and remove what is on top of it"
+        if !mountPoints.isEmpty { return "; unmount it\(andRemove) first" }
+        if isSwap { return "; use swapoff\(andRemove) first" }
+        return holders.isEmpty && exporters.isEmpty ? "; unmount it first" : "; remove that first"
     }
 }

@@ -48,9 +48,11 @@ struct DiskStack {
         }
         let mounts = files.isEmpty ? MountTable("") : MountTable.current
         for (name, file) in files {
-            // What a file on a network is, is not asked: its server may not answer.
+            // What a file on a network is, is not asked: its server may not answer. Nor is another one looked for, which may lie
+            // on a disk that waits.
             guard !mounts.isRemote(file),
-                let beneath = tree.loopBacking(KernelTree.node(name)) ?? tree.deviceNumber(file)
+                let beneath = tree.loopBacking(KernelTree.node(name))
+                    ?? (file.hasPrefix("/dev/") ? tree.deviceNumber(file) : nil)
             else { continue }
             loops[beneath, default: []].append(name)
         }

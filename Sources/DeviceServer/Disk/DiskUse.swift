@@ -43,8 +43,8 @@ struct DiskUse: Error, CustomStringConvertible {
 
     /// Who uses a disk, as far as can be found without the kernel's word; nil: nobody.
     /// - Parameter own: a process that has it open for who asks.
-    static func found(ofDiskAt path: String, besides own: Int32? = nil) -> DiskUse? {
-        let claim = DiskClaim.now(ofDiskAt: path)
+    static func found(ofDiskAt path: String, besides own: Int32? = nil, _ tree: KernelTree = .machine) -> DiskUse? {
+        let claim = DiskClaim.now(ofDiskAt: path, tree)
         if !claim.isEmpty { return DiskUse(path: path, user: .claim(claim)) }
         let users = processes(
             using: DiskDevices(ofDiskAt: path).numbers, among: ProcessFiles.otherProcesses().filter { $0 != own })
@@ -56,14 +56,23 @@ struct DiskUse: Error, CustomStringConvertible {
     /// Somebody has it exclusively, and who cannot be found: a mount in another namespace, most likely.
     static func claimed(_ path: String) -> DiskUse { found(ofDiskAt: path) ?? DiskUse(path: path, user: .claim(DiskClaim())) }
 
-    /// The beginning of a sentence.
+    /// The beginning of a sentence, with what to do.
     var description: String {
         switch user {
+        case .claim(let claim): "\(path) is in use\(claim)"
+        case .processes: "\(subject); close it first"
+        case .unknown, .told: subject
+        }
+    }
+
+    /// The same without what to do, where that is another thing.
+    var subject: String {
+        switch user {
         case .claim(let claim):
-            return "\(path) is in use\(claim)"
+            return "\(path) is in use\(claim.users)"
         case .processes(let users):
             let names = users.prefix(3).map { "\($0.name) (process \($0.id))" }.joined(separator: ", ")
-            return "\(path) is in use\(names.isEmpty ? "" : " by \(names)"); close it first"
+            return "\(path) is in use\(names.isEmpty ? "" : " by \(names)")"
         case .unknown(let why):
             return "\(path) may be in use: \(why)"
         case .told(let sentence):

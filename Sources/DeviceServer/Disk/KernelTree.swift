@@ -12,6 +12,9 @@ struct KernelTree: Sendable {
     var loopBacking: @Sendable (_ node: String) -> String? = KernelTree.loopBacking(ofNode:)
 
     static let machine = KernelTree()
+    /// Without opening a device: that of one whose partition table is being read waits. A loop device is known by the name of
+    /// what is beneath it then.
+    static let unopened = KernelTree(loopBacking: { _ in nil })
 
     var blockDevices: [String] { names("/sys/class/block") }
 
@@ -23,6 +26,10 @@ struct KernelTree: Sendable {
     /// The first line of a file; nil where there is none.
     func line(_ path: String) -> String? {
         readSmallFile(root + path, limitBytes: 4096).map { String(decoding: $0.prefix { $0 != 0x0a }, as: UTF8.self) }
+    }
+
+    func lines(_ path: String) -> [Substring] {
+        String(decoding: readSmallFile(root + path, limitBytes: 4096) ?? [], as: UTF8.self).split(separator: "\n")
     }
 
     /// "major:minor" of the device that /sys calls by that name.

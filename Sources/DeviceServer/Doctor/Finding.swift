@@ -30,11 +30,15 @@ public struct Finding: Equatable, Sendable {
     public let sentence: String
     public let remedy: String?
 
-    init(_ subject: String, _ verdict: Verdict, _ sentence: String, remedy: String? = nil) {
+    init(_ subject: String, _ verdict: Verdict, _ diagnosis: Diagnosis) {
         self.subject = subject
         self.verdict = verdict
-        self.sentence = sentence
-        self.remedy = remedy
+        sentence = diagnosis.sentence
+        remedy = diagnosis.remedy
+    }
+
+    init(_ subject: String, _ verdict: Verdict, _ sentence: String) {
+        self.init(subject, verdict, Diagnosis(sentence))
     }
 
     package var json: JSONValue {

@@ -69,12 +69,13 @@ final class SessionFile {
         defer { close(descriptor) }
         if cs_is_in_memory(descriptor) == 1 { return nil }
         removeLogs(ofBootsOtherThan: boot, inDirectory: directory)
-        return isOnDisk(directory)
+        return "\(isOnDisk(directory))"
     }
 
-    static func isOnDisk(_ directory: String) -> String {
-        "\(directory) is on a disk, so the server may have to wait for that disk; mount a tmpfs there, or choose another "
-            + "directory with QED_UBLK_RUNTIME_DIR"
+    static func isOnDisk(_ directory: String) -> Diagnosis {
+        Diagnosis(
+            "\(directory) is on a disk, so the server may have to wait for that disk",
+            remedy: "mount a tmpfs there, or choose another directory with QED_UBLK_RUNTIME_DIR")
     }
 
     /// Nobody will replay those. Only where they could have stayed: not on a tmpfs.

@@ -90,7 +90,7 @@ public struct DeviceAddition {
         if let waiting { try waiting.refuse(whatDiffersIn: requested) }
         if waiting == nil { try WaitingImages.refuseReplaced(imagePath) }
         // It may take the whole machine along: said before, not after.
-        if let defect = KernelRelease.running?.ublkDefect { warn("warning: \(defect)") }
+        if let defect = KernelRelease.running?.diagnosis(of: .addHangs) { warn("warning: \(defect)") }
         return waiting
     }
 }

@@ -1,4 +1,5 @@
 import Logging
+import Platform
 import Ublk
 
 /// What a device's record says while a server takes the device over from one that has gone.
@@ -32,13 +33,27 @@ final class Takeover {
     ) throws(ServerError) {
         self.registry = registry
         self.id = id
-        // It came with the same release as the change that resets a device when its server closes it.
-        canBeCutShort = driver?.contains(.perIODaemon) == true
-        if !canBeCutShort, let record = registry.record(of: id), record.isBeingTakenOver, record.server.id != serverProcess {
-            // The driver has learned of that server in END_USER_RECOVERY, or not at all.
+        canBeCutShort = Takeover.isSafe(driver)
+        if let record = registry.record(of: id), Takeover.wasCutShort(record, driver: driver, serverProcess: serverProcess) {
             throw .cutShort(id: id)
         }
     }
+
+    /// Whether the last server of a device that waits ended in its takeover, and with this driver there can be no other.
+    static func wasCutShort(_ record: DeviceRecord, driver: UblkFeatures?, serverProcess: Int32) -> Bool {
+        // The driver has learned of that server in END_USER_RECOVERY, or not at all.
+        !isSafe(driver) && record.isBeingTakenOver && record.server.id != serverProcess
+    }
+
+    static func cutShort(_ id: UInt32) -> Diagnosis {
+        Diagnosis(
+            "the last server that was to take over \(UblkPaths.blockDevice(id)) ended before it could, and this kernel (before "
+                + "Linux 6.16) may crash if another one tries",
+            remedy: "remove the device with 'qed-ublk del --force \(id)', and add the image again")
+    }
+
+    /// It came with the same release as the change that resets a device when its server closes it.
+    private static func isSafe(_ driver: UblkFeatures?) -> Bool { driver?.contains(.perIODaemon) == true }
 
     /// Before the image is changed, and after it was found to be as the last server has left it.
     /// - Parameter record: that of this server.

@@ -23,8 +23,8 @@ struct DiskGrowth: Sendable {
             do throws(SnapshotError) { try Snapshot(device).settle() } catch { throw .busy("\(error)") }
             guard features.contains(.updateSize) else {
                 throw .cannot(
-                    "\(UblkPaths.blockDevice(device.record.deviceID)): this kernel cannot give a disk another size while "
-                        + "it is there (Linux 6.16 can, for disks that were made there); remove the device, and resize its image")
+                    "\(UblkPaths.blockDevice(device.record.deviceID)): \(DriverAbility.newSize.lack), and a disk that was "
+                        + "made there; remove the device, and resize its image")
             }
             let image = session.image
             guard !image.isReadOnly else { throw .cannot("\(session.path) is only read; its size stays") }

@@ -10,8 +10,11 @@ public enum DeviceRequirements {
 
     /// Without /proc a server that runs looks like one that has died, and its device would be taken away from it.
     public struct ProcMissing: Error, CustomStringConvertible {
-        public var description: String {
-            "devices need /proc, to tell servers that run from those that have died; mount it (mount -t proc proc /proc)"
+        var diagnosis: Diagnosis {
+            Diagnosis(
+                "devices need /proc, to tell servers that run from those that have died",
+                remedy: "mount it (mount -t proc proc /proc)")
         }
+        public var description: String { "\(diagnosis)" }
     }
 }

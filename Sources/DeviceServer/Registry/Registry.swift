@@ -18,22 +18,24 @@ public struct RegistryError: Error, Equatable, CustomStringConvertible {
         self.errno = errno
     }
 
-    public var description: String {
-        let advice =
-            switch errno {
-            case .permissionDenied, .notPermitted, .readOnlyFileSystem: "; run this as root"
-            case .noSuchFileOrDirectory: "; its parent directory does not exist"
-            case .notDirectory: "; something else has that name, so remove it"
-            case .fileTooLarge: "; give fewer options for backing files"
-            default: ""
-            }
+    public var diagnosis: Diagnosis {
         if isAnotherUsers {
-            return
-                "cannot \(attempt) \(path): it belongs to another user, who could change what is recorded there; remove it, or "
-                + "choose another QED_UBLK_RUNTIME_DIR"
+            return Diagnosis(
+                "cannot \(attempt) \(path): it belongs to another user, who could change what is recorded there",
+                remedy: "remove it, or choose another QED_UBLK_RUNTIME_DIR")
         }
-        return "cannot \(attempt) \(path): \(errno)\(advice)"
+        let advice: String? =
+            switch errno {
+            case .permissionDenied, .notPermitted, .readOnlyFileSystem: "run this as root"
+            case .noSuchFileOrDirectory: "its parent directory does not exist"
+            case .notDirectory: "something else has that name, so remove it"
+            case .fileTooLarge: "give fewer options for backing files"
+            default: nil
+            }
+        return Diagnosis("cannot \(attempt) \(path): \(errno)", remedy: advice)
     }
+
+    public var description: String { "\(diagnosis)" }
 }
 
 /// The devices that this program serves: one record file each, ublkN.json, in a directory of root's under /run.

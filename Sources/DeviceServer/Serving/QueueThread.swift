@@ -63,7 +63,7 @@ final class QueueThread: @unchecked Sendable {
             do {
                 let ring = try open()
                 if let failure = ring.bufferLockFailure {
-                    warn("the I/O buffers may be swapped out: \(failure) (raise LimitMEMLOCK, ulimit -l)")
+                    warn("the I/O buffers may be swapped out: \(failure); \(ReclaimSafety.lockRemedy)")
                 }
                 enter(.opened)
                 guard let served = toServe.wait(timeout: .seconds(1_000_000)) ?? nil else { return ring.end() }

@@ -1,4 +1,6 @@
 import CSupport
+import Glibc
+import Platform
 import SystemPackage
 
 /// What keeps a server from waiting for its own disk: the kernel frees memory by writing dirty pages to disks, and by
@@ -17,8 +19,8 @@ enum ReclaimSafety {
         // Once used, and never before: the cache of tables and the stacks are mostly reserve.
         let lock = cs_lock_used_memory()
         if lock != 0 {
-            let reason = "\(Errno(rawValue: -lock)) (mlockall needs CAP_IPC_LOCK)"
-            warnings.append("the server's memory may be swapped out: \(reason)")
+            let refusal = lockLimitBytes.map { "\(lockLimit($0))" }
+            warnings.append(refusal ?? "the server's memory may be swapped out: \(Errno(rawValue: -lock))")
             return warnings
         }
         // Code that has not run yet lies in a file, which may lie in memory that is swapped out (a tmpfs), or on a disk that is
@@ -29,4 +31,23 @@ enum ReclaimSafety {
         }
         return warnings
     }
+
+    /// How much this process may lock; nil: all of it.
+    static var lockLimitBytes: UInt64? {
+        var limit = rlimit()
+        guard cs_has_unlimited_locks() == 0, getrlimit(__rlimit_resource_t(__RLIMIT_MEMLOCK.rawValue), &limit) == 0 else {
+            return nil
+        }
+        return UInt64(limit.rlim_cur)
+    }
+
+    /// What a limit means, whatever it is: memory that a server comes to use later could not be locked, so only the I/O buffers
+    /// are, as far as it goes.
+    static func lockLimit(_ bytes: UInt64) -> Diagnosis {
+        Diagnosis(
+            "a server may lock \(bytes >> 10) KiB, and what it cannot lock may be swapped out, at worst to its own disk, and "
+                + "then wait for itself", remedy: lockRemedy)
+    }
+
+    static let lockRemedy = "ulimit -l unlimited, LimitMEMLOCK=infinity, or CAP_IPC_LOCK"
 }

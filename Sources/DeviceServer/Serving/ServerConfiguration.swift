@@ -1,6 +1,7 @@
 import BlockStorage
 import CSupport
 import Glibc
+import IOURing
 import QEDChain
 import QEDEngine
 import SystemPackage
@@ -151,20 +152,12 @@ public enum ServerError: Error, CustomStringConvertible {
         case .socket(let error): "\(error)"
         case .queue(let number, let reason): "queue \(number) cannot be set up: \(reason)"
         case .ring(let errno):
-            switch errno {
-            case .noFunction, .notPermitted:
-                "this system does not let programs use io_uring (\(errno)); see sysctl kernel.io_uring_disabled"
-            case .noMemory: "no memory for an io_uring; raise the limit of locked memory (ulimit -l)"
-            default: "io_uring cannot be set up: \(errno)"
-            }
+            "\(RingRefusal.diagnosis(errno))"
         case .notUsable(let path, let errno):
             "\(path) was made but cannot be opened (\(errno)); see that this /dev is a devtmpfs"
         case .noZeroCopy:
-            "this kernel's ublk driver has no zero copy, which needs Linux 6.16 or later; leave out '--zero-copy on'"
-        case .cutShort(let id):
-            "the last server that was to take over \(UblkPaths.blockDevice(id)) ended before it could, and this kernel (before "
-                + "Linux 6.16) may crash if another one tries; remove the device with 'qed-ublk del --force \(id)', and add "
-                + "the image again"
+            "\(DriverAbility.zeroCopy.lack); leave out '--zero-copy on'"
+        case .cutShort(let id): "\(Takeover.cutShort(id))"
         case .isBusy(let error): "\(error)"
         case .nameTaken(let name, let id):
             "\(UblkPaths.blockDevice(id)) has the name \(name) already; give another one, or remove that device"

@@ -11,6 +11,8 @@ struct DoctorCommand: ParsableCommand {
             somebody's attention; 'trouble', for which no device can be served; and what to do about it. Nothing is changed, but \
             the kernel's module is loaded where it was not, as 'add' does it. Of what belongs to others only root sees all.
 
+            What 'add' is refused for is said in the same words there.
+
             Example: qed-ublk doctor --json | jq -r '.[] | select(.verdict == "trouble") | .remedy'
 
             Exit status:

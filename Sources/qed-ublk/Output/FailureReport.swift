@@ -242,7 +242,7 @@ extension ServerStartError: ReportableError {
         switch self {
         case .refused(let status, _): ExitStatus(rawValue: status) ?? .failure
         case .noLog(let error): error.exitStatus
-        case .cannotStart, .died, .timedOut, .keepsDying: .failure
+        case .cannotStart, .died, .killed, .timedOut, .keepsDying: .failure
         }
     }
 }

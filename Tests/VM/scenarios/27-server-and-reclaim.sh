@@ -113,7 +113,7 @@ expect_no_devices
 step "without the rights: it warns, and serves"
 device=$(setpriv --bounding-set -ipc_lock,-sys_resource bash -c 'ulimit -l 64; exec qed-ublk add image.qed')
 for reason in 'may wait for its own disk when memory is short: .*PR_SET_IO_FLUSHER needs CAP_SYS_RESOURCE' \
-    'may be swapped out: .*mlockall needs CAP_IPC_LOCK' 'the I/O buffers may be swapped out: '; do
+    'may lock 64 KiB, and what it cannot lock may be swapped out.*CAP_IPC_LOCK' 'the I/O buffers may be swapped out: '; do
     expect_output "$reason" cat /run/qed-ublk/ublk0.log
 done
 expect_equal "warnings" 3 "$(grep -c warning /run/qed-ublk/ublk0.log)"

@@ -187,8 +187,8 @@ step "a kernel without the driver: add has it loaded, where it is to be had"
 rmmod ublk_drv
 from_here
 echo >/proc/sys/kernel/modprobe
-refused 6 "this kernel has no ublk: run 'modprobe ublk_drv'" qed-ublk add good.qed
-refused 6 "this kernel has no ublk: run 'modprobe ublk_drv'" qed-ublk add --foreground good.qed
+refused 6 "this kernel has no ublk; run 'modprobe ublk_drv'" qed-ublk add good.qed
+refused 6 "this kernel has no ublk; run 'modprobe ublk_drv'" qed-ublk add --foreground good.qed
 expect_equal "list" '[]' "$(qed-ublk list --json)"
 refused 4 '' qed-ublk del 0
 echo /sbin/modprobe >/proc/sys/kernel/modprobe
