@@ -21,7 +21,7 @@ enum StackedDevices {
         var files: [UInt32: [String]] = [:]
         var stacks: [UInt32: DiskStack] = [:]
         for record in records {
-            files[record.deviceID] = [record.imagePath] + openFiles(of: record.server)
+            files[record.deviceID] = self.files(of: record)
             stacks[record.deviceID] = DiskStack(ofDiskAt: "/dev/ublkb\(record.deviceID)")
         }
         return heights(
@@ -48,13 +48,19 @@ enum StackedDevices {
         return heights
     }
 
-    private static func isFile(
+    /// Whether a file lies on the stack, or is a device of it.
+    static func isFile(
         _ path: String, on stack: DiskStack, _ mounts: MountTable, _ deviceNumber: (String) -> String?
     ) -> Bool {
         if stack.names.contains(where: { KernelTree.node($0) == path }) { return true }
+        // A volume by its name, where that is a node and no link to the kernel's.
+        if path.hasPrefix("/dev/"), let number = deviceNumber(path) { return stack.numbers.contains(number) }
         guard let mount = mounts.mount(ofFile: path) else { return false }
         return MountTable(mounts: [mount]).mountPoints(ofDevices: stack.numbers, named: stack.names, deviceNumber) != []
     }
+
+    /// The image, and what its server has open.
+    static func files(of record: DeviceRecord) -> [String] { [record.imagePath] + openFiles(of: record.server) }
 
     private static func openFiles(of server: ProcessIdentity) -> [String] {
         guard server.isRunning else { return [] }

@@ -3,7 +3,7 @@ import Glibc
 import Platform
 import Ublk
 
-// The devices that there are. Nothing of it opens, or looks for, a file that may
+// The devices that there are, and who is stopped by those that have no server. Nothing of it opens, or looks for, a file that may
 // lie on one of them: who does that waits as well.
 extension Doctor {
     /// - Parameter driver: what it can do, where it says so.
@@ -17,11 +17,12 @@ extension Doctor {
         } catch {
             return [Finding("devices", .warning, Diagnosis("\(error)"))]
         }
-        let findings = known.compactMap { known in
+        var findings = known.compactMap { known in
             device(
                 known.path, id: known.id, state: known.state, isServed: known.server != nil,
                 cutShort: known.wasCutShort(driver), use: DiskUse.found(ofDiskAt: known.path, .unopened)?.subject)
         }
+        findings += MountsThatHang(known, stops: known.compactMap(\.stop)).findings
         guard findings.isEmpty else { return findings }
         return [Finding("devices", .good, known.isEmpty ? "there is none" : "\(known.count), and none that needs anybody")]
     }
@@ -58,5 +59,19 @@ extension KnownDevice {
     fileprivate func wasCutShort(_ driver: UblkFeatures?) -> Bool {
         guard let record, let info, server == nil else { return false }
         return Takeover.wasCutShort(record, driver: driver, serverProcess: info.serverProcess)
+    }
+
+    /// How it stops whoever uses it; nil where it does not.
+    fileprivate var stop: MountsThatHang.Stop? {
+        func stop(_ effect: MountsThatHang.Stop.Effect) -> MountsThatHang.Stop {
+            MountsThatHang.Stop(id: id, effect: effect)
+        }
+        switch (state, info?.state) {
+        case ("waiting", _): return stop(.waitsForServer)
+        case ("dead", _): return server == nil ? stop(.fails) : nil
+        case ("orphan", .quiesced?): return stop(.waitsForNobody)
+        case ("orphan", .dead?), ("orphan", .failingIO?): return stop(.fails)
+        default: return nil
+        }
     }
 }

@@ -24,7 +24,8 @@ public struct Finding: Equatable, Sendable {
         }
     }
 
-    /// What was looked at: kernel, driver, io_uring, memory, directory, names, devices.
+    /// What was looked at: kernel, driver, io_uring, memory, directory, names, devices; mounts, swap and images that a device
+    /// without a server stops.
     public let subject: String
     public let verdict: Verdict
     public let sentence: String

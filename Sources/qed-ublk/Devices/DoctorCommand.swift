@@ -11,7 +11,9 @@ struct DoctorCommand: ParsableCommand {
             somebody's attention; 'trouble', for which no device can be served; and what to do about it. Nothing is changed, but \
             the kernel's module is loaded where it was not, as 'add' does it. Of what belongs to others only root sees all.
 
-            What 'add' is refused for is said in the same words there.
+            Where a device has lost its server, what is mounted from it, swap on it and images that lie there are named, however \
+            many devices are in between; they are not touched, since who does that waits. What 'add' is refused for is said in \
+            the same words there.
 
             Example: qed-ublk doctor --json | jq -r '.[] | select(.verdict == "trouble") | .remedy'
 
