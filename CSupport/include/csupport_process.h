@@ -64,6 +64,9 @@ void cs_close_further_descriptors(void);
 /* From now on this process leaves no core dump, however it dies. */
 void cs_refuse_core_dumps(void);
 
+/* Gives memory that was allocated and freed back to the machine. */
+void cs_return_free_memory(void);
+
 /* How many processors this thread may run on. */
 int32_t cs_available_processors(void);
 

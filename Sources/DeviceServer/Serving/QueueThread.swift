@@ -27,8 +27,9 @@ final class QueueThread: @unchecked Sendable {
     // SAFETY: `phase` is locked; `thread` and `isTold` are the main thread's; the rest is set before the thread starts.
     let number: Int
     private let phaseLock = Lock(Phase.starting)
-    /// Nil: there comes none.
-    private let toServe = Answer<Served?>()
+    /// Whether there comes an image to serve. It is the thread's alone then: files that a merge makes superfluous are to be closed.
+    private let isServing = Answer<Bool>()
+    private let toServe = Lock<Served?>(nil)
     private var isTold = false
     private let warningsLock = Lock<[String]>([])
     private let changed: Int32
@@ -66,13 +67,9 @@ final class QueueThread: @unchecked Sendable {
                     warn("the I/O buffers may be swapped out: \(failure); \(ReclaimSafety.lockRemedy)")
                 }
                 enter(.opened)
-                guard let served = toServe.wait(timeout: .seconds(1_000_000)) ?? nil else { return ring.end() }
-                let engine = EngineQueue(
-                    image: served.image, storages: served.chain.storages(on: ring.loop.ring), depth: info.queueDepth,
-                    largestRequestBytes: info.maxIOSizeBytes, executor: ring.loop.executor)
-                let target = EngineTarget(
-                    engine: engine, of: served.image, ring: ring.loop.ring, memory: ring.memory,
-                    whenFailed: { cs_eventfd_signal(changed) })
+                guard isServing.wait(timeout: .seconds(1_000_000)) == true, let target = target(of: ring, info) else {
+                    return ring.end()
+                }
                 let queue = QueueLoop(ring: ring, target: target, mailbox: mailbox)
                 enter(.serving)
                 enter(.ended(queue.run()))
@@ -85,12 +82,28 @@ final class QueueThread: @unchecked Sendable {
     /// Has it fetch requests, and answer them with the image. Once.
     func serve(_ image: Image, _ chain: [LayerFile]) {
         isTold = true
-        toServe.give(Served(image: image, chain: chain))
+        toServe.withLock { $0 = Served(image: image, chain: chain) }
+        isServing.give(true)
+    }
+
+    /// On the thread, once.
+    private func target(of ring: DriverQueue, _ info: UblkDeviceInfo) -> EngineTarget<FileStorage>? {
+        let taken = toServe.withLock { served in
+            defer { served = nil }
+            return served
+        }
+        guard let taken else { return nil }
+        let engine = EngineQueue(
+            image: taken.image, storages: taken.chain.storages(on: ring.loop.ring), depth: info.queueDepth,
+            largestRequestBytes: info.maxIOSizeBytes, executor: ring.loop.executor)
+        return EngineTarget(
+            engine: engine, of: taken.image, ring: ring.loop.ring, memory: ring.memory,
+            whenFailed: { [changed] in cs_eventfd_signal(changed) })
     }
 
     /// Waits for the thread to end, which without an image it does now, and lets go of the queue. Once.
     func join() {
-        if !isTold { toServe.give(nil) }
+        if !isTold { isServing.give(false) }
         thread?.join()
     }
 

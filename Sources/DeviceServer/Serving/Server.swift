@@ -48,6 +48,8 @@ final class Server {
         made: (UInt32) -> Void = { _ in }, ready: (UInt32, String) -> Bool, gone: @escaping () -> Void = {}
     ) throws(ServerError) -> ServerEnding {
         var (device, record, socket) = try makeDevice(made, gone)
+        // What opening the image took is free again, and the machine's.
+        cs_return_free_memory()
         for warning in process.warnings { log.warning("\(warning)") }
         if let warning = device.session.warning { log.warning("\(warning)") }
         log.info("serving \(configuration.imagePath) as \(device.blockDevicePath)")
