@@ -6,7 +6,7 @@ import Testing
 @testable import qed_ublk
 
 /// What the README, docs/, the manual and `--help` tell users to type is what the program understands. That it does what they
-/// say the scenarios show, which the pages name.
+/// say is what `Tests/VM/scenarios/92-documented-examples.sh` shows, which runs all of it.
 @Suite struct DocumentedExamplesTests {
     private static let repository = "/" + #filePath.split(separator: "/").dropLast(3).joined(separator: "/")
 
@@ -35,13 +35,28 @@ import Testing
             }
         }
         for command in QedUblk.configuration.subcommands {
-            for line in command.configuration.discussion.split(separator: "\n") where line.hasPrefix("Example: ") {
-                lines.append(("\(command.configuration.commandName ?? "") --help", line.dropFirst("Example: ".count)))
-            }
+            let place = "\(command.configuration.commandName ?? "") --help"
+            lines += helpExamples(of: command).map { (place, $0.dropFirst("Example: ".count).drop(while: { $0 == " " })) }
         }
         return lines.flatMap { place, line in
             let commands = ShellLine(line).commands.filter { $0.first == "qed-ublk" && $0.count > 1 }
             return commands.map { Example(place: place, words: Array($0.dropFirst())) }
+        }
+    }
+
+    /// The lines from `Example:` on, up to an empty one.
+    private static func helpExamples(of command: any ParsableCommand.Type) -> [Substring] {
+        let lines = command.configuration.discussion.split(separator: "\n", omittingEmptySubsequences: false)
+        let begin = lines.drop { !$0.hasPrefix("Example: ") }
+        return Array(begin.prefix { !$0.isEmpty })
+    }
+
+    /// A longer one is broken where the terminal ends, and so is what is pasted.
+    @Test func noExampleOfHelpIsBroken() {
+        for command in QedUblk.configuration.subcommands {
+            let examples = Self.helpExamples(of: command)
+            #expect(!examples.isEmpty, "\(command)")
+            for line in examples { #expect(line.count <= 80, "\(line)") }
         }
     }
 

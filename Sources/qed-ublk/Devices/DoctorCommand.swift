@@ -15,7 +15,7 @@ struct DoctorCommand: ParsableCommand {
             many devices are in between; they are not touched, since who does that waits. What 'add' is refused for is said in \
             the same words there.
 
-            Example: qed-ublk doctor --json | jq -r '.[] | select(.verdict == "trouble") | .remedy'
+            Example: qed-ublk doctor --json | jq '.[] | select(.verdict == "trouble")'
 
             Exit status:
             \(ExitStatus.tableOfTool([.success: "nothing needs to be done", .failure: "something does: a warning, or trouble"],

@@ -11,7 +11,7 @@ struct ForkCommand: ParsableCommand {
             disks begin with the same content, and share what neither of them changes. Returns when both files survive a \
             power cut.
 
-            Example: qed-ublk add $(qed-ublk fork /dev/ublkb0 /srv/base.qed /srv/second.qed)
+            Example: qed-ublk add $(qed-ublk fork 0 /srv/base.qed /srv/second.qed)
 
             Exit status:
             \(ExitStatus.table)

@@ -13,7 +13,7 @@ struct MetricsCommand: ParsableCommand {
             With --file it is written to a file, whole or not at all, as the textfile collector of node_exporter wants it: run \
             it from a timer.
 
-            Example: qed-ublk metrics --file /var/lib/prometheus/node-exporter/qed-ublk.prom
+            Example: qed-ublk metrics --file /var/lib/prometheus/node-exporter/qed.prom
 
             Exit status:
             \(ExitStatus.table)

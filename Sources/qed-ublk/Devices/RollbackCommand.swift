@@ -14,7 +14,7 @@ struct RollbackCommand: ParsableCommand {
             Nobody may have the disk mounted or open: whoever has something of it in memory would go on with what it does not \
             have any more. With --force that is theirs to know.
 
-            Example: umount /mnt && qed-ublk rollback /dev/ublkb0 monday.qed && mount /dev/ublkb0 /mnt
+            Example: umount /mnt && qed-ublk rollback /dev/ublkb0 monday.qed
 
             Exit status:
             \(ExitStatus.table)

@@ -27,7 +27,8 @@ struct ConvertCommand: ParsableCommand {
             Example: qed-ublk convert -p -f raw -O qed disk.raw disk.qed
                      zstd -dc disk.raw.zst | qed-ublk convert -f raw -O qed - disk.qed
                      qed-ublk convert disk.qed - | zstd -o disk.raw.zst
-                     nbdcopy -- [ qemu-nbd -r -f qcow2 disk.qcow2 ] - | qed-ublk convert -f raw -O qed - disk.qed
+                     nbdcopy -- [ qemu-nbd -r -f qcow2 disk.qcow2 ] - |
+                         qed-ublk convert -f raw -O qed - disk.qed
 
             Exit status:
             \(statuses)
