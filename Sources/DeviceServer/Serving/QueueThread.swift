@@ -27,7 +27,7 @@ final class QueueThread: @unchecked Sendable {
     // SAFETY: `phase` is locked; `thread` and `isTold` are the main thread's; the rest is set before the thread starts.
     let number: Int
     private let phaseLock = Lock(Phase.starting)
-    /// Whether there comes an image to serve. It is the thread's alone then: files that a merge makes superfluous are to be closed.
+    /// Whether there comes an image to serve. It is the thread's alone then: files that a merge makes superfluous are closed.
     private let isServing = Answer<Bool>()
     private let toServe = Lock<Served?>(nil)
     private var isTold = false

@@ -144,15 +144,15 @@ runs 'qed-ublk snapshot /dev/ublkb0 --overlay next.qed' 'serve disk.qed' 'prints
 page docs/recovery.md
 runs 'qed-ublk create disk.qed 1G'
 runs 'dd if=/dev/urandom of=/mnt/file bs=1M count=64 status=none; md5sum /mnt/file' '' 'sum=$printed'
-runs 'qed-ublk list' '' 'says /dev/ublkb0.*waiting'
 runs 'md5sum /mnt/file' '' 'prints "$sum"'
+runs 'qed-ublk add --no-supervise disk.qed' 'image disk.qed' 'prints /dev/ublkb0'
+runs 'qed-ublk list' '' 'says /dev/ublkb0.*waiting'
 runs 'systemctl restart qed-ublk@NAME' \
     'unit NAME; mkfs.ext4 -q /dev/ublkb0; mount /dev/ublkb0 /mnt; first_server=$(server_of 0)' \
     '[[ $first_server != "$(server_of 0)" ]]'
 runs 'kill "$(qed-ublk list --json | jq '\''.[0].pid'\'')"; qed-ublk recover 0' 'clean_up; mounted disk.qed' 'prints /dev/ublkb0'
 runs 'qed-ublk add disk.qed' 'abandoned disk.qed' 'prints /dev/ublkb0'
 elsewhere 'systemctl enable --now qed-ublk@NAME' "as in qed-ublk.7"
-runs 'qed-ublk add --supervise disk.qed' 'image disk.qed' 'prints /dev/ublkb0'
 
 page docs/security.md
 runs 'qed-ublk add --untrusted stranger.qed' 'image stranger.qed' 'prints /dev/ublkb0'

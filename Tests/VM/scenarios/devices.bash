@@ -131,12 +131,12 @@ qemu_holds() {
 
 # Prints the processes that give devices their next servers.
 supervisors() {
-    local path name words
+    local path name arguments
     for path in /proc/[0-9]*; do
         read -r name 2>/dev/null <"$path/comm" || continue
         if [[ $name != qed-ublk && $name != exe ]]; then continue; fi
-        mapfile -d '' -t words 2>/dev/null <"$path/cmdline" || continue
-        if [[ ${words[1]:-} == supervise ]]; then echo "${path#/proc/}"; fi
+        mapfile -d '' -t arguments 2>/dev/null <"$path/cmdline" || continue
+        if [[ ${arguments[1]:-} == supervise ]]; then echo "${path#/proc/}"; fi
     done
 }
 
@@ -144,10 +144,10 @@ no_supervisors() { [[ -z $(supervisors) ]]; }
 
 # Nobody but the scenario gives a server that is killed, or ends, from now on another one.
 kill_supervisors() {
-    local found
-    mapfile -t found < <(supervisors)
-    if ((${#found[@]} == 0)); then return; fi
-    kill -KILL "${found[@]}" 2>/dev/null || true
+    local victims
+    mapfile -t victims < <(supervisors)
+    if ((${#victims[@]} == 0)); then return; fi
+    kill -KILL "${victims[@]}" 2>/dev/null || true
     wait_until 20 no_supervisors
 }
 
