@@ -68,6 +68,9 @@ public struct BrokerProcess {
             case .start: return .sentences(try arrival.start())
             case .endRecovery:
                 try arrival.endRecovery()
+                do throws(RegistryError) { try registry.change(record) { $0.isBeingTakenOver = false } } catch {
+                    throw .registry(error)
+                }
                 return .done
             case .askSize: return .size(try arrival.sizeBytes())
             case .grow(let sizeBytes):

@@ -76,7 +76,7 @@ extension ServedDevice {
         }
         let early = configuration.isUntrusted && takeover.canBeCutShort ? nil : try openImage()
         do { try control.waitForServerDeath(id, timeout: noticeTimeout) } catch { throw .control(error) }
-        try takeover.begin()
+        try takeover.begin(endsElsewhere: configuration.isUntrusted)
         do { try control.startRecovery(id, timeout: startTimeout) } catch {
             takeover.refused()
             throw .control(error)

@@ -65,7 +65,8 @@ final class Takeover {
     }
 
     /// Before START_USER_RECOVERY.
-    func begin() throws(ServerError) {
+    /// - Parameter endsElsewhere: when it has come to its end, somebody else says so: the server may not write any more then.
+    func begin(endsElsewhere: Bool = false) throws(ServerError) {
         guard case .opened(let record) = state else { preconditionFailure("the image is not open") }
         guard !canBeCutShort else {
             state = .underWay(record, then: nil)
@@ -75,7 +76,7 @@ final class Takeover {
         marked.isBeingTakenOver = true
         do throws(RegistryError) {
             try registry.record(marked)
-            state = .underWay(record, then: try registry.prepare(record))
+            state = .underWay(record, then: endsElsewhere ? nil : try registry.prepare(record))
         } catch {
             throw .registry(error)
         }

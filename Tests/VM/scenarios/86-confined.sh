@@ -1,6 +1,5 @@
 # A server of an untrusted image has no rights: code that gets into it can open nothing, make no socket and no ring, start no
 # program. All the same its device is flushed, killed, recovered, left and removed like any other.
-# kernels: 7
 # vm: --cpus 2 --file Tests/VM/scenarios/devices.bash --file .build/qed-ublk-intruder
 source lib.sh
 source devices.bash
@@ -162,6 +161,23 @@ for command in "add --untrusted /tmp/below/image.qed" "recover 0"; do
 done
 if [[ $VM_KERNEL == 6.12 ]]; then qed-ublk recover 0; fi
 qed-ublk del 0
+expect_no_devices
+expect_sound /tmp/below/image.qed
+
+step "killed before it has read a table: add says so, and what was made of the device can be removed"
+halt_disk
+qed-ublk add --untrusted /tmp/below/image.qed >output 2>errors &
+adding=$!
+wait_until 30 waits_without_rights
+kill_supervisors
+kill -KILL "$server"
+dmsetup resume below
+status=0
+wait "$adding" || status=$?
+expect_equal "the status of add, and what it prints" "1 " "$status $(<output)"
+expect_output 'the server died while it made the device' cat errors
+expect_status 0 qed-ublk del 0
+wait_until 20 no_processes
 expect_no_devices
 expect_sound /tmp/below/image.qed
 
