@@ -1,4 +1,5 @@
 import BlockStorage
+import Glibc
 import Logging
 import Platform
 import Ublk
@@ -63,9 +64,11 @@ final class OwnRights: DeviceRights {
     private let withdrawal: DiskWithdrawal
     private let registry = DeviceRegistry()
 
-    init(_ arrival: DiskArrival, _ withdrawal: DiskWithdrawal) {
-        self.arrival = arrival
-        self.withdrawal = withdrawal
+    init(of info: UblkDeviceInfo, _ control: UblkControlDevice, _ configuration: ServerConfiguration, log: Logger) {
+        arrival = DiskArrival(
+            of: info, control, serverProcess: getpid(), isReadOnly: configuration.isReadOnly,
+            scansPartitions: configuration.scansPartitions, name: configuration.name)
+        withdrawal = DiskWithdrawal(of: info, control, log: log)
     }
 
     let isConfined = false

@@ -54,11 +54,7 @@ extension ServedDevice {
             threads.join()
         }
         try threads.open(info, characterDevice, control, configuration)
-        var rights: any DeviceRights = OwnRights(
-            DiskArrival(
-                of: info, control, serverProcess: getpid(), isReadOnly: configuration.isReadOnly,
-                scansPartitions: configuration.scansPartitions, name: configuration.name),
-            DiskWithdrawal(of: info, control, log: log))
+        var rights: any DeviceRights = OwnRights(of: info, control, configuration, log: log)
         if let broker = try willAppear(info, files, trusted?.blocks?.isDirect, undo) {
             undo.cancel()
             undo.append {

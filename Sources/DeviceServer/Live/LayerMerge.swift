@@ -38,11 +38,13 @@ struct LayerMerge: Sendable {
     }
 
     /// - Parameter keep: so many of the newest snapshots stay as they are.
-    /// - Returns: the path of the target, and of the files that are in it now.
+    /// - Returns: the path of the target, and of the files that are in it now: none where there were no more than are to stay.
     func run(keeping keep: Int, into target: Target) throws(MergeError) -> (into: String, removed: [String]) {
         progress.begin()
         defer { progress.end() }
-        let plan = try device.changing { () throws(MergeError) in try self.plan(keeping: keep, into: target) }
+        guard let plan = try device.changing({ () throws(MergeError) in try self.plan(keeping: keep, into: target) }) else {
+            return (session.chain.last?.file.path ?? session.path, [])
+        }
         let path = plan.target.file.path
         guard plan.files.count > 1 else {
             // Nothing lies between it and the image: what was begun is over.
@@ -71,13 +73,15 @@ struct LayerMerge: Sendable {
         do throws(SnapshotError) { try Snapshot(device).settle() } catch { throw .cannot("\(error)") }
     }
 
-    private func plan(keeping keep: Int, into target: Target) throws(MergeError) -> Plan {
+    /// - Returns: nil: no file is there beside those that are to stay.
+    private func plan(keeping keep: Int, into target: Target) throws(MergeError) -> Plan? {
         try settle()
         let chain = session.chain
         guard !session.image.isReadOnly else { throw .cannot("\(session.path) is only read; nothing is changed beneath it") }
         let first = 1 + keep
-        guard chain.count > first else {
-            throw .cannot("\(session.path) lies over \(chain.count - 1) files, and \(keep) of them are to stay")
+        guard chain.count > 1 else {
+            if keep > 0, case .lowest = target { return nil }
+            throw .cannot("\(session.path) lies over no other file, so there is nothing to merge")
         }
         let last: Int
         switch target {
@@ -89,6 +93,7 @@ struct LayerMerge: Sendable {
             guard index >= first else { throw .cannot("\(path): is one of the \(keep) that are to stay") }
             last = index
         case .lowest:
+            guard chain.count > first else { return nil }
             let directory = LayerMerge.directory(of: chain[first].file.path)
             let beside = chain[first...].prefix {
                 $0.isQED && LayerMerge.directory(of: $0.file.path) == directory

@@ -78,7 +78,10 @@ umount /clone
 qed-ublk del "$clone"
 rm -r elsewhere
 expect_refusal 1 'is not beneath' qed-ublk commit --into /data/disk "$device"
-expect_refusal 1 'are to stay' qed-ublk commit --keep 4 "$device"
+expect_refusal 1 'two.qed: is one of the 4 that are to stay' qed-ublk commit --keep 4 --into two.qed "$device"
+# As a timer does, before there are so many.
+expect_output 'nothing above it to merge' qed-ublk commit --keep 4 "$device"
+expect_equal "the chain" "disk.qed three.qed two.qed monday.qed" "$(chain)"
 expect_refusal 64 'about a device' qed-ublk commit --keep 1 disk.qed
 expect_refusal 1 'no snapshots are being merged' qed-ublk commit --cancel "$device"
 expect_status 0 qed-ublk commit --into two.qed "$device"
