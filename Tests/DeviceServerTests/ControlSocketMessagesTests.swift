@@ -16,7 +16,7 @@ struct ControlSocketMessagesTests {
         ("commit keep=0", .commit(keep: 0, into: nil)), ("commit keep=3", .commit(keep: 3, into: nil)),
         ("commit keep=1 into=/a%20b.qed", .commit(keep: 1, into: "/a b.qed")), ("commit-pause", .commitChange(.pause)),
         ("commit-resume", .commitChange(.resume)), ("commit-cancel", .commitChange(.cancel)),
-        ("flatten", .flatten), ("resize 1048576", .resize(sizeBytes: 1 << 20, isDifference: false)),
+        ("flatten", .flatten), ("leave", .leave), ("resize 1048576", .resize(sizeBytes: 1 << 20, isDifference: false)),
         ("resize +512", .resize(sizeBytes: 512, isDifference: true)),
         ("snapshot /a%20b/%C3%a4%25%0A.qed", .snapshot(path: "/a b/\u{e4}%\n.qed", isOverlay: false)),
     ]

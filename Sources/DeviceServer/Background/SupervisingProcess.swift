@@ -62,7 +62,11 @@ public enum SupervisingProcess {
             if Supervision.waitForEnd(of: server, passingOn: signals) { break }
             // The first one is a child.
             waitpid(server.id, nil, 0)
-            failures = Int64(time(nil)) - record.startedAt < Int64(shortLifeSeconds) ? failures + 1 : 0
+            guard let ended = Supervision.record(ofDeviceIn: record) else { return .done }
+            // One that was told to leave has not died, nor has one that somebody has given a successor already.
+            if ended.server == server, ended.leftImage == nil {
+                failures = Int64(time(nil)) - record.startedAt < Int64(shortLifeSeconds) ? failures + 1 : 0
+            }
             while true {
                 guard let current = Supervision.record(ofDeviceIn: record) else { return .done }
                 record = current

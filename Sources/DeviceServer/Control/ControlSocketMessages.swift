@@ -16,6 +16,7 @@ import Platform
 //     commit-pause, commit-resume, commit-cancel
 //     stop [force] [timeout=SECONDS]  {"ok":false,"code":"busy","error":"…"}
 //     stop lazy
+//     leave
 //
 // PATH is absolute, with %XX for what is no letter, digit or one of /-._~
 //
@@ -46,6 +47,8 @@ public enum ControlRequest: Equatable, Sendable {
     case stop(force: Bool, timeoutSeconds: Int)
     /// At once, or else when its last user has gone.
     case stopWhenUnused
+    /// Make everything durable, and leave the device, in use or not, to the next server.
+    case leave
 
     /// What a merge, or a copy for `flatten`, that is under way can be told.
     public enum CommitChange: String, Sendable, CaseIterable {
@@ -86,6 +89,7 @@ extension ControlRequest {
         case "flush": self = .flush
         case "quiesce": self = .quiesce
         case "flatten": self = .flatten
+        case "leave": self = .leave
         case "stop":
             self = try Self.stop(arguments)
             return
@@ -111,7 +115,7 @@ extension ControlRequest {
                 throw ControlRequestError(
                     description:
                         "unknown request '\(name.prefix(40))': use status, stats, flush, quiesce, snapshot, rollback, "
-                        + "commit, flatten, resize or stop"
+                        + "commit, flatten, resize, stop or leave"
                 )
             }
             self = .commitChange(change)
@@ -188,6 +192,7 @@ extension ControlRequest {
             "commit keep=\(keep)\(into.map { " into=\(PercentEncoding.encode($0))" } ?? "")"
         case .commitChange(let change): change.rawValue
         case .flatten: "flatten"
+        case .leave: "leave"
         case .resize(let size, let isDifference): "resize \(isDifference ? "+" : "")\(size)"
         case .stopWhenUnused: "stop lazy"
         case .stop(let force, let timeoutSeconds): "stop\(force ? " force" : "") timeout=\(timeoutSeconds)"

@@ -42,7 +42,8 @@ struct DeviceReplies {
         case .flush: flushes.ask(connection)
         case .stats: figures.ask(connection)
         case .quiesce: pauses.ask(connection)
-        // They make, rename and remove files, which a confined server cannot, and its broker does not do for it.
+        // They make, rename and remove files, which a confined server cannot, and its broker does not do for it. The command
+        // 'snapshot' does without: SnapshotBetweenServers.
         case .snapshot where isConfined, .rollback where isConfined, .commit where isConfined, .flatten where isConfined:
             .failure(
                 .failed,
@@ -62,7 +63,7 @@ struct DeviceReplies {
             changes.begin(connection) { [live, features] in
                 DeviceReplies.resize(DiskGrowth(device: live, features: features), size, isDifference)
             }
-        case .status, .stop, .stopWhenUnused: preconditionFailure("not answered here")
+        case .status, .stop, .stopWhenUnused, .leave: preconditionFailure("not answered here")
         }
     }
 

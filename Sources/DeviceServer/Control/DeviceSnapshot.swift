@@ -18,7 +18,24 @@ package enum DeviceSnapshot {
         if mountPoint != nil { _ = try ControlSocketClient.ask(.status, of: record, registry) }
         let frozen = try mountPoint.map { try FrozenFileSystem(at: $0, onDisk: record.deviceID) }
         defer { frozen?.thaw() }
+        let path = try AbsolutePath.ofFile(path)
+        guard !record.isUntrusted else {
+            let way = isOverlay ? Snapshot.Way.overlayIsNamed : .snapshotIsNamed
+            let microseconds: UInt64
+            do {
+                microseconds = try SnapshotBetweenServers(id: record.deviceID, registry: registry).take(at: path, way)
+            } catch let error as SnapshotError {
+                // As its server would say it.
+                guard case .failure(let code, let sentence) = error.reply else { throw error }
+                throw ServerRefusal(code: code, description: sentence)
+            }
+            let image = record.imagePath
+            return [
+                "snapshot": .string(isOverlay ? image : path), "image": .string(isOverlay ? path : image),
+                "microseconds": JSONValue(microseconds),
+            ]
+        }
         return try ControlSocketClient.ask(
-            .snapshot(path: AbsolutePath.ofFile(path), isOverlay: isOverlay), of: record, registry, timeout: .seconds(86_400))
+            .snapshot(path: path, isOverlay: isOverlay), of: record, registry, timeout: .seconds(86_400))
     }
 }

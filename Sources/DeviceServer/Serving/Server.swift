@@ -81,7 +81,7 @@ final class Server {
         /// The disk is gone; the control request, if there was one, is to be answered when everything is done.
         case stopped(request: ControlSocketServer.ConnectionID?)
         /// The disk is in use, and waits for the next server.
-        case left(DiskUse)
+        case left(DiskUse?)
     }
 
     func remove(
@@ -210,6 +210,14 @@ final class Server {
             }
             if polled[1].revents != 0 {
                 for arrival in socket.acceptRequests() {
+                    if arrival.request == .leave {
+                        guard let refusal = refusalToLeave(device, attempt) else {
+                            socket.reply(to: arrival.connection, .success(.null))
+                            return .left(nil)
+                        }
+                        socket.reply(to: arrival.connection, refusal)
+                        continue
+                    }
                     let isLeaving = attempt.map { $0.request == nil && !stop.awaitsMachine } ?? false
                     answer(arrival, device, socket, replies, &attempt, &stop, isLeaving: isLeaving)
                 }
@@ -250,6 +258,13 @@ final class Server {
         }
     }
 
+    private func refusalToLeave(_ device: ServedDevice, _ attempt: StopAttempt?) -> ControlReply? {
+        guard device.isRecoverable else {
+            return .failure(.unavailable, "\(device.blockDevicePath) was added with --no-recovery, and would go with its server")
+        }
+        return attempt.map { .failure(.busy, "\(device.blockDevicePath) \($0.description)") }
+    }
+
     private func answer(
         _ arrival: ControlSocketServer.Arrival, _ device: ServedDevice, _ socket: ControlSocketServer,
         _ replies: DeviceReplies, _ attempt: inout StopAttempt?, _ stop: inout DiskStopping,
@@ -267,6 +282,7 @@ final class Server {
             } else if let reply = replies.ask(arrival.request, arrival.connection) {
                 socket.reply(to: arrival.connection, reply)
             }
+        case .leave: preconditionFailure("not answered here")
         case .stop, .stopWhenUnused:
             var wanted = DiskStopping.Attempt(request: arrival.connection)
             if case .stop(let force, let timeoutSeconds) = arrival.request {

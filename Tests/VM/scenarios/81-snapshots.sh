@@ -237,7 +237,7 @@ rm -r elsewhere ./*.qed
 step "no snapshot where none can be taken, and nothing is changed"
 qed-ublk create disk.qed 64M
 device=$(qed-ublk add disk.qed)
-if [[ $(uname -r) == 6.12.* ]]; then expect_refusal 1 'Linux 6.16 can' qed-ublk resize "$device" 128M; fi
+if [[ $(uname -r) == 6.12.* ]]; then expect_refusal 1 'needs Linux 6.16 or later' qed-ublk resize "$device" 128M; fi
 expect_equal "the size" $((64 << 20)) "$(blockdev --getsize64 "$device")"
 touch taken.qed
 expect_refusal 3 'taken.qed: exists already' qed-ublk snapshot "$device" taken.qed

@@ -49,7 +49,7 @@ if [[ $VM_KERNEL != 6.12 ]]; then
 fi
 sync -f /mnt
 expect_refusal 3 'in use' qed-ublk del "$device"
-expect_refusal 1 'was added with --untrusted, so its server can change no file' qed-ublk snapshot "$device" snapshot.qed
+expect_refusal 1 'may name no other file, and would lie over the snapshot' qed-ublk snapshot "$device" snapshot.qed
 expect_refusal 1 'was added with --untrusted, so its server can change no file' qed-ublk commit "$device"
 
 step "killed and recovered, it is confined again"
@@ -101,6 +101,51 @@ expect_equal "the file" "$sum" "$(md5sum /mnt/large)"
 umount /mnt
 expect_status 0 qed-ublk del "$device"
 expect_sound overlay.qed
+
+step "a snapshot of it is taken between two servers, and nobody notices but that it takes a moment"
+rm -f disk.qed
+qed-ublk create disk.qed 256M
+device=$(qed-ublk add --untrusted --backing-dir /data disk.qed)
+expect_status 0 mkfs.ext4 -q "$device"
+mount "$device" /mnt
+cp -a /usr/lib/modules /mnt/
+server=$(server_of 0)
+expect_equal "what snapshot prints" /data/monday.qed "$(timeout 60 qed-ublk snapshot --fsfreeze /mnt "$device" monday.qed)"
+[[ $(server_of 0) != "$server" ]] || fail "the same server"
+expect_confined "snapshot"
+expect_equal "the chain" "disk.qed monday.qed" "$(chain)"
+expect_status 0 diff -rq /usr/lib/modules /mnt/modules
+rm -r /mnt/modules
+clone=$(qed-ublk add --untrusted --backing-dir /data "$(qed-ublk fork "$device" tuesday.qed clone.qed)")
+expect_equal "the chain" "disk.qed tuesday.qed monday.qed" "$(chain)"
+qed-ublk del "$clone"
+expect_refusal 3 'exists already' qed-ublk snapshot "$device" monday.qed
+expect_refusal 1 'is on another file system' qed-ublk snapshot "$device" /run/elsewhere.qed
+expect_equal "what snapshot prints" /data/disk.qed "$(timeout 60 qed-ublk snapshot "$device" --overlay next.qed)"
+expect_equal "the image" /data/next.qed "$(qed-ublk list --json | jq -r '.[0].image')"
+expect_refusal 1 'its server can change no file' qed-ublk commit "$device"
+
+step "killed in the middle of it the supervisor's server goes on, from before or after it"
+for turn in 1 2 3 4 5 6; do
+    echo "$turn" >/mnt/turn
+    sync -f /mnt
+    timeout -s KILL "$((RANDOM % 2)).$((RANDOM % 10))" qed-ublk snapshot "$device" "turn$turn.qed" >output 2>&1 || true
+    wait_until 40 eval 'qed-ublk list | grep -q live'
+    echo 3 >/proc/sys/vm/drop_caches
+    expect_equal "what is there" "$turn" "$(timeout 60 cat /mnt/turn)"
+    echo "          $(grep -q qed output && echo taken || echo killed), over $(qed-ublk snapshots --json 0 | jq length) files"
+done
+umount /mnt
+expect_status 0 e2fsck -fn "$device"
+qed-ublk del 0
+wait_until 20 no_processes
+expect_no_devices
+expect_equal "what is left" "" "$(ls /run/qed-ublk)"
+device=$(qed-ublk add --no-partscan -r monday.qed)
+mount -o ro,noload "$device" /mnt
+expect_status 0 diff -rq /usr/lib/modules /mnt/modules
+umount /mnt
+qed-ublk del 0
 
 step "without its broker it serves, and says what it cannot do"
 device=$(qed-ublk add --untrusted image.qed)
