@@ -111,6 +111,9 @@ dd if=/dev/urandom of=/mnt/large bs=1M count=60 conv=notrunc status=none
 snapshots six
 dd if=/dev/urandom of=/mnt/other bs=1M count=40 status=none
 snapshots seven
+# Nothing is to be written while there is no room, not even when a file was read: the file system would go on without writing.
+mount -o remount,noatime /mnt
+sync -f /mnt
 leave_no_room
 before=$(md5sum /mnt/large)
 expect_refusal 1 'No space left' qed-ublk commit "$device"
