@@ -66,13 +66,11 @@ struct Snapshot: Sendable {
         guard image.failedSync == nil else {
             throw .cannot("a sync of \(session.path) has failed; nothing is promised until the image is opened again")
         }
-        guard chain.hasRoomForOverlay else {
-            throw .cannot("\(session.path) lies over \(chain.count - 1) files, and no more could be opened")
-        }
+        try Snapshot.checkRoom(in: chain)
         guard !policy.refusesBackingFiles else {
             throw .cannot("\(session.path) was added with --no-backing, and would lie over the snapshot")
         }
-        let names = try names(of: chain[0].file, path, way)
+        let names = try Snapshot.names(of: chain[0].file, servedAt: session.path, path, way, policy)
         let overlay = NextOverlay(device: device, names: names, image: image, imageFile: chain[0].file)
         var (isOurs, made) = (true, FileIdentity?.none)
         defer { if isOurs { overlay.abandon(made) } }
@@ -125,20 +123,29 @@ struct Snapshot: Sendable {
 
     // MARK: - Before
 
-    private func names(of image: ImageFile, _ path: String, _ way: Way) throws(SnapshotError) -> SnapshotNames {
+    static func checkRoom(in chain: [LayerFile]) throws(SnapshotError) {
+        guard chain.hasRoomForOverlay else {
+            throw .cannot("\(chain[0].file.path) lies over \(chain.count - 1) files, and no more could be opened")
+        }
+    }
+
+    /// Those of the two files, by which each will find what it names.
+    static func names(
+        of image: ImageFile, servedAt imagePath: String, _ path: String, _ way: Way, _ policy: BackingPolicy
+    ) throws(SnapshotError) -> SnapshotNames {
         switch way {
         case .snapshotIsNamed:
-            let names = try SnapshotNames(of: image, at: session.path, snapshotPath: path)
+            let names = try SnapshotNames(of: image, at: imagePath, snapshotPath: path)
             try names.checkBackingName(of: image)
             return names
         case .overlayIsNamed:
             // From now on an image names it.
             do throws(ImageFileError) {
-                _ = try ImageFile(path: session.path, access: .readOnly, caching: .buffered, lock: nil, policy: policy)
+                _ = try ImageFile(path: imagePath, access: .readOnly, caching: .buffered, lock: nil, policy: policy)
             } catch {
                 throw .cannot("\(error)")
             }
-            return try SnapshotNames(ofOverlayAt: path, overImageAt: session.path)
+            return try SnapshotNames(ofOverlayAt: path, overImageAt: imagePath)
         }
     }
 

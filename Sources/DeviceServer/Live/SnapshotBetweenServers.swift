@@ -46,10 +46,6 @@ struct SnapshotBetweenServers {
     /// What is known to go wrong is said while the device is served.
     private func refuse(_ path: String, _ way: Snapshot.Way, of record: DeviceRecord) throws {
         guard !record.isReadOnly else { throw SnapshotError.cannot("\(record.imagePath) is only read: it is its own snapshot") }
-        guard record.backingFiles.count + 1 < ImageChain.longestChain else {
-            throw SnapshotError.cannot(
-                "\(record.imagePath) lies over \(record.backingFiles.count) files, and no more could be opened")
-        }
         let policy = try BackingChoice(arguments: record.backingArguments).policy()
         guard !policy.refusesBackingFiles else {
             throw SnapshotError.cannot(
@@ -57,22 +53,11 @@ struct SnapshotBetweenServers {
                     + "directory")
         }
         guard !ImageCreation(path: path).exists else { throw SnapshotError.exists(path) }
-        let image = try ImageFile(path: record.imagePath, access: .readOnly, caching: .buffered, lock: nil)
-        let names = try names(of: image, record.imagePath, path, way)
-        try names.checkBackingName(of: image)
-        // From now on an image names it.
-        if way == .overlayIsNamed {
-            _ = try ImageFile(path: record.imagePath, access: .readOnly, caching: .buffered, lock: nil, policy: policy)
-        }
-    }
-
-    private func names(
-        of image: ImageFile, _ imagePath: String, _ path: String, _ way: Snapshot.Way
-    ) throws(SnapshotError) -> SnapshotNames {
-        switch way {
-        case .snapshotIsNamed: try SnapshotNames(of: image, at: imagePath, snapshotPath: path)
-        case .overlayIsNamed: try SnapshotNames(ofOverlayAt: path, overImageAt: imagePath)
-        }
+        let chain = try ImageChain.open(
+            path: record.imagePath, isReadOnly: true, caching: .buffered, locking: .none, policy: policy)
+        // Else the next server could not open it.
+        try Snapshot.checkRoom(in: chain)
+        _ = try Snapshot.names(of: chain[0].file, servedAt: record.imagePath, path, way, policy)
     }
 
     /// The image is nobody's now, and no server can have the device.
@@ -88,7 +73,8 @@ struct SnapshotBetweenServers {
             throw ServerError.imageWritten(path: record.imagePath)
         }
         let header = try ImageHeader(reading: image).header
-        let names = try names(of: image, record.imagePath, path, way)
+        let policy = try BackingChoice(arguments: record.backingArguments).policy()
+        let names = try Snapshot.names(of: image, servedAt: record.imagePath, path, way, policy)
         var made: FileIdentity?
         var isOurs = true
         defer { if isOurs { abandon(made, names, record) } }
@@ -108,9 +94,8 @@ struct SnapshotBetweenServers {
         }
         guard let made else { preconditionFailure("an overlay without a file") }
         // By the snapshot's name: the next server must be able to.
-        let policy = names.areExchanged ? try BackingChoice(arguments: record.backingArguments).policy() : nil
         let overlay = try ImageFile(
-            path: names.overlayPath, access: .readOnly, caching: .buffered, lock: nil, policy: policy)
+            path: names.overlayPath, access: .readOnly, caching: .buffered, lock: nil, policy: names.areExchanged ? policy : nil)
         if names.areExchanged { try names.exchange(image: image.identity, overlay: made) }
         isOurs = false
         if let errno = names.sync() { throw ServerError.notClosed(path: names.snapshotPath, errno) }

@@ -101,9 +101,7 @@ expect_equal "what it complains of" '' "$(grep -i warn errors || true)"
 qed-ublk del 0
 wait
 device=$(qed-ublk add image.qed)
-server=$(server_of 0)
-kill -KILL "$server"
-wait_until 20 process_is_gone "$server"
+kill_only_server
 wait_until 20 eval 'qed-ublk list | grep -q live'
 expect_protected "the second server of a supervisor"
 qed-ublk del 0

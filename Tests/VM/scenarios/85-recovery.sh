@@ -275,9 +275,7 @@ step "whoever kills a server gets another one, of the supervisor; del ends both 
 device=$(qed-ublk add image.qed)
 mount "$device" /mnt
 for turn in 1 2 3; do
-    server=$(server_of 0)
-    kill -KILL "$server"
-    wait_until 20 process_is_gone "$server"
+    kill_only_server
     wait_until 20 eval 'qed-ublk list | grep -q live'
     expect_status 0 diff -rq /usr/lib/modules /mnt/modules
 done
@@ -324,9 +322,7 @@ expect_no_devices
 step "a supervisor gives up where every server dies, and says so in the device's log"
 device=$(qed-ublk add image.qed)
 for turn in 1 2 3 4 5; do
-    server=$(server_of 0)
-    kill -KILL "$server"
-    wait_until 20 process_is_gone "$server"
+    kill_only_server
     if ((turn < 5)); then wait_until 40 eval 'qed-ublk list | grep -q live'; fi
 done
 wait_until 40 no_processes
@@ -352,9 +348,7 @@ for pid in $(traces_of_devices | sed -n 's/^process //p'); do
 done
 umount usb
 expect_equal "descriptors beyond the image's directory" '' "$(find /proc/[0-9]*/fd -lname '/data/usb*')"
-server=$(server_of 0)
-kill -KILL "$server"
-wait_until 20 process_is_gone "$server"
+kill_only_server
 wait_until 20 eval 'qed-ublk list | grep -q live'
 qed-ublk del images/overlay.qed
 mount -t tmpfs usb usb

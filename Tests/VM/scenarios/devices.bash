@@ -153,8 +153,13 @@ kill_supervisors() {
 
 # Kills the server of device 0, and before it its supervisor, and waits until it has ended; the kernel may not have noticed yet.
 kill_server() {
-    local server
     kill_supervisors
+    kill_only_server
+}
+
+# The same, but its supervisor gives the device another one.
+kill_only_server() {
+    local server
     server=$(server_of 0)
     kill -KILL "$server"
     wait_until 20 process_is_gone "$server"
