@@ -50,9 +50,11 @@ for kind in plain overlay; do
 done
 
 step "overlay, with XFS below: no write is done twice"
-modprobe brd rd_nr=1 rd_size=$((400 << 10))
-mkfs.xfs -q /dev/ram0
-mount /dev/ram0 /mnt
+# A disk whose sectors are whole, as a real one's are. A RAM disk copies to and from a page without a lock: two writes that meet
+# there may leave a part of each in one sector.
+modprobe null_blk nr_devices=1 gb=1 memory_backed=1 discard=1
+mkfs.xfs -q /dev/nullb0
+mount /dev/nullb0 /mnt
 cp base.raw /mnt
 qed-ublk create --backing base.raw --backing-format raw /mnt/image.qed 32M
 device=$(qed-ublk add -q 4 --block-size 4096 /mnt/image.qed)
