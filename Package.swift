@@ -49,6 +49,9 @@ let package = Package(
             name: "CConfinement", path: "CConfinement", publicHeadersPath: "include",
             linkerSettings: [.linkedLibrary("seccomp")]),
 
+        // libnbd, which is loaded when it is needed.
+        .target(name: "CNBD", path: "CNBD", publicHeadersPath: "include"),
+
         // What any program needs of the system, and no storage: locks, threads, which file and which boot it is.
         .target(
             name: "Platform",
@@ -62,6 +65,14 @@ let package = Package(
             name: "BlockStorage",
             dependencies: ["Platform", "IOURing", "CSupport", .product(name: "SystemPackage", package: "swift-system")],
             swiftSettings: swiftSettings),
+        // Bases that an NBD server has.
+        .target(
+            name: "NBDStorage",
+            dependencies: [
+                "Platform", "IOURing", "BlockStorage", "CSupport", "CNBD",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: swiftSettings),
         .target(name: "QEDFormat", swiftSettings: swiftSettings),
         .target(
             name: "QEDEngine",
@@ -74,7 +85,7 @@ let package = Package(
         .target(
             name: "QEDChain",
             dependencies: [
-                "Platform", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "CSupport",
+                "Platform", "QEDEngine", "QEDFormat", "BlockStorage", "NBDStorage", "IOURing", "CSupport",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: swiftSettings),
@@ -96,7 +107,7 @@ let package = Package(
         .target(
             name: "DeviceServer",
             dependencies: [
-                "ImageTools", "QEDChain", "Platform", "Ublk", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "CSupport",
+                "ImageTools", "QEDChain", "NBDStorage", "Platform", "Ublk", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "CSupport",
                 "CConfinement",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "SystemPackage", package: "swift-system"),
@@ -105,8 +116,8 @@ let package = Package(
         .executableTarget(
             name: "qed-ublk",
             dependencies: [
-                "QEDChain", "Platform", "DeviceServer", "Ublk", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing",
-                "CSupport", "CProgramStart",
+                "QEDChain", "Platform", "DeviceServer", "Ublk", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage", "NBDStorage",
+                "IOURing", "CSupport", "CProgramStart",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
                 .product(name: "Logging", package: "swift-log"),

@@ -114,6 +114,11 @@ CS_INLINE void cs_prep(struct io_uring_sqe *sqe, uint8_t opcode, int fd, uint64_
     sqe->user_data = user_data;
 }
 
+/* A completion on another ring, as if one of its operations had ended so (5.18). */
+CS_INLINE void cs_prep_message(struct io_uring_sqe *sqe, int ring, int32_t result, uint64_t its_user_data, uint64_t user_data) {
+    cs_prep(sqe, 40 /* IORING_OP_MSG_RING */, ring, 0 /* IORING_MSG_DATA */, (uint32_t)result, its_user_data, user_data);
+}
+
 CS_INLINE void cs_prep_read(struct io_uring_sqe *sqe, int fd, void *buffer, uint32_t count, uint64_t offset,
                             uint64_t user_data) {
     cs_prep(sqe, IORING_OP_READ, fd, (uint64_t)(uintptr_t)buffer, count, offset, user_data);

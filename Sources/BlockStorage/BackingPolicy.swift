@@ -1,4 +1,5 @@
 import CSupport
+import Glibc
 import Platform
 import SystemPackage
 
@@ -13,6 +14,13 @@ public struct BackingPolicy: Sendable {
     public var allowsBlockDevices: Bool
     /// Where backing files must lie, in a directory or below it; nil allows any place.
     public var directories: [HeldDirectory]?
+    /// Addresses of bases elsewhere, as patterns of the shell; an image may name none but those.
+    public var bases: [String] = []
+    /// Until a read fails that a base elsewhere does not answer; nil: it waits.
+    public var baseTimeoutNanoseconds: UInt64? = BackingPolicy.usualBaseTimeoutSeconds * 1_000_000_000
+
+    /// As long as iSCSI waits for a target.
+    public static let usualBaseTimeoutSeconds: UInt64 = 120
 
     public init(
         refusesBackingFiles: Bool = false, allowsBlockDevices: Bool = false, directories: [HeldDirectory]? = nil
@@ -24,6 +32,9 @@ public struct BackingPolicy: Sendable {
 
     /// Plain files, wherever they are.
     public static let plainFiles = BackingPolicy()
+
+    /// Whether an image may name the base. In a pattern * stands for anything, a slash too, ? for a character.
+    public func allows(baseAt address: String) -> Bool { bases.contains { fnmatch($0, address, 0) == 0 } }
 
     /// - Parameter found: by `cs_find`. The file itself is judged, not its name: nobody can exchange it meanwhile.
     func check(_ found: Int32, path: String, isBlockDevice: Bool) throws(ImageFileError) {

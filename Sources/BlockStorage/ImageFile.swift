@@ -223,6 +223,10 @@ public enum ImageFileError: Error, Equatable, Sendable, CustomStringConvertible 
     case blockDevice(path: String)
     /// An image names a file that is really elsewhere than the user allows.
     case outsideDirectories(path: String, actualPath: String)
+    /// An image names a base elsewhere, and the user has not allowed that.
+    case baseNotAllowed(path: String)
+    /// A base elsewhere: it does not answer, has no such export, or is none.
+    case baseUnusable(path: String, reason: String)
     /// The programs that hold it may be unknown.
     case inUse(path: String, by: [FileHolder])
     /// To a device that waits for its server.
@@ -253,6 +257,9 @@ public enum ImageFileError: Error, Equatable, Sendable, CustomStringConvertible 
         case .notADirectory(let path): "\(path): not a directory"
         case .blockDevice(let path):
             "\(path): a block device, which an image may name only where --backing-devices allows it"
+        case .baseNotAllowed(let path):
+            "\(path): a base elsewhere, which an image may name only where --base-allow or /etc/qed-ublk/base-allow allows it"
+        case .baseUnusable(let path, let reason): "\(path): cannot be used as a base: \(reason)"
         case .outsideDirectories(let path, let actualPath):
             "\(path): lies outside the directories that --backing-dir allows"
                 + (actualPath == path ? "" : " (it is really \(actualPath))")

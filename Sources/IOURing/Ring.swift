@@ -1,5 +1,11 @@
 import CSupport
+import Glibc
 import SystemPackage
+
+/// Which ring another thread has. It must not be closed before the last use.
+public struct RingAddress: Hashable, Sendable {
+    let descriptor: Int32
+}
 
 /// How a ring is set up. The names are the kernel's (`IORING_SETUP_…`).
 public struct RingSetup: OptionSet, Sendable {
@@ -101,6 +107,26 @@ public struct Ring: @unchecked Sendable {
             submit(interval, token: CompletionToken(continuation))
         }
         withExtendedLifetime(interval) {}
+    }
+
+    /// Where other threads' rings find it, as long as it is not closed.
+    public var address: RingAddress { RingAddress(descriptor: pointer.pointee.ring_fd) }
+
+    /// Has the ring at `address` get a completion, as if an operation of its own had ended: on its thread, with the next ones that
+    /// it takes. Waits until it is there. This ring was made without `disabledAtFirst`, and has nothing else under way.
+    public func complete(_ token: CompletionToken, _ result: Int32, at address: RingAddress) {
+        while true {
+            cs_prep_message(nextSubmission(), address.descriptor, result, token.rawValue, CompletionToken.wakeUp.rawValue)
+            submitAndWait(timeoutNanoseconds: nil)
+            var outcome: Int32 = 0
+            drain { _, result in outcome = result }
+            switch -outcome {
+            case ...0: return
+            // The other ring is full, or memory is short: its thread is about to take what is there.
+            case EOVERFLOW, EAGAIN, ENOMEM, EINTR: usleep(1000)
+            default: preconditionFailure("a ring takes no message: errno \(-outcome)")
+            }
+        }
     }
 
     /// Submits what is prepared, without waiting.

@@ -38,6 +38,14 @@ public struct FileIdentity: Hashable, Sendable {
         low = UInt64(truncatingIfNeeded: digest.value)
     }
 
+    /// What is no file of this machine, by its name.
+    public init(ofName name: String) {
+        var digest = Digest()
+        for byte in name.utf8 { digest.add(byte) }
+        high = UInt64(truncatingIfNeeded: digest.value >> 64)
+        low = UInt64(truncatingIfNeeded: digest.value)
+    }
+
     /// What the path names now, symbolic links followed; nil where there is nothing, or it cannot be told. The file is not
     /// opened.
     public init?(ofFileAt path: String) {

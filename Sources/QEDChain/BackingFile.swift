@@ -1,3 +1,4 @@
+import NBDStorage
 import QEDEngine
 import QEDFormat
 
@@ -20,7 +21,8 @@ extension BackingNameError: CustomStringConvertible {
     public var description: String {
         switch self {
         case .looksLikeProtocol(let name):
-            "the backing file name \(name.text) looks like a protocol and an address, and only files are supported; "
+            "the backing file name \(name.text) looks like a protocol and an address; only files and nbd:// addresses are "
+                + "supported; "
                 + "for a file of that name, store it as ./\(name.text)"
         case .notUTF8(let name):
             "the backing file name \(name.text) is not valid UTF-8; rename the file and change the name in the image"
@@ -31,6 +33,14 @@ extension BackingNameError: CustomStringConvertible {
 extension BackingFileName {
     /// The name for people: bytes that are not UTF-8 are replaced.
     public var text: String { String(decoding: bytes, as: UTF8.self) }
+
+    /// The address that the name is; nil where it is that of a file.
+    public var address: NBDAddress? {
+        get throws(NBDAddressError) {
+            let text = text
+            return NBDAddress.isMeant(by: text) ? try NBDAddress(text) : nil
+        }
+    }
 
     /// The name that an overlay stores for the file that its maker calls `text`: a colon before any slash would make
     /// QEMU take the name for a protocol, so `./` goes in front.

@@ -1,17 +1,24 @@
 import BlockStorage
 import IOURing
+import NBDStorage
 import Platform
 import QEDEngine
 import QEDFormat
 
-/// The open file of a layer.
+/// A layer of a chain, with where its bytes come from.
 public struct LayerFile: Sendable {
-    public let file: ImageFile
+    public let source: any LayerSource
     public let layer: Layer
 
-    public init(file: ImageFile, layer: Layer) {
-        self.file = file
+    public init(file source: any LayerSource, layer: Layer) {
+        self.source = source
         self.layer = layer
+    }
+
+    /// That of an image, which is always a file of this machine.
+    public var file: ImageFile {
+        guard let file = source as? ImageFile else { preconditionFailure("an image that is not a file of this machine") }
+        return file
     }
 
     /// Entries of its L1 table, as far as its size needs them.
@@ -30,7 +37,7 @@ extension [LayerFile] {
 
     /// What an engine's queue reads and writes on a ring.
     public func storages(on ring: Ring) -> ChainStorage<FileStorage> {
-        ChainStorage(top: self[0].file.storage(on: ring), bases: dropFirst().map { $0.file.storage(on: ring) })
+        ChainStorage(top: self[0].file.storage(on: ring), bases: dropFirst().map { $0.source.base(on: ring) })
     }
 }
 
@@ -86,13 +93,18 @@ public enum ImageChain {
             let overlay = last.file.path
             guard !policy.refusesBackingFiles else { throw .backingRefused(path: overlay, name: backingName) }
             guard files.count < longestChain else { throw .tooLong(path: path) }
+            if let address = try address(backingName, of: overlay, header, policy) {
+                let export = try open(address, of: overlay, policy)
+                files.append(LayerFile(file: export, layer: .raw(sizeBytes: export.sizeBytes)))
+                break
+            }
             let backingPath: String
             do { backingPath = try backingName.path(inImageAt: overlay) } catch {
                 throw .backingName(path: overlay, error)
             }
             // Before it is opened: its lock would be refused because this very chain holds it.
             let identity = FileIdentity(ofFileAt: backingPath)
-            guard !files.contains(where: { $0.file.identity == identity }) else {
+            guard !files.contains(where: { $0.source.identity == identity }) else {
                 throw .loop(path: path, repeated: backingPath)
             }
             if header.backingFileIsRaw {
@@ -112,6 +124,28 @@ public enum ImageChain {
             files.append(last)
         }
         return files
+    }
+
+    /// The address that an image names; nil where it names a file.
+    private static func address(
+        _ name: BackingFileName, of overlay: String, _ header: QEDHeader, _ policy: BackingPolicy
+    ) throws(ChainError) -> NBDAddress? {
+        let address: NBDAddress?
+        do throws(NBDAddressError) { address = try name.address } catch { throw .backingAddress(path: overlay, error) }
+        guard let address else { return nil }
+        guard header.backingFileIsRaw else { throw .backingFormatUnknown(path: address.text, backingOf: overlay) }
+        guard policy.allows(baseAt: address.text) else {
+            throw .image(.file(.baseNotAllowed(path: address.text)), backingOf: overlay)
+        }
+        return address
+    }
+
+    private static func open(
+        _ address: NBDAddress, of overlay: String, _ policy: BackingPolicy
+    ) throws(ChainError) -> NBDExport {
+        do throws(NBDFailure) { return try NBDExport(address, timeout: policy.baseTimeoutNanoseconds) } catch {
+            throw .image(.file(.baseUnusable(path: address.text, reason: error.description)), backingOf: overlay)
+        }
     }
 
     private static func refuseUnfinished(_ opened: LayerFile, backingOf overlay: String?) throws(ChainError) {
@@ -165,6 +199,7 @@ public enum ChainError: Error, Equatable, CustomStringConvertible {
     case image(ImageReadError, backingOf: String?)
     case backingFormatUnknown(path: String, backingOf: String)
     case backingName(path: String, BackingNameError)
+    case backingAddress(path: String, NBDAddressError)
     /// The user wants no backing file to be opened.
     case backingRefused(path: String, name: BackingFileName)
     case loop(path: String, repeated: String)
@@ -181,6 +216,7 @@ public enum ChainError: Error, Equatable, CustomStringConvertible {
             "\(path): the backing file of \(overlay) is not a QED image, and the image does not say that it is raw; "
                 + "if it is, say so: qed-ublk rebase -u -b \(path) -F raw \(overlay)"
         case .backingName(let path, let error): "\(path): \(error)"
+        case .backingAddress(let path, let error): "\(path): names its base by \(error)"
         case .backingRefused(let path, let name):
             "\(path): needs its backing file \(name.text), and --no-backing allows none"
         case .loop(let path, let repeated): "\(path): its backing files form a loop: \(repeated) comes up twice"

@@ -18,7 +18,7 @@ public enum DiskContent {
         for link in chain {
             switch link.layer {
             case .raw:
-                let found = try link.file.readBytes(fileOffset: range.lowerBound, byteCount: count)
+                let found = try link.source.readBytes(fileOffset: range.lowerBound, byteCount: count)
                 return found + zeros.dropFirst(found.count)
             case .qed(let header, let fileSizeBytes):
                 guard range.lowerBound < header.imageSizeBytes else { return zeros }

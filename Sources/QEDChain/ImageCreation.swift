@@ -1,4 +1,5 @@
 import BlockStorage
+import NBDStorage
 import QEDEngine
 import QEDFormat
 import SystemPackage
@@ -130,6 +131,7 @@ extension ImageCreation {
 
     /// Finds the backing file where the finished overlay would, and checks that it is what its user says.
     private func open(_ backing: Backing) throws(ImageCreationError) -> Base {
+        if NBDAddress.isMeant(by: backing.name) { return try open(baseAt: backing.name) }
         let name: BackingFileName
         do throws(QEDFormatError) {
             name = try BackingFileName(storing: backing.name)
@@ -161,5 +163,20 @@ extension ImageCreation {
                 throw .backingFile(error)
             }
         }
+    }
+
+    /// Asks a base elsewhere how large it is: the user has named it himself.
+    private func open(baseAt text: String) throws(ImageCreationError) -> Base {
+        let address: NBDAddress
+        do throws(NBDAddressError) { address = try NBDAddress(text) } catch { throw .baseAddress(error) }
+        let export: NBDExport
+        do throws(NBDFailure) { export = try NBDExport(address, timeout: nil) } catch {
+            throw .backingFile(.file(.baseUnusable(path: text, reason: error.description)))
+        }
+        let name: BackingFileName
+        do throws(QEDFormatError) { name = try BackingFileName(Array(text.utf8)) } catch {
+            throw .cannotBeDescribed(path: path, error)
+        }
+        return Base(name: name, isRaw: true, sizeBytes: export.sizeBytes)
     }
 }

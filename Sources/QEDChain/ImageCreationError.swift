@@ -1,4 +1,5 @@
 import BlockStorage
+import NBDStorage
 import QEDEngine
 import QEDFormat
 import SystemPackage
@@ -17,6 +18,7 @@ public enum ImageCreationError: Error, Sendable, Equatable {
     /// QEMU could not open such an image, and that was not asked for.
     case qemuCannotOpen(path: String, QEMULimitation)
     case backingName(path: String, BackingNameError)
+    case baseAddress(NBDAddressError)
     /// The backing file is missing, not accessible, or not what it is said to be.
     case backingFile(ImageReadError)
     case directoryNotFound(path: String)
@@ -53,6 +55,7 @@ extension ImageCreationError: CustomStringConvertible {
             "\(path): \(limitation); choose another cluster or table size, or use --force if QEMU shall never open it"
         case .backingName(let path, let error):
             "\(path): \(error)"
+        case .baseAddress(let error): error.description
         case .backingFile(let error):
             "backing file \(error)"
         case .directoryNotFound(let path):

@@ -1,5 +1,6 @@
 import BlockStorage
 import CSupport
+import NBDStorage
 import QEDEngine
 import QEDFormat
 import SystemPackage
@@ -15,6 +16,8 @@ public struct ImageDescription: Sendable {
             case missing(path: String)
             /// It cannot be seen whether it is there.
             case inaccessible(path: String, errno: Errno)
+            /// The name is the address of a base elsewhere. Nobody was asked for it.
+            case elsewhere(NBDAddress)
             /// The name is none of a file.
             case unusableName(BackingNameError)
         }
@@ -67,6 +70,7 @@ public struct ImageDescription: Sendable {
     }
 
     private static func find(_ name: BackingFileName, ofImageAt imagePath: String) -> Backing.State {
+        if let address = try? name.address { return .elsewhere(address) }
         let path: String
         do throws(BackingNameError) {
             path = try name.path(inImageAt: imagePath)

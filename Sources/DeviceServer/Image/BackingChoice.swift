@@ -8,18 +8,31 @@ public struct BackingChoice: Equatable, Sendable {
     public var allowsBlockDevices: Bool
     /// Where backing files may lie; anywhere, where there are none. Absolute where another process is to have them.
     public var directories: [String]
+    /// Patterns of addresses; those of the machine's own file come in addition.
+    public var bases: [String]
+    /// Seconds; 0: reads wait for a base that is away, however long. Nil: as usual.
+    public var baseTimeoutSeconds: UInt32?
 
-    public init(refusesBackingFiles: Bool = false, allowsBlockDevices: Bool = false, directories: [String] = []) {
+    public init(
+        refusesBackingFiles: Bool = false, allowsBlockDevices: Bool = false, directories: [String] = [],
+        bases: [String] = [], baseTimeoutSeconds: UInt32? = nil
+    ) {
         self.refusesBackingFiles = refusesBackingFiles
         self.allowsBlockDevices = allowsBlockDevices
         self.directories = directories
+        self.bases = bases
+        self.baseTimeoutSeconds = baseTimeoutSeconds
     }
 
-    /// Holds the directories open: the names are looked up now.
+    /// Holds the directories open: the names are looked up now. What the machine allows is read now.
     public func policy() throws(ImageFileError) -> BackingPolicy {
         var policy = BackingPolicy(refusesBackingFiles: refusesBackingFiles, allowsBlockDevices: allowsBlockDevices)
         if !directories.isEmpty {
             policy.directories = try directories.map { path throws(ImageFileError) in try HeldDirectory(path) }
+        }
+        policy.bases = try bases + AllowedBases.ofMachine()
+        if let seconds = baseTimeoutSeconds {
+            policy.baseTimeoutNanoseconds = seconds == 0 ? nil : UInt64(seconds) * 1_000_000_000
         }
         return policy
     }
@@ -29,7 +42,8 @@ public struct BackingChoice: Equatable, Sendable {
 extension BackingChoice {
     public var arguments: [String] {
         (refusesBackingFiles ? ["--no-backing"] : []) + (allowsBlockDevices ? ["--backing-devices"] : [])
-            + directories.flatMap { ["--backing-dir", $0] }
+            + directories.flatMap { ["--backing-dir", $0] } + bases.flatMap { ["--base-allow", $0] }
+            + (baseTimeoutSeconds.map { ["--base-timeout", String($0)] } ?? [])
     }
 
     /// - Throws: where they are not those that `arguments` makes: of a record that somebody else has written.
@@ -43,10 +57,18 @@ extension BackingChoice {
             case "--backing-dir":
                 guard let directory = rest.popFirst(), !directory.isEmpty else { throw BackingArgumentError(words: words) }
                 directories.append(directory)
+            case "--base-allow":
+                guard let pattern = rest.popFirst(), !pattern.isEmpty else { throw BackingArgumentError(words: words) }
+                bases.append(pattern)
+            case "--base-timeout":
+                guard let seconds = rest.popFirst().flatMap({ UInt32($0) }) else {
+                    throw BackingArgumentError(words: words)
+                }
+                baseTimeoutSeconds = seconds
             default: throw BackingArgumentError(words: words)
             }
         }
-        guard !refusesBackingFiles || (directories.isEmpty && !allowsBlockDevices) else {
+        guard !refusesBackingFiles || (directories.isEmpty && !allowsBlockDevices && bases.isEmpty) else {
             throw BackingArgumentError(words: words)
         }
     }

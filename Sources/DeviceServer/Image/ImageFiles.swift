@@ -51,21 +51,23 @@ final class ImageFiles {
         } else {
             (changesLeftOutOfSnapshot, endsRollback) = (0, false)
         }
+        var policy = configuration.backing
+        // Without rights there is no other connection when one is lost.
+        if isForConfinement { policy.bases = [] }
         do {
-            chain = try ImageChain.open(
-                path: path, isReadOnly: isReadOnly, policy: configuration.backing, isDevices: record != nil)
+            chain = try ImageChain.open(path: path, isReadOnly: isReadOnly, policy: policy, isDevices: record != nil)
         } catch {
             throw .chain(error)
         }
         if case .qed(let header, _) = chain[0].layer, header.imageSizeBytes == 0 { throw .emptyImage(path: path) }
-        let backingFiles = chain.dropFirst().map(\.file.identity)
+        let backingFiles = chain.dropFirst().map(\.source.identity)
         if let record {
             try ImageFiles.check(chain, backingFiles, against: record)
             ImageFiles.removeMergedFiles(of: record, chain, backingFiles)
         }
         if isForConfinement {
             for layer in chain {
-                do throws(ImageFileError) { try layer.file.keepReader() } catch {
+                do throws(ImageFileError) { try (layer.source as? ImageFile)?.keepReader() } catch {
                     throw .chain(.image(.file(error), backingOf: nil))
                 }
             }
@@ -89,7 +91,7 @@ final class ImageFiles {
     }
 
     /// Those beneath the image, in the order of the chain.
-    var backingFiles: [FileIdentity] { chain.dropFirst().map(\.file.identity) }
+    var backingFiles: [FileIdentity] { chain.dropFirst().map(\.source.identity) }
 
     /// Whether the image's file takes the pages of requests as they are, past the page cache. The block layer aligns
     /// them to 512 bytes. A file system that cannot say what it wants of direct I/O has none worth the name (tmpfs).
@@ -124,8 +126,8 @@ final class ImageFiles {
             throw .imageWritten(path: image.path)
         }
         guard backingFiles == record.backingFiles || backingFiles == record.nextBackingFiles else {
-            let other = zip(chain.dropFirst(), record.backingFiles).first { $0.file.identity != $1 }
-            throw .anotherFile(path: other?.0.file.path ?? image.path, id: record.deviceID)
+            let other = zip(chain.dropFirst(), record.backingFiles).first { $0.source.identity != $1 }
+            throw .anotherFile(path: other?.0.source.path ?? image.path, id: record.deviceID)
         }
     }
 
@@ -134,7 +136,9 @@ final class ImageFiles {
         guard backingFiles == record.nextBackingFiles, backingFiles != record.backingFiles else { return }
         // The header that names the shorter chain may have been read from the page cache alone: after a power cut the old one
         // would be there again, and name what is gone.
-        for layer in chain where cs_fsync(layer.file.descriptor) < 0 { return }
+        for layer in chain {
+            if let file = layer.source as? ImageFile, cs_fsync(file.descriptor) < 0 { return }
+        }
         // What stays is in nobody's way.
         try? MergedFiles(files: record.mergedFiles).remove()
     }

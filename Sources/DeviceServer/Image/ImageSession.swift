@@ -77,7 +77,7 @@ final class ImageSession: @unchecked Sendable {
     /// The record of the device with the files that it has now.
     func updated(_ record: DeviceRecord) -> DeviceRecord {
         var record = record
-        let (path, files) = top.withLock { ($0.path, $0.chain.map(\.file.identity)) }
+        let (path, files) = top.withLock { ($0.path, $0.chain.map(\.source.identity)) }
         guard let image = files.first else { return record }
         record.imagePath = path
         record.image = image
@@ -86,7 +86,7 @@ final class ImageSession: @unchecked Sendable {
     }
 
     /// Those beneath the image, in the order of the chain.
-    var backingFiles: [FileIdentity] { chain.dropFirst().map(\.file.identity) }
+    var backingFiles: [FileIdentity] { chain.dropFirst().map(\.source.identity) }
 
     /// What is to be known of the mapping log's memory; nil where all is well.
     var warning: String? { top.withLock { $0.sessionFile?.warning } }

@@ -13,6 +13,7 @@ final class OpeningImage {
         let opened = try ImageSession(files)
         session = opened
         opened.reportReplay(to: log)
+        opened.watchBase(log)
         return opened
     }
 

@@ -76,6 +76,12 @@ struct DeviceTraits {
         guard requested.directories.isEmpty || Set(requested.directories) == Set(own.directories) else {
             return DeviceDifference(has: has, option: "--backing-dir")
         }
+        guard requested.bases.isEmpty || Set(requested.bases) == Set(own.bases) else {
+            return DeviceDifference(has: has, option: "--base-allow")
+        }
+        if let timeout = requested.baseTimeoutSeconds, timeout != own.baseTimeoutSeconds {
+            return DeviceDifference(has: has, option: "--base-timeout")
+        }
         return nil
     }
 }

@@ -113,7 +113,7 @@ struct ChainFlattening: Sendable {
                 "\(session.path) needs no backing file any more, but the device still has those that it had: \(error); run it "
                     + "again")
         }
-        return chain.dropFirst().map(\.file.path)
+        return chain.dropFirst().map(\.source.path)
     }
 }
 

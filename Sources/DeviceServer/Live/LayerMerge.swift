@@ -43,7 +43,7 @@ struct LayerMerge: Sendable {
         progress.begin()
         defer { progress.end() }
         guard let plan = try device.changing({ () throws(MergeError) in try self.plan(keeping: keep, into: target) }) else {
-            return (session.chain.last?.file.path ?? session.path, [])
+            return (session.chain.last?.source.path ?? session.path, [])
         }
         let path = plan.target.file.path
         guard plan.files.count > 1 else {
@@ -87,7 +87,7 @@ struct LayerMerge: Sendable {
         switch target {
         case .file(let path):
             let wanted = FileIdentity(ofFileAt: path)
-            guard let index = chain.firstIndex(where: { $0.file.identity == wanted }), index > 0 else {
+            guard let index = chain.firstIndex(where: { $0.source.identity == wanted }), index > 0 else {
                 throw .cannot("\(path): is not beneath \(session.path); 'qed-ublk snapshots' lists what is")
             }
             guard index >= first else { throw .cannot("\(path): is one of the \(keep) that are to stay") }
@@ -102,7 +102,7 @@ struct LayerMerge: Sendable {
         }
         guard chain[first...last].allSatisfy(\.isQED) else {
             throw .cannot(
-                "\(chain[last].file.path): is raw, and a device that works merges into images only; remove the device, "
+                "\(chain[last].source.path): is raw, and a device that works merges into images only; remove the device, "
                     + "and run 'qed-ublk commit' on its image")
         }
         return Plan(files: Array(chain[first...last]), beneath: Array(chain[(last + 1)...]))
@@ -117,7 +117,7 @@ struct LayerMerge: Sendable {
         let found: (overlay: String, file: String)?
         do throws(OverlaySearch.Doubt) {
             found = try OverlaySearch.overlay(
-                of: files, besides: Set(session.chain.map(\.file.identity)),
+                of: files, besides: Set(session.chain.map(\.source.identity)),
                 in: Set(plan.files.map { LayerMerge.directory(of: $0.file.path) }))
         } catch {
             throw .cannot("cannot tell whether \(error.path) lies over what is to change: \(error.errno); nothing was changed")
@@ -206,7 +206,7 @@ struct LayerMerge: Sendable {
             // A snapshot that was taken since the plan was made may not have adopted its tables yet.
             try settle()
             let chain = session.chain
-            guard let index = chain.firstIndex(where: { $0.file.identity == plan.target.file.identity }) else {
+            guard let index = chain.firstIndex(where: { $0.source.identity == plan.target.file.identity }) else {
                 throw .cannot("\(plan.target.file.path) is not beneath \(session.path) any more")
             }
             let next: NextChain
@@ -224,8 +224,8 @@ struct LayerMerge: Sendable {
     private func finish(_ plan: Plan, _ tables: AdoptedTables) throws(MergeError) {
         try settle()
         let chain = session.chain
-        guard let first = chain.firstIndex(where: { $0.file.identity == plan.files[0].file.identity }), first > 0,
-            chain[first...].prefix(plan.files.count).map(\.file.identity) == plan.files.map(\.file.identity)
+        guard let first = chain.firstIndex(where: { $0.source.identity == plan.files[0].file.identity }), first > 0,
+            chain[first...].prefix(plan.files.count).map(\.source.identity) == plan.files.map(\.file.identity)
         else { throw .cannot("the files beneath \(session.path) are others by now; run it again") }
         let last = first + plan.files.count - 1
         let next: NextChain
@@ -237,7 +237,7 @@ struct LayerMerge: Sendable {
         files.removeSubrange(first..<last)
         do throws(RegistryError) {
             try device.note { record in
-                record.nextBackingFiles = files.dropFirst().map(\.file.identity)
+                record.nextBackingFiles = files.dropFirst().map(\.source.identity)
                 record.mergedFiles = plan.removed.files
                 record.unfinishedMerge = nil
             }

@@ -67,7 +67,7 @@ struct Rollback {
             throw .cannot("a sync of \(session.path) has failed; nothing is promised until the image is opened again")
         }
         let wanted = FileIdentity(ofFileAt: path)
-        guard let index = chain.firstIndex(where: { $0.file.identity == wanted }), index > 0 else {
+        guard let index = chain.firstIndex(where: { $0.source.identity == wanted }), index > 0 else {
             throw .cannot("\(path): is not beneath \(session.path); 'qed-ublk snapshots' lists what is")
         }
         return index
@@ -116,7 +116,7 @@ struct Rollback {
         var (isOurs, made) = (true, FileIdentity?.none)
         defer { if isOurs { overlay.abandon(made) } }
         let isRaw = !beneath[0].isQED
-        let rollback = RolledBackImage(file: replaced, backingFiles: beneath.map(\.file.identity))
+        let rollback = RolledBackImage(file: replaced, backingFiles: beneath.map(\.source.identity))
         do throws(SnapshotError) {
             made = try overlay.make(over: names.backingName(of: base), isRaw: isRaw, rollback: rollback)
         } catch .exists(let path) {

@@ -182,7 +182,7 @@ struct Snapshot: Sendable {
                 record.unsealedSnapshot = names.snapshotPath
                 record.imagePath = names.imagePath
                 record.image = overlay.identity
-                record.backingFiles = session.chain.map(\.file.identity)
+                record.backingFiles = session.chain.map(\.source.identity)
             }
         } catch {
             throw .cannot("\(error)")

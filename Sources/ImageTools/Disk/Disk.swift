@@ -209,7 +209,7 @@ public final class Disk: @unchecked Sendable {
     func dropFromPageCache() {
         let files =
             switch backend {
-            case .qed(let engine): engine.chain.map(\.file)
+            case .qed(let engine): engine.chain.compactMap { $0.source as? ImageFile }
             case .raw(let disk): [disk.file]
             }
         for file in files { _ = posix_fadvise(file.descriptor, 0, 0, POSIX_FADV_DONTNEED) }
@@ -232,7 +232,7 @@ public final class Disk: @unchecked Sendable {
     /// The files behind the disk, its own first.
     public var identities: [FileIdentity] {
         switch backend {
-        case .qed(let engine): engine.chain.map(\.file.identity)
+        case .qed(let engine): engine.chain.map(\.source.identity)
         case .raw(let disk): [disk.file.identity]
         }
     }

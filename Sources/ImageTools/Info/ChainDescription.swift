@@ -9,7 +9,7 @@ import SystemPackage
 public struct ChainDescription: Sendable {
     public enum Member: Sendable {
         case qed(ImageDescription)
-        case raw(path: String, sizeBytes: UInt64, allocatedBytes: UInt64)
+        case raw(path: String, sizeBytes: UInt64, allocatedBytes: UInt64?)
     }
 
     /// The image first.
@@ -33,9 +33,12 @@ public struct ChainDescription: Sendable {
                 }
             case .raw(let sizeBytes):
                 var status = cs_file_status()
-                _ = cs_status_of(link.file.descriptor, &status)
+                // Of a base elsewhere nobody here knows what it takes.
+                let isKnown = (link.source as? ImageFile).map { cs_status_of($0.descriptor, &status) == 0 } ?? false
                 members.append(
-                    .raw(path: link.file.path, sizeBytes: sizeBytes, allocatedBytes: status.allocated_bytes))
+                    .raw(
+                        path: link.source.path, sizeBytes: sizeBytes,
+                        allocatedBytes: isKnown ? status.allocated_bytes : nil))
             }
         }
         self.members = members

@@ -55,17 +55,17 @@ public final class DiskMap {
         for link in chain {
             switch link.layer {
             case .qed(let header, _): layers.append(try QEDMapLayer(file: link.file, header: header))
-            case .raw: layers.append(try RawMapLayer(file: link.file))
+            case .raw: layers.append(try RawMapLayer(link.source))
             }
         }
         self.layers = layers
         sizeBytes = layers[0].sizeBytes
-        paths = chain.map(\.file.path)
-        identities = chain.map(\.file.identity)
+        paths = chain.map(\.source.path)
+        identities = chain.map(\.source.identity)
     }
 
     init(raw file: ImageFile) throws(ImageToolError) {
-        layers = [try RawMapLayer(file: file)]
+        layers = [try RawMapLayer(file)]
         sizeBytes = layers[0].sizeBytes
         paths = [file.path]
         identities = [file.identity]

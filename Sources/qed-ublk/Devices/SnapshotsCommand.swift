@@ -41,7 +41,8 @@ struct SnapshotsCommand: ParsableCommand {
         var path: String
         var format: String
         var sizeBytes: UInt64
-        var allocatedBytes: UInt64
+        /// nil: it is elsewhere.
+        var allocatedBytes: UInt64?
         /// nil where the file is gone by now.
         var written: String?
 
@@ -60,12 +61,12 @@ struct SnapshotsCommand: ParsableCommand {
         var json: JSONValue {
             .object([
                 .init("filename", .string(path)), .init("format", .string(format)), .init("virtual-size", JSONValue(sizeBytes)),
-                .init("actual-size", JSONValue(allocatedBytes)), .init("written", written.map { .string($0) } ?? .null),
+                .init("actual-size", allocatedBytes.map { JSONValue($0) } ?? .null), .init("written", written.map { .string($0) } ?? .null),
             ])
         }
 
         var cells: [String] {
-            [SizeText.short(sizeBytes), SizeText.short(allocatedBytes), written ?? "?", path.printable]
+            [SizeText.short(sizeBytes), allocatedBytes.map(SizeText.short) ?? "?", written ?? "?", path.printable]
         }
     }
 

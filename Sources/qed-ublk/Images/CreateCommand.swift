@@ -1,6 +1,7 @@
 import ArgumentParser
 import DeviceServer
 import ImageTools
+import NBDStorage
 import Platform
 import QEDChain
 import QEDEngine
@@ -56,6 +57,14 @@ struct CreateCommand: ParsableCommand {
         help: ArgumentHelp("What the backing file is: raw or qed.", valueName: "format"))
     var backingFormat: BackingFormat?
 
+    @Option(
+        help: ArgumentHelp(
+            """
+            Create an overlay over a base elsewhere: nbd://HOST[:PORT]/EXPORT, nbds:// (TLS) or \
+            nbd+unix:///EXPORT?socket=/PATH. Its server is asked for its size.
+            """, valueName: "address"))
+    var base: String?
+
     @OptionGroup var output: OutputOption
 
     @Flag(help: "Replace a file of that name, and create even an image that QEMU could not open.")
@@ -65,14 +74,20 @@ struct CreateCommand: ParsableCommand {
     var quiet = false
 
     private var backingFiles: Set<String> {
-        Set([backing].compactMap { $0 } + geometryOptions.named.compactMap(\.backingFile))
+        Set([backing, base].compactMap { $0 } + geometryOptions.named.compactMap(\.backingFile))
     }
     private var backingFormats: Set<BackingFormat> {
-        Set([backingFormat].compactMap { $0 } + geometryOptions.named.compactMap(\.backingFormat))
+        Set([backingFormat, base.map { _ in .raw }].compactMap { $0 } + geometryOptions.named.compactMap(\.backingFormat))
     }
 
     func validate() throws {
         guard format == .qed else { throw ValidationError("only QED images are created; 'truncate' makes a raw one") }
+        if let base {
+            guard NBDAddress.isMeant(by: base) else {
+                throw ValidationError("--base takes the address of an NBD export; for a file say --backing")
+            }
+            do throws(NBDAddressError) { _ = try NBDAddress(base) } catch { throw ValidationError(error.description) }
+        }
         guard backingFiles.count <= 1, backingFormats.count <= 1 else {
             throw ValidationError("the backing file or its format is given twice, and not as the same")
         }

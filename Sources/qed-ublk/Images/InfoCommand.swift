@@ -105,7 +105,7 @@ extension ChainDescription.Member {
             image: \(path.printable)
             file format: raw
             virtual size: \(SizeText.long(sizeBytes))
-            disk size: \(SizeText.short(allocatedBytes))
+            disk size: \(allocatedBytes.map(SizeText.short) ?? "unknown (it is elsewhere)")
             """
         }
     }
@@ -116,8 +116,7 @@ extension ChainDescription.Member {
         case .raw(let path, let sizeBytes, let allocatedBytes):
             [
                 .init("filename", .string(path)), .init("format", "raw"), .init("virtual-size", JSONValue(sizeBytes)),
-                .init("actual-size", JSONValue(allocatedBytes)), .init("dirty-flag", false),
-            ]
+            ] + (allocatedBytes.map { [.init("actual-size", JSONValue($0))] } ?? []) + [.init("dirty-flag", false)]
         }
     }
 }
@@ -158,6 +157,7 @@ extension ImageDescription.Backing.State {
         case .missing(let path): path == name ? " (missing)" : " (actual path: \(path), missing)"
         case .inaccessible(let path, let errno): " (actual path: \(path), not accessible: \(errno))"
         case .unusableName(.looksLikeProtocol): " (not the name of a file: not supported)"
+        case .elsewhere: " (elsewhere: see --backing-chain)"
         case .unusableName(.notUTF8): " (not valid UTF-8: not supported)"
         }
     }
@@ -201,6 +201,7 @@ extension ImageDescription.Backing.State {
         case .present: "present"
         case .missing: "missing"
         case .inaccessible: "inaccessible"
+        case .elsewhere: "elsewhere"
         case .unusableName: "unusable-name"
         }
     }
@@ -208,7 +209,7 @@ extension ImageDescription.Backing.State {
     fileprivate var path: String? {
         switch self {
         case .present(let path), .missing(let path), .inaccessible(let path, _): path
-        case .unusableName: nil
+        case .elsewhere, .unusableName: nil
         }
     }
 }

@@ -113,6 +113,9 @@ struct DeviceOptions: ParsableArguments {
         guard !untrusted || !backing.backingDevices else {
             throw ValidationError("--backing-devices lets the image name any disk: leave out --untrusted")
         }
+        guard !untrusted || backing.baseAllow.isEmpty && backing.baseTimeout == nil else {
+            throw ValidationError("a server without rights can make no connections: leave out --untrusted, or --base-…")
+        }
         let limits = ServerConfiguration.countLimits
         guard limits.contains(queues ?? 1) else { throw ValidationError("--queues must be between 1 and 4096") }
         guard limits.contains(depth ?? 1) else { throw ValidationError("--depth must be between 1 and 4096") }

@@ -72,10 +72,10 @@ extension ImageFileError: ReportableError {
         switch self {
         case .notFound: .notFound
         case .noPermission: .noPermission
-        case .notARegularFile, .blockDevice, .outsideDirectories: .unusableImage
+        case .notARegularFile, .blockDevice, .outsideDirectories, .baseNotAllowed: .unusableImage
         case .notADirectory: .usage
         case .inUse, .belongs, .changedWhileOpening: .busy
-        case .cannotLock, .cannotOpen, .cannotRead, .cannotTellWhere: .failure
+        case .cannotLock, .cannotOpen, .cannotRead, .cannotTellWhere, .baseUnusable: .failure
         }
     }
 }
@@ -94,7 +94,7 @@ extension ImageCreationError: ReportableError {
         switch self {
         case .alreadyExists, .unfinishedSession: .busy
         case .cannotReplace(let error): error.exitStatus
-        case .sizeMissing, .cannotBeDescribed, .qemuCannotOpen, .backingName: .usage
+        case .sizeMissing, .cannotBeDescribed, .qemuCannotOpen, .backingName, .baseAddress: .usage
         case .backingFile(let error): error.exitStatus
         case .directoryNotFound: .notFound
         case .noPermission: .noPermission
@@ -108,7 +108,7 @@ extension ChainError: ReportableError {
         switch self {
         case .image(let error, _): error.exitStatus
         case .unfinishedSession: .busy
-        case .backingFormatUnknown, .backingName, .backingRefused, .loop, .tooLong, .tablesTooLarge: .unusableImage
+        case .backingFormatUnknown, .backingName, .backingAddress, .backingRefused, .loop, .tooLong, .tablesTooLarge: .unusableImage
         }
     }
 }

@@ -115,7 +115,7 @@ struct BenchCommand: ParsableCommand {
             engine.abandon()
             throw ValidationError("the image is too small for these offsets, or they are no multiples of 512")
         }
-        for file in engine.chain.map(\.file) {
+        for file in engine.chain.compactMap({ $0.source as? ImageFile }) {
             let unit = UInt64(file.alignment.offsetBytes)
             guard offset % unit == 0, (stepSize ?? bufferSize) % unit == 0, bufferSize % unit == 0 else {
                 engine.abandon()

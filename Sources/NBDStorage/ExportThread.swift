@@ -1,0 +1,351 @@
+import CNBD
+import CSupport
+import Glibc
+import IOURing
+import Platform
+import SystemPackage
+
+/// The connections to an export, and the one thread that drives them: it takes requests from everybody, asks the server, asks
+/// again where a connection was lost, and gives each request its answer, or an error when its time is over.
+final class ExportThread: @unchecked Sendable {
+    // SAFETY: `inbox` is locked; what follows it is the thread's alone.
+    private struct Inbox {
+        var requests: [ExportRequest] = []
+        var isEnding = false
+    }
+
+    private struct Pending {
+        var request: ExportRequest
+        /// When it fails; nil: never.
+        var deadline: UInt64?
+        /// Larger than what was asked for, where the server has blocks: the address to be freed, and how much is in front.
+        var bounce: (address: UnsafeMutableRawPointer, leading: Int)?
+        var extents: [ExportExtent] = []
+        /// As far as `extents` goes.
+        var foundEnd: UInt64 = 0
+    }
+
+    let address: NBDAddress
+    private let inbox = Lock(Inbox())
+    private let wakeUp: Int32
+
+    private let timeout: UInt64?
+    private let onChange: @Sendable (ExportCondition) -> Void
+    private var ring: Ring?
+    private var shape: ExportShape?
+    /// Another size than it had: it is not asked any more.
+    private var isAnother = false
+    private var connections: [NBDConnection] = []
+    private var reconnection = Reconnection()
+    private var isAway = false
+    private var pending: [UInt64: Pending] = [:]
+    /// Of `pending`, those that no connection has.
+    private var waiting: [UInt64] = []
+    private var nextNumber: UInt64 = 1
+    private var thread: BackgroundThread?
+
+    /// A connection that owes an answer and says nothing for so long is given up, as is an attempt to connect.
+    static let longestSilence: UInt64 = 10_000_000_000
+    private static let mostConnections = 4
+    /// What a server says beyond them is asked for again.
+    private static let mostExtentsOfAnswer = 1024
+    private static let mostRequestsOfConnection = 64
+    /// So many requests under way are worth another connection.
+    private static let requestsForAnotherConnection = 8
+
+    /// Begins to connect, on a thread of its own.
+    /// - Parameters:
+    ///   - timeout: nanoseconds until a request fails; nil: it waits until it is answered.
+    ///   - onChange: called on that thread. The first call tells what became of the first attempt: there is no second one.
+    init(
+        _ address: NBDAddress, timeout: UInt64?, onChange: @escaping @Sendable (ExportCondition) -> Void
+    ) throws(Errno) {
+        let descriptor = cs_eventfd()
+        guard descriptor >= 0 else { throw Errno(rawValue: -descriptor) }
+        wakeUp = descriptor
+        (self.address, self.timeout, self.onChange) = (address, timeout, onChange)
+        // Held by the thread until it has ended: see `end`.
+        thread = try BackgroundThread { [self] in
+            cs_name_thread("nbd-base")
+            run()
+        }
+    }
+
+    deinit { cs_close(wakeUp) }
+
+    /// Any thread.
+    func submit(_ request: ExportRequest) {
+        inbox.withLock { $0.requests.append(request) }
+        cs_eventfd_signal(wakeUp)
+    }
+
+    /// Ends the thread, and waits for that. Nothing is under way.
+    func end() {
+        inbox.withLock { $0.isEnding = true }
+        cs_eventfd_signal(wakeUp)
+        thread?.join()
+        thread = nil
+    }
+
+    // MARK: - On its thread
+
+    private var now: UInt64 { cs_monotonic_nanoseconds() }
+
+    private func run() {
+        do throws(Errno) { ring = try Ring.create(entries: 4, completionEntries: 8, setup: []) } catch {
+            onChange(.failed(NBDFailure("this process gets no io_uring (\(error))")))
+            return
+        }
+        defer { ring?.close() }
+        while takeInbox() {
+            connect()
+            expire()
+            hand()
+            findDead()
+            wait()
+        }
+        connections = []
+    }
+
+    /// - Returns: false when the thread is to end.
+    private func takeInbox() -> Bool {
+        let (requests, isEnding) = inbox.withLock { inbox in
+            defer { inbox.requests = [] }
+            return (inbox.requests, inbox.isEnding)
+        }
+        for request in requests {
+            pending[nextNumber] = Pending(request: request, deadline: timeout.map { now &+ $0 })
+            waiting.append(nextNumber)
+            nextNumber += 1
+        }
+        return !isEnding
+    }
+
+    private func connect() {
+        guard !isAnother else { return }
+        if connections.isEmpty {
+            guard reconnection.isDue(now: now) else { return }
+        } else {
+            guard let shape, shape.takesSeveralConnections, connections.count < ExportThread.mostConnections,
+                connections.allSatisfy({ $0.wasReady && $0.requests.count >= ExportThread.requestsForAnotherConnection })
+            else { return }
+        }
+        do throws(NBDFailure) { connections.append(try NBDConnection(address, now: now)) } catch { return lost(error) }
+        // A socket may answer at once.
+        findDead()
+    }
+
+    /// The last connection is gone, or there was none.
+    private func lost(_ failure: NBDFailure) {
+        reconnection.failed(now: now)
+        guard connections.isEmpty else { return }
+        if shape == nil {
+            onChange(.failed(failure))
+            isAnother = true
+        } else if !isAway {
+            isAway = true
+            onChange(.away(failure))
+        }
+    }
+
+    /// Fails the requests whose time is over, and gives up connections that say nothing.
+    private func expire() {
+        let now = now
+        for connection in connections
+        where (!connection.wasReady || !connection.requests.isEmpty)
+            && now &- connection.lastProgress > ExportThread.longestSilence
+        {
+            giveUp(connection, NBDFailure("the server has not answered for \(ExportThread.longestSilence / 1_000_000_000) seconds"))
+        }
+        for (number, request) in pending where isAnother || request.deadline.map({ $0 <= now }) == true {
+            if let connection = connections.first(where: { $0.requests.contains(number) }) {
+                // Its buffer is in the connection's hands.
+                giveUp(connection, NBDFailure("the server has not answered in time"))
+            }
+            waiting.removeAll { $0 == number }
+            answer(number, -EIO)
+        }
+    }
+
+    private func giveUp(_ connection: NBDConnection, _ failure: NBDFailure) {
+        guard let index = connections.firstIndex(where: { $0 === connection }) else { return }
+        waiting.insert(contentsOf: connection.requests.sorted(), at: 0)
+        for number in connection.requests { forgetExtents(number) }
+        connection.requests = []
+        connections.remove(at: index)
+        lost(failure)
+    }
+
+    /// Gives what waits to the connections.
+    private func hand() {
+        while let number = waiting.first {
+            let ready = connections.filter { $0.wasReady && $0.requests.count < ExportThread.mostRequestsOfConnection }
+            guard let connection = ready.min(by: { $0.requests.count < $1.requests.count }), let work = prepare(number) else {
+                return
+            }
+            waiting.removeFirst()
+            if connection.requests.isEmpty { connection.lastProgress = now }
+            // Before: what can be answered at once is.
+            connection.requests.insert(number)
+            do throws(NBDFailure) {
+                try connection.begin(
+                    number, work,
+                    found: { owner, number, offset, entries, count in
+                        ExportThread.of(owner).found(number, offset, UnsafeBufferPointer(start: entries, count: count))
+                    },
+                    done: { owner, number, error in ExportThread.of(owner).done(number, error) },
+                    owner: Unmanaged.passUnretained(self).toOpaque())
+            } catch {
+                guard connection.state == .ready else { return giveUp(connection, error) }
+                // It takes no such request.
+                connection.requests.remove(number)
+                answer(number, -EIO)
+            }
+        }
+    }
+
+    /// SAFETY: `owner` is what `hand` gave: the thread holds itself as long as it runs, and callbacks come on it.
+    private static func of(_ owner: UnsafeMutableRawPointer?) -> ExportThread {
+        guard let owner else { preconditionFailure("a callback without its owner") }
+        return Unmanaged<ExportThread>.fromOpaque(owner).takeUnretainedValue()
+    }
+
+    /// In whole blocks of the server; nil where there is no such request.
+    private func prepare(_ number: UInt64) -> ExportRequest.Work? {
+        guard let shape, let request = pending[number] else { return nil }
+        let block = shape.smallestBlockBytes
+        func range(_ offset: UInt64, _ byteCount: UInt64) -> Range<UInt64> {
+            let end = (offset + byteCount + block - 1) / block * block
+            return offset / block * block..<min(end, shape.sizeBytes)
+        }
+        switch request.request.work {
+        case .extents(let offset, let byteCount):
+            let range = range(offset, byteCount)
+            pending[number]?.foundEnd = range.lowerBound
+            return .extents(offset: range.lowerBound, byteCount: range.upperBound - range.lowerBound)
+        case .read(let buffer, let byteCount, let offset):
+            let range = range(offset, UInt64(byteCount))
+            let count = Int(range.upperBound - range.lowerBound)
+            if count == byteCount { return .read(into: buffer, byteCount: byteCount, offset: offset) }
+            let address =
+                request.bounce?.address ?? UnsafeMutableRawPointer.allocate(byteCount: count, alignment: Int(block))
+            pending[number]?.bounce = (address, Int(offset - range.lowerBound))
+            return .read(into: address, byteCount: count, offset: range.lowerBound)
+        }
+    }
+
+    private func forgetExtents(_ number: UInt64) { pending[number]?.extents = [] }
+
+    private func found(_ number: UInt64, _ offset: UInt64, _ entries: UnsafeBufferPointer<UInt32>) {
+        guard var request = pending[number], offset == request.foundEnd else { return }
+        guard case .extents(let wanted, _) = request.request.work else { return }
+        for index in stride(from: 0, to: entries.count - 1, by: 2)
+        where request.extents.count < ExportThread.mostExtentsOfAnswer {
+            let start = max(request.foundEnd, wanted)
+            request.foundEnd += UInt64(entries[index])
+            guard request.foundEnd > start else { continue }
+            request.extents.append(
+                ExportExtent(byteCount: request.foundEnd - start, readsAsZeros: entries[index + 1] & 2 != 0))
+        }
+        pending[number] = request
+    }
+
+    private func done(_ number: UInt64, _ error: Int32) {
+        guard let connection = connections.first(where: { $0.requests.contains(number) }) else { return }
+        // It has died with the request, or is about to: that is asked for again.
+        guard error != ENOTCONN && error != ESHUTDOWN else {
+            connection.isLeaving = true
+            return
+        }
+        connection.requests.remove(number)
+        connection.lastProgress = now
+        answer(number, -error)
+    }
+
+    private func answer(_ number: UInt64, _ result: Int32) {
+        guard let request = pending.removeValue(forKey: number) else { return }
+        var result = result
+        if case .read(let buffer, let byteCount, _) = request.request.work {
+            if let bounce = request.bounce {
+                if result == 0 { buffer.copyMemory(from: bounce.address + bounce.leading, byteCount: byteCount) }
+                bounce.address.deallocate()
+            }
+            if result == 0 { result = Int32(byteCount) }
+        }
+        switch request.request.answer {
+        case .completion(let token, let address): ring?.complete(token, result, at: address)
+        case .call(let call): call(result, request.extents)
+        }
+    }
+
+    /// Waits until a connection, a time or somebody else wants something.
+    private func wait() {
+        var descriptors = [pollfd(fd: wakeUp, events: Int16(POLLIN), revents: 0)]
+        for connection in connections {
+            descriptors.append(pollfd(fd: connection.descriptor, events: connection.events, revents: 0))
+        }
+        let count = poll(&descriptors, nfds_t(descriptors.count), pauseMilliseconds)
+        guard count > 0 else { return }
+        if descriptors[0].revents != 0 { cs_eventfd_wait(wakeUp) }
+        for (connection, descriptor) in zip(connections, descriptors.dropFirst()) where descriptor.revents != 0 {
+            connection.lastProgress = now
+            connection.notify(descriptor.revents)
+            switch connection.state {
+            case .connecting: break
+            case .ready: if !connection.wasReady { becameReady(connection) }
+            case .dead: giveUp(connection, .lastOfThread)
+            }
+        }
+    }
+
+    /// Those that have died without poll's telling, or whose server says that it ends.
+    private func findDead() {
+        for connection in connections where connection.isLeaving || connection.state == .dead {
+            giveUp(connection, .lastOfThread)
+        }
+    }
+
+    private func becameReady(_ connection: NBDConnection) {
+        let found = connection.shape
+        if let shape, found.sizeBytes != shape.sizeBytes {
+            isAnother = true
+            connections = []
+            for number in pending.keys where !waiting.contains(number) { waiting.append(number) }
+            onChange(.another(sizeBytes: found.sizeBytes))
+            return
+        }
+        connection.wasReady = true
+        reconnection.succeeded()
+        if shape == nil {
+            shape = found
+            onChange(.opened(found))
+        } else if isAway {
+            isAway = false
+            onChange(.back)
+        }
+    }
+
+    /// Until the next time at which something is to be done; -1: there is none.
+    private var pauseMilliseconds: Int32 {
+        var due = pending.values.compactMap(\.deadline).min()
+        func at(_ time: UInt64) { due = min(due ?? time, time) }
+        if connections.isEmpty, !isAnother { at(reconnection.dueAt) }
+        for connection in connections where !connection.wasReady || !connection.requests.isEmpty {
+            at(connection.lastProgress + ExportThread.longestSilence)
+        }
+        guard let due else { return -1 }
+        return due <= now ? 0 : Int32(clamping: (due - now) / 1_000_000 + 1)
+    }
+}
+
+/// What has become of an export.
+enum ExportCondition: Sendable {
+    /// The first connection is there.
+    case opened(ExportShape)
+    /// There will be none.
+    case failed(NBDFailure)
+    case away(NBDFailure)
+    case back
+    /// Under the same name there is another one now.
+    case another(sizeBytes: UInt64)
+}
