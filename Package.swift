@@ -107,7 +107,8 @@ let package = Package(
         .target(
             name: "DeviceServer",
             dependencies: [
-                "ImageTools", "QEDChain", "NBDStorage", "Platform", "Ublk", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "CSupport",
+                "ImageTools", "QEDChain", "NBDStorage", "Platform", "Ublk", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing",
+                "CSupport",
                 "CConfinement",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "SystemPackage", package: "swift-system"),
@@ -116,7 +117,8 @@ let package = Package(
         .executableTarget(
             name: "qed-ublk",
             dependencies: [
-                "QEDChain", "Platform", "DeviceServer", "Ublk", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage", "NBDStorage",
+                "QEDChain", "Platform", "DeviceServer", "Ublk", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage",
+                "NBDStorage",
                 "IOURing", "CSupport", "CProgramStart",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
@@ -187,6 +189,13 @@ let package = Package(
             name: "SimulationTests",
             dependencies: [
                 "Simulation", "QEDEngine", "BlockStorage", "TestSupport",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: swiftSettings),
+        .testTarget(
+            name: "NBDStorageTests",
+            dependencies: [
+                "NBDStorage", "BlockStorage", "IOURing", "Platform", "Simulation", "TestSupport", "CSupport",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: swiftSettings),

@@ -41,7 +41,8 @@ int cnbd_load(void) {
 
 const char *cnbd_error(void) {
     const char *text = library.nbd_get_error();
-    return text ? text : "unknown error";
+    /* At the end of what it reads libnbd has nothing to say. */
+    return text ? text : "the server has closed the connection";
 }
 
 int cnbd_errno(void) { return library.nbd_get_errno(); }

@@ -29,6 +29,14 @@ public protocol BaseStorage: Sendable {
     /// data holes.
     var tellsHolesTruly: Bool { get }
 
+    /// Whether it can be out of reach for a while, and then neither reads nor tells where holes are: what can do without its
+    /// answer does not ask.
+    var mayBeAway: Bool { get }
+
     /// Suspends the task for about so long. What else the queue has to do goes on.
     func pause(nanoseconds: UInt64) async
+}
+
+extension BaseStorage {
+    public var mayBeAway: Bool { false }
 }

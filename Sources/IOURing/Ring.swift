@@ -112,8 +112,8 @@ public struct Ring: @unchecked Sendable {
     /// Where other threads' rings find it, as long as it is not closed.
     public var address: RingAddress { RingAddress(descriptor: pointer.pointee.ring_fd) }
 
-    /// Has the ring at `address` get a completion, as if an operation of its own had ended: on its thread, with the next ones that
-    /// it takes. Waits until it is there. This ring was made without `disabledAtFirst`, and has nothing else under way.
+    /// Has the ring at `address` get a completion, as if an operation of its own had ended: on its thread, with the next ones
+    /// that it takes. Waits until it is there. This ring was made without `disabledAtFirst`, and has nothing else under way.
     public func complete(_ token: CompletionToken, _ result: Int32, at address: RingAddress) {
         while true {
             cs_prep_message(nextSubmission(), address.descriptor, result, token.rawValue, CompletionToken.wakeUp.rawValue)

@@ -31,7 +31,7 @@ struct DataSearch {
         var dataStart: UInt64?
         for extent in extents {
             // What it would be past the end of the export says nothing.
-            let next = min(end.addingReportingOverflow(extent.byteCount).partialValue, sizeBytes)
+            let next = end + min(extent.byteCount, sizeBytes - end)
             guard next > end else { break }
             if extent.readsAsZeros {
                 if dataStart != nil { break }

@@ -44,8 +44,8 @@ final class ExportThread: @unchecked Sendable {
     private var nextNumber: UInt64 = 1
     private var thread: BackgroundThread?
 
-    /// A connection that owes an answer and says nothing for so long is given up, as is an attempt to connect.
-    static let longestSilence: UInt64 = 10_000_000_000
+    /// A connection that owes an answer and says nothing for so long is given up, as is an attempt to connect. Nanoseconds.
+    private let longestSilence: UInt64
     private static let mostConnections = 4
     /// What a server says beyond them is asked for again.
     private static let mostExtentsOfAnswer = 1024
@@ -58,12 +58,14 @@ final class ExportThread: @unchecked Sendable {
     ///   - timeout: nanoseconds until a request fails; nil: it waits until it is answered.
     ///   - onChange: called on that thread. The first call tells what became of the first attempt: there is no second one.
     init(
-        _ address: NBDAddress, timeout: UInt64?, onChange: @escaping @Sendable (ExportCondition) -> Void
+        _ address: NBDAddress, timeout: UInt64?, longestSilence: UInt64,
+        onChange: @escaping @Sendable (ExportCondition) -> Void
     ) throws(Errno) {
         let descriptor = cs_eventfd()
         guard descriptor >= 0 else { throw Errno(rawValue: -descriptor) }
         wakeUp = descriptor
         (self.address, self.timeout, self.onChange) = (address, timeout, onChange)
+        self.longestSilence = longestSilence
         // Held by the thread until it has ended: see `end`.
         thread = try BackgroundThread { [self] in
             cs_name_thread("nbd-base")
@@ -153,9 +155,9 @@ final class ExportThread: @unchecked Sendable {
         let now = now
         for connection in connections
         where (!connection.wasReady || !connection.requests.isEmpty)
-            && now &- connection.lastProgress > ExportThread.longestSilence
+            && now &- connection.lastProgress > longestSilence
         {
-            giveUp(connection, NBDFailure("the server has not answered for \(ExportThread.longestSilence / 1_000_000_000) seconds"))
+            giveUp(connection, NBDFailure("the server has not answered for \(longestSilence / 1_000_000_000) seconds"))
         }
         for (number, request) in pending where isAnother || request.deadline.map({ $0 <= now }) == true {
             if let connection = connections.first(where: { $0.requests.contains(number) }) {
@@ -331,7 +333,7 @@ final class ExportThread: @unchecked Sendable {
         func at(_ time: UInt64) { due = min(due ?? time, time) }
         if connections.isEmpty, !isAnother { at(reconnection.dueAt) }
         for connection in connections where !connection.wasReady || !connection.requests.isEmpty {
-            at(connection.lastProgress + ExportThread.longestSilence)
+            at(connection.lastProgress + longestSilence)
         }
         guard let due else { return -1 }
         return due <= now ? 0 : Int32(clamping: (due - now) / 1_000_000 + 1)

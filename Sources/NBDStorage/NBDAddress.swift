@@ -1,4 +1,5 @@
-/// Where an NBD server has an export: the URI that libnbd, nbdkit and QEMU know, as far as it leads to an export and nowhere else.
+/// Where an NBD server has an export: the URI that libnbd, nbdkit and QEMU know, as far as it leads to an export and to nothing
+/// else.
 ///
 /// `nbd://HOST[:PORT]/[EXPORT]`, `nbds://…` (TLS), `nbd+unix:///[EXPORT]?socket=PATH`, `nbds+unix:///…`. Neither a user nor a
 /// file of keys can be named: an address is stored in images and shown in logs.

@@ -12,6 +12,7 @@ struct NBDBase: BaseStorage {
     /// Data comes through a socket.
     var takesRegisteredBuffers: Bool { false }
     var tellsHolesTruly: Bool { export.tellsHolesTruly }
+    var mayBeAway: Bool { true }
 
     func submitRead(into buffer: UnsafeMutableRawPointer, byteCount: UInt32, fileOffset: UInt64, token: CompletionToken) {
         let count = min(UInt64(byteCount), export.sizeBytes - min(fileOffset, export.sizeBytes))

@@ -16,6 +16,8 @@ public final class NBDExport: LayerSource, @unchecked Sendable {
     private let shape: ExportShape
     private let watch: Watch
 
+    public static let usualSilence: UInt64 = 10_000_000_000
+
     /// What is told of an export that was opened.
     public enum Change: Sendable {
         /// Reads wait.
@@ -26,11 +28,17 @@ public final class NBDExport: LayerSource, @unchecked Sendable {
     }
 
     /// Connects, and waits for that.
-    /// - Parameter timeout: nanoseconds until a read fails that the server does not answer; nil: it waits.
-    public init(_ address: NBDAddress, timeout: UInt64?) throws(NBDFailure) {
+    /// - Parameters:
+    ///   - timeout: nanoseconds until a read fails that the server does not answer; nil: it waits.
+    ///   - longestSilence: nanoseconds; a connection whose server owes something, and says nothing for so long, is made anew.
+    public init(
+        _ address: NBDAddress, timeout: UInt64?, longestSilence: UInt64 = NBDExport.usualSilence
+    ) throws(NBDFailure) {
         let watch = Watch()
         do throws(Errno) {
-            thread = try ExportThread(address, timeout: timeout) { watch.tell($0) }
+            thread = try ExportThread(address, timeout: timeout, longestSilence: longestSilence) {
+                watch.tell($0)
+            }
         } catch {
             throw NBDFailure("this process gets no thread (\(error))")
         }

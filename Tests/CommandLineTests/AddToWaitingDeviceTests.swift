@@ -40,6 +40,10 @@ import Testing
             same: [["--backing-dir", "/usr", "--backing-dir", "/"], ["--backing-dir", "/usr/../usr/", "--backing-dir", "/"]],
             other: [["--backing-dir", "/usr"], ["--backing-dir", "/"], ["--backing-dir", "."]]),
         Row(option: "--backing-devices", same: [["--backing-devices"]], other: []),
+        Row(
+            option: "--base-allow", same: [["--base-allow", "nbd://a/*"]],
+            other: [["--base-allow", "*"], ["--base-allow", "nbd://a/*", "--base-allow", "nbd://b/*"]]),
+        Row(option: "--base-timeout", same: [["--base-timeout", "5"]], other: [["--base-timeout", "0"]]),
     ]
 
     /// About the server, not the device.
@@ -49,7 +53,11 @@ import Testing
         id: 5, name: DeviceName("root"), scansPartitions: true, isUntrusted: false, isReadOnly: false, isRecoverable: true,
         queueCount: 4, queueDepth: 64, blockSizeBytes: 512, isZeroCopy: false,
         cacheBytes: 64 << 20,
-        backingArguments: ["--backing-devices", "--backing-dir", "/", "--backing-dir", "/usr"], processorCount: 4)
+        backingArguments: [
+            "--backing-devices", "--backing-dir", "/", "--backing-dir", "/usr", "--base-allow", "nbd://a/*", "--base-timeout",
+            "5",
+        ],
+        processorCount: 4)
 
     @Test("an option that is what the device has, or is not given", arguments: rows)
     func same(row: Row) throws {
@@ -86,7 +94,9 @@ import Testing
             try other.difference(from: DeviceOptions.parse(["--backing-dir", "/", "x.qed"]).requested())?.option
                 == "--backing-dir")
         other.backingArguments = []
-        for words in [["--backing-devices"], ["--no-backing"], ["--backing-dir", "/"]] {
+        for words in [
+            ["--backing-devices"], ["--no-backing"], ["--backing-dir", "/"], ["--base-allow", "*"], ["--base-timeout", "1"],
+        ] {
             #expect(try other.difference(from: DeviceOptions.parse(words + ["x.qed"]).requested())?.option == words[0])
         }
     }

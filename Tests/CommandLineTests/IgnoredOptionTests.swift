@@ -16,9 +16,12 @@ import Testing
 
     private static let showing = ["--output"]
     private static let json = ["--json": [["--json", "--output", "human", "x"]]]
-    private static let backing = ["--backing-dir", "--backing-devices"]
+    private static let backing = ["--backing-dir", "--backing-devices", "--base-allow", "--base-timeout"]
     private static let noBacking = [
-        "--no-backing": [["--no-backing", "--backing-dir", "/", "x"], ["--no-backing", "--backing-devices", "x"]]
+        "--no-backing": [
+            ["--no-backing", "--backing-dir", "/", "x"], ["--no-backing", "--backing-devices", "x"],
+            ["--no-backing", "--base-allow", "*", "x"], ["--no-backing", "--base-timeout", "1", "x"],
+        ]
     ]
 
     /// What options of several commands are, in front of the arguments of one.
@@ -36,13 +39,18 @@ import Testing
                     ["-o", "cluster_size=4k", "-o", "cluster_size=8k", "x", "1M"], ["-o", "backing_fmt=raw", "x", "1M"],
                 ],
                 "--backing": [["-b", "y", "x"], ["-b", "y", "-F", "raw", "-o", "backing_file=z", "x"]],
+                "--base": [
+                    ["--base", "y", "x"], ["--base", "nbd://h/", "-b", "y", "-F", "raw", "x"],
+                    ["--base", "nbd://h/", "-F", "qed", "x"],
+                ],
                 "--backing-format": [["-F", "raw", "x", "1M"], ["-b", "y", "-F", "raw", "-o", "backing_fmt=qed", "x"]],
             ]) { $1 }),
         Row(
             name: "info", honoured: ["--backing-chain", "--force-share"] + showing,
             refused: json.merging([
                 "--no-backing": [["--no-backing", "x"]], "--backing-dir": [["--backing-dir", "/", "x"]],
-                "--backing-devices": [["--backing-devices", "x"]],
+                "--backing-devices": [["--backing-devices", "x"]], "--base-allow": [["--base-allow", "*", "x"]],
+                "--base-timeout": [["--base-timeout", "1", "x"]],
             ]) { $1 }),
         Row(
             name: "check", honoured: ["--repair", "--format", "--progress", "--quiet"] + showing,
@@ -60,6 +68,8 @@ import Testing
                 "--force-share": [["--size", "1M", "-U"]], "--no-backing": [["--size", "1M", "--no-backing"]],
                 "--backing-dir": [["--size", "1M", "--backing-dir", "/"]],
                 "--backing-devices": [["--size", "1M", "--backing-devices"]],
+                "--base-allow": [["--size", "1M", "--base-allow", "*"]],
+                "--base-timeout": [["--size", "1M", "--base-timeout", "1"]],
                 "--cluster-size": [["-O", "raw", "--cluster-size", "4k", "x"]],
                 "--table-size": [["-O", "raw", "--table-size", "2", "x"]],
                 "--options": [["-O", "raw", "-o", "cluster_size=4k", "x"], ["-o", "backing_file=y", "x"]],
@@ -107,6 +117,7 @@ import Testing
             name: "flatten", honoured: ["--progress", "--quiet"] + showing,
             refused: json.merging(noBacking) { $1 }.merging([
                 "--backing-dir": [["--backing-dir", "/", "0"]], "--backing-devices": [["--backing-devices", "0"]],
+                "--base-allow": [["--base-allow", "*", "0"]], "--base-timeout": [["--base-timeout", "1", "0"]],
                 "--pause": [["--pause", "x"], ["--pause", "--cancel", "0"]],
                 "--resume": [["--resume", "x"], ["--resume", "--pause", "0"]],
                 "--cancel": [["--cancel", "x"], ["--cancel", "-p", "0"]],
@@ -120,7 +131,10 @@ import Testing
                 "--cache-size", "--foreground",
             ] + backing,
             refused: noBacking.merging([
-                "--untrusted": [["--untrusted", "--partscan", "x"], ["--untrusted", "--backing-devices", "x"]],
+                "--untrusted": [
+                    ["--untrusted", "--partscan", "x"], ["--untrusted", "--backing-devices", "x"],
+                    ["--untrusted", "--base-allow", "*", "x"], ["--untrusted", "--base-timeout", "1", "x"],
+                ],
                 "--snapshot": [
                     ["--snapshot", "-r", "x"], ["--snapshot", "--no-backing", "x"], ["--snapshot", "--untrusted", "x"],
                 ],

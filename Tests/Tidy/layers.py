@@ -11,20 +11,24 @@ LAYERS = {
     "CSupport": "",
     "CProgramStart": "",
     "CConfinement": "",
+    "CNBD": "",
     "Platform": "CSupport",
     "IOURing": "CSupport Platform",
     "BlockStorage": "CSupport Platform IOURing",
     # Bytes to values that are checked, and back: nothing else.
     "QEDFormat": "",
     # Knows no device: it serves tools, fuzzers and the simulation as well.
+    "NBDStorage": "CSupport CNBD Platform IOURing BlockStorage",
     "QEDEngine": "CSupport Platform IOURing BlockStorage QEDFormat",
     # Images by their paths, and what they name.
-    "QEDChain": "CSupport Platform IOURing BlockStorage QEDFormat QEDEngine",
+    "QEDChain": "CSupport Platform IOURing BlockStorage NBDStorage QEDFormat QEDEngine",
     "ImageTools": "CSupport Platform IOURing BlockStorage QEDFormat QEDEngine QEDChain",
     # Knows no image: what it serves is a `BlockTarget`.
     "Ublk": "CSupport Platform IOURing",
-    "DeviceServer": "CSupport CConfinement Platform IOURing BlockStorage QEDFormat QEDEngine QEDChain ImageTools Ublk",
-    "qed-ublk": "CSupport Platform CProgramStart IOURing BlockStorage QEDFormat QEDEngine QEDChain ImageTools Ublk DeviceServer",
+    "DeviceServer":
+        "CSupport CConfinement Platform IOURing BlockStorage NBDStorage QEDFormat QEDEngine QEDChain ImageTools Ublk",
+    "qed-ublk":
+        "CSupport Platform CProgramStart IOURing BlockStorage NBDStorage QEDFormat QEDEngine QEDChain ImageTools Ublk DeviceServer",
     # Of Ublk it has the ledger of a queue's tags.
     "Simulation": "Platform IOURing BlockStorage QEDFormat QEDEngine Ublk",
     "RealDisk": "CSupport",

@@ -53,7 +53,7 @@ extension ServerConfiguration {
                 guard let choice = ZeroCopyChoice(rawValue: try next()) else { throw ServeArgumentError(words: words) }
                 zeroCopy = choice
             case "--cache-size": cacheBytes = try number()
-            case "--backing-dir": backingArguments += [word, try next()]
+            case "--backing-dir", "--base-allow", "--base-timeout": backingArguments += [word, try next()]
             case "--no-backing", "--backing-devices": backingArguments.append(word)
             case "--": imagePath = try next()
             default: throw ServeArgumentError(words: words)
@@ -66,7 +66,7 @@ extension ServerConfiguration {
             // Which device it is to take over.
             !recovers || deviceID != nil
         else { throw ServeArgumentError(words: words) }
-        if !backingArguments.isEmpty { backing = try BackingChoice(arguments: backingArguments).policy() }
+        backing = try BackingChoice(arguments: backingArguments).policy()
     }
 }
 

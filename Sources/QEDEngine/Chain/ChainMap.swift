@@ -128,6 +128,9 @@ struct ChainMap<S: Storage> {
             && !bottom.pointee.data.knows(deviceOffset)
     }
 
+    /// A write of a whole cluster does not ask it then: nothing of what lies beneath is copied.
+    var mayBeAway: Bool { files.layers[files.layerCount - 1].storage.mayBeAway }
+
     /// Asks it, unless another queue has. Where the answer could be wrong it is not asked, and everything counts as data.
     func learnHoles(at deviceOffset: UInt64) async {
         let bottom = files.layers + (files.layerCount - 1)

@@ -44,7 +44,7 @@ extension ChainMap {
                 // A copy is planned when nothing is in front of it.
                 if list.count > 0 && files.image.hasBackingFile { return .direct(end: position) }
                 let clusterStart = position & ~clusterMask
-                if mustLearnHoles(at: clusterStart) {
+                if mustLearnHoles(at: clusterStart), position > clusterStart || end <= clusterStart | clusterMask || !mayBeAway {
                     return list.count > 0 ? .direct(end: position) : .blocked(.unknownBeneath(deviceOffset: clusterStart))
                 }
                 let zerosBeneath = self.beneath(position, to: end, into: &beneath)

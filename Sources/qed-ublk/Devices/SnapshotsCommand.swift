@@ -61,7 +61,8 @@ struct SnapshotsCommand: ParsableCommand {
         var json: JSONValue {
             .object([
                 .init("filename", .string(path)), .init("format", .string(format)), .init("virtual-size", JSONValue(sizeBytes)),
-                .init("actual-size", allocatedBytes.map { JSONValue($0) } ?? .null), .init("written", written.map { .string($0) } ?? .null),
+                .init("actual-size", allocatedBytes.map { JSONValue($0) } ?? .null),
+                .init("written", written.map { .string($0) } ?? .null),
             ])
         }
 

@@ -50,7 +50,8 @@ struct BackingOptions: ParsableArguments {
     /// Of a command that is about a device: what its image may open was said when it was added.
     func refuseOfDevice() throws {
         guard isGiven else { return }
-        throw ValidationError("a device's image may open what it was added with: leave --no-backing, --backing-… and --base-… out")
+        throw ValidationError(
+            "a device's image may open what it was added with: leave --no-backing, --backing-… and --base-… out")
     }
 
     /// For a process with another working directory.

@@ -108,7 +108,8 @@ extension ChainError: ReportableError {
         switch self {
         case .image(let error, _): error.exitStatus
         case .unfinishedSession: .busy
-        case .backingFormatUnknown, .backingName, .backingAddress, .backingRefused, .loop, .tooLong, .tablesTooLarge: .unusableImage
+        case .backingFormatUnknown, .backingName, .backingAddress, .backingRefused, .loop, .tooLong, .tablesTooLarge:
+            .unusableImage
         }
     }
 }

@@ -1,0 +1,159 @@
+import CSupport
+import Glibc
+import Platform
+import Simulation
+import TestSupport
+
+/// An NBD server of a test's own, on a socket: an export whose odd pages are data and whose even ones are holes. What it says can
+/// be spoilt by chance.
+final class ScriptedServer: @unchecked Sendable {
+    // SAFETY: `state` is locked; the listener is closed when the test has ended.
+    struct State {
+        var sizeBytes: UInt64 = 1 << 20
+        /// Of how many bytes that are sent one is another; 0: none.
+        var spoilsOneIn = 0
+        /// What is sent ends after so many bytes; 0: nowhere.
+        var endsAfter = 0
+        var random = SeededRandom(seed: 0)
+        var connections = 0
+        var reads = 0
+    }
+
+    static let pageBytes = 4096
+    let address: String
+    let state = Lock(State())
+    private let listener: Int32
+    private let path: String
+
+    init(in directory: TemporaryDirectory) throws {
+        path = directory.path + "/nbd"
+        address = "nbd+unix:///?socket=\(path)"
+        listener = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
+        var name = sockaddr_un()
+        name.sun_family = sa_family_t(AF_UNIX)
+        withUnsafeMutableBytes(of: &name.sun_path) { $0.copyBytes(from: path.utf8) }
+        let bound = withUnsafePointer(to: &name) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                bind(listener, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+            }
+        }
+        precondition(bound == 0 && listen(listener, 16) == 0, "no socket for the test's server")
+        try BackgroundThread { [self] in serve() }.detach()
+    }
+
+    func stop() {
+        shutdown(listener, Int32(SHUT_RDWR))
+        unlink(path)
+    }
+
+    /// The byte at an offset of the export.
+    static func byte(at offset: UInt64) -> UInt8 {
+        offset / UInt64(pageBytes) % 2 == 0 ? 0 : UInt8(truncatingIfNeeded: offset &* 31 &+ offset / 4096)
+    }
+
+    private func serve() {
+        while true {
+            let accepted = accept(listener, nil, nil)
+            guard accepted >= 0 else { return }
+            state.withLock { $0.connections += 1 }
+            var connection = Connection(server: self, descriptor: accepted)
+            try? BackgroundThread {
+                connection.serve()
+                close(accepted)
+            }.detach()
+        }
+    }
+
+    private struct Connection {
+        let server: ScriptedServer
+        let descriptor: Int32
+        var sent = 0
+
+        struct Ended: Error {}
+
+        mutating func serve() { try? talk() }
+
+        private mutating func talk() throws(Ended) {
+            try send(big(0x4e42_444d_4147_4943) + big(0x4948_4156_454f_5054) + big(UInt16(3)))
+            _ = try receive(4)
+            while try handleOption() {}
+            while true { try handleRequest() }
+        }
+
+        /// - Returns: whether options go on.
+        private mutating func handleOption() throws(Ended) -> Bool {
+            let head = try receive(16)
+            let option = number(head[8..<12])
+            _ = try receive(Int(min(number(head[12..<16]), 4096)))
+            func reply(_ kind: UInt32, _ data: [UInt8] = []) -> [UInt8] {
+                big(UInt64(0x3_e889_0455_65a9)) + big(UInt32(option)) + big(kind) + big(UInt32(data.count)) + data
+            }
+            let sizeBytes = server.state.withLock { $0.sizeBytes }
+            switch option {
+            case 8: try send(reply(1))
+            case 10: try send(reply(4, big(UInt32(7)) + Array("base:allocation".utf8)) + reply(1))
+            case 7:
+                // An export that may be read by several connections.
+                try send(reply(3, big(UInt16(0)) + big(sizeBytes) + big(UInt16(1 | 2 | 1 << 8))) + reply(1))
+                return false
+            default: try send(reply(0x8000_0001))
+            }
+            return true
+        }
+
+        private mutating func handleRequest() throws(Ended) {
+            let request = try receive(28)
+            let (kind, handle) = (number(request[6..<8]), Array(request[8..<16]))
+            let (offset, count) = (number(request[16..<24]), number(request[24..<28]))
+            guard kind != 2, count <= 1 << 20 else { throw Ended() }
+            func chunk(_ kind: UInt16, _ data: [UInt8]) -> [UInt8] {
+                big(UInt32(0x668e_33ef)) + big(UInt16(1)) + big(kind) + handle + big(UInt32(data.count)) + data
+            }
+            switch kind {
+            case 0:
+                server.state.withLock { $0.reads += 1 }
+                try send(chunk(1, big(offset) + (offset..<offset + count).map(ScriptedServer.byte)))
+            case 7:
+                var extents: [UInt8] = big(UInt32(7))
+                var position = offset
+                let page = UInt64(ScriptedServer.pageBytes)
+                while position < offset + count {
+                    let end = min((position / page + 1) * page, offset + count)
+                    extents += big(UInt32(end - position)) + big(UInt32(position / page % 2 == 0 ? 3 : 0))
+                    position = end
+                }
+                try send(chunk(5, extents))
+            default: throw Ended()
+            }
+        }
+
+        private mutating func send(_ bytes: [UInt8]) throws(Ended) {
+            var bytes = bytes
+            let isCut = server.state.withLock { state in
+                if state.spoilsOneIn > 0 {
+                    for index in bytes.indices where state.random.chance(1, in: state.spoilsOneIn) {
+                        bytes[index] = UInt8(truncatingIfNeeded: state.random.next())
+                    }
+                }
+                return state.endsAfter > 0 && sent + bytes.count > state.endsAfter
+            }
+            if isCut { bytes.removeLast(bytes.count / 2) }
+            sent += bytes.count
+            guard Glibc.send(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL)) == bytes.count, !isCut else {
+                throw Ended()
+            }
+        }
+
+        private func receive(_ count: Int) throws(Ended) -> [UInt8] {
+            var bytes = [UInt8](repeating: 0, count: count)
+            guard count == 0 || recv(descriptor, &bytes, count, Int32(MSG_WAITALL)) == count else { throw Ended() }
+            return bytes
+        }
+
+        private func number(_ bytes: ArraySlice<UInt8>) -> UInt64 { bytes.reduce(0) { $0 << 8 | UInt64($1) } }
+
+        private func big<Number: FixedWidthInteger>(_ number: Number) -> [UInt8] {
+            withUnsafeBytes(of: number.bigEndian) { Array($0) }
+        }
+    }
+}

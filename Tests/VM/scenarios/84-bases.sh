@@ -1,0 +1,196 @@
+# Overlays over a base that an NBD server has: over a socket and over TCP, with a server that answers late, is killed, comes back,
+# is another one, or is none (what a server can say, NBDStorageTests have). What the image has is read all the time, and nothing
+# that was acknowledged is lost.
+# vm: --cpus 4 --file Tests/VM/scenarios/devices.bash --file Tests/VM/scenarios/fio-verify.bash
+source lib.sh
+source devices.bash
+source fio-verify.bash
+cd /data
+ip link set lo up
+address='nbd+unix:///?socket=/run/origin'
+
+# origin ARGUMENT...: an NBD server from now on, at /run/origin.
+origin() {
+    rm -f /run/origin
+    (setsid nbdkit -f -r -U /run/origin "$@" </dev/null >>origin.log 2>&1 &)
+    wait_until 20 eval '[[ -S /run/origin ]]'
+}
+
+# For wait_until.
+no_origin() { ! pidof nbdkit >/dev/null; }
+
+origin_dies() {
+    pkill -KILL -x nbdkit
+    wait_until 20 no_origin
+}
+
+# What the log of device 0 says of its base.
+said_of_base() { grep -o 'is away\|is back\|has [0-9]* bytes now' /run/qed-ublk/ublk0.log | paste -sd ' '; }
+
+truncate -s 200M base.raw
+expect_status 0 mkfs.ext4 -q base.raw
+mkdir /base
+modprobe loop
+mount -o loop base.raw /base
+dd if=/dev/urandom of=/base/large bs=1M count=40 status=none
+seq 200000 >/base/text
+sum=$(md5sum </base/large)
+umount /base
+
+step "nothing connects because an image says so: options, the machine's file, no rights"
+origin file base.raw
+qed-ublk create --base "$address" disk.qed
+expect_output "backing file: nbd\\+unix:///\\?socket=/run/origin \\(elsewhere" qed-ublk info disk.qed
+expect_status 0 qemu-img compare -f qed -F raw disk.qed base.raw
+words='nbd\+unix:///\?socket=/run/origin: a base elsewhere, which an image may name only where --base-allow or'
+expect_refusal 2 "$words" qed-ublk add disk.qed
+expect_refusal 2 "$words" qed-ublk add --base-allow 'nbd://*' disk.qed
+expect_refusal 2 "$words" qed-ublk map disk.qed
+expect_refusal 2 'needs its backing file nbd' qed-ublk add --no-backing disk.qed
+expect_refusal 64 'a server without rights can make no connections' qed-ublk add --untrusted --base-allow '*' disk.qed
+mkdir -p /etc/qed-ublk
+printf '# whose images these are\n\n  %s\n' "$address" >/etc/qed-ublk/base-allow
+expect_refusal 2 "$words" qed-ublk add --untrusted --backing-dir /data disk.qed
+expect_output '^Images are identical.$' qed-ublk compare -f qed -F raw disk.qed base.raw
+rm /etc/qed-ublk/base-allow
+expect_no_devices
+
+step "a mounted disk over it: reads, writes, copies, holes, snapshots, a killed server"
+device=$(qed-ublk add --base-allow "$address" disk.qed)
+mount "$device" /mnt
+expect_equal "a file of the base" "$sum" "$(md5sum </mnt/large)"
+seq 100000 >/mnt/monday
+sync -f /mnt
+dd if=/dev/zero of=/mnt/text bs=512 seek=100 count=1 conv=notrunc,fsync status=none
+qed-ublk snapshot "$device" monday.qed >/dev/null
+kill_server
+expect_equal "what recover prints" "$device" "$(qed-ublk recover 0)"
+expect_equal "a file of the base" "$sum" "$(md5sum </mnt/large)"
+expect_status 0 cmp /mnt/monday <(seq 100000)
+fork=$(qed-ublk add --base-allow "$address" "$(qed-ublk fork "$device" tuesday.qed fork.qed)")
+mkdir /fork
+mount "$fork" /fork
+expect_equal "a file of the base, in the fork" "$sum" "$(md5sum </fork/large)"
+umount /mnt /fork
+expect_status 0 e2fsck -fn "$device"
+expect_status 0 e2fsck -fn "$fork"
+qed-ublk del --all
+expect_no_devices
+expect_sound disk.qed monday.qed tuesday.qed fork.qed
+rm disk.qed monday.qed tuesday.qed fork.qed
+
+step "the origin is killed again and again, and comes back: nobody notices more than a pause"
+origin_dies
+origin --filter=delay file base.raw rdelay=3ms
+qed-ublk create --base "$address" disk.qed
+device=$(qed-ublk add --base-allow '*' disk.qed)
+touch load
+{ while [[ -e load ]]; do
+    sleep 0.5
+    origin_dies
+    sleep 0.3
+    origin --filter=delay file base.raw rdelay=3ms
+done; } &
+load=$!
+expect_status 0 cmp "$device" base.raw
+run_fio "$device" 512
+rm load
+wait "$load"
+run_fio "$device" 512 --verify_only=1
+qed-ublk del "$device"
+expect_sound disk.qed
+rm disk.qed
+
+step "while it is away: what the image has is read, whole clusters are written, other reads wait and are answered later"
+qed-ublk create --base "$address" disk.qed
+device=$(qed-ublk add --base-allow '*' disk.qed)
+head -c 4M /dev/urandom >own
+dd if=own of="$device" bs=1M seek=20 oflag=direct status=none
+origin_dies
+dd if="$device" bs=1M skip=20 count=4 iflag=direct status=none | cmp - own
+dd if=own of="$device" bs=1M seek=40 oflag=direct conv=fsync status=none
+dd if="$device" bs=1M skip=40 count=4 iflag=direct status=none | cmp - own
+dd if="$device" of=late bs=1M skip=8 count=2 iflag=direct status=none &
+reader=$!
+printf x | dd of="$device" bs=1 seek=$((60 << 20)) conv=notrunc,fsync status=none &
+writer=$!
+wait_until 20 eval '[[ -n $(said_of_base) ]]'
+sleep 2
+[[ -d /proc/$reader && -d /proc/$writer ]] || fail "somebody did not wait"
+expect_equal "what the log says" 'is away' "$(said_of_base)"
+# Killed meanwhile, and without its origin: there is no next server before that is back.
+origin file base.raw
+wait "$reader" "$writer"
+expect_status 0 cmp late <(dd if=base.raw bs=1M skip=8 count=2 status=none)
+wait_until 20 eval '[[ $(said_of_base) == "is away is back" ]]'
+qed-ublk del "$device"
+cp base.raw expected
+dd if=own of=expected bs=1M seek=20 conv=notrunc status=none
+dd if=own of=expected bs=1M seek=40 conv=notrunc status=none
+printf x | dd of=expected bs=1 seek=$((60 << 20)) conv=notrunc status=none
+expect_status 0 qed-ublk compare --base-allow '*' -f qed -F raw disk.qed expected
+
+step "--base-timeout: a read fails in time, and later ones are answered"
+device=$(qed-ublk add --base-allow '*' --base-timeout 2 disk.qed)
+origin_dies
+expect_status 1 dd if="$device" bs=4k skip=$((30 << 8)) count=1 iflag=direct status=none
+origin file base.raw
+expect_status 0 cmp "$device" expected
+kill_server
+origin_dies
+expect_refusal 1 'cannot be used as a base: .*refused' qed-ublk recover 0
+origin file base.raw
+expect_equal "what recover prints" "$device" "$(qed-ublk recover 0)"
+expect_status 0 cmp "$device" expected
+
+step "another export under the same name is not taken for the old one"
+origin_dies
+truncate -s 100M other.raw
+origin file other.raw
+wait_until 20 eval '[[ $(said_of_base) == *"has 104857600 bytes now" ]]'
+echo 3 >/proc/sys/vm/drop_caches
+expect_status 1 dd if="$device" bs=4k skip=$((30 << 8)) count=1 iflag=direct status=none
+dd if="$device" bs=1M skip=20 count=4 iflag=direct status=none | cmp - own
+kill_server
+expect_refusal 2 'is not the file that /dev/ublkb0 was made of' qed-ublk recover 0
+origin_dies
+origin file base.raw
+qed-ublk recover 0
+expect_status 0 cmp "$device" expected
+
+step "flatten: the disk needs its origin no more"
+expect_output 'disk.qed: has what these have, and needs them no more: nbd.unix:' qed-ublk flatten "$device"
+origin_dies
+expect_status 0 cmp "$device" expected
+qed-ublk del "$device"
+expect_no_devices
+expect_sound disk.qed
+expect_status 0 qed-ublk compare -f qed -F raw disk.qed expected
+rm disk.qed
+
+step "over TCP, with several connections and blocks of 4096 bytes"
+(setsid nbdkit -f -r -i 127.0.0.1 -p 10809 --filter=blocksize-policy file base.raw blocksize-minimum=4096 \
+    blocksize-maximum=1M blocksize-error-policy=error </dev/null >>origin.log 2>&1 &)
+wait_until 20 eval 'qed-ublk create --force -q --base nbd://127.0.0.1/ disk.qed 2>/dev/null'
+expect_status 0 qed-ublk compare --base-allow 'nbd://127.0.0.1/*' -f qed -F raw disk.qed base.raw
+device=$(qed-ublk add --base-allow 'nbd://127.0.0.1/*' disk.qed)
+expect_status 0 cmp "$device" base.raw
+qed-ublk del "$device"
+origin_dies
+rm disk.qed
+
+step "addresses and servers that are none: one sentence, and nothing is left behind"
+origin file base.raw
+no_base() { expect_refusal "$1" "$2" qed-ublk create --base "$3" disk.qed; }
+no_base 64 'takes the address of an NBD export' base.raw
+no_base 64 'names a user' nbd://me@host/
+no_base 64 'could name files of this machine' 'nbds://host/x?tls-psk-file=/etc/shadow'
+no_base 64 'names no socket by its whole path' 'nbd+unix:///x?socket=run/origin'
+no_base 64 'there is no / before' nbd://host
+no_base 1 'cannot be used as a base' 'nbd+unix:///?socket=/run/nobody'
+no_base 1 'cannot be used as a base' nbd://127.0.0.1:1/
+no_base 1 'cannot be used as a base' nbd://no.such.host.invalid/
+no_base 1 'cannot be used as a base: .*TLS' 'nbds+unix:///?socket=/run/origin'
+origin_dies
+[[ ! -e disk.qed ]] || fail "an image was left behind"
+expect_no_devices
