@@ -174,7 +174,8 @@ let package = Package(
         .testTarget(
             name: "QEDEngineTests",
             dependencies: [
-                "QEDChain", "Platform", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "Simulation", "TestSupport",
+                "QEDChain", "NBDStorage", "Platform", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing", "Simulation",
+                "TestSupport",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: swiftSettings),

@@ -2,7 +2,8 @@ import CSupport
 import Glibc
 import SystemPackage
 
-/// A thread that runs a body and ends.
+/// A thread that runs a body and ends. It gets no signal: those of the process are for its main thread, which may begin to wait
+/// for them (`signalfd`) later than this one begins; SIGTERM here would end the process where it stands.
 package struct BackgroundThread: @unchecked Sendable {
     // SAFETY: a number; it is joined or detached once, by whoever was given that.
     private let thread: pthread_t
@@ -20,6 +21,10 @@ package struct BackgroundThread: @unchecked Sendable {
         pthread_attr_init(&attributes)
         defer { pthread_attr_destroy(&attributes) }
         pthread_attr_setstacksize(&attributes, BackgroundThread.stackSizeBytes)
+        var (all, before) = (sigset_t(), sigset_t())
+        sigfillset(&all)
+        pthread_sigmask(SIG_BLOCK, &all, &before)
+        defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
         let result = pthread_create(
             &thread, &attributes,
             { argument in

@@ -29,12 +29,16 @@ import Testing
 
     static let protocols: [BackingName] =
         [
-            "json:{\"driver\":\"file\",\"filename\":\"base\"}", "json:{}", "nbd://127.0.0.1:1/x", "nbd:unix:/tmp/s",
-            "nbd+unix:///?socket=s", "fat:rw:/tmp", "fat:ro:sub", "file:base", "file:///etc/passwd",
+            "json:{\"driver\":\"file\",\"filename\":\"base\"}", "json:{}", "nbd:unix:/tmp/s", "fat:rw:/tmp", "fat:ro:sub",
+            "file:base", "file:///etc/passwd",
             "host_device:/dev/vda",
             "http://127.0.0.1/", "ssh://host/x", "rbd:pool/x", "iscsi://host/x", "blkdebug::base", "nosuch:foo",
             "null-co://",
         ].map { BackingName(69, $0, refusedProtocol) } + [
+            BackingName(69, "nbd://127.0.0.1:1/x", .refused(2, "an image may name only where --base-allow")),
+            BackingName(69, "nbds://h/", isRaw: false, .refused(2, "the image does not say that it is raw")),
+            BackingName(69, "nbd+unix:///?socket=s", .refused(2, "names no socket by its whole path")),
+            BackingName(69, "nbd://h/?tls-psk-file=/etc/passwd", .refused(2, "could name files of this machine")),
             BackingName(70, "a:b", refusedProtocol),
             BackingName(70, ":", refusedProtocol),
             BackingName(70, "./a:b", .opened(3)),

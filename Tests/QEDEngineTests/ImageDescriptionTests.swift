@@ -1,10 +1,11 @@
 import BlockStorage
+import QEDEngine
 import QEDFormat
 import TestSupport
 import Testing
 
+@testable import NBDStorage
 @testable import QEDChain
-@testable import QEDEngine
 
 @Suite struct ImageDescriptionTests {
     let directory: TemporaryDirectory
@@ -61,9 +62,11 @@ import Testing
     }
 
     @Test func backingNameThatIsNoFile() throws {
-        try makeOverlay(name: Array("nbd://host/export".utf8))
-        let name = try BackingFileName(Array("nbd://host/export".utf8))
+        try makeOverlay(name: Array("ssh://host/export".utf8))
+        let name = try BackingFileName(Array("ssh://host/export".utf8))
         #expect(try backing().state == .unusableName(.looksLikeProtocol(name: name)))
+        try makeOverlay(name: Array("nbd://host/export".utf8))
+        #expect(try backing().state == .elsewhere(NBDAddress("nbd://host/export")))
     }
 
     @Test func backingNameThatIsNotUTF8() throws {

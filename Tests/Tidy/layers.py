@@ -28,7 +28,8 @@ LAYERS = {
     "DeviceServer":
         "CSupport CConfinement Platform IOURing BlockStorage NBDStorage QEDFormat QEDEngine QEDChain ImageTools Ublk",
     "qed-ublk":
-        "CSupport Platform CProgramStart IOURing BlockStorage NBDStorage QEDFormat QEDEngine QEDChain ImageTools Ublk DeviceServer",
+        "CSupport Platform CProgramStart IOURing BlockStorage NBDStorage QEDFormat QEDEngine QEDChain ImageTools Ublk "
+        "DeviceServer",
     # Of Ublk it has the ledger of a queue's tags.
     "Simulation": "Platform IOURing BlockStorage QEDFormat QEDEngine Ublk",
     "RealDisk": "CSupport",

@@ -79,6 +79,16 @@ expect_no_devices
 expect_sound disk.qed monday.qed tuesday.qed fork.qed
 rm disk.qed monday.qed tuesday.qed fork.qed
 
+step "a server that is told to end, with the threads that it has for the base"
+qed-ublk create --base "$address" disk.qed
+qed-ublk add -f --base-allow '*' disk.qed >/dev/null 2>served.log &
+foreground=$!
+wait_until 20 eval '[[ $(qed-ublk list -n -O state 0 2>/dev/null) == live ]]'
+kill -TERM "$foreground"
+wait "$foreground"
+expect_no_devices
+rm disk.qed
+
 step "the origin is killed again and again, and comes back: nobody notices more than a pause"
 origin_dies
 origin --filter=delay file base.raw rdelay=3ms

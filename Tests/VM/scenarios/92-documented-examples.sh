@@ -21,6 +21,29 @@ image() {
     fi
     cp "$made" "$1"
 }
+# raw_disk NAME: of 8M, with something in it.
+raw_disk() { head -c 3M /dev/urandom >"$1" && truncate -s 8M "$1"; }
+listens() { wait_until 20 eval "(: >/dev/tcp/127.0.0.1/$1) 2>/dev/null"; }
+# The servers of bases end.
+no_origins() {
+    local origin
+    for origin in nbdkit qemu-nbd busybox; do pkill -x "$origin" || true; done
+    rm -f /run/origin
+}
+# tcp_unit: a unit of root.qed, whose base is at an address of TCP, which the unit alone does not allow.
+tcp_unit() {
+    # shellcheck disable=SC2034  # For what is done afterwards.
+    network=/etc/systemd/system/qed-ublk@root.service.d/network.conf
+    ip link set lo up
+    raw_disk base.raw
+    nbdkit -r -p 10809 file /srv/base.raw
+    listens 10809
+    qed-ublk create --base nbd://127.0.0.1/ root.qed
+    configuration root /srv/root.qed
+    echo 'OPTIONS=--base-allow nbd://127.0.0.1/' >>/etc/qed-ublk/root.conf
+    if systemctl start qed-ublk@root; then fail "the unit allows a network"; fi
+    systemctl reset-failed qed-ublk@root
+}
 # serve NAME: as /dev/ublkb0.
 serve() { image "$1" && qed-ublk add "$1" >/dev/null; }
 # mounted NAME: the same, with a file system, and a file on that.
@@ -83,6 +106,27 @@ goes_on 'qed-ublk map --json --since monday.qed tuesday.qed' '' 'jq -e "length >
 goes_on 'qed-ublk convert -O qed backup/tuesday.qed restored.qed'
 runs 'qed-ublk add restored.qed' 'umount /mnt' 'mount -o ro "$printed" /mnt; first_disk_has second'
 runs 'qed-ublk snapshots /dev/ublkb0' 'serve disk.qed; snapshots monday' 'says /srv/monday.qed'
+
+page docs/bases.md
+runs 'nbdkit -r -U /run/origin curl http://127.0.0.1:8080/base.raw' \
+    'ip link set lo up; raw_disk base.raw; busybox httpd -p 127.0.0.1:8080 -h /srv' 'wait_until 20 test -S /run/origin'
+goes_on "qed-ublk create --base 'nbd+unix:///?socket=/run/origin' /srv/base.qed"
+runs "qed-ublk add -r --name base --base-allow 'nbd+unix:///?socket=/run/origin' /srv/base.qed" '' \
+    'prints /dev/ublkb0; udevadm settle'
+goes_on 'for number in 1 2 3; do qed-ublk create -b /dev/qed/base -F raw clone$number.qed; done'
+runs 'for number in 1 2 3; do qed-ublk add --backing-devices clone$number.qed; done' '' 'cmp /dev/ublkb3 base.raw'
+goes_on 'qed-ublk flatten /dev/ublkb1' '' \
+    'qed-ublk del 1 2 3; qed-ublk compare -f qed -F raw clone1.qed base.raw; no_origins'
+runs 'qemu-nbd --fork -r -t -e 8 -f qcow2 -k /run/origin base.qcow2' \
+    'raw_disk base.raw; qemu-img convert -O qcow2 base.raw base.qcow2'
+runs "qed-ublk add --base-allow 'nbd+unix:*' /srv/disk.qed" '' 'cmp /dev/ublkb0 base.raw; qed-ublk del 0; no_origins'
+runs 'nbdkit -r -p 10809 file /srv/base.raw' 'ip link set lo up; raw_disk base.raw' 'listens 10809'
+runs "qed-ublk add --base-allow 'nbd://127.0.0.1/' /srv/disk.qed" '' 'cmp /dev/ublkb0 base.raw; qed-ublk del 0; no_origins'
+elsewhere 'qemu-nbd --fork -r -t -e 8 -f raw -k /run/origin rbd:pool/image' "needs a cluster of Ceph, and a bucket of S3"
+is_file '[Service]' /etc/systemd/system/qed-ublk@root.service.d/network.conf 'tcp_unit' \
+    'sed -i s/192.0.2.7/127.0.0.1/ "$network"; systemctl daemon-reload; systemctl start qed-ublk@root;
+        column device /dev/qed/root; udevadm settle; systemctl stop qed-ublk@root; nothing_is_left;
+        rm "$network"; systemctl daemon-reload; no_origins'
 
 page docs/boot.md
 is_file '# /etc/qed-ublk/root.conf' /etc/qed-ublk/root.conf 'mkdir images; image images/root.qed'
