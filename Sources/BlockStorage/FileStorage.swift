@@ -60,6 +60,10 @@ public struct FileStorage: Storage {
     }
 
     public func nextData(from fileOffset: UInt64) -> Range<UInt64>? {
+        FileStorage.nextData(in: descriptor, from: fileOffset)
+    }
+
+    static func nextData(in descriptor: Int32, from fileOffset: UInt64) -> Range<UInt64>? {
         var start: UInt64 = 0
         var end: UInt64 = 0
         return cs_next_data(descriptor, fileOffset, &start, &end) == 0 && start <= end ? start..<end : nil

@@ -1,4 +1,3 @@
-import CSupport
 import IOURing
 import Platform
 
@@ -28,8 +27,6 @@ extension ImageFile: LayerSource {
     public func base(on ring: Ring) -> any BaseStorage { storage(on: ring) }
 
     public func nextData(from fileOffset: UInt64) -> Range<UInt64>? {
-        var data: (start: UInt64, end: UInt64) = (0, 0)
-        return cs_next_data(descriptor, fileOffset, &data.start, &data.end) == 0 && data.start <= data.end
-            ? data.start..<data.end : nil
+        FileStorage.nextData(in: descriptor, from: fileOffset)
     }
 }

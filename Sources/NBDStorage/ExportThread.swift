@@ -18,8 +18,11 @@ final class ExportThread: @unchecked Sendable {
         var request: ExportRequest
         /// When it fails; nil: never.
         var deadline: UInt64?
-        /// Larger than what was asked for, where the server has blocks: the address to be freed, and how much is in front.
-        var bounce: (address: UnsafeMutableRawPointer, leading: Int)?
+        /// Of a read: so much of it is there. A server may give less at once than is asked for.
+        var doneBytes = 0
+        /// The part of a read that is under way: how much of it, and where it comes to, with how much in front, where whole
+        /// blocks of the server are more than that. The address is to be freed.
+        var part: (byteCount: Int, bounce: (address: UnsafeMutableRawPointer, leading: Int)?) = (0, nil)
         var extents: [ExportExtent] = []
         /// As far as `extents` goes.
         var foundEnd: UInt64 = 0
@@ -116,6 +119,10 @@ final class ExportThread: @unchecked Sendable {
             return (inbox.requests, inbox.isEnding)
         }
         for request in requests {
+            if case .read(_, 0, _) = request.work {
+                tell(request.answer, 0, [])
+                continue
+            }
             pending[nextNumber] = Pending(request: request, deadline: timeout.map { now &+ $0 })
             waiting.append(nextNumber)
             nextNumber += 1
@@ -128,7 +135,9 @@ final class ExportThread: @unchecked Sendable {
         if connections.isEmpty {
             guard reconnection.isDue(now: now) else { return }
         } else {
+            // One that was refused is not asked for again at once: a server may have a limit of its own.
             guard let shape, shape.takesSeveralConnections, connections.count < ExportThread.mostConnections,
+                reconnection.isDue(now: now),
                 connections.allSatisfy({ $0.wasReady && $0.requests.count >= ExportThread.requestsForAnotherConnection })
             else { return }
         }
@@ -226,12 +235,19 @@ final class ExportThread: @unchecked Sendable {
             pending[number]?.foundEnd = range.lowerBound
             return .extents(offset: range.lowerBound, byteCount: range.upperBound - range.lowerBound)
         case .read(let buffer, let byteCount, let offset):
-            let range = range(offset, UInt64(byteCount))
+            request.part.bounce?.address.deallocate()
+            // With a block more at both ends it is not too much.
+            let largest = Int(max(shape.largestBlockBytes / block, 3) - 2) * Int(block)
+            let partBytes = min(byteCount - request.doneBytes, largest)
+            let start = offset + UInt64(request.doneBytes)
+            let range = range(start, UInt64(partBytes))
             let count = Int(range.upperBound - range.lowerBound)
-            if count == byteCount { return .read(into: buffer, byteCount: byteCount, offset: offset) }
-            let address =
-                request.bounce?.address ?? UnsafeMutableRawPointer.allocate(byteCount: count, alignment: Int(block))
-            pending[number]?.bounce = (address, Int(offset - range.lowerBound))
+            guard count != partBytes else {
+                pending[number]?.part = (partBytes, nil)
+                return .read(into: buffer + request.doneBytes, byteCount: partBytes, offset: start)
+            }
+            let address = UnsafeMutableRawPointer.allocate(byteCount: count, alignment: Int(block))
+            pending[number]?.part = (partBytes, (address, Int(start - range.lowerBound)))
             return .read(into: address, byteCount: count, offset: range.lowerBound)
         }
     }
@@ -261,22 +277,39 @@ final class ExportThread: @unchecked Sendable {
         }
         connection.requests.remove(number)
         connection.lastProgress = now
+        if error == 0, goesOn(number) { return waiting.insert(number, at: 0) }
         answer(number, -error)
+    }
+
+    /// A part of a read is there.
+    /// - Returns: whether another part is to be asked for.
+    private func goesOn(_ number: UInt64) -> Bool {
+        guard var request = pending[number], case .read(let buffer, let byteCount, _) = request.request.work else { return false }
+        if let bounce = request.part.bounce {
+            (buffer + request.doneBytes).copyMemory(from: bounce.address + bounce.leading, byteCount: request.part.byteCount)
+            bounce.address.deallocate()
+        }
+        request.doneBytes += request.part.byteCount
+        request.part = (0, nil)
+        pending[number] = request
+        precondition(request.doneBytes <= byteCount, "more than was asked for")
+        return request.doneBytes < byteCount
     }
 
     private func answer(_ number: UInt64, _ result: Int32) {
         guard let request = pending.removeValue(forKey: number) else { return }
-        var result = result
-        if case .read(let buffer, let byteCount, _) = request.request.work {
-            if let bounce = request.bounce {
-                if result == 0 { buffer.copyMemory(from: bounce.address + bounce.leading, byteCount: byteCount) }
-                bounce.address.deallocate()
-            }
-            if result == 0 { result = Int32(byteCount) }
+        request.part.bounce?.address.deallocate()
+        if result == 0, case .read(_, let byteCount, _) = request.request.work {
+            tell(request.request.answer, Int32(byteCount), [])
+        } else {
+            tell(request.request.answer, result, request.extents)
         }
-        switch request.request.answer {
+    }
+
+    private func tell(_ answer: ExportRequest.Answer, _ result: Int32, _ extents: [ExportExtent]) {
+        switch answer {
         case .completion(let token, let address): ring?.complete(token, result, at: address)
-        case .call(let call): call(result, request.extents)
+        case .call(let call): call(result, extents)
         }
     }
 
@@ -309,6 +342,9 @@ final class ExportThread: @unchecked Sendable {
 
     private func becameReady(_ connection: NBDConnection) {
         let found = connection.shape
+        guard found.isSensible else {
+            return giveUp(connection, NBDFailure("the server wants blocks of \(found.smallestBlockBytes) bytes"))
+        }
         if let shape, found.sizeBytes != shape.sizeBytes {
             isAnother = true
             connections = []

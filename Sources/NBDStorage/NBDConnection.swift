@@ -71,6 +71,9 @@ struct ExportShape: Equatable, Sendable {
     var tellsExtents: Bool
     var smallestBlockBytes: UInt64
     var largestBlockBytes: UInt64
+
+    /// Whether its blocks are those of a disk, or of the protocol (64 KiB at most): memory is had for them.
+    var isSensible: Bool { smallestBlockBytes.nonzeroBitCount == 1 && smallestBlockBytes <= 1 << 16 }
 }
 
 /// Why an export cannot be used.

@@ -40,6 +40,20 @@ import Testing
         #expect(export.nextData(from: 1 << 20) == 1 << 20..<1 << 20)
     }
 
+    @Test("a server of blocks, which gives little at once")
+    func blocks() throws {
+        defer { server.stop() }
+        server.state.withLock {
+            $0.largestRead = 65536
+            $0.smallestBlock = 4096
+        }
+        let export = try open()
+        for (offset, count) in [(0, 300_000), (1, 1), (4095, 2), (5000, 200_001), ((1 << 20) - 100_001, 100_001)] {
+            #expect(try export.readBytes(fileOffset: UInt64(offset), byteCount: count) == expected(UInt64(offset), count))
+        }
+        #expect(export.nextData(from: 5000) == 5000..<8192)
+    }
+
     @Test("many reads at once come as completions of the ring that asked, over several connections")
     func completions() throws {
         defer { server.stop() }

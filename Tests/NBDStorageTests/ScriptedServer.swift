@@ -15,6 +15,9 @@ final class ScriptedServer: @unchecked Sendable {
         /// What is sent ends after so many bytes; 0: nowhere.
         var endsAfter = 0
         var random = SeededRandom(seed: 0)
+        /// Of a read, in bytes; and of the blocks in which it is asked for.
+        var largestRead: UInt32 = 1 << 20
+        var smallestBlock: UInt32 = 1
         var connections = 0
         var reads = 0
     }
@@ -94,7 +97,10 @@ final class ScriptedServer: @unchecked Sendable {
             case 10: try send(reply(4, big(UInt32(7)) + Array("base:allocation".utf8)) + reply(1))
             case 7:
                 // An export that may be read by several connections.
-                try send(reply(3, big(UInt16(0)) + big(sizeBytes) + big(UInt16(1 | 2 | 1 << 8))) + reply(1))
+                let (smallest, largest) = server.state.withLock { ($0.smallestBlock, $0.largestRead) }
+                try send(
+                    reply(3, big(UInt16(0)) + big(sizeBytes) + big(UInt16(1 | 2 | 1 << 8)))
+                        + reply(3, big(UInt16(3)) + big(smallest) + big(max(smallest, 4096)) + big(largest)) + reply(1))
                 return false
             default: try send(reply(0x8000_0001))
             }
@@ -111,7 +117,11 @@ final class ScriptedServer: @unchecked Sendable {
             }
             switch kind {
             case 0:
-                server.state.withLock { $0.reads += 1 }
+                let isAllowed = server.state.withLock { state in
+                    state.reads += 1
+                    return count <= UInt64(state.largestRead) && (offset | count) % UInt64(state.smallestBlock) == 0
+                }
+                guard isAllowed else { throw Ended() }
                 try send(chunk(1, big(offset) + (offset..<offset + count).map(ScriptedServer.byte)))
             case 7:
                 var extents: [UInt8] = big(UInt32(7))
