@@ -144,11 +144,12 @@ no_supervisors() { [[ -z $(supervisors) ]]; }
 
 # Nobody but the scenario gives a server that is killed, or ends, from now on another one.
 kill_supervisors() {
-    local victims
+    local victim victims
     mapfile -t victims < <(supervisors)
     if ((${#victims[@]} == 0)); then return; fi
     kill -KILL "${victims[@]}" 2>/dev/null || true
-    wait_until 20 no_supervisors
+    # Not only on its way: the last process of a namespace unmounts what is mounted there, and needs the disk's server for that.
+    for victim in "${victims[@]}"; do wait_until 20 process_is_gone "$victim"; done
 }
 
 # Kills the server of device 0, and before it its supervisor, and waits until it has ended; the kernel may not have noticed yet.
