@@ -43,7 +43,6 @@ import Testing
         Row(
             option: "--base-allow", same: [["--base-allow", "nbd://a/*"]],
             other: [["--base-allow", "*"], ["--base-allow", "nbd://a/*", "--base-allow", "nbd://b/*"]]),
-        Row(option: "--copy-on-read", same: [], other: [["--copy-on-read"]]),
         Row(option: "--base-timeout", same: [["--base-timeout", "5"]], other: [["--base-timeout", "0"]]),
     ]
 
@@ -53,7 +52,7 @@ import Testing
     private let device = DeviceTraits(
         id: 5, name: DeviceName("root"), scansPartitions: true, isUntrusted: false, isReadOnly: false, isRecoverable: true,
         queueCount: 4, queueDepth: 64, blockSizeBytes: 512, isZeroCopy: false,
-        cacheBytes: 64 << 20, keepsReads: false,
+        cacheBytes: 64 << 20,
         backingArguments: [
             "--backing-devices", "--backing-dir", "/", "--backing-dir", "/usr", "--base-allow", "nbd://a/*", "--base-timeout",
             "5",

@@ -46,7 +46,6 @@ struct WaitingDevice {
         configuration.recovers = true
         configuration.backingArguments = record.backingArguments
         if let cacheBytes = record.cacheBytes { configuration.cacheBytes = cacheBytes }
-        configuration.keepsReads = record.keepsReads
         return configuration
     }
 

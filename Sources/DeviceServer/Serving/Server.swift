@@ -123,8 +123,7 @@ final class Server {
             of: device,
             live: LiveDevice(
                 session: device.session, queues: device.queues, record: record, cacheBytes: configuration.cacheBytes,
-                keepsReads: configuration.keepsReads, policy: configuration.backing, registry: registry, rights: device.rights,
-                log: log))
+                policy: configuration.backing, registry: registry, rights: device.rights, log: log))
         let ownMounts = watchOwnMounts(device)
         defer {
             ownMounts?.end()
