@@ -108,8 +108,7 @@ let package = Package(
             name: "DeviceServer",
             dependencies: [
                 "ImageTools", "QEDChain", "NBDStorage", "Platform", "Ublk", "QEDEngine", "QEDFormat", "BlockStorage", "IOURing",
-                "CSupport",
-                "CConfinement",
+                "CSupport", "CConfinement",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
@@ -118,8 +117,7 @@ let package = Package(
             name: "qed-ublk",
             dependencies: [
                 "QEDChain", "Platform", "DeviceServer", "Ublk", "ImageTools", "QEDEngine", "QEDFormat", "BlockStorage",
-                "NBDStorage",
-                "IOURing", "CSupport", "CProgramStart",
+                "NBDStorage", "IOURing", "CSupport", "CProgramStart",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
                 .product(name: "Logging", package: "swift-log"),

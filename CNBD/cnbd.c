@@ -10,7 +10,7 @@
 
 /* Every function of libnbd that is used. */
 #define FUNCTIONS(F)                                                                                                            \
-    F(nbd_create) F(nbd_close) F(nbd_get_error) F(nbd_get_errno) F(nbd_add_meta_context) F(nbd_set_uri_allow_transports)        \
+    F(nbd_create) F(nbd_close) F(nbd_get_error) F(nbd_add_meta_context) F(nbd_set_uri_allow_transports)        \
     F(nbd_set_uri_allow_local_file) F(nbd_aio_connect_uri) F(nbd_aio_is_ready) F(nbd_aio_is_processing) F(nbd_aio_is_dead)      \
     F(nbd_aio_is_closed) F(nbd_aio_get_fd) F(nbd_aio_get_direction) F(nbd_aio_notify_read) F(nbd_aio_notify_write)              \
     F(nbd_get_size) F(nbd_can_multi_conn) F(nbd_can_meta_context) F(nbd_get_block_size) F(nbd_aio_pread)                        \
@@ -44,8 +44,6 @@ const char *cnbd_error(void) {
     /* At the end of what it reads libnbd has nothing to say. */
     return text ? text : "the server has closed the connection";
 }
-
-int cnbd_errno(void) { return library.nbd_get_errno(); }
 
 cnbd_connection *cnbd_open(const char *uri) {
     struct nbd_handle *handle = library.nbd_create();

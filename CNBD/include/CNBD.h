@@ -20,9 +20,8 @@ typedef void (*cnbd_found)(void *owner, uint64_t request, uint64_t offset, const
 /* 0, or -1 where there is no libnbd that can be used. Any thread. */
 int cnbd_load(void);
 
-/* What went wrong last on this thread, and its errno (0: none is known). */
+/* What went wrong last on this thread. */
 const char *cnbd_error(void);
-int cnbd_errno(void);
 
 /* Begins to connect. NULL: see `cnbd_error`. */
 cnbd_connection *cnbd_open(const char *uri);

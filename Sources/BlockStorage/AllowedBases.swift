@@ -1,6 +1,3 @@
-import CSupport
-import SystemPackage
-
 /// Which bases elsewhere an image may name on this machine, whoever opens it: a file of the administrator's with a pattern in
 /// each line, as `--base-allow` takes them. Empty lines and those that begin with # say nothing.
 public enum AllowedBases {

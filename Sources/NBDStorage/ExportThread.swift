@@ -36,8 +36,8 @@ final class ExportThread: @unchecked Sendable {
     private let onChange: @Sendable (ExportCondition) -> Void
     private var ring: Ring?
     private var shape: ExportShape?
-    /// Another size than it had: it is not asked any more.
-    private var isAnother = false
+    /// It is not asked any more: the first attempt has failed, or it has another size than it had.
+    private var isOver = false
     private var connections: [NBDConnection] = []
     private var reconnection = Reconnection()
     private var isAway = false
@@ -131,7 +131,7 @@ final class ExportThread: @unchecked Sendable {
     }
 
     private func connect() {
-        guard !isAnother else { return }
+        guard !isOver else { return }
         if connections.isEmpty {
             guard reconnection.isDue(now: now) else { return }
         } else {
@@ -152,7 +152,7 @@ final class ExportThread: @unchecked Sendable {
         guard connections.isEmpty else { return }
         if shape == nil {
             onChange(.failed(failure))
-            isAnother = true
+            isOver = true
         } else if !isAway {
             isAway = true
             onChange(.away(failure))
@@ -168,7 +168,7 @@ final class ExportThread: @unchecked Sendable {
         {
             giveUp(connection, NBDFailure("the server has not answered for \(longestSilence / 1_000_000_000) seconds"))
         }
-        for (number, request) in pending where isAnother || request.deadline.map({ $0 <= now }) == true {
+        for (number, request) in pending where isOver || request.deadline.map({ $0 <= now }) == true {
             if let connection = connections.first(where: { $0.requests.contains(number) }) {
                 // Its buffer is in the connection's hands.
                 giveUp(connection, NBDFailure("the server has not answered in time"))
@@ -181,7 +181,7 @@ final class ExportThread: @unchecked Sendable {
     private func giveUp(_ connection: NBDConnection, _ failure: NBDFailure) {
         guard let index = connections.firstIndex(where: { $0 === connection }) else { return }
         waiting.insert(contentsOf: connection.requests.sorted(), at: 0)
-        for number in connection.requests { forgetExtents(number) }
+        for number in connection.requests { pending[number]?.extents = [] }
         connection.requests = []
         connections.remove(at: index)
         lost(failure)
@@ -251,8 +251,6 @@ final class ExportThread: @unchecked Sendable {
             return .read(into: address, byteCount: count, offset: range.lowerBound)
         }
     }
-
-    private func forgetExtents(_ number: UInt64) { pending[number]?.extents = [] }
 
     private func found(_ number: UInt64, _ offset: UInt64, _ entries: UnsafeBufferPointer<UInt32>) {
         guard var request = pending[number], offset == request.foundEnd else { return }
@@ -346,7 +344,7 @@ final class ExportThread: @unchecked Sendable {
             return giveUp(connection, NBDFailure("the server wants blocks of \(found.smallestBlockBytes) bytes"))
         }
         if let shape, found.sizeBytes != shape.sizeBytes {
-            isAnother = true
+            isOver = true
             connections = []
             for number in pending.keys where !waiting.contains(number) { waiting.append(number) }
             onChange(.another(sizeBytes: found.sizeBytes))
@@ -367,7 +365,7 @@ final class ExportThread: @unchecked Sendable {
     private var pauseMilliseconds: Int32 {
         var due = pending.values.compactMap(\.deadline).min()
         func at(_ time: UInt64) { due = min(due ?? time, time) }
-        if connections.isEmpty, !isAnother { at(reconnection.dueAt) }
+        if connections.isEmpty, !isOver { at(reconnection.dueAt) }
         for connection in connections where !connection.wasReady || !connection.requests.isEmpty {
             at(connection.lastProgress + longestSilence)
         }

@@ -128,7 +128,6 @@ wait_until 20 eval '[[ -n $(said_of_base) ]]'
 sleep 2
 [[ -d /proc/$reader && -d /proc/$writer ]] || fail "somebody did not wait"
 expect_equal "what the log says" 'is away' "$(said_of_base)"
-# Killed meanwhile, and without its origin: there is no next server before that is back.
 origin file base.raw
 wait "$reader" "$writer"
 expect_status 0 cmp late <(dd if=base.raw bs=1M skip=8 count=2 status=none)
