@@ -16,6 +16,8 @@ public struct BackingPolicy: Sendable {
     public var directories: [HeldDirectory]?
     /// Addresses of bases elsewhere, as patterns of the shell; an image may name none but those.
     public var bases: [String] = []
+    /// And those that the machine allows (`AllowedBases`), which is looked up when an image names one, and not before.
+    public var asksMachineForBases = false
     /// Until a read fails that a base elsewhere does not answer; nil: it waits.
     public var baseTimeoutNanoseconds: UInt64? = BackingPolicy.usualBaseTimeoutSeconds * 1_000_000_000
 
@@ -34,7 +36,13 @@ public struct BackingPolicy: Sendable {
     public static let plainFiles = BackingPolicy()
 
     /// Whether an image may name the base. In a pattern * stands for anything, a slash too, ? for a character.
-    public func allows(baseAt address: String) -> Bool { bases.contains { fnmatch($0, address, 0) == 0 } }
+    /// - Throws: where what the machine allows cannot be read.
+    public func allows(baseAt address: String) throws(ImageFileError) -> Bool {
+        func fits(_ pattern: String) -> Bool { fnmatch(pattern, address, 0) == 0 }
+        if bases.contains(where: fits) { return true }
+        guard asksMachineForBases else { return false }
+        return try AllowedBases.ofMachine().contains(where: fits)
+    }
 
     /// - Parameter found: by `cs_find`. The file itself is judged, not its name: nobody can exchange it meanwhile.
     func check(_ found: Int32, path: String, isBlockDevice: Bool) throws(ImageFileError) {

@@ -134,8 +134,10 @@ public enum ImageChain {
         do throws(NBDAddressError) { address = try name.address } catch { throw .backingAddress(path: overlay, error) }
         guard let address else { return nil }
         guard header.backingFileIsRaw else { throw .backingFormatUnknown(path: address.text, backingOf: overlay) }
-        guard policy.allows(baseAt: address.text) else {
-            throw .image(.file(.baseNotAllowed(path: address.text)), backingOf: overlay)
+        do throws(ImageFileError) {
+            guard try policy.allows(baseAt: address.text) else { throw .baseNotAllowed(path: address.text) }
+        } catch {
+            throw .image(.file(error), backingOf: overlay)
         }
         return address
     }

@@ -24,13 +24,14 @@ public struct BackingChoice: Equatable, Sendable {
         self.baseTimeoutSeconds = baseTimeoutSeconds
     }
 
-    /// Holds the directories open: the names are looked up now. What the machine allows is read now.
+    /// Holds the directories open: the names are looked up now.
     public func policy() throws(ImageFileError) -> BackingPolicy {
         var policy = BackingPolicy(refusesBackingFiles: refusesBackingFiles, allowsBlockDevices: allowsBlockDevices)
         if !directories.isEmpty {
             policy.directories = try directories.map { path throws(ImageFileError) in try HeldDirectory(path) }
         }
-        policy.bases = try bases + AllowedBases.ofMachine()
+        policy.bases = bases
+        policy.asksMachineForBases = true
         if let seconds = baseTimeoutSeconds {
             policy.baseTimeoutNanoseconds = seconds == 0 ? nil : UInt64(seconds) * 1_000_000_000
         }

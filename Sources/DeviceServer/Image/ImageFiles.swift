@@ -53,7 +53,7 @@ final class ImageFiles {
         }
         var policy = configuration.backing
         // Without rights there is no other connection when one is lost.
-        if isForConfinement { policy.bases = [] }
+        if isForConfinement { (policy.bases, policy.asksMachineForBases) = ([], false) }
         do {
             chain = try ImageChain.open(path: path, isReadOnly: isReadOnly, policy: policy, isDevices: record != nil)
         } catch {
