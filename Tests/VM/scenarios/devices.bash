@@ -142,6 +142,13 @@ supervisors() {
 
 no_supervisors() { [[ -z $(supervisors) ]]; }
 
+# process_has_ended PID: for wait_until; it is gone, or nothing is left of it but the status that its parent has yet to fetch.
+process_has_ended() {
+    local status
+    status=$(sed -n '/^State:/p; /^Threads:/p' "/proc/$1/status" 2>/dev/null) || return 0
+    [[ $status == "State:"*"Z (zombie)"*"Threads:"*([[:space:]])1 ]]
+}
+
 # Nobody but the scenario gives a server that is killed, or ends, from now on another one.
 kill_supervisors() {
     local victim victims
@@ -149,7 +156,7 @@ kill_supervisors() {
     if ((${#victims[@]} == 0)); then return; fi
     kill -KILL "${victims[@]}" 2>/dev/null || true
     # Not only on its way: the last process of a namespace unmounts what is mounted there, and needs the disk's server for that.
-    for victim in "${victims[@]}"; do wait_until 20 process_is_gone "$victim"; done
+    for victim in "${victims[@]}"; do wait_until 20 process_has_ended "$victim"; done
 }
 
 # Kills the server of device 0, and before it its supervisor, and waits until it has ended; the kernel may not have noticed yet.
@@ -170,7 +177,7 @@ kill_only_server() {
 kill_servers() {
     local server servers
     while mapfile -t servers < <(traces_of_devices | sed -n 's/^process //p') && ((${#servers[@]})); do
-        kill_supervisors
+        # With their supervisors, and in the same moment: some scenarios mean this one.
         kill -KILL "${servers[@]}" 2>/dev/null || true
         for server in "${servers[@]}"; do wait_until 60 process_is_gone "$server"; done
     done
