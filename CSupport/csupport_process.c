@@ -288,9 +288,10 @@ int32_t cs_populate_range(void *address, uint64_t size_bytes) {
     return madvise(address, size_bytes, CS_MADV_POPULATE_WRITE) == 0 ? 0 : -errno;
 }
 
-int32_t cs_enter_mount_namespace(void) {
+int32_t cs_enter_mount_namespace(bool passes_on) {
     if (unshare(CLONE_NEWNS) != 0) return -errno;
-    return mount("none", "/", 0, MS_REC | MS_SLAVE, 0) == 0 ? 0 : -errno;
+    if (mount("none", "/", 0, MS_REC | MS_SLAVE, 0) != 0) return -errno;
+    return !passes_on || mount("none", "/", 0, MS_REC | MS_SHARED, 0) == 0 ? 0 : -errno;
 }
 
 int32_t cs_detach_mount(const char *path) {

@@ -4,6 +4,7 @@
 #ifndef QED_UBLK_CSUPPORT_PROCESS_H
 #define QED_UBLK_CSUPPORT_PROCESS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Takes up those of the descriptors 0, 1 and 2 that a careless parent has closed, so that nothing that is opened later gets
@@ -110,8 +111,8 @@ void cs_become_ordinary_thread(void);
 int32_t cs_populate_range(void *address, uint64_t size_bytes);
 
 /* A mount namespace of this process's own, in which mounts come and go as in the one that it leaves, but not the other way
- * round. */
-int32_t cs_enter_mount_namespace(void);
+ * round; and, where it passes them on, in those that are made of it. */
+int32_t cs_enter_mount_namespace(bool passes_on);
 
 /* Takes a mount out of this process's namespace, with everything below it. */
 int32_t cs_detach_mount(const char *path);

@@ -51,7 +51,21 @@ public enum SupervisingProcess {
         // The one that this server was started beside, after a crash or for an upgrade, has this server too.
         guard let lock = try? DeviceLock(ofSupervisorOf: found.deviceID) else { return .done }
         defer { lock.release() }
+        // Its server has a namespace of its own. With its caller's, this process would keep alive what is mounted there, the
+        // disk too, when all others of a container have ended.
+        let mounts = ownMounts(besides: found)
+        defer { mounts?.end() }
         return try supervise(found, signals)
+    }
+
+    private static func ownMounts(besides device: DeviceRecord) -> OwnDiskMounts? {
+        do throws(Errno) {
+            guard try PrivateMounts.enter(passesOn: true) else { return nil }
+            return try OwnDiskMounts(ofDisk: UblkPaths.blockDevice(device.deviceID))
+        } catch {
+            ServerLog.append("mounts of the disk stay in its supervisor's namespace: \(error)", deviceID: device.deviceID)
+            return nil
+        }
     }
 
     private static func supervise(_ device: DeviceRecord, _ signals: Int32) throws(ServerStartError) -> Ending {

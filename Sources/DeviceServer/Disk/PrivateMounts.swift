@@ -3,7 +3,7 @@ import Glibc
 import Platform
 import SystemPackage
 
-/// The server's own mount namespace, which holds no mount of its own disk.
+/// The own mount namespace of a server, or of whoever supervises one, which holds no mount of its own disk.
 ///
 /// A namespace ends with its last process, and whatever only it has mounted is unmounted then: of the server's own disk,
 /// by the very process that would have to serve the last writes. So the server leaves the namespace that it was started
@@ -13,18 +13,19 @@ enum PrivateMounts {
     /// Enters the namespace: the calling thread, and those it makes from now on. Files and the working directory stay.
     ///
     /// Where this namespace would not tell the new one of unmounts (its root is not shared, as in most containers) the
-    /// server stays in it.
+    /// process stays in it.
+    /// - Parameter passesOn: the new one tells namespaces that are made of it in turn: those of a supervisor's next servers.
     /// - Returns: whether it has one of its own now.
-    static func enter() throws(Errno) -> Bool {
+    static func enter(passesOn: Bool = false) throws(Errno) -> Bool {
         guard MountTable.current.tellsOfUnmounts else { return false }
-        let result = cs_enter_mount_namespace()
+        let result = cs_enter_mount_namespace(passesOn)
         guard result == 0 else { throw Errno(rawValue: -result) }
         return true
     }
 }
 
-/// Watches for mounts of the server's own disk in its namespace, and takes them out, on a thread of its own: the name of a
-/// mount can lie in a file system that does not answer, and the server answers requests meanwhile.
+/// Watches for mounts of a server's own disk in this process's namespace, and takes them out, on a thread of its own: the
+/// name of a mount can lie in a file system that does not answer, and the server answers requests meanwhile.
 struct OwnDiskMounts {
     private let ending: Int32
 

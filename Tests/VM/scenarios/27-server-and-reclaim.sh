@@ -84,6 +84,26 @@ qed-ublk recover 0
 timeout 60 qed-ublk del "$device"
 expect_no_devices
 
+step "the namespace in which add was called ends: neither its server nor its supervisor keeps the disk mounted there"
+# use_in_namespace IMAGE: of its own.
+use_in_namespace() {
+    device=$(qed-ublk add "$1") && mkfs.ext4 -q "$device" && mount "$device" /mnt
+}
+export -f use_in_namespace
+unshare --mount --propagation private bash -c 'mount --make-rshared / && use_in_namespace image.qed'
+wait_until 20 qed-ublk del 0
+expect_no_devices
+# Nor do those that come after, and they find what was mounted there beside the disk, as the image's file.
+mkdir -p lower
+unshare --mount --propagation private bash -c 'mount --make-rshared / && mount -t tmpfs tmpfs lower &&
+    qed-ublk create lower/image.qed 64M && use_in_namespace lower/image.qed'
+kill_only_server
+wait_until 20 eval 'qed-ublk list | grep -q live'
+expect_protected "the second server of a namespace that has ended"
+dd if=/dev/urandom of=/dev/ublkb0 bs=1M count=8 oflag=direct status=none
+wait_until 20 qed-ublk del 0
+expect_no_devices
+
 step "another file system that is unmounted outside is gone for the server too"
 truncate -s 16M other
 modprobe loop
