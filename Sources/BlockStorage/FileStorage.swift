@@ -1,4 +1,5 @@
 import CSupport
+import Glibc
 import IOURing
 import Platform
 import SystemPackage
@@ -78,6 +79,15 @@ public struct FileStorage: Storage {
             return 0
         }
         return found.withLock { $0 }
+    }
+
+    public func hasRoomToSpare(besides byteCount: UInt64) async -> Bool {
+        let descriptor = self.descriptor
+        return await BlockingCalls.shared.run {
+            var status = statvfs()
+            guard fstatvfs(descriptor, &status) == 0, status.f_frsize > 0 else { return 0 }
+            return UInt64(status.f_bavail) > UInt64(status.f_blocks) / 16 + byteCount / UInt64(status.f_frsize) ? 1 : 0
+        } == 1
     }
 
     public func length() async throws(StorageError) -> UInt64 {

@@ -99,6 +99,9 @@ public protocol Storage: BaseStorage {
     /// What `findData` tells. The file system may have to read its tables for the answer: the calling thread waits for it.
     func nextData(from fileOffset: UInt64) -> Range<UInt64>?
 
+    /// Whether its file system has so much room, and what nobody should take who can do without: a sixteenth of it.
+    func hasRoomToSpare(besides byteCount: UInt64) async -> Bool
+
     /// How long the file is now.
     func length() async throws(StorageError) -> UInt64
 
@@ -115,6 +118,8 @@ extension Storage {
     }
 
     public var takesRegisteredBuffers: Bool { true }
+
+    public func hasRoomToSpare(besides byteCount: UInt64) async -> Bool { true }
 
     public func submit(_ transfer: RegisteredTransfer, token: CompletionToken) {
         preconditionFailure("no buffer can be registered with this storage")

@@ -20,6 +20,8 @@ public final class Image: @unchecked Sendable {
     public var headerSizeBytes: UInt64 { headerSize.load(ordering: .relaxed) }
     let headerSize: Atomic<UInt64>
     public let isReadOnly: Bool
+    /// What is read from the bottom of the chain is kept (`CopyOnRead`).
+    public let keepsReads: Bool
 
     /// These, and what comes of a switch of the top or of another chain (`replaceChain`), change only while all queues are quiet.
     var layers: [Layer]
@@ -87,8 +89,9 @@ public final class Image: @unchecked Sendable {
         state: consuming ImageState,
         headerPage: UnsafeMutableRawPointer,
         hasRoomForNote: Bool, note: SessionNote?, replay: MappingReplay.Outcome, droppedEntries: UInt64,
-        topSwitch: TopSwitch?
+        topSwitch: TopSwitch?, keepsReads: Bool
     ) {
+        self.keepsReads = keepsReads
         precondition(bases.count == layers.count - 1, "tables of another chain")
         needCheckHint = Atomic(state.cursor.needCheck)
         self.replay = replay

@@ -128,6 +128,8 @@ public enum Sabotage: String, CaseIterable, Sendable {
     case flattenHeaderFirst
     /// What lies beneath a cluster is written to it whatever it has got meanwhile.
     case copyUpOverNewer
+    /// What is kept of a read is read first, and then written as a guest would.
+    case keepReadsOverNewer
     /// A cluster of which nobody knows yet what lies beneath it is taken for zeros.
     case copyUpSkipsUnknown
 

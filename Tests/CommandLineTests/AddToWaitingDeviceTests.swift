@@ -43,6 +43,7 @@ import Testing
         Row(
             option: "--base-allow", same: [["--base-allow", "nbd://a/*"]],
             other: [["--base-allow", "*"], ["--base-allow", "nbd://a/*", "--base-allow", "nbd://b/*"]]),
+        Row(option: "--copy-on-read", same: [], other: [["--copy-on-read"]]),
         Row(option: "--base-timeout", same: [["--base-timeout", "5"]], other: [["--base-timeout", "0"]]),
     ]
 
@@ -52,7 +53,7 @@ import Testing
     private let device = DeviceTraits(
         id: 5, name: DeviceName("root"), scansPartitions: true, isUntrusted: false, isReadOnly: false, isRecoverable: true,
         queueCount: 4, queueDepth: 64, blockSizeBytes: 512, isZeroCopy: false,
-        cacheBytes: 64 << 20,
+        cacheBytes: 64 << 20, keepsReads: false,
         backingArguments: [
             "--backing-devices", "--backing-dir", "/", "--backing-dir", "/usr", "--base-allow", "nbd://a/*", "--base-timeout",
             "5",

@@ -17,6 +17,7 @@ extension ServerConfiguration {
         if discardsLostSession { words.append("--force") }
         if zeroCopy != .auto { words += ["--zero-copy", zeroCopy.rawValue] }
         words += ["--cache-size", "\(cacheBytes)"]
+        if keepsReads { words.append("--copy-on-read") }
         return words + backingArguments + ["--", imagePath]
     }
 
@@ -53,6 +54,7 @@ extension ServerConfiguration {
                 guard let choice = ZeroCopyChoice(rawValue: try next()) else { throw ServeArgumentError(words: words) }
                 zeroCopy = choice
             case "--cache-size": cacheBytes = try number()
+            case "--copy-on-read": keepsReads = true
             case "--backing-dir", "--base-allow", "--base-timeout": backingArguments += [word, try next()]
             case "--no-backing", "--backing-devices": backingArguments.append(word)
             case "--": imagePath = try next()

@@ -60,6 +60,13 @@ final class ImageFiles {
             throw .chain(error)
         }
         if case .qed(let header, _) = chain[0].layer, header.imageSizeBytes == 0 { throw .emptyImage(path: path) }
+        if configuration.keepsReads, case .qed(let header, _) = chain[0].layer {
+            // A device that is flattened has nothing to keep any more.
+            guard record != nil || (chain.count > 1 && !(chain.last?.isQED ?? true)) else { throw .nothingToKeep(path: path) }
+            guard header.geometry.clusterSizeBytes <= ImageOptions.largestKeptClusterBytes else {
+                throw .clustersTooLargeToKeep(path: path)
+            }
+        }
         let backingFiles = chain.dropFirst().map(\.source.identity)
         if let record {
             try ImageFiles.check(chain, backingFiles, against: record)
@@ -78,6 +85,7 @@ final class ImageFiles {
             isReadOnly: isReadOnly, cacheBytes: configuration.cacheBytes, continuesSession: record != nil,
             discardsLostSession: configuration.discardsLostSession)
         var sessionFile: SessionFile?
+        options.keepsReads = configuration.keepsReads
         if !isReadOnly {
             do throws(RegistryError) {
                 sessionFile = try SessionFile(image: chain[0].file.identity, registry: DeviceRegistry())

@@ -15,6 +15,7 @@ struct DeviceTraits {
     var blockSizeBytes: Int
     var isZeroCopy: Bool
     var cacheBytes: Int
+    var keepsReads: Bool
     /// Options of `add`.
     var backingArguments: [String]
     /// The driver makes no more queues than these.
@@ -59,6 +60,9 @@ struct DeviceTraits {
         }
         if let size = requested.cacheBytes, size != cacheBytes {
             return Difference(has: "has a cache of \(cacheBytes) bytes", option: "--cache-size")
+        }
+        if requested.keepsReads, !keepsReads {
+            return Difference(has: "keeps nothing of what it reads", option: "--copy-on-read")
         }
         return try backingDifference(from: requested.backing)
     }
@@ -105,6 +109,7 @@ extension DeviceTraits {
         blockSizeBytes = 1 << Int(parameters.basic.logicalBlockShift)
         isZeroCopy = info.isZeroCopy
         cacheBytes = record.cacheBytes ?? ServerConfiguration(imagePath: "").cacheBytes
+        keepsReads = record.keepsReads
         backingArguments = record.backingArguments
         processorCount = max(sysconf(Int32(_SC_NPROCESSORS_CONF)), 1)
     }

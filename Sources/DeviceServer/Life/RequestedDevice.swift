@@ -20,6 +20,8 @@ public struct RequestedDevice: Sendable {
     /// Serve the image even though what a dead server has acknowledged is lost.
     public var discardsLostSession = false
     public var zeroCopy: ZeroCopyChoice?
+    /// What is read from the bottom of the chain is kept in the image.
+    public var keepsReads = false
     /// For the tables of the image and its backing files.
     public var cacheBytes: Int?
     /// Its directories are absolute.
@@ -44,6 +46,7 @@ public struct RequestedDevice: Sendable {
         configuration.discardsLostSession = discardsLostSession
         if let zeroCopy { configuration.zeroCopy = zeroCopy }
         if let cacheBytes { configuration.cacheBytes = cacheBytes }
+        configuration.keepsReads = keepsReads
         configuration.backing = try backing.policy()
         configuration.backingArguments = backing.arguments
         return configuration

@@ -46,6 +46,7 @@ struct WaitingDevice {
         configuration.recovers = true
         configuration.backingArguments = record.backingArguments
         if let cacheBytes = record.cacheBytes { configuration.cacheBytes = cacheBytes }
+        configuration.keepsReads = record.keepsReads
         return configuration
     }
 

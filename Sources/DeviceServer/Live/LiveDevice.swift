@@ -13,6 +13,7 @@ struct LiveDevice: Sendable {
     /// The device's, as it was when it began to be served.
     let record: DeviceRecord
     let cacheBytes: Int
+    let keepsReads: Bool
     /// For the files that an image may name.
     let policy: BackingPolicy
     let registry: DeviceRegistry

@@ -172,7 +172,8 @@ struct Rollback {
         do throws(ServerError) { loop = try ImageSession.makeLoop() } catch { throw .cannot("\(error)") }
         defer { loop.close() }
         let storages = chain.storages(on: loop.ring)
-        let options = ImageOptions(cacheBytes: device.cacheBytes, session: opened.sessionFile.memory)
+        let options = ImageOptions(
+            cacheBytes: device.cacheBytes, session: opened.sessionFile.memory, keepsReads: device.keepsReads)
         do throws(ImageOpenError) {
             return try loop.run { () throws(ImageOpenError) in
                 try await Image.open(chain: chain.map(\.layer), storages: storages, options: options)

@@ -59,6 +59,8 @@ public struct DeviceRecord: Equatable, Sendable {
     public var backingArguments: [String]
     /// For the tables, as `add` was told; nil: as usual.
     public var cacheBytes: Int?
+    /// What is read from the bottom of the chain is kept in the image.
+    public var keepsReads = false
     /// Set when the server has left the device to the next one, and closed the image well.
     public var leftImage: ImageMark?
     /// Set while a server takes the device over from `server`; stays set when that is cut short (see `Takeover`).
@@ -120,7 +122,7 @@ extension DeviceRecord {
             "read_only": .bool(isReadOnly), "started_at": JSONValue(startedAt),
             "backing_options": .array(backingArguments.map { .string($0) }), "left_image": leftImage?.json ?? .null,
             "being_taken_over": .bool(isBeingTakenOver), "failed": .bool(hasFailed),
-            "cache_size": cacheBytes.map { JSONValue($0) } ?? .null,
+            "cache_size": cacheBytes.map { JSONValue($0) } ?? .null, "copy_on_read": .bool(keepsReads),
             "throw_away": .bool(isThrowAway), "goes_when_unused": .bool(goesWhenUnused), "partition_scan": .bool(scansPartitions),
             "untrusted": .bool(isUntrusted),
             "name": name.map { .string($0.text) } ?? .null,
@@ -177,6 +179,7 @@ extension DeviceRecord {
         goesWhenUnused = json["goes_when_unused"]?.truth ?? false
         scansPartitions = json["partition_scan"]?.truth ?? true
         isUntrusted = json["untrusted"]?.truth ?? false
+        keepsReads = json["copy_on_read"]?.truth ?? false
         name = json["name"]?.text.flatMap { DeviceName($0) }
         cacheBytes = json["cache_size"]?.integer(as: Int.self)
         if let cacheBytes, !ServerConfiguration.cacheLimits.contains(cacheBytes) { self.cacheBytes = nil }

@@ -123,7 +123,8 @@ final class Server {
             of: device,
             live: LiveDevice(
                 session: device.session, queues: device.queues, record: record, cacheBytes: configuration.cacheBytes,
-                policy: configuration.backing, registry: registry, rights: device.rights, log: log))
+                keepsReads: configuration.keepsReads, policy: configuration.backing, registry: registry, rights: device.rights,
+                log: log))
         let ownMounts = watchOwnMounts(device)
         defer {
             ownMounts?.end()

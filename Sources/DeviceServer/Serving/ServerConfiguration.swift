@@ -40,6 +40,8 @@ public struct ServerConfiguration: Sendable {
     public var blockSizeBytes: Int?
     /// For the tables of the image and its backing files.
     public var cacheBytes = ImageOptions.standardCacheBytes
+    /// Keep in the image what is read from the bottom of the chain.
+    public var keepsReads = false
 
     public init(imagePath: String) { self.imagePath = imagePath }
 
@@ -104,6 +106,9 @@ public enum ServerError: Error, CustomStringConvertible {
     case chain(ChainError)
     case image(path: String, ImageOpenError)
     case emptyImage(path: String)
+    /// It was to keep what it reads from a file beneath it.
+    case nothingToKeep(path: String)
+    case clustersTooLargeToKeep(path: String)
     /// The image or its file cannot be used in blocks of that size.
     case blockSize(path: String, reason: String)
     case control(UblkControlError)
@@ -144,6 +149,11 @@ public enum ServerError: Error, CustomStringConvertible {
         switch self {
         case .chain(let error): "\(error)"
         case .image(let path, let error): "\(path): \(error)"
+        case .nothingToKeep(let path):
+            "\(path): lies over no raw file, and no base elsewhere, of which it could keep something; leave out --copy-on-read"
+        case .clustersTooLargeToKeep(let path):
+            "\(path): its clusters are too large to be kept when a part of one is read; leave out --copy-on-read, or make an "
+                + "overlay with clusters of \(ImageOptions.largestKeptClusterBytes >> 10)K or less"
         case .emptyImage(let path): "\(path): its size is 0, and a block device cannot be empty; give it a size first"
         case .blockSize(let path, let reason): "\(path): \(reason)"
         case .control(let error): "\(error)"

@@ -32,7 +32,7 @@ struct AllocationCursor {
     /// Below `nextFileOffset`: taken, and given back as fresh as they were.
     private var givenBack: [Range<UInt64>] = []
     private let smallestChunkBytes: UInt64
-    private var chunkBytes: UInt64
+    private(set) var chunkBytes: UInt64
 
     /// - Parameter endOfClusters: end of the last cluster in use, a multiple of the cluster size: the file's length.
     init(

@@ -38,6 +38,12 @@ struct ExtentList: @unchecked Sendable {
         return false
     }
 
+    /// Whether any of it lies in this file of the chain, beneath the image.
+    func hasAny(of layer: Int) -> Bool {
+        for index in 0..<count where Int(storage[index].layer) == layer && layer > 0 { return true }
+        return false
+    }
+
     /// - Returns: false when the list is full.
     @inline(__always)
     mutating func append(layer: Int32, fileOffset: UInt64, deviceOffset: UInt64, byteCount: UInt64) -> Bool {

@@ -16,7 +16,7 @@ final class StagingPool: @unchecked Sendable {
 
     private static let alignmentBytes = 4096
     /// A fill of up to this many bytes around the request's own is one read and one write.
-    private static let largestBufferBytes = 256 << 10
+    static let largestBufferBytes = 256 << 10
     private static let budgetBytes = 8 << 20
 
     /// For copies.

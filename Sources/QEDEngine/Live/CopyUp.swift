@@ -70,7 +70,7 @@ extension SlowRequests {
     }
 
     /// Whether the image has nothing of the cluster, neither data nor zeros.
-    private func isUnallocated(_ position: UInt64, _ id: RequestID) async throws(RequestError) -> Bool {
+    func isUnallocated(_ position: UInt64, _ id: RequestID) async throws(RequestError) -> Bool {
         while true {
             var entry = map.files.topLookup.entry(at: position)
             if entry == PageLookup.miss { entry = image.judgedEntry(at: position) }
@@ -102,7 +102,7 @@ extension SlowRequests {
     }
 
     /// The fault: reads first, and then writes as a guest would.
-    private func writeOverNewer(_ id: RequestID, _ range: Range<UInt64>) async throws(RequestError) {
+    func writeOverNewer(_ id: RequestID, _ range: Range<UInt64>) async throws(RequestError) {
         let buffer = await staging.take()
         defer { staging.giveBack(buffer) }
         try await reader.read(range, into: buffer, beneath: true, id.transfers)

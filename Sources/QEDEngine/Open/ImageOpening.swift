@@ -25,11 +25,17 @@ public struct ImageOptions: Sendable {
     public var discardsLostSession: Bool
     /// Leave the mark of a merge that is under way (`QEDAutoclearFeatures.unfinishedMerge`): it is the caller's.
     public var keepsMergeMark = false
+    /// Keep in the image what is read from the raw file at the bottom of the chain (`CopyOnRead`). Not of an image that is only
+    /// read.
+    public var keepsReads = false
+    /// With larger clusters nothing is kept: one has to fit a buffer.
+    public static let largestKeptClusterBytes = UInt64(StagingPool.largestBufferBytes)
 
     public init(
         isReadOnly: Bool = false, cacheBytes: Int = standardCacheBytes, session: SessionMemory? = nil,
-        continuesSession: Bool = false, discardsLostSession: Bool = false
+        continuesSession: Bool = false, discardsLostSession: Bool = false, keepsReads: Bool = false
     ) {
+        self.keepsReads = keepsReads
         self.isReadOnly = isReadOnly
         self.cacheBytes = cacheBytes
         self.session = session
@@ -219,7 +225,8 @@ extension Image {
         return Image(
             layers: layers, top: top, bases: bases, resolved: resolved, isReadOnly: options.isReadOnly, state: state,
             headerPage: headerPage, hasRoomForNote: hasRoomForNote,
-            note: note, replay: replay, droppedEntries: prepared.droppedEntries, topSwitch: topSwitch)
+            note: note, replay: replay, droppedEntries: prepared.droppedEntries, topSwitch: topSwitch,
+            keepsReads: options.keepsReads && !options.isReadOnly)
     }
 
     /// Replays what an earlier process has left in the session's memory.

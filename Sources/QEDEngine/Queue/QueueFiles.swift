@@ -79,6 +79,9 @@ struct QueueFiles<S: Storage>: @unchecked Sendable {
     /// What was the top before has its final length.
     func adoptTables() { (layers + 1).pointee.fileSizeBytes = image.layers[1].fileSizeBytes }
 
+    /// Whether the chain ends with a raw file, or a base elsewhere.
+    var bottomIsRaw: Bool { layers[layerCount - 1].isRaw }
+
     /// The file holds something that no sync covers. Called after it was written, in part at least, before it is acknowledged.
     @inline(__always)
     func markUnsynced() {

@@ -58,7 +58,11 @@ final class SlowRequests<S: Storage>: @unchecked Sendable {
         switch request.operation {
         case .read:
             guard let buffer = request.buffer else { throw .outOfRange }
-            try await reader.read(range, into: buffer, beneath: false, id.transfers)
+            if image.keepsReads {
+                try await readAndKeep(id, range, into: buffer)
+            } else {
+                try await reader.read(range, into: buffer, beneath: false, id.transfers)
+            }
         case .write:
             guard let buffer = request.buffer else { throw .outOfRange }
             try await write(id, range, from: buffer)

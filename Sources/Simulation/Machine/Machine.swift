@@ -23,6 +23,8 @@ public final class Machine: @unchecked Sendable {
 
     public struct Options {
         public var cacheBytes = 1 << 16
+        /// Copy on read.
+        public var keepsReads = false
         public var queueCount = 1
         public var depth = 8
         public var largestRequestBytes = 1 << 18
@@ -219,6 +221,7 @@ public final class Machine: @unchecked Sendable {
     func imageOptions(isReadOnly: Bool, _ session: SimulatedSession?) -> ImageOptions {
         var imageOptions = ImageOptions(
             isReadOnly: isReadOnly, cacheBytes: options.cacheBytes, session: session?.engineMemory)
+        imageOptions.keepsReads = options.keepsReads
         if let limit = options.pageWordLimit { imageOptions.pageWordLimit = limit }
         if let chunk = options.smallestChunkBytes { imageOptions.smallestChunkBytes = chunk }
         return imageOptions

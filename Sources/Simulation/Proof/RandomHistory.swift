@@ -85,6 +85,7 @@ public struct RandomHistory {
         // One table of 4 KiB clusters has two pages.
         // Space that runs out again and again, while requests wait for it and while it is extended ahead.
         if seed % 3 == 2 { options.smallestChunkBytes = clusterSizeBytes << (seed / 3 % 4) }
+        options.keepsReads = seed % 11 % 2 == 1
         if seed % 5 == 4 { options.pageWordLimit = isWide ? 20 : 0 }
         logCapacity = model == .kill ? random.pick([6, 16, 64, 256]) : 0
         // In a part of them, with chances of its own: the others stay the histories that they were.

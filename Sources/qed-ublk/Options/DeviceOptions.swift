@@ -93,6 +93,13 @@ struct DeviceOptions: ParsableArguments {
             """, valueName: "size"), transform: SizeArgument.parse)
     var cacheSize: UInt64?
 
+    @Flag(
+        help: """
+            Keep in the image what is read from the file, or base elsewhere, at the bottom of its chain, in whole clusters: it \
+            is read from there once.
+            """)
+    var copyOnRead = false
+
     @OptionGroup var backing: BackingOptions
 
     func validate() throws {
@@ -106,6 +113,9 @@ struct DeviceOptions: ParsableArguments {
             throw ValidationError(
                 "--snapshot puts an overlay over the image, which must be allowed as its backing file: leave out --no-backing, "
                     + "or say --backing-dir with the image's directory")
+        }
+        guard !copyOnRead || !(readOnly || snapshot) else {
+            throw ValidationError("--copy-on-read writes to the image: leave out --read-only and --snapshot")
         }
         guard !untrusted || partscan != true else {
             throw ValidationError("--partscan has the kernel look at what is on the disk: leave out --untrusted")
@@ -148,6 +158,7 @@ struct DeviceOptions: ParsableArguments {
         requested.discardsLostSession = force
         requested.zeroCopy = zeroCopy
         requested.cacheBytes = cacheSize.map { Int(clamping: $0) }
+        requested.keepsReads = copyOnRead
         requested.backing = try backing.absoluteChoice()
         if untrusted, requested.backing.directories.isEmpty { requested.backing.refusesBackingFiles = true }
         return requested

@@ -145,7 +145,9 @@ extension ServerError: ReportableError {
         switch self {
         case .chain(let error): error.exitStatus
         case .image(_, let error): error.exitStatus
-        case .emptyImage, .imageChanged, .imageWritten, .anotherFile, .snapshotReplaced, .blockSize: .unusableImage
+        case .emptyImage, .imageChanged, .imageWritten, .anotherFile, .snapshotReplaced, .blockSize, .nothingToKeep,
+            .clustersTooLargeToKeep:
+            .unusableImage
         case .notRecoverable, .notOurs: .notFound
         case .isBusy, .nameTaken: .busy
         case .link(_, let errno): ExitStatus(errno: errno).ofMachine

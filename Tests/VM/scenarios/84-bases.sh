@@ -177,6 +177,55 @@ expect_sound disk.qed
 expect_status 0 qed-ublk compare -f qed -F raw disk.qed expected
 rm disk.qed
 
+step "--copy-on-read: read once, and there when the origin is not; killed, without room, and under a clone"
+# reads: how often the origin was asked for data.
+reads() { grep -c ' Read ' reads.log || true; }
+origin --filter=log file base.raw logfile=reads.log
+qed-ublk create --base "$address" disk.qed
+qed-ublk create alone.qed 8M
+expect_refusal 2 'lies over no raw file, and no base elsewhere, of which it' qed-ublk add --copy-on-read alone.qed
+expect_refusal 64 'writes to the image' qed-ublk add --copy-on-read -r disk.qed
+device=$(qed-ublk add --base-allow '*' --copy-on-read disk.qed)
+dd if="$device" bs=1M count=64 iflag=direct status=none | cmp - <(dd if=base.raw bs=1M count=64 status=none)
+asked=$(reads)
+((asked > 0 && asked <= 1100)) || fail "the origin was asked $asked times"
+dd if="$device" bs=4k count=16384 iflag=direct status=none | cmp - <(dd if=base.raw bs=1M count=64 status=none)
+expect_equal "how often the origin was asked" "$asked" "$(reads)"
+# Killed while it fetches; what is there then is sound, and goes on being kept.
+dd if="$device" of=/dev/null bs=1M skip=64 count=100 iflag=direct status=none &
+reader=$!
+sleep 0.2
+kill_server
+expect_equal "what recover prints" "$device" "$(qed-ublk recover 0)"
+wait "$reader"
+expect_status 0 cmp "$device" base.raw
+origin_dies
+echo 3 >/proc/sys/vm/drop_caches
+expect_status 0 cmp "$device" base.raw
+qed-ublk create -b "$device" -F raw clone.qed
+clone=$(qed-ublk add --backing-devices clone.qed)
+expect_status 0 cmp "$clone" base.raw
+qed-ublk del "$clone" "$device"
+origin --filter=log file base.raw logfile=reads.log
+expect_undamaged disk.qed
+expect_status 0 qed-ublk compare --base-allow '*' -f qed -F raw disk.qed base.raw
+rm disk.qed clone.qed
+mkdir small
+truncate -s 120M small.raw
+expect_status 0 mkfs.ext4 -q small.raw
+mount -o loop small.raw small
+qed-ublk create --base "$address" small/disk.qed
+device=$(qed-ublk add --base-allow '*' --copy-on-read small/disk.qed)
+expect_status 0 cmp "$device" base.raw
+# There is room for the guest, at the end that was not kept.
+dd if=own of="$device" bs=1M seek=190 oflag=direct conv=fsync status=none
+qed-ublk del "$device"
+expect_undamaged small/disk.qed
+kept=$(du -m small/disk.qed | cut -f 1)
+((kept > 3 && kept < 100)) || fail "of 200 MiB $kept were kept on 120"
+umount small
+origin_dies
+
 step "over TCP, with several connections and blocks of 4096 bytes"
 (setsid nbdkit -f -r -i 127.0.0.1 -p 10809 --filter=blocksize-policy file base.raw blocksize-minimum=4096 \
     blocksize-maximum=1M blocksize-error-policy=error </dev/null >>origin.log 2>&1 &)
