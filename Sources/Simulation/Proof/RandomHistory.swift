@@ -170,7 +170,7 @@ public struct RandomHistory {
                     try machine.takeDown()
                     if isLast { break }
                     machine = self.machine(on: left.disk, left.sealed, backing, log)
-                    try recover(machine, player, check)
+                    try recover(machine, player, check, kills)
                 }
             }
         } catch {
@@ -221,13 +221,18 @@ public struct RandomHistory {
     }
 
     /// Opens what a power cut has left, with more power cuts meanwhile, and takes what it reads as the truth.
-    private mutating func recover(_ machine: Machine, _ player: Player, _ check: CrashCheck) throws {
+    private mutating func recover(
+        _ machine: Machine, _ player: Player, _ check: CrashCheck, _ kills: KillCheck?
+    ) throws {
         let before = player.history
         let windows = self.windows
         let refusal = try machine.open { completed in
             if completed { try check.cutPower(machine, before, windows, limit: 16, samples: 3) }
         }
         if let refusal { throw Violation("the image that is left is refused: \(refusal)") }
+        // The log is made anew, before a read that is kept can make the header name it. As after a failed sync: what the power
+        // cut took was not promised.
+        try kills?.killBetweenStores(machine, before, windows, afterFailedSync: true)
         var after = before
         _ = after.advance()
         let time = after.now
