@@ -41,6 +41,9 @@ final class ExportThread: @unchecked Sendable {
     private var connections: [NBDConnection] = []
     private var reconnection = Reconnection()
     private var isAway = false
+    /// It is away, and a request has waited for it in vain: others fail at once until it is back. Who asks once more after an
+    /// error, as kernels and file systems do, would wait as long each time.
+    private var hasBeenAwayTooLong = false
     private var pending: [UInt64: Pending] = [:]
     /// Of `pending`, those that no connection has.
     private var waiting: [UInt64] = []
@@ -168,7 +171,9 @@ final class ExportThread: @unchecked Sendable {
         {
             giveUp(connection, NBDFailure("the server has not answered for \(longestSilence / 1_000_000_000) seconds"))
         }
-        for (number, request) in pending where isOver || request.deadline.map({ $0 <= now }) == true {
+        func isLate(_ request: Pending) -> Bool { request.deadline.map { $0 <= now } == true }
+        if isAway, pending.values.contains(where: isLate) { hasBeenAwayTooLong = true }
+        for (number, request) in pending where isOver || hasBeenAwayTooLong || isLate(request) {
             if let connection = connections.first(where: { $0.requests.contains(number) }) {
                 // Its buffer is in the connection's hands.
                 giveUp(connection, NBDFailure("the server has not answered in time"))
@@ -356,7 +361,7 @@ final class ExportThread: @unchecked Sendable {
             shape = found
             onChange(.opened(found))
         } else if isAway {
-            isAway = false
+            (isAway, hasBeenAwayTooLong) = (false, false)
             onChange(.back)
         }
     }

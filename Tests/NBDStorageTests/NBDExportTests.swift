@@ -1,3 +1,4 @@
+import Glibc
 import BlockStorage
 import IOURing
 import Platform
@@ -105,6 +106,22 @@ import Testing
         while (try? export.readBytes(fileOffset: 4096, byteCount: 10)) != expected(4096, 10), !deadline.hasPassed {}
         #expect(!deadline.hasPassed)
         #expect(changes.withLock { $0 } == ["away", "back"])
+        server.stop()
+    }
+
+    @Test("when a read has waited in vain, others fail at once, until the server is back")
+    func awayTooLong() throws {
+        let export = try open(timeoutMilliseconds: 3000)
+        server.state.withLock { $0.endsAfter = 1 }
+        let deadline = Deadline(after: .seconds(20))
+        for _ in 0..<20 {
+            #expect(throws: ImageFileError.self) { try export.readBytes(fileOffset: 4096, byteCount: 10) }
+        }
+        // Twenty times three seconds are a minute.
+        #expect(!deadline.hasPassed)
+        server.state.withLock { $0.endsAfter = 0 }
+        while (try? export.readBytes(fileOffset: 4096, byteCount: 10)) != expected(4096, 10), !deadline.hasPassed { usleep(1000) }
+        #expect(!deadline.hasPassed)
         server.stop()
     }
 
