@@ -168,6 +168,8 @@ struct QedUblkSim: ParsableCommand {
             CurrentSeed.startTimer()
             print("requests at \(try Scenarios.requestsBesideATrim(seed: seed, base: base)) steps of trims, base \(base)")
         }
+        CurrentSeed.startTimer()
+        print("requests at \(try Scenarios.requestsBesideAKeptRead(seed: seed)) steps of reads that are kept")
         for base in [Scene.Base.none, .qed] {
             CurrentSeed.startTimer()
             try Scenarios.pagesThatCannotBeWritten(seed: seed, base: base)

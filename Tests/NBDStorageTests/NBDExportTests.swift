@@ -1,5 +1,5 @@
-import Glibc
 import BlockStorage
+import Glibc
 import IOURing
 import Platform
 import Simulation

@@ -73,6 +73,28 @@ import Testing
         try require(["qemu-img", "check", "-q", "-f", "qed", overlay])
     }
 
+    @Test("neighbours that are asked for whole come together; what the image has in between stays")
+    func together() throws {
+        defer { buffer.deallocate() }
+        let engine = try open()
+        let start = engine.queue.statistics
+        #expect(read(engine, 0, 3 * Self.clusterBytes) == Array(content[..<(3 * Self.clusterBytes)]))
+        #expect(engine.queue.statistics.filledClusters == 3)
+        #expect(engine.queue.statistics.dataReads - start.dataReads == 1)
+        let zeros = BlockRequest(
+            .writeZeroes, deviceOffset: UInt64(7 * Self.clusterBytes), byteCount: UInt64(Self.clusterBytes))
+        #expect(engine.perform([zeros]) == [0])
+        var now = content
+        now.replaceSubrange(
+            7 * Self.clusterBytes..<8 * Self.clusterBytes, with: [UInt8](repeating: 0, count: Self.clusterBytes))
+        for _ in 0..<2 {
+            #expect(read(engine, 4096, (1 << 20) - 8192) == Array(now[4096..<((1 << 20) - 4096)]))
+            #expect(engine.queue.statistics.filledClusters == 7)
+        }
+        try engine.close()
+        try require(["qemu-img", "check", "-q", "-f", "qed", overlay])
+    }
+
     @Test("what cannot be read of the base fails the read, and is fetched when it is there again")
     func unreadable() throws {
         defer { buffer.deallocate() }

@@ -28,4 +28,9 @@ import Testing
     func requestsBesideATrim(_ base: Scene.Base) throws {
         #expect(try Scenarios.requestsBesideATrim(seed: 1, base: base) > 8 * 4)
     }
+
+    @Test("a request beside a read that is kept goes over it, and never the other way round")
+    func requestsBesideAKeptRead() throws {
+        #expect(try Scenarios.requestsBesideAKeptRead(seed: 1) > 8 * 4)
+    }
 }

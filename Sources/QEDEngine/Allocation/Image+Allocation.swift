@@ -9,13 +9,14 @@ extension Image {
     /// Gives the range from `start` its places: existing clusters, fresh ones as far as nothing lies beneath, or a fill.
     ///
     /// - Parameters:
+    ///   - isKept: see `ChainMap.planWrite`.
     ///   - zerosBeneath: up to here nothing but zeros lies beneath, as far as whole clusters are concerned.
     ///   - counters: of the queue; get what was allocated. (A fill is counted when it is published.)
     ///
     /// Fresh clusters are published at once: until the data is there they read as zeros, which is what was there before.
     /// So a second write to the same cluster goes ahead in place, and a write that fails leaves nothing wrong behind.
     func planAllocation(
-        _ start: UInt64, to end: UInt64, zerosBeneath: UInt64, into list: inout ExtentList,
+        _ start: UInt64, to end: UInt64, isKept: Bool = false, zerosBeneath: UInt64, into list: inout ExtentList,
         counters: UnsafeMutablePointer<EngineStatistics>
     ) -> WritePlan {
         precondition(start < end && end <= sizeBytes, "a range outside the device")
@@ -51,7 +52,7 @@ extension Image {
                             // First what came before; the fill is planned when its turn comes.
                             return .direct(end: position)
                         } else {
-                            blocked = planCopy(position, to: end, pageSlot: pageSlot, in: &state)
+                            blocked = planCopy(position, to: end, isKept: isKept, pageSlot: pageSlot, in: &state)
                         }
                     } else if let fileOffset = state.cursor.reserve(1) {
                         guard append(fileOffset, position, pieceEnd, to: &list) else {
@@ -153,16 +154,17 @@ extension Image {
 
     /// Reserves clusters for as many neighbours as one copy can take, from `position`'s cluster on.
     private func planCopy(
-        _ position: UInt64, to end: UInt64, pageSlot: Int, in state: inout ImageState
+        _ position: UInt64, to end: UInt64, isKept: Bool, pageSlot: Int, in state: inout ImageState
     ) -> WritePlan {
         precondition(position < end && end <= sizeBytes, "a copy for nothing, or outside the device")
         let firstCluster = position >> geometry.clusterShift
         let lastCluster = (end - 1) >> geometry.clusterShift
         let firstIndex = geometry.indexInL2Page(ofDeviceOffset: position)
         let values = state.cache.values(ofSlot: pageSlot)
+        let largestValue = isKept && !isSabotaged(.keepOverZeros) ? L2Entry.unallocatedValue : L2Entry.zeroValue
         var count: UInt64 = 0
         while firstCluster + count <= lastCluster, firstIndex + Int(count) < QEDGeometry.entriesPerL2Page,
-            UInt64(littleEndian: values[firstIndex + Int(count)]) <= L2Entry.zeroValue,
+            UInt64(littleEndian: values[firstIndex + Int(count)]) <= largestValue,
             !state.fills.contains(cluster: firstCluster + count)
         {
             count += 1

@@ -22,13 +22,21 @@ extension SlowRequests {
         // Up to `position` nothing is to be kept.
         var unreadStart = position
         while position < range.upperBound {
-            let pieceEnd = min((position | clusterMask) &+ 1, range.upperBound)
+            var pieceEnd = min((position | clusterMask) &+ 1, range.upperBound)
             if await isToBeKept(position, id) {
                 try await read(unreadStart..<position, of: range, into: buffer, id)
-                if await keep(position..<pieceEnd, into: buffer + Int(position - range.lowerBound), id) {
+                let target = buffer + Int(position - range.lowerBound)
+                unreadStart = position
+                if isSabotaged(.keepReadsOverNewer) {
+                    let start = position & ~clusterMask
+                    try? await writeOverNewer(id, start..<min((start | clusterMask) &+ 1, image.sizeBytes))
+                } else if position & clusterMask == 0, pieceEnd & clusterMask == 0 {
+                    var end = pieceEnd
+                    while end + clusterMask < range.upperBound, await isToBeKept(end, id) { end += clusterMask + 1 }
+                    unreadStart = try await keepWhole(position..<end, into: target, id)
+                    pieceEnd = max(pieceEnd, unreadStart)
+                } else if await keep(position..<pieceEnd, into: target, id) {
                     unreadStart = pieceEnd
-                } else {
-                    unreadStart = position
                 }
             }
             position = pieceEnd
@@ -63,6 +71,27 @@ extension SlowRequests {
         return list.count > 0 && Int(list[0].layer) == map.files.layerCount - 1 && map.files.bottomIsRaw
     }
 
+    /// Neighbours that are asked for whole come together, and to where they are asked for.
+    /// - Returns: up to where they are in `target`. The rest is to be read, from wherever it is now.
+    private func keepWhole(
+        _ range: Range<UInt64>, into target: UnsafeMutableRawPointer, _ id: RequestID
+    ) async throws(RequestError) -> UInt64 {
+        let clusterMask = image.geometry.clusterMask
+        precondition(range.lowerBound & clusterMask == 0 && range.upperBound & clusterMask == 0, "parts of clusters")
+        guard let plan = await planToKeep(range, id) else { return range.lowerBound }
+        precondition(plan.isWhole && plan.end <= range.upperBound, "a plan for what was not asked for")
+        do throws(RequestError) {
+            try await reader.read(plan.start..<plan.end, into: target, beneath: true, id.transfers)
+        } catch {
+            for waiter in image.abandon(plan) { waiter.resume(returning: 0) }
+            throw error
+        }
+        do throws(RequestError) { try await copier.perform(plan, id, data: target) } catch {
+            // What was read is right, whether it could be kept or not.
+        }
+        return plan.end
+    }
+
     /// - Parameter range: of one cluster.
     /// - Returns: whether the range's bytes are in `target`; otherwise they are to be read, from wherever they are now.
     private func keep(_ range: Range<UInt64>, into target: UnsafeMutableRawPointer, _ id: RequestID) async -> Bool {
@@ -72,15 +101,17 @@ extension SlowRequests {
         // others who do the same.
         let end = min(clusterEnd, copier.roundedUpToBlock(image.backingEnd), image.sizeBytes)
         precondition(range.upperBound <= clusterEnd && start < end, "a range of several clusters")
-        guard end - start <= UInt64(staging.bufferBytes) else { return false }
+        guard end - start <= UInt64(staging.bufferBytes), let plan = await planToKeep(start..<end, id) else { return false }
+        return await fetch(plan, range, into: target, id)
+    }
+
+    /// - Returns: for clusters from the range's start on, as many neighbours as the image has nothing of; nil where they are not
+    ///   to be kept, or not by this request.
+    private func planToKeep(_ range: Range<UInt64>, _ id: RequestID) async -> CopyPlan? {
         // What is only kept must not be why a guest's write or flush fails; nor what the file is extended by because of it: with
         // what others are about to keep that may be twice, and by twice as much the second time.
         let chunkBytes = image.state.withLock { $0.cursor.chunkBytes }
-        guard await files.top.hasRoomToSpare(besides: 4 * chunkBytes) else { return false }
-        if isSabotaged(.keepReadsOverNewer) {
-            try? await writeOverNewer(id, start..<end)
-            return false
-        }
+        guard await files.top.hasRoomToSpare(besides: 4 * chunkBytes) else { return nil }
         var list = lists.take()
         var beneath = lists.take()
         defer {
@@ -89,17 +120,17 @@ extension SlowRequests {
         }
         while image.failure == nil {
             list.removeAll()
-            switch map.planWrite(start, to: end, into: &list, beneath: &beneath) {
-            case .copy(let plan): return await fetch(plan, range, into: target, id)
+            switch map.planWrite(range.lowerBound, to: range.upperBound, isKept: true, into: &list, beneath: &beneath) {
+            case .copy(let plan): return plan
             // Somebody has given it a place meanwhile.
-            case .direct: return false
+            case .direct: return nil
             case .blocked(let obstacle):
-                do throws(RequestError) { try await wait(for: obstacle, id) } catch { return false }
+                do throws(RequestError) { try await wait(for: obstacle, id) } catch { return nil }
                 // Somebody has fetched it, or written to it.
-                if case .busy = obstacle { return false }
+                if case .busy = obstacle { return nil }
             }
         }
-        return false
+        return nil
     }
 
     /// Whatever happens, the plan ends here.

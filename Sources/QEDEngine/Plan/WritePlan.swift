@@ -28,11 +28,13 @@ enum WritePlan {
 extension ChainMap {
     /// Plans as much of the range as is of one kind, from its start.
     /// - Parameters:
+    ///   - isKept: what is written is what was read beneath, so a copy is of clusters alone that the image has nothing of: zeros
+    ///     hide what lies beneath them.
     ///   - list: gets the places of what can be written directly; it is empty.
     ///   - beneath: gets what lies beneath, where that had to be looked at.
     @inline(__always)
     func planWrite(
-        _ start: UInt64, to end: UInt64, into list: inout ExtentList, beneath: inout ExtentList
+        _ start: UInt64, to end: UInt64, isKept: Bool = false, into list: inout ExtentList, beneath: inout ExtentList
     ) -> WritePlan {
         let lookup = files.topLookup
         let clusterMask = lookup.geometry.clusterMask
@@ -49,7 +51,7 @@ extension ChainMap {
                 }
                 let zerosBeneath = self.beneath(position, to: end, into: &beneath)
                 let plan = files.image.planAllocation(
-                    position, to: end, zerosBeneath: zerosBeneath, into: &list, counters: files.counters)
+                    position, to: end, isKept: isKept, zerosBeneath: zerosBeneath, into: &list, counters: files.counters)
                 if case .direct = plan { return plan }
                 return list.count > 0 ? .direct(end: position) : plan
             }

@@ -37,6 +37,12 @@ struct SimulatedStorage: Storage {
         return nextData(from: fileOffset)
     }
 
+    /// Others write meanwhile.
+    func hasRoomToSpare(besides byteCount: UInt64) async -> Bool {
+        await pause(nanoseconds: 1)
+        return true
+    }
+
     func length() async throws(StorageError) -> UInt64 { disk.length }
 
     var nanoseconds: UInt64 { io.nanoseconds }

@@ -50,6 +50,9 @@ public enum SabotageProof {
                     ?? finding("disks that grow") { _ = try GrowthProof().run(seeds: 1...40) }
                     ?? finding("images that are flattened") { _ = try FlattenProof().run(seeds: 1...40) }
                     ?? finding("requests beside a trim") { _ = try Scenarios.requestsBesideATrim(seed: 1, base: .raw) }
+                    ?? finding("requests beside a read that is kept") {
+                        for seed in 1...8 as ClosedRange<UInt64> { _ = try Scenarios.requestsBesideAKeptRead(seed: seed) }
+                    }
                 if let staged { return staged }
             }
             // Chance has had its turn: now everything else, once.
