@@ -41,8 +41,8 @@ final class ExportThread: @unchecked Sendable {
     private var connections: [NBDConnection] = []
     private var reconnection = Reconnection()
     private var isAway = false
-    /// It is away, and a request has waited for it in vain: others fail at once until it is back. Who asks once more after an
-    /// error, as kernels and file systems do, would wait as long each time.
+    /// It is away, and a request has waited for it in vain: until it is back others wait for one attempt to connect. Who asks
+    /// once more after an error, as kernels and file systems do, would wait as long each time.
     private var hasBeenAwayTooLong = false
     private var pending: [UInt64: Pending] = [:]
     /// Of `pending`, those that no connection has.
@@ -129,6 +129,7 @@ final class ExportThread: @unchecked Sendable {
             pending[nextNumber] = Pending(request: request, deadline: timeout.map { now &+ $0 })
             waiting.append(nextNumber)
             nextNumber += 1
+            if hasBeenAwayTooLong { reconnection.hurry() }
         }
         return !isEnding
     }
@@ -159,7 +160,15 @@ final class ExportThread: @unchecked Sendable {
         } else if !isAway {
             isAway = true
             onChange(.away(failure))
+        } else if hasBeenAwayTooLong {
+            failAll()
         }
+    }
+
+    private func failAll() {
+        precondition(connections.isEmpty, "requests of a connection")
+        waiting = []
+        for number in pending.keys { answer(number, -EIO) }
     }
 
     /// Fails the requests whose time is over, and gives up connections that say nothing.
@@ -172,8 +181,11 @@ final class ExportThread: @unchecked Sendable {
             giveUp(connection, NBDFailure("the server has not answered for \(longestSilence / 1_000_000_000) seconds"))
         }
         func isLate(_ request: Pending) -> Bool { request.deadline.map { $0 <= now } == true }
-        if isAway, pending.values.contains(where: isLate) { hasBeenAwayTooLong = true }
-        for (number, request) in pending where isOver || hasBeenAwayTooLong || isLate(request) {
+        if isAway, !hasBeenAwayTooLong, connections.isEmpty, pending.values.contains(where: isLate) {
+            hasBeenAwayTooLong = true
+            failAll()
+        }
+        for (number, request) in pending where isOver || isLate(request) {
             if let connection = connections.first(where: { $0.requests.contains(number) }) {
                 // Its buffer is in the connection's hands.
                 giveUp(connection, NBDFailure("the server has not answered in time"))

@@ -109,7 +109,7 @@ import Testing
         server.stop()
     }
 
-    @Test("when a read has waited in vain, others fail at once, until the server is back")
+    @Test("when a read has waited in vain, others do not, until the server is back")
     func awayTooLong() throws {
         let export = try open(timeoutMilliseconds: 3000)
         server.state.withLock { $0.endsAfter = 1 }
@@ -216,6 +216,11 @@ import Testing
         }
         #expect(pauses.first == Reconnection.firstPause && pauses.last == Reconnection.longestPause)
         #expect(pauses == pauses.sorted())
+        // Whoever is in a hurry waits no longer than after the first failure, however often.
+        for _ in 0..<3 { reconnection.hurry() }
+        #expect(reconnection.dueAt == 1000 + Reconnection.firstPause)
+        reconnection.failed(now: 2000)
+        #expect(reconnection.dueAt == 2000 + Reconnection.longestPause)
         reconnection.succeeded()
         #expect(reconnection == Reconnection())
     }
