@@ -138,7 +138,7 @@ import Testing
                 "--snapshot": [
                     ["--snapshot", "-r", "x"], ["--snapshot", "--no-backing", "x"], ["--snapshot", "--untrusted", "x"],
                 ],
-                "--copy-on-read": [["--copy-on-read", "-r", "x"], ["--copy-on-read", "--snapshot", "x"]],
+                "--copy-on-read": [["--copy-on-read", "--snapshot", "x"]],
                 "--force": [["--force", "-r", "x"]], "--supervise": [["--supervise", "-f", "x"]],
                 "--no-recovery": [["--supervise", "--no-recovery", "x"]],
             ]) { $1 }),

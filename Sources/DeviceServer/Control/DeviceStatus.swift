@@ -4,13 +4,15 @@ import Ublk
 
 /// What `status` answers.
 extension ServedDevice {
-    /// - Parameter isLeaving: a signal has asked for the server's end.
-    func status(path: String, isLeaving: Bool, merge: JSONValue) -> JSONValue {
+    /// - Parameters:
+    ///   - isReadOnly: of the disk; its image may keep what is read.
+    ///   - isLeaving: a signal has asked for the server's end.
+    func status(path: String, isReadOnly: Bool, isLeaving: Bool, merge: JSONValue) -> JSONValue {
         [
             "protocol": JSONValue(ControlRequest.protocolVersion), "device": .string(blockDevicePath), "image": .string(path),
             "size": JSONValue(session.image.sizeBytes),
             "queues": JSONValue(info.queueCount), "depth": JSONValue(info.queueDepth),
-            "read-only": .bool(session.image.isReadOnly), "backing-files": JSONValue(session.chain.count - 1),
+            "read-only": .bool(isReadOnly), "backing-files": JSONValue(session.chain.count - 1),
             "merge": merge, "leaving": .bool(isLeaving), "failed": .bool(session.image.failedSync != nil),
             "block-size": session.blocks.map { JSONValue($0.blockSizeBytes) } ?? .null,
             "block-size-reason": session.blocks.map { .string($0.blockReason) } ?? .null,

@@ -37,7 +37,7 @@ final class ImageFiles {
     ) throws(ServerError) {
         path = configuration.imagePath
         isForConfinement = configuration.isUntrusted
-        let isReadOnly = configuration.isReadOnly
+        let isReadOnly = !configuration.changesImage
         if let record {
             UnsealedSnapshot.removeUnusedOverlay(of: record)
             changesLeftOutOfSnapshot = try UnsealedSnapshot(record)?.seal(configuration) ?? 0

@@ -140,7 +140,7 @@ public struct DeviceRemoval {
         {
             // The record is that of an earlier server: somebody has put it back.
             throw RemovalError.served(UblkPaths.blockDevice(record.deviceID), by: info.serverProcess)
-        } else if !record.isReadOnly, !isServedAgain(record) {
+        } else if record.changesImage, !isServedAgain(record) {
             do { _ = try complete(record) } catch {
                 // Where there is no device any more, nothing is kept by refusing.
                 let isGone = try control.device(of: record, timeout: .seconds(5)) == nil
@@ -163,7 +163,7 @@ public struct DeviceRemoval {
         do throws(DiskUse) { hold = try DiskHold(ofDiskAt: device.path) } catch {
             guard force else { throw refusal(of: device, "\(error)") }
         }
-        guard !device.record.isReadOnly else { return hold }
+        guard device.record.changesImage else { return hold }
         do {
             // If it is not removed after all, the next server finds the image as this one leaves it.
             var record = device.record
@@ -207,7 +207,7 @@ public struct DeviceRemoval {
     /// Whether the image has another device by now, whose server has found what this one's had answered, wherever its file is.
     private func isServedAgain(_ record: DeviceRecord) -> Bool {
         registry.list().contains {
-            $0.deviceID != record.deviceID && $0.image == record.image && !$0.isReadOnly && $0.server.isRunning
+            $0.deviceID != record.deviceID && $0.image == record.image && $0.changesImage && $0.server.isRunning
         }
     }
 

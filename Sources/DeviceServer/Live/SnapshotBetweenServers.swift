@@ -45,7 +45,7 @@ struct SnapshotBetweenServers {
 
     /// What is known to go wrong is said while the device is served.
     private func refuse(_ path: String, _ way: Snapshot.Way, of record: DeviceRecord) throws {
-        guard !record.isReadOnly else { throw SnapshotError.cannot("\(record.imagePath) is only read: it is its own snapshot") }
+        guard record.changesImage else { throw SnapshotError.cannot("\(record.imagePath) is only read: it is its own snapshot") }
         let policy = try BackingChoice(arguments: record.backingArguments).policy()
         guard !policy.refusesBackingFiles else {
             throw SnapshotError.cannot(

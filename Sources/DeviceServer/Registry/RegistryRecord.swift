@@ -61,6 +61,8 @@ public struct DeviceRecord: Equatable, Sendable {
     public var cacheBytes: Int?
     /// What is read from the bottom of the chain is kept in the image.
     public var keepsReads = false
+    /// Its server writes to the image: a disk that is only read may keep what it reads.
+    public var changesImage: Bool { !isReadOnly || keepsReads }
     /// Set when the server has left the device to the next one, and closed the image well.
     public var leftImage: ImageMark?
     /// Set while a server takes the device over from `server`; stays set when that is cut short (see `Takeover`).

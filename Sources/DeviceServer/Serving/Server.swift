@@ -273,7 +273,8 @@ final class Server {
     ) {
         switch arrival.request {
         case .status:
-            let status = device.status(path: device.session.path, isLeaving: isLeaving, merge: replies.merge)
+            let status = device.status(
+                path: device.session.path, isReadOnly: configuration.isReadOnly, isLeaving: isLeaving, merge: replies.merge)
             socket.reply(to: arrival.connection, .success(status))
         case .stats, .flush, .quiesce, .commitChange:
             if let reply = replies.ask(arrival.request, arrival.connection) { socket.reply(to: arrival.connection, reply) }

@@ -42,6 +42,8 @@ public struct ServerConfiguration: Sendable {
     public var cacheBytes = ImageOptions.standardCacheBytes
     /// Keep in the image what is read from the bottom of the chain.
     public var keepsReads = false
+    /// The image is written: a disk that is only read may keep what it reads.
+    var changesImage: Bool { !isReadOnly || keepsReads }
 
     public init(imagePath: String) { self.imagePath = imagePath }
 

@@ -58,7 +58,7 @@ struct DeviceOptions: ParsableArguments {
             """)
     var untrusted = false
 
-    @Flag(name: [.customShort("r"), .long], help: "Serve it read-only: the image is not changed in any way.")
+    @Flag(name: [.customShort("r"), .long], help: "Serve it read-only: the image changes by nothing but --copy-on-read.")
     var readOnly = false
 
     @Flag(
@@ -103,7 +103,7 @@ struct DeviceOptions: ParsableArguments {
     @OptionGroup var backing: BackingOptions
 
     func validate() throws {
-        guard !force || !readOnly else {
+        guard !force || !readOnly || copyOnRead else {
             throw ValidationError("--force goes with an image that is written: leave out --read-only")
         }
         guard !snapshot || !(readOnly || force) else {
@@ -114,8 +114,8 @@ struct DeviceOptions: ParsableArguments {
                 "--snapshot puts an overlay over the image, which must be allowed as its backing file: leave out --no-backing, "
                     + "or say --backing-dir with the image's directory")
         }
-        guard !copyOnRead || !(readOnly || snapshot) else {
-            throw ValidationError("--copy-on-read writes to the image: leave out --read-only and --snapshot")
+        guard !copyOnRead || !snapshot else {
+            throw ValidationError("--copy-on-read keeps what is read in the image: leave out --snapshot")
         }
         guard !untrusted || partscan != true else {
             throw ValidationError("--partscan has the kernel look at what is on the disk: leave out --untrusted")

@@ -184,8 +184,11 @@ origin --filter=log file base.raw logfile=reads.log
 qed-ublk create --base "$address" disk.qed
 qed-ublk create alone.qed 8M
 expect_refusal 2 'lies over no raw file, and no base elsewhere, of which it' qed-ublk add --copy-on-read alone.qed
-expect_refusal 64 'writes to the image' qed-ublk add --copy-on-read -r disk.qed
-device=$(qed-ublk add --base-allow '*' --copy-on-read disk.qed)
+expect_refusal 64 'keeps what is read in the image: leave out --snapshot' qed-ublk add --copy-on-read --snapshot disk.qed
+# Nobody writes to the disk; what is kept goes into the image all the same.
+device=$(qed-ublk add -r --base-allow '*' --copy-on-read disk.qed)
+expect_equal "whether the disk is only read" "1 true" \
+    "$(blockdev --getro "$device") $(qed-ublk status --json "$device" | jq '."read-only"')"
 dd if="$device" bs=1M count=64 iflag=direct status=none | cmp - <(dd if=base.raw bs=1M count=64 status=none)
 asked=$(reads)
 ((asked > 0 && asked <= 1100)) || fail "the origin was asked $asked times"
@@ -205,9 +208,13 @@ expect_status 0 cmp "$device" base.raw
 qed-ublk create -b "$device" -F raw clone.qed
 clone=$(qed-ublk add --backing-devices clone.qed)
 expect_status 0 cmp "$clone" base.raw
-qed-ublk del "$clone" "$device"
+qed-ublk del "$clone"
+kill_server
 origin --filter=log file base.raw logfile=reads.log
+qed-ublk del "$device"
+expect_no_devices
 expect_undamaged disk.qed
+is_marked_clean disk.qed || fail "what was answered by a dead server is not in the image"
 expect_status 0 qed-ublk compare --base-allow '*' -f qed -F raw disk.qed base.raw
 rm disk.qed clone.qed
 mkdir small

@@ -111,7 +111,7 @@ page docs/bases.md
 runs 'nbdkit -r -U /run/origin curl http://127.0.0.1:8080/base.raw' \
     'ip link set lo up; raw_disk base.raw; busybox httpd -p 127.0.0.1:8080 -h /srv' 'wait_until 20 test -S /run/origin'
 goes_on "qed-ublk create --base 'nbd+unix:///?socket=/run/origin' /srv/base.qed"
-runs "qed-ublk add --copy-on-read --name base --base-allow 'nbd+unix:///?socket=/run/origin' /srv/base.qed" '' \
+runs "qed-ublk add -r --copy-on-read --name base --base-allow 'nbd+unix:///?socket=/run/origin' /srv/base.qed" '' \
     'prints /dev/ublkb0; udevadm settle'
 goes_on 'for number in 1 2 3; do qed-ublk create -b /dev/qed/base -F raw clone$number.qed; done'
 runs 'for number in 1 2 3; do qed-ublk add --backing-devices clone$number.qed; done' '' 'cmp /dev/ublkb3 base.raw'
