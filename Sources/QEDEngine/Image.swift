@@ -22,6 +22,10 @@ public final class Image: @unchecked Sendable {
     public let isReadOnly: Bool
     /// What is read from the bottom of the chain is kept (`CopyOnRead`).
     public let keepsReads: Bool
+    /// How many reads of the disk's users wait, on all queues, for what may have to be kept first.
+    let readsBeneath = Atomic<Int>(0)
+    /// Is told what is read from the bottom of the chain.
+    let recorder: ReadRecorder?
 
     /// These, and what comes of a switch of the top or of another chain (`replaceChain`), change only while all queues are quiet.
     var layers: [Layer]
@@ -89,9 +93,10 @@ public final class Image: @unchecked Sendable {
         state: consuming ImageState,
         headerPage: UnsafeMutableRawPointer,
         hasRoomForNote: Bool, note: SessionNote?, replay: MappingReplay.Outcome, droppedEntries: UInt64,
-        topSwitch: TopSwitch?, keepsReads: Bool
+        topSwitch: TopSwitch?, keepsReads: Bool, recorder: ReadRecorder?
     ) {
         self.keepsReads = keepsReads
+        self.recorder = recorder
         precondition(bases.count == layers.count - 1, "tables of another chain")
         needCheckHint = Atomic(state.cursor.needCheck)
         self.replay = replay

@@ -130,6 +130,8 @@ public enum Sabotage: String, CaseIterable, Sendable {
     case copyUpOverNewer
     /// What is kept of a read is read first, and then written as a guest would.
     case keepReadsOverNewer
+    /// The same of what is fetched.
+    case fetchOverNewer
     /// What is kept of a read of several clusters goes over those that were made zeros as well.
     case keepOverZeros
     /// A cluster of which nobody knows yet what lies beneath it is taken for zeros.

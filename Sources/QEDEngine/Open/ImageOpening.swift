@@ -28,14 +28,18 @@ public struct ImageOptions: Sendable {
     /// Keep in the image what is read from the raw file at the bottom of the chain (`CopyOnRead`). Not of an image that is only
     /// read.
     public var keepsReads = false
+    /// Is told which ranges of the raw file at the bottom of the chain are read for the disk's users.
+    public var recorder: ReadRecorder?
     /// With larger clusters nothing is kept: one has to fit a buffer.
     public static let largestKeptClusterBytes = UInt64(StagingPool.largestBufferBytes)
 
     public init(
         isReadOnly: Bool = false, cacheBytes: Int = standardCacheBytes, session: SessionMemory? = nil,
-        continuesSession: Bool = false, discardsLostSession: Bool = false, keepsReads: Bool = false
+        continuesSession: Bool = false, discardsLostSession: Bool = false, keepsReads: Bool = false,
+        recorder: ReadRecorder? = nil
     ) {
         self.keepsReads = keepsReads
+        self.recorder = recorder
         self.isReadOnly = isReadOnly
         self.cacheBytes = cacheBytes
         self.session = session
@@ -226,7 +230,7 @@ extension Image {
             layers: layers, top: top, bases: bases, resolved: resolved, isReadOnly: options.isReadOnly, state: state,
             headerPage: headerPage, hasRoomForNote: hasRoomForNote,
             note: note, replay: replay, droppedEntries: prepared.droppedEntries, topSwitch: topSwitch,
-            keepsReads: options.keepsReads && !options.isReadOnly)
+            keepsReads: options.keepsReads && !options.isReadOnly, recorder: options.recorder)
     }
 
     /// Replays what an earlier process has left in the session's memory.

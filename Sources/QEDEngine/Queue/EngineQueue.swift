@@ -92,11 +92,12 @@ public final class EngineQueue<S: Storage>: @unchecked Sendable {
         sizeBytes = image.sizeBytes
         files = QueueFiles(image: image, storages: storages, counters: last?.files.counters, over: below?.files)
         map = ChainMap(files: files)
-        slots = RequestSlots(depth: depth + 1)
+        slots = RequestSlots(depth: depth + Self.ownSlotCount)
         finished = FinishedRequests(depth: depth)
-        // The groups of the requests are their tags, and one more; then come the commit's, and those of the copy jobs, twice.
-        let firstGroup = depth + 1
-        transfers = Transfers(files: files, groupCount: firstGroup + 2 * (1 + CopyJob.limit), sharing: last?.transfers)
+        // Those of the requests are their tags, then own work's; then come the commit's, and those of the copy jobs, twice.
+        let firstGroup = depth + Self.ownSlotCount
+        let groupCount = firstGroup + 2 * (1 + CopyJob.limit)
+        transfers = Transfers(files: files, groupCount: groupCount, own: depth..<firstGroup, sharing: last?.transfers)
         commitGroup = last.map { $0.commitGroup == firstGroup ? firstGroup + 1 + CopyJob.limit : firstGroup } ?? firstGroup
         jobs = CopyJobs(files: files, transfers: transfers, firstGroup: commitGroup + 1, depth: depth)
         let capacity = max(largestRequestBytes, CopyJob.bufferBytes) / Int(QEDLimits.minimumClusterSizeBytes) + 8

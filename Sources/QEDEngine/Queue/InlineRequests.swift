@@ -174,7 +174,8 @@ extension EngineQueue {
     /// The transfers of the commit or of a copy job have completed.
     @inline(never)
     private func groupDone(_ group: TransferGroup) {
-        if group.number == commitGroup || group.number == ownRequest.tag { return transfers.wakeWaiter(group) }
+        let isOwn = group.number < depth + Self.ownSlotCount
+        if group.number == commitGroup || isOwn { return transfers.wakeWaiter(group) }
         // What was the top before has no copies any more, only commits.
         if let below, group.number == below.commitGroup { return transfers.wakeWaiter(group) }
         let job = jobs.job(of: group)

@@ -2,10 +2,11 @@ import BlockStorage
 import QEDFormat
 import SystemPackage
 
-/// What a queue does that no guest has asked for: beside the guest's requests, in a task, with a slot behind those of the tags.
+/// What a queue does that no guest has asked for: beside the guest's requests, in tasks, with slots behind those of the tags.
 extension EngineQueue {
-    /// The slot of a request that nobody has sent: it comes behind those of the tags.
+    /// The slot of a request that nobody has sent: it comes behind those of the tags. Behind it come those of a fetch.
     var ownRequest: RequestID { RequestID(tag: depth) }
+    static var ownSlotCount: Int { 1 + largestFetchCount }
 
     /// Runs a request that no guest has sent, beside those of the guest, and gives its result: 0 or a negative errno. One at a
     /// time. The queue is not quiet meanwhile.

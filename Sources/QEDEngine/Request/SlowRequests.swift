@@ -2,6 +2,7 @@ import BlockStorage
 import IOURing
 import Platform
 import QEDFormat
+import Synchronization
 import SystemPackage
 
 /// What the requests' tasks do: everything that has to wait for something, piece by piece, each of one kind.
@@ -59,6 +60,8 @@ final class SlowRequests<S: Storage>: @unchecked Sendable {
         case .read:
             guard let buffer = request.buffer else { throw .outOfRange }
             if image.keepsReads {
+                image.readsBeneath.add(1, ordering: .relaxed)
+                defer { image.readsBeneath.subtract(1, ordering: .relaxed) }
                 try await readAndKeep(id, range, into: buffer)
             } else {
                 try await reader.read(range, into: buffer, beneath: false, id.transfers)

@@ -26,12 +26,20 @@ struct Transfers<S: Storage>: @unchecked Sendable {
     private let files: QueueFiles<S>
     private let counts: UnsafeMutablePointer<Count>
     private let groupCount: Int
+    /// Those of what no user of the disk has asked for.
+    private let ownGroups: Range<Int>
+    /// Is told what is read from the bottom of the chain for its users; nil: nobody wants to know.
+    private let recorder: ReadRecorder?
+    private let bottomLayer: Int
 
     /// - Parameter below: of the queue from which this one takes over: it goes on with some of the groups, and the counts are
     ///   the same for both. Whoever is left frees them.
-    init(files: QueueFiles<S>, groupCount: Int, sharing below: Transfers<S>?) {
+    init(files: QueueFiles<S>, groupCount: Int, own ownGroups: Range<Int>, sharing below: Transfers<S>?) {
         self.files = files
         self.groupCount = groupCount
+        self.ownGroups = ownGroups
+        recorder = files.bottomIsRaw ? files.image.recorder : nil
+        bottomLayer = files.layerCount - 1
         if let below {
             precondition(below.groupCount == groupCount, "counts of another queue")
             counts = below.counts
@@ -115,6 +123,7 @@ struct Transfers<S: Storage>: @unchecked Sendable {
             if extent.layer == 0 {
                 files.top.submit(.read(position, byteCount: extent.byteCount, fileOffset: extent.fileOffset), token: token)
             } else {
+                if recorder != nil { note(group, extent) }
                 files.layers[Int(extent.layer)].storage.submitRead(
                     into: position, byteCount: extent.byteCount, fileOffset: extent.fileOffset, token: token)
             }
@@ -146,10 +155,17 @@ struct Transfers<S: Storage>: @unchecked Sendable {
     ) {
         for index in 0..<list.count {
             let extent = list[index]
+            if recorder != nil { note(group, extent) }
             startRegistered(
                 group, isWrite: isWrite, buffer.advanced(by: extent.deviceOffset &- bufferStart), layer: Int(extent.layer),
                 byteCount: extent.byteCount, fileOffset: extent.fileOffset)
         }
+    }
+
+    /// At the bottom an offset in the file is one of the disk.
+    private func note(_ group: TransferGroup, _ extent: Extent) {
+        guard Int(extent.layer) == bottomLayer, bottomLayer > 0, !ownGroups.contains(group.number) else { return }
+        recorder?.note(extent.fileOffset..<extent.fileOffset + UInt64(extent.byteCount))
     }
 
     // MARK: - Ending

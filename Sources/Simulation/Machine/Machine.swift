@@ -59,6 +59,8 @@ public final class Machine: @unchecked Sendable {
     /// What lies at the bottom; nothing beneath an image that names no backing file (any more).
     var backing: [BackingFile]
     var flattening: SimulatedFlattening?
+    /// Something is fetched from the bottom of the chain (`beginFetch`).
+    var isFetching = false
     let options: Options
     let io = SimulatedIO()
     let executor = SimulatedExecutor()

@@ -121,6 +121,8 @@ struct Quiesce {
         case .copying: return true
         case .naming: return random.chance(1, in: 2)
         case .copied:
+            // The first queue does one thing of its own at a time.
+            if machine.isFetching { return true }
             try machine.nameMergeTarget()
             return true
         case .named: return false

@@ -25,6 +25,8 @@ public struct RandomHistory {
         /// How often snapshots were merged into one beneath them.
         public var merges = 0
         public var rollbacks = 0
+        /// How often ranges were fetched from the bottom of the chain beside the requests.
+        public var fetches = 0
     }
 
     public let seed: UInt64
@@ -45,12 +47,16 @@ public struct RandomHistory {
     /// Of the mapping log, in records.
     private let logCapacity: Int
     private var quiesce: Quiesce?
+    /// Decides when something is fetched, where reads are kept: the other histories stay what they were.
+    private var fetchRandom: SeededRandom
+    private var fetches = 0
 
     public init(seed: UInt64, model: CrashModel = .powerCut, requestLimit: Int = 120) {
         self.seed = seed
         self.model = model
         self.requestLimit = requestLimit
         random = SeededRandom(seed: seed)
+        fetchRandom = SeededRandom(seed: seed ^ 0xfe7c)
         let clusterSizeBytes = random.pick([4096, 4096, 4096, 16384, 65536] as [UInt64])
         let isWide = random.chance(1, in: 3)
         let imageSizeBytes: UInt64 = isWide ? 100 << 20 : clusterSizeBytes * 24
@@ -183,6 +189,7 @@ public struct RandomHistory {
         report.snapshots = quiesce?.snapshots ?? 0
         report.merges = quiesce?.merges ?? 0
         report.rollbacks = quiesce?.rollbacks ?? 0
+        report.fetches = fetches
         return report
     }
 
@@ -298,6 +305,15 @@ public struct RandomHistory {
         player.allowedErrors = [Errno.ioError.rawValue, Errno.noSpace.rawValue]
     }
 
+    /// Begins to fetch some of the disk, now and then, where what is read is kept.
+    private mutating func fetchSomething(_ machine: Machine) {
+        guard options.keepsReads, fetchRandom.chance(1, in: 60) else { return }
+        let window = fetchRandom.pick(windows)
+        let first = window.lowerBound + fetchRandom.below(window.count)
+        let range = UInt64(first) * 512..<UInt64(first + 1 + fetchRandom.below(window.upperBound - first)) * 512
+        if machine.beginFetch(range) { fetches += 1 }
+    }
+
     private mutating func play(_ player: Player, _ check: CrashCheck, _ kills: KillCheck?) throws {
         let machine = player.machine
         let windows = self.windows
@@ -319,6 +335,7 @@ public struct RandomHistory {
                 let arrivals = (0..<8).map { _ in nextRequest() }
                 if try quiesce?.perform(player, check, kills, arrivals: arrivals) == true { return }
             }
+            fetchSomething(machine)
             if random.chance(faultsPerThousand, in: 1000) { plantFault(player) }
             if machine.io.failedSyncs > 0 && random.chance(1, in: 100) { return }
             if random.chance(1, in: 200) { machine.tick(milliseconds: random.chance(1, in: 2) ? 1_000 : 6_000) }
