@@ -18,7 +18,7 @@ struct QedUblk: ParsableCommand {
         subcommands: [
             CreateCommand.self, InfoCommand.self, CheckCommand.self, MapCommand.self, MeasureCommand.self,
             CompareCommand.self, ConvertCommand.self, IOCommand.self, ResizeCommand.self,
-            CommitCommand.self, RebaseCommand.self, FlattenCommand.self, CompactCommand.self,
+            CommitCommand.self, RebaseCommand.self, FlattenCommand.self, WarmCommand.self, CompactCommand.self,
             AddCommand.self, ListCommand.self, StatusCommand.self, StatsCommand.self, TopCommand.self, MetricsCommand.self,
             SnapshotCommand.self, ForkCommand.self, RollbackCommand.self, SnapshotsCommand.self, DelCommand.self,
             RecoverCommand.self, DoctorCommand.self,

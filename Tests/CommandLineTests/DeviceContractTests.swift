@@ -166,7 +166,7 @@ import Testing
         arguments: [
             ["list"], ["del", "0"], ["stats", "0"], ["snapshot", "0", "a.qed"], ["fork", "0", "a.qed", "b.qed"],
             ["rollback", "0", "a.qed"], ["snapshots", "0"], ["commit", "0"], ["flatten", "0"], ["resize", "0", "1G"], ["metrics"],
-            ["status", "0"], ["top", "-b", "-n", "1"],
+            ["status", "0"], ["warm", "0"], ["top", "-b", "-n", "1"],
             ["recover", "--all"],
             ["add", "image.qed"],
         ])

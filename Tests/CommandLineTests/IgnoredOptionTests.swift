@@ -122,6 +122,13 @@ import Testing
                 "--resume": [["--resume", "x"], ["--resume", "--pause", "0"]],
                 "--cancel": [["--cancel", "x"], ["--cancel", "-p", "0"]],
             ]) { $1 }),
+        Row(
+            name: "warm", honoured: ["--progress", "--quiet"] + showing,
+            refused: json.merging([
+                "--offset": [["--offset", "1M", "--ranges", "y", "0"]], "--length": [["--length", "1M", "--ranges", "y", "0"]],
+                "--ranges": [["--ranges", "y", "--cancel", "0"]], "--pause": [["--pause", "--cancel", "0"]],
+                "--resume": [["--resume", "--offset", "0", "0"]], "--cancel": [["--cancel", "-p", "0"]],
+            ]) { $1 }),
         Row(name: "compact", honoured: ["--progress", "--quiet"] + showing, refused: json),
         Row(
             name: "add",
@@ -139,6 +146,8 @@ import Testing
                     ["--snapshot", "-r", "x"], ["--snapshot", "--no-backing", "x"], ["--snapshot", "--untrusted", "x"],
                 ],
                 "--copy-on-read": [["--copy-on-read", "--snapshot", "x"]],
+                "--record": [["--record", "y", "--untrusted", "x"]],
+                "--prefetch": [["--prefetch", "y", "x"], ["--prefetch", "y", "--copy-on-read", "--untrusted", "x"]],
                 "--force": [["--force", "-r", "x"]], "--supervise": [["--supervise", "-f", "x"]],
                 "--no-recovery": [["--supervise", "--no-recovery", "x"]],
             ]) { $1 }),

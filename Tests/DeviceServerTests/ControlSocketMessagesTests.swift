@@ -17,6 +17,9 @@ struct ControlSocketMessagesTests {
         ("commit keep=1 into=/a%20b.qed", .commit(keep: 1, into: "/a b.qed")), ("commit-pause", .commitChange(.pause)),
         ("commit-resume", .commitChange(.resume)), ("commit-cancel", .commitChange(.cancel)),
         ("flatten", .flatten), ("leave", .leave), ("resize 1048576", .resize(sizeBytes: 1 << 20, isDifference: false)),
+        ("warm", .warm(.range(deviceOffset: 0, lengthBytes: nil))),
+        ("warm length=512 offset=1024", .warm(.range(deviceOffset: 1024, lengthBytes: 512))),
+        ("warm ranges=/a%20b", .warm(.recorded(path: "/a b"))),
         ("resize +512", .resize(sizeBytes: 512, isDifference: true)),
         ("snapshot /a%20b/%C3%a4%25%0A.qed", .snapshot(path: "/a b/\u{e4}%\n.qed", isOverlay: false)),
     ]
@@ -37,7 +40,8 @@ struct ControlSocketMessagesTests {
         "snapshot overlay a.qed", "snapshot /a overlay", "snapshot /a /b", "snapshot /a%",
         "snapshot /a%2", "snapshot /a%zz",
         "snapshot /%ff", "rollback", "rollback force", "rollback a.qed", "rollback /a force", "rollback force force /a",
-        "snapshot /a%00b",
+        "snapshot /a%00b", "warm now", "warm offset=-1", "warm offset=1 offset=2", "warm length=", "warm ranges=a",
+        "warm ranges=/a offset=0", "warm offset=18446744073709551616",
     ])
     func otherLinesAreNone(line: String) {
         let error = #expect(throws: ControlRequestError.self) { try ControlRequest(line: line.utf8) }

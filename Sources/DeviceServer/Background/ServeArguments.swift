@@ -18,6 +18,8 @@ extension ServerConfiguration {
         if zeroCopy != .auto { words += ["--zero-copy", zeroCopy.rawValue] }
         words += ["--cache-size", "\(cacheBytes)"]
         if keepsReads { words.append("--copy-on-read") }
+        if let recordPath { words += ["--record", recordPath] }
+        if let prefetchPath { words += ["--prefetch", prefetchPath] }
         return words + backingArguments + ["--", imagePath]
     }
 
@@ -55,6 +57,8 @@ extension ServerConfiguration {
                 zeroCopy = choice
             case "--cache-size": cacheBytes = try number()
             case "--copy-on-read": keepsReads = true
+            case "--record": recordPath = try next()
+            case "--prefetch": prefetchPath = try next()
             case "--backing-dir", "--base-allow", "--base-timeout": backingArguments += [word, try next()]
             case "--no-backing", "--backing-devices": backingArguments.append(word)
             case "--": imagePath = try next()

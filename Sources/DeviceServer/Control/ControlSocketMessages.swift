@@ -12,6 +12,8 @@ import Platform
 //     rollback [force] PATH           {"ok":true,"result":{"snapshot":"/…/NAME.qed","left":["/…/LATER.qed"]}}
 //     commit [keep=N] [into=PATH]     {"ok":true,"result":{"into":"/…/BASE.qed","removed":["/…/NAME.qed"]}}
 //     flatten                         {"ok":true,"result":{"image":"/…/NAME.qed","forgotten":["/…/BASE.qed"]}}
+//     warm [offset=BYTES] [length=BYTES]  {"ok":true,"result":{"image":"/…/NAME.qed","fetched":1048576}}
+//     warm ranges=PATH                the same
 //     resize [+]BYTES                 {"ok":true,"result":{"size":1073741824}}
 //     commit-pause, commit-resume, commit-cancel
 //     stop [force] [timeout=SECONDS]  {"ok":false,"code":"busy","error":"…"}
@@ -41,6 +43,8 @@ public enum ControlRequest: Equatable, Sendable {
     case commitChange(CommitChange)
     /// Copy what lies beneath the image into it, and let it lie over nothing.
     case flatten
+    /// Fetch what the image does not have of some of the disk from the bottom of its chain.
+    case warm(WarmPart)
     /// Make the disk larger: to a size, or by a difference.
     case resize(sizeBytes: UInt64, isDifference: Bool)
     /// Take the disk away and end the server. `force`: even though the disk is in use.
@@ -50,7 +54,14 @@ public enum ControlRequest: Equatable, Sendable {
     /// Make everything durable, and leave the device, in use or not, to the next server.
     case leave
 
-    /// What a merge, or a copy for `flatten`, that is under way can be told.
+    public enum WarmPart: Equatable, Sendable {
+        /// `lengthBytes`: nil: up to the end.
+        case range(deviceOffset: UInt64, lengthBytes: UInt64?)
+        /// The ranges of a file of `add --record`, in their order.
+        case recorded(path: String)
+    }
+
+    /// What a merge, or a copy for `flatten` or `warm`, that is under way can be told.
     public enum CommitChange: String, Sendable, CaseIterable {
         case pause = "commit-pause"
         case resume = "commit-resume"
@@ -110,12 +121,15 @@ extension ControlRequest {
         case "commit":
             self = try Self.commit(arguments)
             return
+        case "warm":
+            self = .warm(try Self.warm(arguments))
+            return
         default:
             guard let change = CommitChange(rawValue: String(name)) else {
                 throw ControlRequestError(
                     description:
                         "unknown request '\(name.prefix(40))': use status, stats, flush, quiesce, snapshot, rollback, "
-                        + "commit, flatten, resize, stop or leave"
+                        + "commit, flatten, warm, resize, stop or leave"
                 )
             }
             self = .commitChange(change)
@@ -158,6 +172,24 @@ extension ControlRequest {
         return .commit(keep: keep, into: into)
     }
 
+    private static func warm(_ arguments: ArraySlice<Substring>) throws(ControlRequestError) -> WarmPart {
+        var (offset, length): (UInt64?, UInt64?) = (nil, nil)
+        for argument in arguments {
+            if arguments.count == 1, argument.hasPrefix("ranges="), let path = path(argument.dropFirst(7)) {
+                return .recorded(path: path)
+            } else if argument.hasPrefix("offset="), offset == nil, let bytes = UInt64(argument.dropFirst(7)) {
+                offset = bytes
+            } else if argument.hasPrefix("length="), length == nil, let bytes = UInt64(argument.dropFirst(7)) {
+                length = bytes
+            } else {
+                throw ControlRequestError(
+                    description: "'warm' does not take '\(argument.prefix(40))': use offset=BYTES and length=BYTES, or "
+                        + "ranges=PATH alone, absolute, with %XX where need be")
+            }
+        }
+        return .range(deviceOffset: offset ?? 0, lengthBytes: length)
+    }
+
     private static func stop(_ arguments: ArraySlice<Substring>) throws(ControlRequestError) -> ControlRequest {
         if arguments == ["lazy"] { return .stopWhenUnused }
         var force = false
@@ -192,6 +224,8 @@ extension ControlRequest {
             "commit keep=\(keep)\(into.map { " into=\(PercentEncoding.encode($0))" } ?? "")"
         case .commitChange(let change): change.rawValue
         case .flatten: "flatten"
+        case .warm(.range(let offset, let length)): "warm offset=\(offset)\(length.map { " length=\($0)" } ?? "")"
+        case .warm(.recorded(let path)): "warm ranges=\(PercentEncoding.encode(path))"
         case .leave: "leave"
         case .resize(let size, let isDifference): "resize \(isDifference ? "+" : "")\(size)"
         case .stopWhenUnused: "stop lazy"

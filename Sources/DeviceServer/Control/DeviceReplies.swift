@@ -1,6 +1,7 @@
 import BlockStorage
 import CSupport
 import Platform
+import QEDEngine
 import Ublk
 
 /// What control requests ask of a device that serves, and what may take a while for it: each kind has a thread of its own.
@@ -11,7 +12,7 @@ struct DeviceReplies {
     private let pauses: SharedReplies
     private let live: LiveDevice
     private let changes = LiveReplies("another snapshot is being taken, or the disk is put back to one, or its size is changed")
-    private let merges = LiveReplies("snapshots are being merged, or copied into the image")
+    private let merges = LiveReplies("snapshots are being merged, or something is copied into the image")
     private let progress = MergeProgress()
     private let devicePath: String
     private let features: UblkFeatures
@@ -58,6 +59,9 @@ struct DeviceReplies {
         case .commit(let keep, let into):
             merges.begin(connection) { [live, progress] in DeviceReplies.merge(live, progress, keep, into) }
         case .flatten: merges.begin(connection) { [live, progress] in DeviceReplies.flatten(live, progress) }
+        case .warm(.recorded) where isConfined:
+            .failure(.failed, "\(devicePath) was added with --untrusted, so its server opens no other file; name a range")
+        case .warm(let part): merges.begin(connection) { [live, progress] in DeviceReplies.warm(live, progress, part) }
         case .commitChange(let change): DeviceReplies.change(progress, change)
         case .resize(let size, let isDifference):
             changes.begin(connection) { [live, features] in
@@ -90,7 +94,7 @@ struct DeviceReplies {
 
     private static func change(_ progress: MergeProgress, _ change: ControlRequest.CommitChange) -> ControlReply {
         guard progress.state != .idle else {
-            return .failure(.unavailable, "no snapshots are being merged, and none copied into the image")
+            return .failure(.unavailable, "no snapshots are being merged, and nothing is copied into the image")
         }
         switch change {
         case .pause: progress.pause(true)
@@ -162,6 +166,35 @@ struct DeviceReplies {
                 "image": .string(live.session.path), "forgotten-count": JSONValue(forgotten.count),
                 "forgotten": listed(forgotten),
             ])
+        } catch {
+            return error.reply
+        }
+    }
+
+    private static func warm(_ live: LiveDevice, _ progress: MergeProgress, _ part: ControlRequest.WarmPart) -> ControlReply {
+        let sizeBytes = live.session.image.sizeBytes
+        let ranges: [Range<UInt64>]
+        switch part {
+        case .range(let offset, let length):
+            let (end, overflow) = offset.addingReportingOverflow(length ?? (sizeBytes - min(offset, sizeBytes)))
+            guard !overflow, offset < end || sizeBytes == offset, end <= sizeBytes else {
+                return .failure(.badRequest, "there is no such range of the disk, which has \(sizeBytes) bytes")
+            }
+            ranges = [offset..<end]
+        case .recorded(let path):
+            do throws(ReadRecordingError) {
+                let recording = try ReadRecording(ofFileAt: path)
+                try recording.expect(diskSizeBytes: sizeBytes, path: path)
+                ranges = recording.ranges
+            } catch {
+                return .failure(.failed, "\(error)")
+            }
+        }
+        progress.begin()
+        defer { progress.end() }
+        do throws(WarmingError) {
+            let bytes = try Warming(device: live, progress: progress, isBackground: false).run(ranges)
+            return .success(["image": .string(live.session.path), "fetched": JSONValue(bytes)])
         } catch {
             return error.reply
         }

@@ -29,10 +29,11 @@ final class ImageFiles {
     /// Opens and locks the image and its chain.
     /// - Parameters:
     ///   - record: of a device of it, which is in use, perhaps, and waits for a server.
+    ///   - recorder: is told what is read from the bottom of the chain.
     ///   - willChange: called, with the image's file and those beneath it, once the files are known to be the device's, and
     ///     before anything is written.
     init(
-        _ configuration: ServerConfiguration, continuing record: DeviceRecord? = nil,
+        _ configuration: ServerConfiguration, continuing record: DeviceRecord? = nil, recorder: ReadRecorder? = nil,
         willChange: (ImageFile, [FileIdentity]) throws(ServerError) -> Void = { _, _ in }
     ) throws(ServerError) {
         path = configuration.imagePath
@@ -86,6 +87,7 @@ final class ImageFiles {
             discardsLostSession: configuration.discardsLostSession)
         var sessionFile: SessionFile?
         options.keepsReads = configuration.keepsReads
+        options.recorder = recorder
         if !isReadOnly {
             do throws(RegistryError) {
                 sessionFile = try SessionFile(image: chain[0].file.identity, registry: DeviceRegistry())

@@ -61,6 +61,9 @@ struct DeviceTraits {
         if let size = requested.cacheBytes, size != cacheBytes {
             return Difference(has: "has a cache of \(cacheBytes) bytes", option: "--cache-size")
         }
+        // They are about a start, which this one has behind it.
+        if requested.recordPath != nil { return Difference(has: "goes on where it was", option: "--record") }
+        if requested.prefetchPath != nil { return Difference(has: "goes on where it was", option: "--prefetch") }
         if requested.keepsReads, !keepsReads {
             return Difference(has: "keeps nothing of what it reads", option: "--copy-on-read")
         }

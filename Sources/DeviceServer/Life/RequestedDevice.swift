@@ -22,6 +22,9 @@ public struct RequestedDevice: Sendable {
     public var zeroCopy: ZeroCopyChoice?
     /// What is read from the bottom of the chain is kept in the image.
     public var keepsReads = false
+    /// Absolute: a file that is told what is read from there, and one that tells what is to be fetched from there.
+    public var recordPath: String?
+    public var prefetchPath: String?
     /// For the tables of the image and its backing files.
     public var cacheBytes: Int?
     /// Its directories are absolute.
@@ -47,6 +50,8 @@ public struct RequestedDevice: Sendable {
         if let zeroCopy { configuration.zeroCopy = zeroCopy }
         if let cacheBytes { configuration.cacheBytes = cacheBytes }
         configuration.keepsReads = keepsReads
+        configuration.recordPath = recordPath
+        configuration.prefetchPath = prefetchPath
         configuration.backing = try backing.policy()
         configuration.backingArguments = backing.arguments
         return configuration

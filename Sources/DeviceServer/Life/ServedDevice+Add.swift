@@ -19,9 +19,12 @@ extension ServedDevice {
         defer { undo.run() }
         // Before the image is opened, which writes to it.
         if configuration.zeroCopy == .on { _ = try features(for: configuration, openControl(), takesPages: true) }
-        let files = try ImageFiles(configuration)
+        let startFiles = try StartFiles(configuration)
+        undo.append { startFiles.abandon() }
+        let files = try ImageFiles(configuration, recorder: startFiles.recorder)
         let image = OpeningImage(files)
         undo.append { _ = image.close() }
+        try startFiles.check(files)
         func openImage() throws(ServerError) -> ImageSession {
             let session = try image.open(log)
             _ = try session.chooseBlocks(wantedBytes: configuration.blockSizeBytes)
@@ -75,7 +78,8 @@ extension ServedDevice {
         for warning in try rights.start() { log.warning("\(warning)") }
         undo.cancel()
         return ServedDevice(
-            info: info, session: session, rights: rights, characterDevice: characterDevice, threads: threads, log: log)
+            info: info, session: session, rights: rights, characterDevice: characterDevice, threads: threads,
+            startFiles: startFiles, log: log)
     }
 
     private static func openControl() throws(ServerError) -> UblkControlDevice {

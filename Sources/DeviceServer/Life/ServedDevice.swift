@@ -12,6 +12,8 @@ final class ServedDevice {
     let session: ImageSession
     /// What takes rights: this process's own, or a broker's.
     let rights: any DeviceRights
+    /// Of a new device.
+    let startFiles: StartFiles?
     private let characterDevice: UblkCharacterDevice
     private let threads: QueueThreads
     private let log: Logger
@@ -23,8 +25,9 @@ final class ServedDevice {
     /// A device whose steps have succeeded.
     init(
         info: UblkDeviceInfo, session: ImageSession, rights: any DeviceRights, characterDevice: UblkCharacterDevice,
-        threads: QueueThreads, log: Logger
+        threads: QueueThreads, startFiles: StartFiles? = nil, log: Logger
     ) {
+        self.startFiles = startFiles
         self.info = info
         self.session = session
         self.rights = rights

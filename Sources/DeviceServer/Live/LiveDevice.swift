@@ -14,6 +14,8 @@ struct LiveDevice: Sendable {
     let record: DeviceRecord
     let cacheBytes: Int
     let keepsReads: Bool
+    /// Told of what the disk's users read from the bottom of the chain.
+    let recorder: ReadRecorder?
     /// For the files that an image may name.
     let policy: BackingPolicy
     let registry: DeviceRegistry

@@ -1,8 +1,8 @@
 import CSupport
 import Synchronization
 
-/// How far a merge is, or a copy of what lies beneath the image into it, and whether it is to go on: told by its thread, asked
-/// and changed by others.
+/// How far a merge is, or a copy of what lies beneath the image into it, or a fetch, and whether it is to go on: told by its
+/// thread, asked and changed by others.
 final class MergeProgress: Sendable {
     /// Thousandths; negative: none is under way.
     private let share = Atomic<Int>(-1)
@@ -30,6 +30,9 @@ final class MergeProgress: Sendable {
     func pause(_ isPaused: Bool) { self.isPaused.store(isPaused, ordering: .relaxed) }
 
     func cancel() { isCancelled.store(true, ordering: .relaxed) }
+
+    /// Whether another part may begin now: it is neither paused nor cancelled.
+    var isWanted: Bool { !isPaused.load(ordering: .relaxed) && !isCancelled.load(ordering: .relaxed) }
 
     /// Blocks as long as it is paused.
     /// - Parameter done: the share that is.

@@ -173,7 +173,8 @@ struct Rollback {
         defer { loop.close() }
         let storages = chain.storages(on: loop.ring)
         let options = ImageOptions(
-            cacheBytes: device.cacheBytes, session: opened.sessionFile.memory, keepsReads: device.keepsReads)
+            cacheBytes: device.cacheBytes, session: opened.sessionFile.memory, keepsReads: device.keepsReads,
+            recorder: device.recorder)
         do throws(ImageOpenError) {
             return try loop.run { () throws(ImageOpenError) in
                 try await Image.open(chain: chain.map(\.layer), storages: storages, options: options)

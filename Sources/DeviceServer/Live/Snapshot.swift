@@ -156,7 +156,8 @@ struct Snapshot: Sendable {
         do throws(ServerError) { loop = try ImageSession.makeLoop() } catch { throw .cannot("\(error)") }
         defer { loop.close() }
         let options = ImageOptions(
-            cacheBytes: device.cacheBytes, session: opened.sessionFile.memory, keepsReads: device.keepsReads)
+            cacheBytes: device.cacheBytes, session: opened.sessionFile.memory, keepsReads: device.keepsReads,
+            recorder: device.recorder)
         let (storage, fileSizeBytes) = (opened.file.storage(on: loop.ring), opened.file.sizeBytes)
         do throws(ImageOpenError) {
             return try loop.run { () throws(ImageOpenError) in

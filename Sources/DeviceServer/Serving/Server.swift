@@ -64,6 +64,7 @@ final class Server {
             reason = serve(device, socket, &record)
         } else {
             log.warning("nobody waits for \(device.blockDevicePath) any more")
+            device.startFiles?.abandon()
             _ = try? device.stop(force: true)
         }
         switch reason {
@@ -119,16 +120,17 @@ final class Server {
     private func serve(_ device: ServedDevice, _ socket: ControlSocketServer, _ record: inout DeviceRecord) -> Reason {
         var stop = DiskStopping(isLazy: record.goesWhenUnused)
         var attempt: StopAttempt?
-        let replies = DeviceReplies(
-            of: device,
-            live: LiveDevice(
-                session: device.session, queues: device.queues, record: record, cacheBytes: configuration.cacheBytes,
-                keepsReads: configuration.keepsReads, policy: configuration.backing, registry: registry, rights: device.rights,
-                log: log))
+        let live = LiveDevice(
+            session: device.session, queues: device.queues, record: record, cacheBytes: configuration.cacheBytes,
+            keepsReads: configuration.keepsReads, recorder: device.startFiles?.recorder, policy: configuration.backing,
+            registry: registry, rights: device.rights, log: log)
+        let replies = DeviceReplies(of: device, live: live)
+        device.startFiles?.begin(live, log: log)
         let ownMounts = watchOwnMounts(device)
         defer {
             ownMounts?.end()
             for note in notes { note?.join() }
+            device.startFiles?.end()
             for (request, reply) in replies.abandon() { socket.reply(to: request, reply) }
         }
         if stop.isLazy { attempt = self.stop(device, stop.next()) }
@@ -278,7 +280,7 @@ final class Server {
             socket.reply(to: arrival.connection, .success(status))
         case .stats, .flush, .quiesce, .commitChange:
             if let reply = replies.ask(arrival.request, arrival.connection) { socket.reply(to: arrival.connection, reply) }
-        case .snapshot, .rollback, .commit, .flatten, .resize:
+        case .snapshot, .rollback, .commit, .flatten, .resize, .warm:
             if isLeaving || attempt != nil {
                 socket.reply(to: arrival.connection, .failure(.busy, "\(device.blockDevicePath) is about to go"))
             } else if let reply = replies.ask(arrival.request, arrival.connection) {

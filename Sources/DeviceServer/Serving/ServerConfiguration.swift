@@ -44,6 +44,10 @@ public struct ServerConfiguration: Sendable {
     public var keepsReads = false
     /// The image is written: a disk that is only read may keep what it reads.
     var changesImage: Bool { !isReadOnly || keepsReads }
+    /// A file that gets to know what is read from there, and one that tells what is to be fetched from there. Absolute; not for
+    /// the device's next server.
+    public var recordPath: String?
+    public var prefetchPath: String?
 
     public init(imagePath: String) { self.imagePath = imagePath }
 
@@ -111,6 +115,9 @@ public enum ServerError: Error, CustomStringConvertible {
     /// It was to keep what it reads from a file beneath it.
     case nothingToKeep(path: String)
     case clustersTooLargeToKeep(path: String)
+    /// The file that was to be told of what is read of a file beneath it.
+    case nothingToRecord(path: String, recording: String)
+    case reads(ReadRecordingError)
     /// The image or its file cannot be used in blocks of that size.
     case blockSize(path: String, reason: String)
     case control(UblkControlError)
@@ -156,6 +163,10 @@ public enum ServerError: Error, CustomStringConvertible {
         case .clustersTooLargeToKeep(let path):
             "\(path): its clusters are too large to be kept when a part of one is read; leave out --copy-on-read, or make an "
                 + "overlay with clusters of \(ImageOptions.largestKeptClusterBytes >> 10)K or less"
+        case .nothingToRecord(let path, let recording):
+            "\(path): lies over no raw file, and no base elsewhere, so there is nothing to record in \(recording); leave out "
+                + "--record"
+        case .reads(let error): "\(error)"
         case .emptyImage(let path): "\(path): its size is 0, and a block device cannot be empty; give it a size first"
         case .blockSize(let path, let reason): "\(path): \(reason)"
         case .control(let error): "\(error)"

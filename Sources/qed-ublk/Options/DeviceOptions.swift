@@ -100,6 +100,22 @@ struct DeviceOptions: ParsableArguments {
             """)
     var copyOnRead = false
 
+    @Option(
+        help: ArgumentHelp(
+            """
+            Write down in FILE, which is made, or is empty, which ranges are read from there, and when, for --prefetch and \
+            'warm' (docs/bases.md).
+            """, valueName: "file"), completion: .file(), transform: PathArgument.parse)
+    var record: String?
+
+    @Option(
+        help: ArgumentHelp(
+            """
+            Once the disk can be used, fetch from there what FILE says that another start has read, in the same order, beside \
+            what is read meanwhile. With --copy-on-read.
+            """, valueName: "file"), completion: .file(), transform: PathArgument.parse)
+    var prefetch: String?
+
     @OptionGroup var backing: BackingOptions
 
     func validate() throws {
@@ -116,6 +132,14 @@ struct DeviceOptions: ParsableArguments {
         }
         guard !copyOnRead || !snapshot else {
             throw ValidationError("--copy-on-read keeps what is read in the image: leave out --snapshot")
+        }
+        guard prefetch == nil || copyOnRead else {
+            throw ValidationError("what --prefetch fetches is kept in the image: say --copy-on-read too")
+        }
+        guard !untrusted || record == nil && prefetch == nil else {
+            throw ValidationError(
+                "a server without rights has no files but the image's: leave out --untrusted, or --record and "
+                    + "--prefetch")
         }
         guard !untrusted || partscan != true else {
             throw ValidationError("--partscan has the kernel look at what is on the disk: leave out --untrusted")
@@ -159,6 +183,8 @@ struct DeviceOptions: ParsableArguments {
         requested.zeroCopy = zeroCopy
         requested.cacheBytes = cacheSize.map { Int(clamping: $0) }
         requested.keepsReads = copyOnRead
+        requested.recordPath = try record.map { path throws(ImageFileError) in try AbsolutePath.ofFile(path) }
+        requested.prefetchPath = try prefetch.map { path throws(ImageFileError) in try AbsolutePath.ofFile(path) }
         requested.backing = try backing.absoluteChoice()
         if untrusted, requested.backing.directories.isEmpty { requested.backing.refusesBackingFiles = true }
         return requested

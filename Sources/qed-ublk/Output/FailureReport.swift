@@ -146,10 +146,11 @@ extension ServerError: ReportableError {
         case .chain(let error): error.exitStatus
         case .image(_, let error): error.exitStatus
         case .emptyImage, .imageChanged, .imageWritten, .anotherFile, .snapshotReplaced, .blockSize, .nothingToKeep,
-            .clustersTooLargeToKeep:
+            .clustersTooLargeToKeep, .nothingToRecord:
             .unusableImage
         case .notRecoverable, .notOurs: .notFound
         case .isBusy, .nameTaken: .busy
+        case .reads(let error): error.exitStatus
         case .link(_, let errno): ExitStatus(errno: errno).ofMachine
         case .control(let error): error.exitStatus
         case .waitsForItself: .usage
@@ -159,6 +160,16 @@ extension ServerError: ReportableError {
         case .registry(let error): error.exitStatus.ofMachine
         case .socket(let error): error.exitStatus.ofMachine
         case .queue, .ring, .notUsable, .notClosed, .notWrittenBack, .noZeroCopy, .cutShort, .notConfined, .broker: .failure
+        }
+    }
+}
+
+extension ReadRecordingError: ReportableError {
+    var exitStatus: ExitStatus {
+        switch fault {
+        case .cannotRead(let errno), .cannotWrite(let errno): ExitStatus(errno: errno)
+        case .hasContent: .busy
+        case .isNone, .version, .tooLong, .line, .outsideDisk, .ofAnotherSize: .failure
         }
     }
 }

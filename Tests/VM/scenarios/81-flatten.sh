@@ -25,7 +25,7 @@ sync -f /mnt
 qed-ublk snapshot "$device" monday.qed >/dev/null
 rm /mnt/removed
 expect_refusal 64 'leave --no-backing' qed-ublk flatten --backing-dir / "$device"
-expect_refusal 1 'none copied' qed-ublk flatten --cancel "$device"
+expect_refusal 1 'nothing is copied' qed-ublk flatten --cancel "$device"
 { while [[ ! -e stop ]]; do dd if=/dev/urandom of=/mnt/load bs=64k count=100 conv=notrunc,fsync status=none; done; } &
 load=$!
 expect_output 'disk.qed: has what these have, and needs them no more: .*/monday.qed, .*/base.raw' qed-ublk flatten "$device"

@@ -117,6 +117,17 @@ goes_on 'for number in 1 2 3; do qed-ublk create -b /dev/qed/base -F raw clone$n
 runs 'for number in 1 2 3; do qed-ublk add --backing-devices clone$number.qed; done' '' 'cmp /dev/ublkb3 base.raw'
 goes_on 'qed-ublk flatten /dev/ublkb1' '' \
     'qed-ublk del 1 2 3; qed-ublk compare -f qed -F raw clone1.qed base.raw; no_origins'
+runs "qed-ublk create --base 'nbd+unix:///?socket=/run/origin' /srv/first.qed" \
+    'raw_disk base.raw; nbdkit -r -U /run/origin file base.raw; wait_until 20 test -S /run/origin'
+goes_on "qed-ublk add --record /srv/start.reads --base-allow 'nbd+unix:*' /srv/first.qed" '' \
+    'cmp /dev/ublkb0 base.raw; qed-ublk del 0; grep -q "^qed-ublk-reads 1 " start.reads'
+goes_on "qed-ublk create --base 'nbd+unix:///?socket=/run/origin' /srv/next.qed"
+runs "qed-ublk add --copy-on-read --prefetch /srv/start.reads --base-allow 'nbd+unix:*' /srv/next.qed" '' \
+    'wait_until 20 grep -q prefetched /run/qed-ublk/ublk0.log'
+goes_on 'qed-ublk warm /dev/ublkb0' '' 'says /srv/next.qed'
+goes_on 'qed-ublk warm --offset 1M --length 2M /dev/ublkb0'
+goes_on 'qed-ublk warm --ranges /srv/start.reads /dev/ublkb0' '' 'cmp /dev/ublkb0 base.raw; qed-ublk del 0; no_origins'
+elsewhere 'qed-ublk-reads 1 209715200' "a recording"
 runs 'qemu-nbd --fork -r -t -e 8 -f qcow2 -k /run/origin base.qcow2' \
     'raw_disk base.raw; qemu-img convert -O qcow2 base.raw base.qcow2'
 runs "qed-ublk add --base-allow 'nbd+unix:*' /srv/disk.qed" '' 'cmp /dev/ublkb0 base.raw; qed-ublk del 0; no_origins'
@@ -237,6 +248,9 @@ runs 'qed-ublk commit --keep 3 /dev/ublkb0' 'serve disk.qed; snapshots a bc def 
 runs 'qed-ublk rebase -b new-base.qed -F qed overlay.qed' 'overlay overlay.qed; image new-base.qed 64M'
 runs 'qed-ublk flatten -p overlay.qed' 'overlay overlay.qed'
 runs 'qed-ublk flatten /dev/ublkb0' 'serve disk.qed; snapshots monday' 'says /srv/monday.qed'
+runs 'qed-ublk warm -p /dev/ublkb0' \
+    'raw_disk base.raw; qed-ublk create -b base.raw -F raw disk.qed; qed-ublk add --copy-on-read disk.qed' 'says /srv/disk.qed'
+goes_on 'qed-ublk warm --offset 1M --length 2M /dev/ublkb0' '' 'cmp /dev/ublkb0 base.raw'
 runs 'qed-ublk compact -p disk.qed' 'image disk.qed'
 runs 'mkfs.ext4 $(qed-ublk add disk.qed)' 'image disk.qed' 'expect_status 0 e2fsck -fn /dev/ublkb0'
 goes_on 'qed-ublk list --noheadings --columns device disk.qed' '' 'prints /dev/ublkb0'

@@ -1,0 +1,20 @@
+import Platform
+
+/// `warm`: has a device's server fetch some of the disk from the bottom of its chain.
+package enum DeviceWarming {
+    /// Blocks until that has been done, or was cancelled (`DeviceCommit.change`).
+    /// - Parameter progress: called with the share that is done.
+    /// - Returns: "image", a path, and "fetched", how many bytes the image has got.
+    package static func run(
+        deviceNamed name: String, _ part: ControlRequest.WarmPart, progress: (@Sendable (Double) -> Void)?,
+        registry: DeviceRegistry = DeviceRegistry()
+    ) throws -> JSONValue {
+        try DeviceRequirements.check()
+        let record = try registry.device(named: name)
+        // What is wrong with the file has its own status here.
+        if case .recorded(let path) = part { _ = try ReadRecording(ofFileAt: path) }
+        return try MergeWatch.during(record, registry, tell: progress) {
+            try ControlSocketClient.ask(.warm(part), of: record, registry, timeout: MergeWatch.timeout)
+        }
+    }
+}
