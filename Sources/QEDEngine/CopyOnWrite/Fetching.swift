@@ -229,35 +229,18 @@ extension SlowRequests {
         while true {
             if let failure = image.failure { throw failure }
             list.removeAll()
-            switch map.planWrite(start, to: end, into: &list, beneath: &beneath) {
+            switch map.planWrite(start, to: end, isKept: true, into: &list, beneath: &beneath) {
             // Somebody has given it a place meanwhile.
             case .direct(let end): return end
             case .blocked(let obstacle):
                 try await wait(for: obstacle, id)
                 if case .busy = obstacle { return start }
             case .copy(let plan):
-                if let hidden = firstHidden(by: plan) {
-                    end = hidden
-                    for waiter in image.abandon(plan) { waiter.resume(returning: 0) }
-                    continue
-                }
                 try await fetch(plan, id, through: buffer)
                 piece.fetchedBytes += plan.end - plan.start
                 return plan.end
             }
         }
-    }
-
-    /// The plan gives a place to clusters that were made zeros, too. What lies beneath those is not to be seen again.
-    private func firstHidden(by plan: CopyPlan) -> UInt64? {
-        // Not the first one (`planAllocation`). Nobody else changes them any more.
-        for cluster in (plan.firstCluster + 1)..<max(plan.firstCluster + plan.count, plan.firstCluster + 1) {
-            let position = cluster << plan.clusterShift
-            var entry = map.files.topLookup.entry(at: position)
-            if entry == PageLookup.miss { entry = image.judgedEntry(at: position) }
-            if entry != L2Entry.unallocatedValue { return position }
-        }
-        return nil
     }
 
     /// Whatever happens, the plan ends here.
