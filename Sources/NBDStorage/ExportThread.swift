@@ -12,6 +12,7 @@ final class ExportThread: @unchecked Sendable {
     private struct Inbox {
         var requests: [ExportRequest] = []
         var isEnding = false
+        var isFailing = false
     }
 
     private struct Pending {
@@ -35,9 +36,14 @@ final class ExportThread: @unchecked Sendable {
     private let timeout: UInt64?
     private let onChange: @Sendable (ExportCondition) -> Void
     private var ring: Ring?
+    /// Of the first connection.
     private var shape: ExportShape?
+    /// What any connection must find; nil: the first one says.
+    private var sizeBytes: UInt64?
     /// It is not asked any more: the first attempt has failed, or it has another size than it had.
     private var isOver = false
+    /// Nobody waits for it any more.
+    private var isFailing = false
     private var connections: [NBDConnection] = []
     private var reconnection = Reconnection()
     private var isAway = false
@@ -61,17 +67,19 @@ final class ExportThread: @unchecked Sendable {
 
     /// Begins to connect, on a thread of its own.
     /// - Parameters:
+    ///   - sizeBytes: of an export that was open before: what comes of the first attempt is like what comes of a later one.
     ///   - timeout: nanoseconds until a request fails; nil: it waits until it is answered.
-    ///   - onChange: called on that thread. The first call tells what became of the first attempt: there is no second one.
+    ///   - onChange: called on that thread. The first call tells what became of the first attempt: there is no second one, unless
+    ///     the size is known.
     init(
-        _ address: NBDAddress, timeout: UInt64?, longestSilence: UInt64,
+        _ address: NBDAddress, known sizeBytes: UInt64?, timeout: UInt64?, longestSilence: UInt64,
         onChange: @escaping @Sendable (ExportCondition) -> Void
     ) throws(Errno) {
         let descriptor = cs_eventfd()
         guard descriptor >= 0 else { throw Errno(rawValue: -descriptor) }
         wakeUp = descriptor
         (self.address, self.timeout, self.onChange) = (address, timeout, onChange)
-        self.longestSilence = longestSilence
+        (self.sizeBytes, self.longestSilence) = (sizeBytes, longestSilence)
         // Held by the thread until it has ended: see `end`.
         thread = try BackgroundThread { [self] in
             cs_name_thread("nbd-base")
@@ -84,6 +92,12 @@ final class ExportThread: @unchecked Sendable {
     /// Any thread.
     func submit(_ request: ExportRequest) {
         inbox.withLock { $0.requests.append(request) }
+        cs_eventfd_signal(wakeUp)
+    }
+
+    /// Whether every request fails at once. Any thread.
+    func setFailing(_ isFailing: Bool) {
+        inbox.withLock { $0.isFailing = isFailing }
         cs_eventfd_signal(wakeUp)
     }
 
@@ -119,6 +133,7 @@ final class ExportThread: @unchecked Sendable {
     private func takeInbox() -> Bool {
         let (requests, isEnding) = inbox.withLock { inbox in
             defer { inbox.requests = [] }
+            isFailing = inbox.isFailing
             return (inbox.requests, inbox.isEnding)
         }
         for request in requests {
@@ -154,7 +169,7 @@ final class ExportThread: @unchecked Sendable {
     private func lost(_ failure: NBDFailure) {
         reconnection.failed(now: now)
         guard connections.isEmpty else { return }
-        if shape == nil {
+        if sizeBytes == nil {
             onChange(.failed(failure))
             isOver = true
         } else if !isAway {
@@ -185,7 +200,7 @@ final class ExportThread: @unchecked Sendable {
             hasBeenAwayTooLong = true
             failAll()
         }
-        for (number, request) in pending where isOver || isLate(request) {
+        for (number, request) in pending where isOver || isFailing || isLate(request) {
             if let connection = connections.first(where: { $0.requests.contains(number) }) {
                 // Its buffer is in the connection's hands.
                 giveUp(connection, NBDFailure("the server has not answered in time"))
@@ -360,7 +375,7 @@ final class ExportThread: @unchecked Sendable {
         guard found.isSensible else {
             return giveUp(connection, NBDFailure("the server wants blocks of \(found.smallestBlockBytes) bytes"))
         }
-        if let shape, found.sizeBytes != shape.sizeBytes {
+        if let sizeBytes, found.sizeBytes != sizeBytes {
             isOver = true
             connections = []
             for number in pending.keys where !waiting.contains(number) { waiting.append(number) }
@@ -370,7 +385,8 @@ final class ExportThread: @unchecked Sendable {
         connection.wasReady = true
         reconnection.succeeded()
         if shape == nil {
-            shape = found
+            (shape, sizeBytes) = (found, found.sizeBytes)
+            (isAway, hasBeenAwayTooLong) = (false, false)
             onChange(.opened(found))
         } else if isAway {
             (isAway, hasBeenAwayTooLong) = (false, false)
@@ -389,16 +405,4 @@ final class ExportThread: @unchecked Sendable {
         guard let due else { return -1 }
         return due <= now ? 0 : Int32(clamping: (due - now) / 1_000_000 + 1)
     }
-}
-
-/// What has become of an export.
-enum ExportCondition: Sendable {
-    /// The first connection is there.
-    case opened(ExportShape)
-    /// There will be none.
-    case failed(NBDFailure)
-    case away(NBDFailure)
-    case back
-    /// Under the same name there is another one now.
-    case another(sizeBytes: UInt64)
 }

@@ -13,10 +13,11 @@ public final class NBDExport: LayerSource, @unchecked Sendable {
     public let sizeBytes: UInt64
     public let identity: FileIdentity
     private let thread: ExportThread
-    private let shape: ExportShape
-    private let watch: Watch
+    private let watch: ExportWatch
 
     public static let usualSilence: UInt64 = 10_000_000_000
+    /// So long is waited for an export that can be opened without an answer. Nanoseconds.
+    public static let usualPatience: UInt64 = 3_000_000_000
 
     /// What is told of an export that was opened.
     public enum Change: Sendable {
@@ -27,32 +28,48 @@ public final class NBDExport: LayerSource, @unchecked Sendable {
         case another(sizeBytes: UInt64)
     }
 
+    /// That it cannot be read, and why.
+    public struct Absence: Sendable {
+        /// Seconds since 1970.
+        public var since: Int64
+        public var reason: String
+        /// It has another size now: reads fail, and do not wait.
+        public var isAnother: Bool
+    }
+
     /// Connects, and waits for that.
     /// - Parameters:
+    ///   - sizeBytes: nil: what the server says. Of an export that was open before, its size: where it cannot be reached it is
+    ///     open all the same, away from the beginning; where it has another size now this one has that, and answers nothing.
     ///   - timeout: nanoseconds until a read fails that the server does not answer; nil: it waits.
     ///   - longestSilence: nanoseconds; a connection whose server owes something, and says nothing for so long, is made anew.
+    ///   - patience: nanoseconds; an export of known size that says nothing for so long is away.
+    /// - Throws: only where the size is not known, or there is no thread.
     public init(
-        _ address: NBDAddress, timeout: UInt64?, longestSilence: UInt64 = NBDExport.usualSilence
+        _ address: NBDAddress, known sizeBytes: UInt64? = nil, timeout: UInt64?,
+        longestSilence: UInt64 = NBDExport.usualSilence, patience: UInt64 = NBDExport.usualPatience
     ) throws(NBDFailure) {
-        let watch = Watch()
+        let watch = ExportWatch()
         do throws(Errno) {
-            thread = try ExportThread(address, timeout: timeout, longestSilence: longestSilence) {
+            thread = try ExportThread(address, known: sizeBytes, timeout: timeout, longestSilence: longestSilence) {
                 watch.tell($0)
             }
         } catch {
             throw NBDFailure("this process gets no thread (\(error))")
         }
-        switch watch.first() {
-        case .success(let shape):
-            self.shape = shape
-        case .failure(let failure):
+        do throws(NBDFailure) {
+            self.sizeBytes = try watch.findSize(known: sizeBytes, patienceNanoseconds: patience)
+        } catch {
             thread.end()
-            throw failure
+            throw error
         }
         (self.address, self.watch) = (address, watch)
-        sizeBytes = shape.sizeBytes
         // With another size it is another one: what lies over it was made for this one.
-        identity = FileIdentity(ofName: "\(address.text) \(shape.sizeBytes)")
+        identity = NBDExport.identity(of: address.text, sizeBytes: self.sizeBytes)
+    }
+
+    private static func identity(of address: String, sizeBytes: UInt64) -> FileIdentity {
+        FileIdentity(ofName: "\(address) \(sizeBytes)")
     }
 
     deinit { thread.end() }
@@ -60,8 +77,15 @@ public final class NBDExport: LayerSource, @unchecked Sendable {
     /// - Parameter tell: called on the export's thread, once for each change.
     public func whenItChanges(_ tell: @escaping @Sendable (Change) -> Void) { watch.setTeller(tell) }
 
+    /// Has all that is asked, and waits, fail; or be answered again. Any thread.
+    public func failReads(_ fails: Bool) { thread.setFailing(fails) }
+
+    /// Nil: it was there when it was last looked at.
+    public var absence: Absence? { watch.absence }
+
     public var path: String { address.text }
-    public var tellsHolesTruly: Bool { shape.tellsExtents }
+    /// False as long as it was away from the beginning: nobody has said yet. True, it stays true.
+    public var tellsHolesTruly: Bool { watch.tellsExtents }
 
     public func base(on ring: Ring) -> any BaseStorage { NBDBase(export: self, ring: ring) }
 
@@ -78,7 +102,7 @@ public final class NBDExport: LayerSource, @unchecked Sendable {
     public func nextData(from fileOffset: UInt64) -> Range<UInt64>? {
         var search = DataSearch(from: fileOffset, sizeBytes: sizeBytes)
         while let work = search.next {
-            guard shape.tellsExtents else { return nil }
+            guard tellsHolesTruly else { return nil }
             let (result, extents) = ask(work)
             guard result == 0, search.learn(extents) else { return nil }
         }
@@ -108,7 +132,7 @@ public final class NBDExport: LayerSource, @unchecked Sendable {
     func submit(_ request: ExportRequest) { thread.submit(request) }
 
     func findData(from fileOffset: UInt64) async -> Range<UInt64>? {
-        guard shape.tellsExtents else { return nil }
+        guard tellsHolesTruly else { return nil }
         var search = DataSearch(from: fileOffset, sizeBytes: sizeBytes)
         while let work = search.next {
             let (result, extents) = await withUnsafeContinuation { continuation in
@@ -117,55 +141,5 @@ public final class NBDExport: LayerSource, @unchecked Sendable {
             guard result == 0, search.learn(extents) else { return nil }
         }
         return search.found
-    }
-}
-
-/// Tells of changes, and waits for the first of them.
-private final class Watch: @unchecked Sendable {
-    // SAFETY: locked; the descriptor is used by one who waits and one who signals, and closed with the last reference.
-    private struct State {
-        var first: Result<ExportShape, NBDFailure>?
-        var tell: (@Sendable (NBDExport.Change) -> Void)?
-        var last: NBDExport.Change?
-    }
-    private let state = Lock(State())
-    private let descriptor = cs_eventfd()
-
-    deinit { cs_close(descriptor) }
-
-    func tell(_ condition: ExportCondition) {
-        let change: NBDExport.Change
-        switch condition {
-        case .opened(let shape): return setFirst(.success(shape))
-        case .failed(let failure): return setFirst(.failure(failure))
-        case .away(let failure): change = .away(failure)
-        case .back: change = .back
-        case .another(let sizeBytes): change = .another(sizeBytes: sizeBytes)
-        }
-        let tell = state.withLock { state in
-            state.last = change
-            return state.tell
-        }
-        tell?(change)
-    }
-
-    private func setFirst(_ result: Result<ExportShape, NBDFailure>) {
-        state.withLock { $0.first = result }
-        cs_eventfd_signal(descriptor)
-    }
-
-    func first() -> Result<ExportShape, NBDFailure> {
-        while true {
-            if let first = state.withLock({ $0.first }) { return first }
-            cs_eventfd_wait(descriptor)
-        }
-    }
-
-    func setTeller(_ tell: @escaping @Sendable (NBDExport.Change) -> Void) {
-        let last = state.withLock { state in
-            state.tell = tell
-            return state.last
-        }
-        if let last { tell(last) }
     }
 }

@@ -14,6 +14,8 @@ final class ScriptedServer: @unchecked Sendable {
         var spoilsOneIn = 0
         /// What is sent ends after so many bytes; 0: nowhere.
         var endsAfter = 0
+        /// It takes connections, and says nothing more.
+        var isSilent = false
         var random = SeededRandom(seed: 0)
         /// Of a read, in bytes; and of the blocks in which it is asked for.
         var largestRead: UInt32 = 1 << 20
@@ -139,6 +141,7 @@ final class ScriptedServer: @unchecked Sendable {
 
         private mutating func send(_ bytes: [UInt8]) throws(Ended) {
             var bytes = bytes
+            while server.state.withLock({ $0.isSilent }) { pause(.milliseconds(5)) }
             let isCut = server.state.withLock { state in
                 if state.spoilsOneIn > 0 {
                     for index in bytes.indices where state.random.chance(1, in: state.spoilsOneIn) {
