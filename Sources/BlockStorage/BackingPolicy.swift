@@ -21,6 +21,10 @@ public struct BackingPolicy: Sendable {
     /// Until a read fails that a base elsewhere does not answer; nil: it waits.
     public var baseTimeoutNanoseconds: UInt64? = BackingPolicy.usualBaseTimeoutSeconds * 1_000_000_000
 
+    /// A base elsewhere that a device was made over: where it cannot be reached the chain is opened all the same, and what is
+    /// read of it waits.
+    public var knownBase: KnownBase?
+
     /// As long as iSCSI waits for a target.
     public static let usualBaseTimeoutSeconds: UInt64 = 120
 
@@ -52,6 +56,17 @@ public struct BackingPolicy: Sendable {
         let actualPath = try HeldDirectory.actualPath(of: found, shownAs: path)
         for directory in directories where try directory.contains(actualPath) { return }
         throw .outsideDirectories(path: path, actualPath: String(decoding: actualPath, as: UTF8.self))
+    }
+}
+
+/// A base elsewhere, as it was when it was opened.
+public struct KnownBase: Hashable, Sendable {
+    public var address: String
+    public var sizeBytes: UInt64
+
+    public init(address: String, sizeBytes: UInt64) {
+        self.address = address
+        self.sizeBytes = sizeBytes
     }
 }
 

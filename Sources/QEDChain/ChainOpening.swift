@@ -145,7 +145,10 @@ public enum ImageChain {
     private static func open(
         _ address: NBDAddress, of overlay: String, _ policy: BackingPolicy
     ) throws(ChainError) -> NBDExport {
-        do throws(NBDFailure) { return try NBDExport(address, timeout: policy.baseTimeoutNanoseconds) } catch {
+        let known = policy.knownBase.flatMap { $0.address == address.text ? $0.sizeBytes : nil }
+        do throws(NBDFailure) {
+            return try NBDExport(address, known: known, timeout: policy.baseTimeoutNanoseconds)
+        } catch {
             throw .image(.file(.baseUnusable(path: address.text, reason: error.description)), backingOf: overlay)
         }
     }

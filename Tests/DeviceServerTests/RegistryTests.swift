@@ -35,6 +35,7 @@ struct RegistryTests {
         second.hasFailed = true
         second.isDirect = false
         second.backingFiles = [.init(high: 3, low: 4), .init(high: 0, low: 5)]
+        second.base = KnownBase(address: "nbd://h/", sizeBytes: .max)
         second.leftImage = ImageMark(sizeBytes: .max, writtenAt: .min)
         try registry.record(second)
         try registry.record(record(3))
@@ -158,6 +159,24 @@ struct RegistryTests {
             let changed = members.map { $0.name == name ? .init(name, impossible) : $0 }
             #expect(DeviceRecord(.object(changed)) == nil)
         }
+    }
+
+    @Test(
+        "a base that nobody has recorded, or that cannot be one, is not known",
+        arguments: [
+            nil, JSONValue.null, 1, "nbd://h/", ["address": "nbd://h/"], ["address": 1, "size": 1],
+            ["address": "nbd://h/", "size": -1],
+        ])
+    func recordWithoutABase(value: JSONValue?) {
+        var full = record(3)
+        full.base = KnownBase(address: "nbd://h/", sizeBytes: 1 << 30)
+        guard case .object(let members) = full.json else {
+            Issue.record("no object")
+            return
+        }
+        #expect(DeviceRecord(.object(members)) == full)
+        let others = members.filter { $0.name != "base" }
+        #expect(DeviceRecord(.object(others + (value.map { [.init("base", $0)] } ?? []))) == record(3))
     }
 
     @Test(arguments: [

@@ -72,7 +72,8 @@ final class Broker: DeviceRights {
 
     func growDisk(to sizeBytes: UInt64) throws(ServerError) { _ = try ask(.grow(toBytes: sizeBytes)) }
 
-    func stop(force: Bool, timeoutSeconds: Int) throws(ServerError) -> DiskUse? {
+    /// - Parameter onceWritten: not called: a confined server has no base that could be away.
+    func stop(force: Bool, timeoutSeconds: Int, onceWritten: () -> Void = {}) throws(ServerError) -> DiskUse? {
         switch try ask(.stop(force: force, timeoutSeconds: timeoutSeconds)) {
         case .inUse(let sentence): return DiskUse(path: path, user: .told(sentence))
         case .done: return nil

@@ -17,7 +17,7 @@ protocol DeviceRights: AnyObject, Sendable {
     func diskSizeBytes() throws(ServerError) -> UInt64
     func growDisk(to sizeBytes: UInt64) throws(ServerError)
     /// As `DiskWithdrawal.stop`.
-    func stop(force: Bool, timeoutSeconds: Int) throws(ServerError) -> DiskUse?
+    func stop(force: Bool, timeoutSeconds: Int, onceWritten: () -> Void) throws(ServerError) -> DiskUse?
     /// As `MachineShutdown.isUnderWay`.
     func isMachineGoingDown() -> Bool
     /// Has what is dirty in the page caches of the disk written.
@@ -83,8 +83,8 @@ final class OwnRights: DeviceRights {
 
     func growDisk(to sizeBytes: UInt64) throws(ServerError) { try arrival.grow(to: sizeBytes) }
 
-    func stop(force: Bool, timeoutSeconds: Int) throws(ServerError) -> DiskUse? {
-        try withdrawal.stop(force: force, timeoutSeconds: timeoutSeconds)
+    func stop(force: Bool, timeoutSeconds: Int, onceWritten: () -> Void) throws(ServerError) -> DiskUse? {
+        try withdrawal.stop(force: force, timeoutSeconds: timeoutSeconds, onceWritten: onceWritten)
     }
 
     func isMachineGoingDown() -> Bool { MachineShutdown.isUnderWay }

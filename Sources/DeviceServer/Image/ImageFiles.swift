@@ -30,12 +30,13 @@ final class ImageFiles {
     /// - Parameters:
     ///   - record: of a device of it, which is in use, perhaps, and waits for a server.
     ///   - recorder: is told what is read from the bottom of the chain.
-    ///   - willChange: called, with the image's file and those beneath it, once the files are known to be the device's, and
-    ///     before anything is written.
+    ///   - willChange: called, with the chain, once the files are known to be the device's, and before anything is written.
     init(
         _ configuration: ServerConfiguration, continuing record: DeviceRecord? = nil, recorder: ReadRecorder? = nil,
-        willChange: (ImageFile, [FileIdentity]) throws(ServerError) -> Void = { _, _ in }
+        willChange: ([LayerFile]) throws(ServerError) -> Void = { _ in }
     ) throws(ServerError) {
+        var configuration = configuration
+        configuration.backing.knownBase = record?.base
         path = configuration.imagePath
         isForConfinement = configuration.isUntrusted
         let isReadOnly = !configuration.changesImage
@@ -80,7 +81,7 @@ final class ImageFiles {
                 }
             }
         }
-        try willChange(chain[0].file, backingFiles)
+        try willChange(chain)
         loop = try ImageSession.makeLoop()
         var options = ImageOptions(
             isReadOnly: isReadOnly, cacheBytes: configuration.cacheBytes, continuesSession: record != nil,

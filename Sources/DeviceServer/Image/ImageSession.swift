@@ -77,11 +77,13 @@ final class ImageSession: @unchecked Sendable {
     /// The record of the device with the files that it has now.
     func updated(_ record: DeviceRecord) -> DeviceRecord {
         var record = record
-        let (path, files) = top.withLock { ($0.path, $0.chain.map(\.source.identity)) }
+        let (path, chain) = top.withLock { ($0.path, $0.chain) }
+        let files = chain.map(\.source.identity)
         guard let image = files.first else { return record }
         record.imagePath = path
         record.image = image
         record.backingFiles = Array(files.dropFirst())
+        record.base = chain.base
         return record
     }
 

@@ -22,11 +22,16 @@ final class DiskWithdrawal: Sendable {
     }
 
     /// With `force` even when it is in use.
-    /// - Parameter timeoutSeconds: how long, with `force`, what its users have not written yet may take to be written.
+    /// - Parameters:
+    ///   - timeoutSeconds: how long, with `force`, what its users have not written yet may take to be written.
+    ///   - onceWritten: called, with `force`, when that is over. The kernel waits for all requests that are under way.
     /// - Returns: who uses it, when nothing was done for that reason; nil when it is gone.
-    func stop(force: Bool, timeoutSeconds: Int = ControlRequest.defaultStopTimeoutSeconds) throws(ServerError) -> DiskUse? {
+    func stop(
+        force: Bool, timeoutSeconds: Int = ControlRequest.defaultStopTimeoutSeconds, onceWritten: () -> Void = {}
+    ) throws(ServerError) -> DiskUse? {
         if force {
             writeBack(timeoutSeconds: timeoutSeconds)
+            onceWritten()
             do { try control.stopDevice(info.id, timeout: UblkControlDevice.stopTimeout) } catch { throw .control(error) }
             return nil
         }

@@ -56,10 +56,11 @@ extension ServedDevice {
         let takeover = try Takeover(of: id, registry, driver: driver, serverProcess: info.serverProcess)
         let files = try ImageFiles(
             configuration, continuing: old,
-            willChange: { file, backingFiles throws(ServerError) in
+            willChange: { chain throws(ServerError) in
                 try process.takeSignals()
-                var new = try record(info, file)
-                new.backingFiles = backingFiles
+                var new = try record(info, chain[0].file)
+                new.backingFiles = chain.dropFirst().map(\.source.identity)
+                new.base = chain.base
                 new.nextSizeBytes = old.nextSizeBytes
                 new.unfinishedMerge = old.unfinishedMerge
                 try takeover.open(new)

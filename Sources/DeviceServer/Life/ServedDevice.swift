@@ -36,9 +36,13 @@ final class ServedDevice {
         self.log = log
     }
 
-    /// As `DiskWithdrawal.stop`.
+    /// As `DiskWithdrawal.stop`. What waits for a base that is away fails where the disk goes all the same.
     func stop(force: Bool, timeoutSeconds: Int = ControlRequest.defaultStopTimeoutSeconds) throws(ServerError) -> DiskUse? {
-        try rights.stop(force: force, timeoutSeconds: timeoutSeconds)
+        var isGone = false
+        defer { if !isGone { session.failBaseReads(false) } }
+        let use = try rights.stop(force: force, timeoutSeconds: timeoutSeconds) { session.failBaseReads(true) }
+        isGone = use == nil
+        return use
     }
 
     var blockDevicePath: String { UblkPaths.blockDevice(info.id) }

@@ -105,6 +105,7 @@ struct ChainFlattening: Sendable {
         ) {
             try? device.note { record in
                 record.backingFiles = []
+                record.base = nil
                 record.nextBackingFiles = nil
             }
         }

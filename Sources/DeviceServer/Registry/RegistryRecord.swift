@@ -49,6 +49,9 @@ public struct DeviceRecord: Equatable, Sendable {
     public var image: FileIdentity
     /// The files beneath it, those of the chain in order. They must not have changed either.
     public var backingFiles: [FileIdentity]
+    /// The base elsewhere that is the last of them: the next server can begin without its answer. Nil where there is none, and
+    /// where an earlier version has not said.
+    public var base: KnownBase?
     /// A random number that the kernel's device has too (`UblkDeviceInfo.serverFlags`): another device of the same number is
     /// not this record's.
     public var deviceNonce: UInt64
@@ -120,7 +123,7 @@ extension DeviceRecord {
             "device_id": JSONValue(deviceID), "pid": JSONValue(server.id),
             "process_start_ticks": JSONValue(server.startTicks), "image": .string(imagePath),
             "image_identity": .string(image.description), "device_nonce": JSONValue(deviceNonce),
-            "backing_identities": .array(backingFiles.map { .string($0.description) }),
+            "backing_identities": .array(backingFiles.map { .string($0.description) }), "base": base?.json ?? .null,
             "read_only": .bool(isReadOnly), "started_at": JSONValue(startedAt),
             "backing_options": .array(backingArguments.map { .string($0) }), "left_image": leftImage?.json ?? .null,
             "being_taken_over": .bool(isBeingTakenOver), "failed": .bool(hasFailed),
@@ -158,6 +161,7 @@ extension DeviceRecord {
             backingFiles = files.compactMap { $0.text.flatMap { FileIdentity($0) } }
             guard backingFiles.count == files.count else { return nil }
         }
+        base = json["base"].flatMap(KnownBase.init)
         if case .array(let options)? = json["backing_options"] { backingArguments = options.compactMap(\.text) }
         leftImage = json["left_image"].flatMap(ImageMark.init)
         isBeingTakenOver = json["being_taken_over"]?.truth ?? false

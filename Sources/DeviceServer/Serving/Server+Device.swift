@@ -83,6 +83,7 @@ extension Server {
     ) throws(ServerError) -> DeviceRecord {
         var record = try self.record(of: info, files.chain[0].file)
         record.backingFiles = files.backingFiles
+        record.base = files.chain.base
         record.isDirect = isDirect
         do { try registry.record(record) } catch { throw .registry(error) }
         // After it is written: of two that want one name at the same time at least one sees the other.
