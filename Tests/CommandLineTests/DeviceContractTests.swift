@@ -138,11 +138,13 @@ import Testing
 
     @Test func listWithoutRights() throws {
         let server = try #require(ProcessIdentity.current)
-        try DeviceRegistry(directory: runtime).record(
-            DeviceRecord(
-                deviceID: 4000, server: server, imagePath: "/images/a\nb.qed",
-                image: FileIdentity(high: 1, low: 2), deviceNonce: 1,
-                isReadOnly: true, startedAt: 0))
+        var record = DeviceRecord(
+            deviceID: 4000, server: server, imagePath: "/images/a\nb.qed",
+            image: FileIdentity(high: 1, low: 2), deviceNonce: 1,
+            isReadOnly: true, startedAt: 0)
+        // Its server cannot be asked.
+        record.base = KnownBase(address: "nbd://h/", sizeBytes: 1 << 20)
+        try DeviceRegistry(directory: runtime).record(record)
         let result = try ours(asNobody: true, "list")
         #expect(result.status == 0, "\(result.errors)")
         #expect(
@@ -155,8 +157,10 @@ import Testing
             Set(devices.first?.keys ?? [:].keys)
                 == [
                     "device", "id", "state", "size", "queues", "depth", "read-only", "zero-copy", "pid", "image", "block-size",
-                    "direct-io", "max-io-size", "memory", "name",
+                    "direct-io", "max-io-size", "memory", "name", "base", "base-state", "base-away-since",
                 ])
+        #expect(devices.first?["base"] as? String == "nbd://h/" && devices.first?["base-state"] is NSNull)
+        #expect(try ours(asNobody: true, "list", "-n", "-O", "device,base").output == "/dev/ublkb4000  ?\n")
         #expect(devices.first?["pid"] as? Int32 == server.id)
         expectOneSentence(try ours(asNobody: true, "del", "4000"), [5, 6], naming: "ublk")
     }

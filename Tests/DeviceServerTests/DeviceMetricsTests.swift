@@ -55,6 +55,28 @@ import Testing
             #"commit_latency_microseconds{device="ublkb3",kind="sync",quantile="0.99"} 600"#,
             #"commit_microseconds_total{device="ublkb3",kind="sync"} 900"#,
         ] { #expect(text.text.contains("\nqed_ublk_\(sample)\n"), "\(sample)") }
-        #expect(!text.text.contains("cache_evictions"))
+        #expect(!text.text.contains("cache_evictions") && !text.text.contains("base"))
+    }
+
+    @Test("a base elsewhere, there and away")
+    func base() {
+        let device = KnownDevice(
+            record: DeviceRecord(
+                deviceID: 3, server: ProcessIdentity(id: .max, startTicks: 1), imagePath: "/a.qed",
+                image: FileIdentity(high: 1, low: 2), deviceNonce: 1, isReadOnly: false, startedAt: 0))
+        func samples(_ figures: JSONValue) -> [Substring] {
+            var text = PrometheusText()
+            DeviceMetrics.add(device, figures, to: &text)
+            return text.text.split(separator: "\n").filter { $0.hasPrefix("qed_ublk_base") }
+        }
+        #expect(samples(["base-state": .null]) == [])
+        #expect(samples(["base-state": "there", "base-away-since": .null]) == [#"qed_ublk_base_up{device="ublkb3"} 1"#])
+        for state: JSONValue in ["away", "changed"] {
+            #expect(
+                samples(["base-state": state, "base-away-since": 1_700_000_000]) == [
+                    #"qed_ublk_base_up{device="ublkb3"} 0"#,
+                    #"qed_ublk_base_away_since_seconds{device="ublkb3"} 1700000000"#,
+                ])
+        }
     }
 }

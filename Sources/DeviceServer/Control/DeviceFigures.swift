@@ -1,3 +1,4 @@
+import BlockStorage
 import Platform
 
 /// `status` and `stats`: what a device is, and what its server has counted.
@@ -24,6 +25,19 @@ package enum DeviceFigures {
     static func ofServer(of device: KnownDevice, _ registry: DeviceRegistry) -> JSONValue? {
         guard device.server != nil, let record = device.record else { return nil }
         return try? ControlSocketClient.ask(.stats, of: record, registry)
+    }
+
+    /// What the server of a known device says of its base elsewhere: an object of those members of `status`, null where it has
+    /// none or nobody says.
+    package static func base(of device: KnownDevice, registry: DeviceRegistry = DeviceRegistry()) -> JSONValue {
+        var status: JSONValue?
+        if device.server != nil, let record = device.record, record.base != nil {
+            status = try? ControlSocketClient.ask(.status, of: record, registry, timeout: .seconds(2))
+        }
+        return .object(
+            ["base", "base-state", "base-away-since"].map { name in
+                .init(name, status?[name] ?? (name == "base" ? device.record?.base.map { .string($0.address) } : nil) ?? .null)
+            })
     }
 
     /// What the device is: the answer of its server.

@@ -27,6 +27,7 @@ package enum DeviceMetrics {
                 memory.residentBytes)
         }
         guard let figures else { return }
+        addBase(figures, label, to: &text)
         addRequests(figures, label, to: &text)
         addPercentiles(
             figures["latency-microseconds"], "qed_ublk_request_latency_microseconds",
@@ -40,6 +41,18 @@ package enum DeviceMetrics {
                 "What became of the requests in the image's files, as 'qed-ublk stats' names it.",
                 label + [("operation", operation.name)], operation.value.integer() ?? 0)
         }
+    }
+
+    /// Of a device over a base elsewhere.
+    private static func addBase(_ figures: JSONValue, _ label: [(name: String, value: String)], to text: inout PrometheusText) {
+        guard let state = figures["base-state"]?.text else { return }
+        text.add(
+            "qed_ublk_base_up", .gauge, "Whether the base elsewhere was there when it was last looked at.", label,
+            state == "there" ? 1 : 0)
+        guard let since = figures["base-away-since"]?.integer(as: UInt64.self) else { return }
+        text.add(
+            "qed_ublk_base_away_since_seconds", .gauge, "Since when the base elsewhere is away, in seconds since 1970.", label,
+            since)
     }
 
     private static func addPercentiles(

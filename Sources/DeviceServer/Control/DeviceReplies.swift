@@ -24,11 +24,13 @@ struct DeviceReplies {
     init(of device: ServedDevice, live: LiveDevice) {
         self.live = live
         features = device.info.features
-        let (path, queues, rights) = (device.blockDevicePath, device.queues, device.rights)
+        let (path, queues, rights, session) = (device.blockDevicePath, device.queues, device.rights, device.session)
         devicePath = path
         isConfined = rights.isConfined
         flushes = SharedReplies(to: "flush the disk") { DeviceReplies.flush(rights) }
-        figures = SharedReplies(to: "ask the queues") { DeviceReplies.figures(of: queues, path) }
+        figures = SharedReplies(to: "ask the queues") {
+            DeviceReplies.figures(of: queues, path, base: session.baseMembers)
+        }
         pauses = SharedReplies(to: "hold the queues") { DeviceReplies.pause(queues) }
     }
 
@@ -208,12 +210,18 @@ struct DeviceReplies {
     }
 
     /// What the queues have counted, each and together.
-    static func figures(of queues: DeviceQueues<EngineTarget<FileStorage>>, _ path: String) -> ControlReply {
+    /// - Parameter base: what is said of the base elsewhere.
+    static func figures(
+        of queues: DeviceQueues<EngineTarget<FileStorage>>, _ path: String, base: [JSONValue.Member] = []
+    ) -> ControlReply {
         do throws(QueueSilence) {
             let counted = try queues.ask(timeout: askTimeout) { target, figures in
                 QueueFigures(requests: figures, engine: target.statistics, cache: target.cacheUse)
             }
-            return .success(QueueFigures.json(counted, device: path))
+            guard case .object(let figures) = QueueFigures.json(counted, device: path) else {
+                preconditionFailure("figures without names")
+            }
+            return .success(.object(figures + base))
         } catch {
             return .failure(.unavailable, "\(error)")
         }

@@ -8,7 +8,7 @@ extension ServedDevice {
     ///   - isReadOnly: of the disk; its image may keep what is read.
     ///   - isLeaving: a signal has asked for the server's end.
     func status(path: String, isReadOnly: Bool, isLeaving: Bool, merge: JSONValue) -> JSONValue {
-        [
+        let status: JSONValue = [
             "protocol": JSONValue(ControlRequest.protocolVersion), "device": .string(blockDevicePath), "image": .string(path),
             "size": JSONValue(session.image.sizeBytes),
             "queues": JSONValue(info.queueCount), "depth": JSONValue(info.queueDepth),
@@ -20,5 +20,7 @@ extension ServedDevice {
             "direct-io-reason": session.blocks.map { .string($0.accessReason) } ?? .null,
             "zero-copy": .bool(info.isZeroCopy), "max-io-size": JSONValue(info.maxIOSizeBytes),
         ]
+        guard case .object(let members) = status else { preconditionFailure("a status without members") }
+        return .object(members + session.baseMembers)
     }
 }

@@ -18,7 +18,8 @@ struct ListCommand: ParsableCommand {
             With --verbose also the server's process, the device's block size, how the server accesses the image's file (ACCESS: \
             direct is past the page cache), whether data goes without copies (ZC), the largest request, and memory: the I/O \
             buffers (queues x depth x the largest request), what the server has in memory with them (RESIDENT), and what of \
-            that cannot be swapped out (LOCKED; less where a limit forbids it, see the server's log).
+            that cannot be swapped out (LOCKED; less where a limit forbids it, see the server's log). BASE is what the server \
+            says of a base elsewhere ('create --base'): there, away (reads of it wait), or changed (they fail).
 
             Example: qed-ublk list --noheadings --columns device disk.qed
 
@@ -87,7 +88,7 @@ struct ListCommand: ParsableCommand {
 
 /// What `list` can show of a device, in the order in which it does.
 enum ListColumn: String, CaseIterable {
-    case device, state, size, queues, depth, ro, pid, block, access, zc, request, buffers, resident, locked, name, image
+    case device, state, size, queues, depth, ro, pid, block, access, zc, request, buffers, resident, locked, base, name, image
 
     static var names: String { allCases.map(\.rawValue).joined(separator: ", ") }
 
@@ -105,7 +106,7 @@ enum ListColumn: String, CaseIterable {
     var isDetail: Bool {
         switch self {
         case .device, .state, .size, .queues, .depth, .ro, .image: false
-        case .name, .pid, .block, .access, .zc, .request, .buffers, .resident, .locked: true
+        case .name, .pid, .block, .access, .zc, .request, .buffers, .resident, .locked, .base: true
         }
     }
 
@@ -125,6 +126,7 @@ enum ListColumn: String, CaseIterable {
         case .buffers: device.info.map { SizeText.short(UInt64($0.bufferBytes)) } ?? "?"
         case .resident: device.memory.map { SizeText.short($0.residentBytes) } ?? "?"
         case .locked: device.memory.map { SizeText.short($0.lockedBytes) } ?? "?"
+        case .base: device.record?.base == nil ? "-" : DeviceFigures.base(of: device)["base-state"]?.text ?? "?"
         case .name: device.record?.name?.text ?? "-"
         case .image: device.record?.imagePath.printable ?? "?"
         }
@@ -140,7 +142,7 @@ extension KnownDevice {
         let memory = memory
         let name: JSONValue = if let name = record?.name { .string(name.text) } else { .null }
         func bytes(_ value: UInt64?) -> JSONValue { value.map { JSONValue($0) } ?? .null }
-        return .object([
+        var members: [JSONValue.Member] = [
             .init("device", .string(path)), .init("id", JSONValue(id)), .init("state", .string(state)),
             .init("size", size), .init("queues", queues), .init("depth", depth),
             .init("read-only", record.map { .bool($0.isReadOnly) } ?? .null),
@@ -155,6 +157,8 @@ extension KnownDevice {
                     .init("io-buffers", bytes((info?.bufferBytes).map(UInt64.init))),
                     .init("resident", bytes(memory?.residentBytes)), .init("locked", bytes(memory?.lockedBytes)),
                 ])),
-        ])
+        ]
+        if case .object(let base) = DeviceFigures.base(of: self) { members += base }
+        return .object(members)
     }
 }

@@ -93,6 +93,10 @@ struct StatsCommand: ParsableCommand {
         }
         rows += cache(figures["cache"])
         for group in ["latency-microseconds", "commit-microseconds"] { rows += times(group, figures[group]) }
+        if let state = figures["base-state"]?.text { rows += [["BASE"], ["base-state", state]] }
+        if let since = figures["base-away-since"]?.integer(as: Int.self) {
+            rows.append(["base-away-since", TimeText.utc(since) ?? "\(since)"])
+        }
         if let pause = figures["quiesce-microseconds"] { rows.append(["quiesce-microseconds", pause.description]) }
         let columns = rows[0].count
         let widths = (0..<columns).map { column in rows.map { column < $0.count ? $0[column].count : 0 }.max() ?? 0 }

@@ -24,8 +24,15 @@ struct StatusCommand: ParsableCommand {
         switch output.format {
         case .human:
             guard case .object(let members) = status else { return }
-            try printOutput(TextTable.lines(members.map { [$0.name, ($0.value.text ?? $0.value.description).printable] }))
+            try printOutput(TextTable.lines(members.map { [$0.name, StatusCommand.text($0).printable] }))
         case .json: try printOutput(status.indented())
         }
+    }
+
+    private static func text(_ member: JSONValue.Member) -> String {
+        if member.name == "base-away-since", let since = member.value.integer(as: Int.self), let time = TimeText.utc(since) {
+            return time
+        }
+        return member.value.text ?? member.value.description
     }
 }

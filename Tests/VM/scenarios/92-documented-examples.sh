@@ -138,6 +138,9 @@ is_file '[Service]' /etc/systemd/system/qed-ublk@root.service.d/network.conf 'tc
     'sed -i s/192.0.2.7/127.0.0.1/ "$network"; systemctl daemon-reload; systemctl start qed-ublk@root;
         column device /dev/qed/root; udevadm settle; systemctl stop qed-ublk@root; nothing_is_left;
         rm "$network"; systemctl daemon-reload; no_origins'
+runs "qed-ublk create --base 'nbd+unix:///?socket=/run/origin' probe.qed" \
+    'raw_disk base.raw; nbdkit -r -U /run/origin file /srv/base.raw; wait_until 20 test -S /run/origin' \
+    'says "^$(sha256sum <base.raw | cut -d " " -f 1) "; no_origins'
 
 page docs/boot.md
 is_file '# /etc/qed-ublk/root.conf' /etc/qed-ublk/root.conf 'mkdir images; image images/root.qed'
