@@ -139,7 +139,8 @@ is_file '[Service]' /etc/systemd/system/qed-ublk@root.service.d/network.conf 'tc
         column device /dev/qed/root; udevadm settle; systemctl stop qed-ublk@root; nothing_is_left;
         rm "$network"; systemctl daemon-reload; no_origins'
 runs "qed-ublk create --base 'nbd+unix:///?socket=/run/origin' probe.qed" \
-    'raw_disk base.raw; nbdkit -r -U /run/origin file /srv/base.raw; wait_until 20 test -S /run/origin' \
+    'raw_disk base.raw; nbdkit -r -U /run/origin file /srv/base.raw; wait_until 20 test -S /run/origin'
+runs "qed-ublk convert --base-allow 'nbd+unix:*' -f qed -O raw probe.qed - | sha256sum" '' \
     'says "^$(sha256sum <base.raw | cut -d " " -f 1) "; no_origins'
 
 page docs/boot.md
