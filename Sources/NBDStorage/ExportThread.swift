@@ -15,20 +15,6 @@ final class ExportThread: @unchecked Sendable {
         var isFailing = false
     }
 
-    private struct Pending {
-        var request: ExportRequest
-        /// When it fails; nil: never.
-        var deadline: UInt64?
-        /// Of a read: so much of it is there. A server may give less at once than is asked for.
-        var doneBytes = 0
-        /// The part of a read that is under way: how much of it, and where it comes to, with how much in front, where whole
-        /// blocks of the server are more than that. The address is to be freed.
-        var part: (byteCount: Int, bounce: (address: UnsafeMutableRawPointer, leading: Int)?) = (0, nil)
-        var extents: [ExportExtent] = []
-        /// As far as `extents` goes.
-        var foundEnd: UInt64 = 0
-    }
-
     let address: NBDAddress
     private let inbox = Lock(Inbox())
     private let wakeUp: Int32
@@ -50,7 +36,7 @@ final class ExportThread: @unchecked Sendable {
     /// It is away, and a request has waited for it in vain: until it is back others wait for one attempt to connect. Who asks
     /// once more after an error, as kernels and file systems do, would wait as long each time.
     private var hasBeenAwayTooLong = false
-    private var pending: [UInt64: Pending] = [:]
+    private var pending: [UInt64: PendingRequest] = [:]
     /// Of `pending`, those that no connection has.
     private var waiting: [UInt64] = []
     private var nextNumber: UInt64 = 1
@@ -59,8 +45,6 @@ final class ExportThread: @unchecked Sendable {
     /// A connection that owes an answer and says nothing for so long is given up, as is an attempt to connect. Nanoseconds.
     private let longestSilence: UInt64
     private static let mostConnections = 4
-    /// What a server says beyond them is asked for again.
-    private static let mostExtentsOfAnswer = 1024
     private static let mostRequestsOfConnection = 64
     /// So many requests under way are worth another connection.
     private static let requestsForAnotherConnection = 8
@@ -141,7 +125,7 @@ final class ExportThread: @unchecked Sendable {
                 tell(request.answer, 0, [])
                 continue
             }
-            pending[nextNumber] = Pending(request: request, deadline: timeout.map { now &+ $0 })
+            pending[nextNumber] = PendingRequest(request: request, deadline: timeout.map { now &+ $0 })
             waiting.append(nextNumber)
             nextNumber += 1
             if hasBeenAwayTooLong { reconnection.hurry() }
@@ -195,7 +179,7 @@ final class ExportThread: @unchecked Sendable {
         {
             giveUp(connection, NBDFailure("the server has not answered for \(longestSilence / 1_000_000_000) seconds"))
         }
-        func isLate(_ request: Pending) -> Bool { request.deadline.map { $0 <= now } == true }
+        func isLate(_ request: PendingRequest) -> Bool { request.deadline.map { $0 <= now } == true }
         if isAway, !hasBeenAwayTooLong, connections.isEmpty, pending.values.contains(where: isLate) {
             hasBeenAwayTooLong = true
             failAll()
@@ -286,15 +270,7 @@ final class ExportThread: @unchecked Sendable {
 
     private func found(_ number: UInt64, _ offset: UInt64, _ entries: UnsafeBufferPointer<UInt32>) {
         guard var request = pending[number], offset == request.foundEnd else { return }
-        guard case .extents(let wanted, _) = request.request.work else { return }
-        for index in stride(from: 0, to: entries.count - 1, by: 2)
-        where request.extents.count < ExportThread.mostExtentsOfAnswer {
-            let start = max(request.foundEnd, wanted)
-            request.foundEnd += UInt64(entries[index])
-            guard request.foundEnd > start else { continue }
-            request.extents.append(
-                ExportExtent(byteCount: request.foundEnd - start, readsAsZeros: entries[index + 1] & 2 != 0))
-        }
+        request.take(entries)
         pending[number] = request
     }
 

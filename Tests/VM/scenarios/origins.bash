@@ -1,0 +1,36 @@
+# Bases elsewhere, for scenarios: a server of one, which comes and goes.
+# shellcheck shell=bash
+
+address='nbd+unix:///?socket=/run/origin'
+
+# origin ARGUMENT...: an NBD server from now on, at /run/origin.
+origin() {
+    rm -f /run/origin
+    (setsid nbdkit -f -r -U /run/origin "$@" </dev/null >>origin.log 2>&1 &)
+    wait_until 20 eval '[[ -S /run/origin ]]'
+}
+
+# For wait_until.
+no_origin() { ! pidof nbdkit >/dev/null; }
+
+origin_dies() {
+    pkill -KILL -x nbdkit || true
+    wait_until 20 no_origin
+}
+
+# What the log of device 0 says of its base.
+said_of_base() { grep -o 'is away\|is back\|has [0-9]* bytes now' /run/qed-ublk/ublk0.log | paste -sd ' '; }
+
+# A file system of some size, with holes, as the base: base.raw. $sum is that of the file "large" in it.
+make_base() {
+    truncate -s 200M base.raw
+    expect_status 0 mkfs.ext4 -q base.raw
+    mkdir /base
+    modprobe loop
+    mount -o loop base.raw /base
+    dd if=/dev/urandom of=/base/large bs=1M count=40 status=none
+    seq 200000 >/base/text
+    # shellcheck disable=SC2034  # It is the scenario's.
+    sum=$(md5sum </base/large)
+    umount /base
+}
