@@ -140,13 +140,14 @@ import Testing
         #expect(try fetch(engine, [0..<512]).bytes == UInt64(Self.clusterBytes))
         // It will not say how much room there is before it is to.
         let (holds, mayGoOn) = (DispatchSemaphore(value: 0), DispatchSemaphore(value: 0))
-        Task.detached {
+        queue.tasks.start {
             _ = await BlockingCalls.shared.run {
                 holds.signal()
                 mayGoOn.wait()
                 return 0
             }
         }
+        engine.driver.loop.runReady()
         holds.wait()
         nonisolated(unsafe) var fetchedBytes: UInt64?
         let hasBegun = queue.beginOwnWork { fetchedBytes = await $0.fetch(FetchRanges([0..<131_072])).fetchedBytes }

@@ -1,7 +1,8 @@
 # Overlays over a base that an NBD server has: over a socket and over TCP, with a server that answers late, is killed, comes back,
 # is another one, or is none (what a server can say, NBDStorageTests have). What the image has is read all the time, and nothing
 # that was acknowledged is lost.
-# vm: --cpus 4 --file Tests/VM/scenarios/devices.bash --file Tests/VM/scenarios/fio-verify.bash --file Tests/VM/scenarios/origins.bash
+# vm: --cpus 4 --file Tests/VM/scenarios/devices.bash --file Tests/VM/scenarios/fio-verify.bash
+# vm: --file Tests/VM/scenarios/origins.bash
 source lib.sh
 source devices.bash
 source fio-verify.bash

@@ -1,6 +1,7 @@
 # Bases elsewhere, for scenarios: a server of one, which comes and goes.
 # shellcheck shell=bash
 
+# shellcheck disable=SC2034  # It is the scenario's.
 address='nbd+unix:///?socket=/run/origin'
 
 # origin ARGUMENT...: an NBD server from now on, at /run/origin.
