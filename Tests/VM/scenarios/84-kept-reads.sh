@@ -61,7 +61,7 @@ dd if=own of="$device" bs=1M seek=190 oflag=direct conv=fsync status=none
 qed-ublk del "$device"
 expect_undamaged small/disk.qed
 kept=$(du -m small/disk.qed | cut -f 1)
-((kept > 3 && kept < 100)) || fail "of 200 MiB $kept were kept on 120"
+((kept > 0 && kept < 100)) || fail "of 200 MiB $kept were kept on 120"
 umount small
 origin_dies
 
