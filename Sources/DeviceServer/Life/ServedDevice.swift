@@ -36,10 +36,11 @@ final class ServedDevice {
         self.log = log
     }
 
-    /// As `DiskWithdrawal.stop`. What waits for a base that is away fails where the disk goes all the same.
+    /// As `DiskWithdrawal.stop`. What waits for a base that is away fails where the disk goes all the same: what its users have
+    /// asked for, and what is fetched for nobody, which the queues' threads would wait for.
     func stop(force: Bool, timeoutSeconds: Int = ControlRequest.defaultStopTimeoutSeconds) throws(ServerError) -> DiskUse? {
         var isGone = false
-        defer { if !isGone { session.failBaseReads(false) } }
+        defer { session.failBaseReads(isGone) }
         let use = try rights.stop(force: force, timeoutSeconds: timeoutSeconds) { session.failBaseReads(true) }
         isGone = use == nil
         return use

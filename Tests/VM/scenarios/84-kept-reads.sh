@@ -198,3 +198,23 @@ expect_status 0 cmp "$device" base.raw
 qed-ublk del "$device"
 expect_undamaged confined.qed
 rm confined.qed
+
+step "del waits neither for what is fetched of an origin that is away, nor for who is asked to fetch it"
+for way in warm prefetch; do
+    slow_origin 200
+    qed-ublk create --base "$address" disk.qed
+    options=()
+    if [[ $way == prefetch ]]; then options=(--prefetch start.reads); fi
+    device=$(qed-ublk add --base-allow '*' --base-timeout 0 --copy-on-read "${options[@]}" disk.qed)
+    if [[ $way == warm ]]; then (qed-ublk warm "$device" >warm.log 2>&1 || true) & fi
+    wait_until 20 eval '[[ -s reads.log ]] && (($(reads) > 20))'
+    origin_dies
+    expect_status 0 timeout 60 qed-ublk del "$device"
+    wait
+    expect_no_devices
+    # QEMU opens the base as well.
+    origin file base.raw
+    expect_undamaged disk.qed
+    origin_dies
+    rm disk.qed
+done
