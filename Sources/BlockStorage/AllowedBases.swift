@@ -1,8 +1,9 @@
 /// Which bases elsewhere an image may name on this machine, whoever opens it: a file of the administrator's with a pattern in
-/// each line, as `--base-allow` takes them. Empty lines and those that begin with # say nothing.
+/// each line, as `--base-allow` takes them. Empty lines and those that begin with # say nothing, nor does what lies behind the
+/// first 64 KiB.
 public enum AllowedBases {
     public static let path = "/etc/qed-ublk/base-allow"
-    private static let largestBytes = 1 << 16
+    static let largestBytes = 1 << 16
 
     /// - Throws: where there is such a file that cannot be read. What it would have allowed is not guessed.
     public static func ofMachine() throws(ImageFileError) -> [String] {
@@ -13,11 +14,20 @@ public enum AllowedBases {
             if case .notFound = error { return [] }
             throw error
         }
-        return patterns(String(decoding: try file.readBytes(byteCount: largestBytes), as: UTF8.self))
+        return patterns(try file.readBytes(byteCount: largestBytes))
     }
 
-    static func patterns(_ text: String) -> [String] {
-        text.split(separator: "\n").map { line in String(line.drop { $0 == " " || $0 == "\t" }) }
-            .filter { !$0.isEmpty && !$0.hasPrefix("#") }
+    /// - Parameter bytes: of the file, from its start.
+    static func patterns(_ bytes: [UInt8]) -> [String] {
+        var bytes = bytes[...]
+        // A pattern that is cut short can allow more than the whole one.
+        if bytes.count >= largestBytes { bytes = bytes[..<(bytes.lastIndex(of: UInt8(ascii: "\n")) ?? 0)] }
+        return String(decoding: bytes, as: UTF8.self).split(whereSeparator: \.isNewline).map { line in
+            func isBlank(_ character: Character) -> Bool { character == " " || character == "\t" }
+            var words = line.drop(while: isBlank)
+            while let last = words.last, isBlank(last) { words.removeLast() }
+            return String(words)
+        }
+        .filter { !$0.isEmpty && !$0.hasPrefix("#") }
     }
 }
