@@ -81,6 +81,11 @@ import Testing
         #expect(read(engine, 0, 3 * Self.clusterBytes) == Array(content[..<(3 * Self.clusterBytes)]))
         #expect(engine.queue.statistics.filledClusters == 3)
         #expect(engine.queue.statistics.dataReads - start.dataReads == 1)
+        // Parts of two, as well.
+        #expect(
+            read(engine, 6 * Self.clusterBytes - 8192, 12288) == Array(content[(6 * Self.clusterBytes - 8192)...].prefix(12288)))
+        #expect(engine.queue.statistics.filledClusters == 5)
+        #expect(engine.queue.statistics.dataReads - start.dataReads == 2)
         let zeros = BlockRequest(
             .writeZeroes, deviceOffset: UInt64(7 * Self.clusterBytes), byteCount: UInt64(Self.clusterBytes))
         #expect(engine.perform([zeros]) == [0])

@@ -22,24 +22,32 @@ extension SlowRequests {
         // Up to `position` nothing is to be kept.
         var unreadStart = position
         while position < range.upperBound {
-            var pieceEnd = min((position | clusterMask) &+ 1, range.upperBound)
-            if await isToBeKept(position, id) {
-                try await read(unreadStart..<position, of: range, into: buffer, id)
-                let target = buffer + Int(position - range.lowerBound)
-                unreadStart = position
-                if isSabotaged(.keepReadsOverNewer) {
-                    let start = position & ~clusterMask
-                    try? await writeOverNewer(id, start..<min((start | clusterMask) &+ 1, image.sizeBytes))
-                } else if position & clusterMask == 0, pieceEnd & clusterMask == 0 {
-                    var end = pieceEnd
-                    while end + clusterMask < range.upperBound, await isToBeKept(end, id) { end += clusterMask + 1 }
-                    unreadStart = try await keepWhole(position..<end, into: target, id)
-                    pieceEnd = max(pieceEnd, unreadStart)
-                } else if await keep(position..<pieceEnd, into: target, id) {
-                    unreadStart = pieceEnd
-                }
+            let pieceEnd = min((position | clusterMask) &+ 1, range.upperBound)
+            guard await isToBeKept(position, id) else {
+                position = pieceEnd
+                continue
             }
-            position = pieceEnd
+            try await read(unreadStart..<position, of: range, into: buffer, id)
+            unreadStart = position
+            let start = position & ~clusterMask
+            if isSabotaged(.keepReadsOverNewer) {
+                try? await writeOverNewer(id, start..<min((start | clusterMask) &+ 1, image.sizeBytes))
+                position = pieceEnd
+                continue
+            }
+            // Neighbours that are to be kept come together.
+            var end = pieceEnd
+            while end < range.upperBound, await isToBeKept(end, id) { end = min((end | clusterMask) &+ 1, range.upperBound) }
+            let target = buffer + Int(position - range.lowerBound)
+            let wholeEnd = end & ~clusterMask
+            let stagedEnd = min(end, start + UInt64(staging.bufferBytes))
+            // What is asked for whole goes to where it is asked for; unless the parts beside it fit a buffer with it.
+            if position == start, wholeEnd > start, stagedEnd < end || wholeEnd == end {
+                unreadStart = try await keepWhole(start..<wholeEnd, into: target, id)
+            } else {
+                unreadStart = await keep(position..<stagedEnd, into: target, id)
+            }
+            position = max(unreadStart, pieceEnd)
         }
         try await read(unreadStart..<range.upperBound, of: range, into: buffer, id)
     }
@@ -56,7 +64,9 @@ extension SlowRequests {
         let start = position & ~image.geometry.clusterMask
         let end = min((start | image.geometry.clusterMask) &+ 1, image.backingEnd)
         // What lies behind the end that the header says is made zeros when that changes.
-        guard image.failure == nil, start < end, end <= image.headerSizeBytes else { return false }
+        guard image.failure == nil, start < end, end <= image.headerSizeBytes,
+            image.geometry.clusterSizeBytes <= UInt64(staging.bufferBytes)
+        else { return false }
         var list = lists.take()
         defer { lists.giveBack(list) }
         do throws(RequestError) {
@@ -92,16 +102,16 @@ extension SlowRequests {
         return plan.end
     }
 
-    /// - Parameter range: of one cluster.
-    /// - Returns: whether the range's bytes are in `target`; otherwise they are to be read, from wherever they are now.
-    private func keep(_ range: Range<UInt64>, into target: UnsafeMutableRawPointer, _ id: RequestID) async -> Bool {
+    /// - Parameter range: of clusters that fit a buffer, perhaps not all of the first and the last.
+    /// - Returns: up to where the range's bytes are in `target`; the rest is to be read, from wherever it is now.
+    private func keep(_ range: Range<UInt64>, into target: UnsafeMutableRawPointer, _ id: RequestID) async -> UInt64 {
         let start = range.lowerBound & ~image.geometry.clusterMask
-        let clusterEnd = (start | image.geometry.clusterMask) &+ 1
+        let clustersEnd = ((range.upperBound - 1) | image.geometry.clusterMask) &+ 1
         // All that there is of it, so that the copier needs no second buffer: who holds one and waits for another could wait for
         // others who do the same.
-        let end = min(clusterEnd, copier.roundedUpToBlock(image.backingEnd), image.sizeBytes)
-        precondition(range.upperBound <= clusterEnd && start < end, "a range of several clusters")
-        guard end - start <= UInt64(staging.bufferBytes), let plan = await planToKeep(start..<end, id) else { return false }
+        let end = min(clustersEnd, copier.roundedUpToBlock(image.backingEnd), image.sizeBytes)
+        precondition(clustersEnd - start <= UInt64(staging.bufferBytes) && start < end, "a range that fits no buffer")
+        guard let plan = await planToKeep(start..<end, id) else { return range.lowerBound }
         return await fetch(plan, range, into: target, id)
     }
 
@@ -136,23 +146,22 @@ extension SlowRequests {
     /// Whatever happens, the plan ends here.
     private func fetch(
         _ plan: CopyPlan, _ range: Range<UInt64>, into target: UnsafeMutableRawPointer, _ id: RequestID
-    ) async -> Bool {
-        precondition(plan.start == plan.clustersStart && plan.count == 1, "parts of a cluster are kept, or several")
+    ) async -> UInt64 {
+        precondition(plan.start == plan.clustersStart && plan.start <= range.lowerBound, "parts of a cluster are kept")
         let data = await staging.take()
         defer { staging.giveBack(data) }
         do throws(RequestError) {
             try await reader.read(plan.start..<plan.end, into: data, beneath: true, id.transfers)
         } catch {
             for waiter in image.abandon(plan) { waiter.resume(returning: 0) }
-            return false
+            return range.lowerBound
         }
-        let isAllThere = range.lowerBound >= plan.start && range.upperBound <= plan.end
-        if isAllThere {
-            target.copyMemory(from: data + Int(range.lowerBound - plan.start), byteCount: range.count)
-        }
+        let fetchedEnd = max(min(range.upperBound, plan.end), range.lowerBound)
+        target.copyMemory(
+            from: data + Int(range.lowerBound - plan.start), byteCount: Int(fetchedEnd - range.lowerBound))
         do throws(RequestError) { try await copier.perform(plan, id, data: data) } catch {
             // What was read is right, whether it could be kept or not.
         }
-        return isAllThere
+        return fetchedEnd
     }
 }
