@@ -1,0 +1,196 @@
+#!/usr/bin/env bash
+# Compares, in a virtual machine, starts over a base of 20 GiB whose NBD server takes 20 ms to answer a read: 2000 reads of 4 to
+# 64 KiB at random places of 512 MiB of data, the same ones each time, at depth 4. Contenders, in turn, each on fresh images:
+#
+#   local      qed-ublk, an overlay over the same base as a local file
+#   prefetch   qed-ublk add --copy-on-read --prefetch, with what such a start was recorded to read
+#   plain      qed-ublk add --copy-on-read
+#   nbdkit     nbdkit with its readahead and cow filters (cow-on-read, cow-on-cache) over the origin, nbd-client, dm-snapshot
+#   qemu-nbd   qemu-nbd with the copy-on-read driver over a qcow2 overlay, nbd-client
+#
+# Nothing is in the page cache at the beginning; adding the device is counted. Then how many bytes the origin is asked for when
+# many clones start at once over one device that keeps what is read, and when another one starts after them; and how fast what is
+# in the page cache is read through a clone, beside one over a local file.
+#
+#   scripts/build && bench/bases.sh [KERNEL [ROUNDS [CLONES]]]
+set -euo pipefail
+cd "$(dirname "$(readlink -f "$0")")/.."
+if [[ ${1:-} != guest ]]; then
+    scripts/install-dependencies bench test
+    files=(--file .build/qed-ublk)
+    # Filters and plugins that tests have no use for.
+    for part in plugins/nbdkit-nbd-plugin.so filters/nbdkit-readahead-filter.so; do
+        for found in /usr/lib/*/nbdkit/"$part"; do files+=(--file "$found"); done
+    done
+    exec Tests/VM/vm run --kernel "${1:-7}" --cpus 4 --memory 4096 --disk 16G --timeout 3000 --allow-kernel-warnings \
+        "${files[@]}" bench/bases.sh guest "${2:-3}" "${3:-50}"
+fi
+rounds=$2 clones=$3
+# shellcheck source=../Tests/VM/lib.sh
+source lib.sh
+cd /data
+address='nbd+unix:///?socket=/run/origin'
+modprobe nbd nbds_max=4
+modprobe loop
+modprobe dm-snapshot
+
+truncate -s 20G base.raw
+for ((place = 0; place < 512; place++)); do
+    dd if=/dev/urandom of=base.raw bs=1M count=1 seek=$((place * 40)) conv=notrunc status=none
+done
+sync
+# The same ones each time: of a generator with a fixed seed.
+{
+    printf 'fio version 2 iolog\n/dev/disk add\n/dev/disk open\n'
+    awk 'BEGIN {
+        srand(1)
+        for (number = 0; number < 2000; number++) {
+            length_ = 4096 * (1 + int(rand() * 16))
+            place = int(rand() * 512) * 40 * 1048576 + 4096 * int(rand() * 240)
+            printf "/dev/disk read %.0f %d\n", place, length_
+        }
+    }'
+    printf '/dev/disk close\n'
+} >start.log
+
+origin() {
+    rm -f /run/origin reads.log
+    (setsid nbdkit -f -r -t 64 -U /run/origin --filter=log --filter=delay file base.raw rdelay=20ms logfile=reads.log \
+        </dev/null >/dev/null 2>&1 &)
+    wait_until 20 eval '[[ -S /run/origin ]]'
+}
+no_servers() { ! pidof nbdkit qemu-nbd nbd-client >/dev/null; }
+end_servers() {
+    pkill -x nbdkit || true
+    pkill -x qemu-nbd || true
+    wait_until 30 no_servers
+}
+# What the origin was asked for, in bytes.
+asked() {
+    { sed -n 's/.* Read id=[0-9]* offset=0x[0-9a-f]* count=0x\([0-9a-f]*\).*/\1/p' reads.log 2>/dev/null || true; } |
+        while read -r count; do echo $((16#$count)); done | awk '{ sum += $1 } END { printf "%.0f\n", sum }'
+}
+
+# start DEVICE: reads what a start reads.
+start() {
+    fio --name=start --read_iolog=start.log --replay_redirect="$1" --replay_no_stall=1 --ioengine=io_uring --iodepth=4 \
+        --direct=1 --output=/dev/null
+}
+
+attach() {
+    case $1 in
+        local)
+            qed-ublk create -q -b base.raw -F raw disk.qed
+            device=$(qed-ublk add disk.qed)
+            ;;
+        prefetch | plain | record)
+            qed-ublk create -q --base "$address" disk.qed
+            options=(--copy-on-read)
+            if [[ $1 == prefetch ]]; then options+=(--prefetch start.reads); fi
+            if [[ $1 == record ]]; then options+=(--record start.reads); fi
+            device=$(qed-ublk add --base-allow '*' "${options[@]}" disk.qed)
+            ;;
+        nbdkit)
+            (setsid nbdkit -f -t 64 -U /run/cache --filter=/payload/nbdkit-readahead-filter.so --filter=cow \
+                /payload/nbdkit-nbd-plugin.so uri="$address" cow-on-read=true cow-on-cache=true </dev/null >/dev/null 2>&1 &)
+            wait_until 20 eval '[[ -S /run/cache ]]'
+            nbd-client -unix /run/cache /dev/nbd0 -C 4 >/dev/null 2>&1
+            truncate -s 4G changes
+            changes=$(losetup --find --show changes)
+            echo "0 $(blockdev --getsz /dev/nbd0) snapshot /dev/nbd0 $changes P 128" | dmsetup create start
+            dmsetup mknodes
+            device=/dev/mapper/start
+            ;;
+        qemu-nbd)
+            qemu-img create -q -f qcow2 -b "$address" -F raw disk.qcow2
+            (setsid qemu-nbd -t -e 8 -k /run/cache --image-opts \
+                driver=copy-on-read,file.driver=qcow2,file.file.driver=file,file.file.filename=disk.qcow2 \
+                </dev/null >/dev/null 2>&1 &)
+            wait_until 20 eval '[[ -S /run/cache ]]'
+            nbd-client -unix /run/cache /dev/nbd0 -C 4 >/dev/null 2>&1
+            device=/dev/nbd0
+            ;;
+    esac
+}
+
+detach() {
+    case $1 in
+        nbdkit)
+            dmsetup remove start
+            losetup -d "$changes"
+            nbd-client -d /dev/nbd0 >/dev/null 2>&1
+            ;;
+        qemu-nbd) nbd-client -d /dev/nbd0 >/dev/null 2>&1 ;;
+        *) wait_until 30 qed-ublk del 0 ;;
+    esac
+    rm -f disk.qed disk.qcow2 changes /run/cache
+}
+
+# measure CONTENDER: prints seconds, and what the origin was asked for.
+measure() {
+    local began ended
+    origin
+    echo 3 >/proc/sys/vm/drop_caches
+    began=${EPOCHREALTIME/[.,]/}
+    attach "$1"
+    start "$device"
+    ended=${EPOCHREALTIME/[.,]/}
+    echo "$1 $(((ended - began) / 1000))e-3 $(asked)"
+    detach "$1"
+    end_servers
+}
+
+measure record >/dev/null
+echo "what a start reads: $(awk 'NR > 1 { bytes += $3 } END { print bytes }' start.reads) bytes"
+contenders=(local prefetch plain nbdkit qemu-nbd)
+for ((round = 0; round < rounds; round++)); do
+    for ((turn = 0; turn < ${#contenders[@]}; turn++)); do
+        measure "${contenders[(round + turn) % ${#contenders[@]}]}"
+    done
+done | tee figures
+middle() { sort -g | awk '{ value[NR] = $1 } END { print value[int((NR + 1) / 2)] }'; }
+# median NAME: of the figures of that name.
+median() { awk -v name="$1" '$1 == name { print $2 }' figures | middle; }
+for other in local plain nbdkit qemu-nbd; do
+    awk -v ours="$(median prefetch)" -v other="$(median "$other")" -v name="$other" \
+        'BEGIN { printf "prefetch takes %.2f times as long as %s, %.1f times as fast\n", ours / other, name, other / ours }'
+done
+
+# Many clones over one device that keeps what is read, all at once.
+origin
+qed-ublk create -q --base "$address" cache.qed
+base=$(qed-ublk add -r --copy-on-read --name base --base-allow '*' cache.qed)
+udevadm settle 2>/dev/null || true
+before=$(asked)
+for ((number = 0; number < clones; number++)); do
+    qed-ublk create -q -b "$base" -F raw "clone$number.qed"
+    qed-ublk add -q 1 --backing-devices "clone$number.qed"
+done >devices
+began=${EPOCHREALTIME/[.,]/}
+while read -r device; do start "$device" & done <devices
+wait
+echo "$clones clones at once: $(((${EPOCHREALTIME/[.,]/} - began) / 1000))e-3 s"
+once=$(awk '$2 == "read" {
+    for (cluster = int($3 / 65536); cluster <= int(($3 + $4 - 1) / 65536); cluster++) clusters[cluster]
+} END { print length(clusters) * 65536 }' start.log)
+after=$(asked)
+awk -v asked="$((after - before))" -v once="$once" \
+    'BEGIN { printf "the origin was asked for %d bytes, %.3f times the clusters that are read\n", asked, asked / once }'
+qed-ublk create -q -b "$base" -F raw second.qed
+second=$(qed-ublk add --backing-devices second.qed)
+start "$second"
+echo "another clone: $(($(asked) - after)) bytes from the origin"
+
+# What is in the page cache, through a clone, and over a local file.
+qed-ublk create -q -b base.raw -F raw local.qed
+near=$(qed-ublk add local.qed)
+start "$near"
+for ((round = 0; round < 2 * rounds + 1; round++)); do
+    for device in "$second" "$near"; do
+        began=${EPOCHREALTIME/[.,]/}
+        start "$device"
+        echo "$device $((${EPOCHREALTIME/[.,]/} - began))"
+    done
+done >figures
+awk -v clone="$(median "$second")" -v near="$(median "$near")" \
+    'BEGIN { printf "warm reads through a clone are %.2f times as fast as over a local file\n", near / clone }'
