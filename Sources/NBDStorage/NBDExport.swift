@@ -65,11 +65,7 @@ public final class NBDExport: LayerSource, @unchecked Sendable {
         }
         (self.address, self.watch) = (address, watch)
         // With another size it is another one: what lies over it was made for this one.
-        identity = NBDExport.identity(of: address.text, sizeBytes: self.sizeBytes)
-    }
-
-    private static func identity(of address: String, sizeBytes: UInt64) -> FileIdentity {
-        FileIdentity(ofName: "\(address) \(sizeBytes)")
+        identity = FileIdentity(ofName: "\(address.text) \(self.sizeBytes)")
     }
 
     deinit { thread.end() }

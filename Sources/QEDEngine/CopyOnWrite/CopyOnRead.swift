@@ -67,18 +67,29 @@ extension SlowRequests {
         guard image.failure == nil, start < end, end <= image.headerSizeBytes,
             image.geometry.clusterSizeBytes <= UInt64(staging.bufferBytes)
         else { return false }
-        var list = lists.take()
-        defer { lists.giveBack(list) }
         do throws(RequestError) {
             guard try await isUnallocated(start, id) else { return false }
             let zerosEnd = try await reader.zerosBeneath(start, to: end, id.transfers)
-            guard zerosEnd < end else { return false }
-            _ = map.resolve(zerosEnd, to: end, beneath: true, judging: false, into: &list)
+            return zerosEnd < end && isOfRawBottom(zerosEnd, to: end)
         } catch {
             // Whoever reads it will say so.
             return false
         }
+    }
+
+    /// Whether what is not zeros beneath the image, from there on, begins with the raw file at the bottom.
+    func isOfRawBottom(_ position: UInt64, to end: UInt64) -> Bool {
+        var list = lists.take()
+        defer { lists.giveBack(list) }
+        _ = map.resolve(position, to: end, beneath: true, judging: false, into: &list)
         return list.count > 0 && Int(list[0].layer) == map.files.layerCount - 1 && map.files.bottomIsRaw
+    }
+
+    /// What is only kept must not be why a guest's write or flush fails; nor what the file is extended by because of it: with
+    /// what others are about to keep that may be twice, and by twice as much the second time.
+    func hasRoomToKeep(besides byteCount: UInt64 = 0) async -> Bool {
+        let chunkBytes = image.state.withLock { $0.cursor.chunkBytes }
+        return await files.top.hasRoomToSpare(besides: 4 * chunkBytes + byteCount)
     }
 
     /// Neighbours that are asked for whole come together, and to where they are asked for.
@@ -90,12 +101,7 @@ extension SlowRequests {
         precondition(range.lowerBound & clusterMask == 0 && range.upperBound & clusterMask == 0, "parts of clusters")
         guard let plan = await planToKeep(range, id) else { return range.lowerBound }
         precondition(plan.isWhole && plan.end <= range.upperBound, "a plan for what was not asked for")
-        do throws(RequestError) {
-            try await reader.read(plan.start..<plan.end, into: target, beneath: true, id.transfers)
-        } catch {
-            for waiter in image.abandon(plan) { waiter.resume(returning: 0) }
-            throw error
-        }
+        try await readBeneath(plan, into: target, id)
         do throws(RequestError) { try await copier.perform(plan, id, data: target) } catch {
             // What was read is right, whether it could be kept or not.
         }
@@ -118,10 +124,7 @@ extension SlowRequests {
     /// - Returns: for clusters from the range's start on, as many neighbours as the image has nothing of; nil where they are not
     ///   to be kept, or not by this request.
     private func planToKeep(_ range: Range<UInt64>, _ id: RequestID) async -> CopyPlan? {
-        // What is only kept must not be why a guest's write or flush fails; nor what the file is extended by because of it: with
-        // what others are about to keep that may be twice, and by twice as much the second time.
-        let chunkBytes = image.state.withLock { $0.cursor.chunkBytes }
-        guard await files.top.hasRoomToSpare(besides: 4 * chunkBytes) else { return nil }
+        guard await hasRoomToKeep() else { return nil }
         var list = lists.take()
         var beneath = lists.take()
         defer {
@@ -150,12 +153,7 @@ extension SlowRequests {
         precondition(plan.start == plan.clustersStart && plan.start <= range.lowerBound, "parts of a cluster are kept")
         let data = await staging.take()
         defer { staging.giveBack(data) }
-        do throws(RequestError) {
-            try await reader.read(plan.start..<plan.end, into: data, beneath: true, id.transfers)
-        } catch {
-            for waiter in image.abandon(plan) { waiter.resume(returning: 0) }
-            return range.lowerBound
-        }
+        do throws(RequestError) { try await readBeneath(plan, into: data, id) } catch { return range.lowerBound }
         let fetchedEnd = max(min(range.upperBound, plan.end), range.lowerBound)
         target.copyMemory(
             from: data + Int(range.lowerBound - plan.start), byteCount: Int(fetchedEnd - range.lowerBound))

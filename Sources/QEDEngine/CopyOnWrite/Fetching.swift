@@ -140,9 +140,6 @@ extension EngineQueue {
 }
 
 extension SlowRequests {
-    /// Zeros are looked for beneath so much of the disk at once.
-    private static var lookBytes: UInt64 { 16 << 20 }
-
     /// - Parameters:
     ///   - part: begins with a cluster, and ends with one, or with the last that is to be fetched of it.
     ///   - buffer: as large as the part.
@@ -155,18 +152,12 @@ extension SlowRequests {
                 if let failure = image.failure { throw failure }
                 let missing = try await firstMissing(in: position..<part.upperBound, id, piece)
                 guard let missing else { return }
-                guard await hasRoomToSpare(for: part) else { throw .storage(.noSpace) }
+                guard await hasRoomToKeep(besides: 32 * UInt64(part.count)) else { throw .storage(.noSpace) }
                 position = try await fetchMissing(missing, id, through: buffer, for: piece)
             } catch {
                 throw FetchError(error)
             }
         }
-    }
-
-    /// As what is kept of reads must not be why a guest's write fails (`CopyOnRead`), with all that a fetch has under way.
-    private func hasRoomToSpare(for part: Range<UInt64>) async -> Bool {
-        let chunkBytes = image.state.withLock { $0.cursor.chunkBytes }
-        return await files.top.hasRoomToSpare(besides: 4 * chunkBytes + 32 * UInt64(part.count))
     }
 
     /// The first clusters that follow each other and are to be fetched.
@@ -202,10 +193,7 @@ extension SlowRequests {
         let lookEnd = min(max(clusterEnd, start + Self.lookBytes), image.backingEnd)
         let zerosEnd = try await reader.zerosBeneath(start, to: lookEnd, id.transfers)
         guard zerosEnd < clusterEnd else { return max(clusterEnd, zerosEnd & ~image.geometry.clusterMask) }
-        var list = lists.take()
-        defer { lists.giveBack(list) }
-        _ = map.resolve(zerosEnd, to: clusterEnd, beneath: true, judging: false, into: &list)
-        return list.count > 0 && Int(list[0].layer) == map.files.layerCount - 1 ? start : clusterEnd
+        return isOfRawBottom(zerosEnd, to: clusterEnd) ? start : clusterEnd
     }
 
     /// - Returns: the place to go on from. The first cluster may be looked at once more, where somebody else had it.
@@ -236,24 +224,10 @@ extension SlowRequests {
                 try await wait(for: obstacle, id)
                 if case .busy = obstacle { return start }
             case .copy(let plan):
-                try await fetch(plan, id, through: buffer)
+                try await fill(plan, id, through: buffer)
                 piece.fetchedBytes += plan.end - plan.start
                 return plan.end
             }
         }
-    }
-
-    /// Whatever happens, the plan ends here.
-    private func fetch(
-        _ plan: CopyPlan, _ id: RequestID, through buffer: UnsafeMutableRawPointer
-    ) async throws(RequestError) {
-        precondition(plan.start == plan.clustersStart, "parts of a cluster are fetched")
-        do throws(RequestError) {
-            try await reader.read(plan.start..<plan.end, into: buffer, beneath: true, id.transfers)
-        } catch {
-            for waiter in image.abandon(plan) { waiter.resume(returning: 0) }
-            throw error
-        }
-        try await copier.perform(plan, id, data: buffer)
     }
 }

@@ -14,7 +14,7 @@ extension SlowRequests {
     private static var pieceBytes: UInt64 { 4 << 20 }
     private static var lookedAtBytes: UInt64 { 1 << 30 }
     /// Zeros are looked for beneath so much of the disk at once.
-    private static var lookBytes: UInt64 { 16 << 20 }
+    static var lookBytes: UInt64 { 16 << 20 }
 
     /// - Parameter id: a request that has nothing under way.
     /// - Returns: up to where it has come, in whole clusters; nil: to the end.
@@ -59,7 +59,10 @@ extension SlowRequests {
             // Another queue has given it a place since it was looked up: one of zeros, where it was made zeros first.
             case .direct: continue
             case .copy(let plan):
-                try await fill(plan, id)
+                precondition(plan.count == 1, "a copy of several clusters")
+                let buffer = await staging.take()
+                defer { staging.giveBack(buffer) }
+                try await fill(plan, id, through: buffer)
                 copiedBytes += plan.sizeBytes
             case .blocked(let obstacle): try await wait(for: obstacle, id)
             }
@@ -87,18 +90,26 @@ extension SlowRequests {
         return try await reader.zerosBeneath(position, to: end, id.transfers)
     }
 
-    /// Whatever happens, the plan ends here.
-    private func fill(_ plan: CopyPlan, _ id: RequestID) async throws(RequestError) {
-        precondition(plan.start == plan.clustersStart && plan.count == 1, "a copy of parts of clusters, or of several")
-        let buffer = await staging.take()
-        defer { staging.giveBack(buffer) }
+    /// Fills clusters with what lies beneath them. Whatever happens, the plan ends here.
+    /// - Parameters:
+    ///   - plan: begins with its first cluster.
+    ///   - buffer: as large as what it copies.
+    func fill(_ plan: CopyPlan, _ id: RequestID, through buffer: UnsafeMutableRawPointer) async throws(RequestError) {
+        try await readBeneath(plan, into: buffer, id)
+        try await copier.perform(plan, id, data: buffer)
+    }
+
+    /// Reads what lies beneath the clusters of a plan, which ends where that fails.
+    func readBeneath(
+        _ plan: CopyPlan, into buffer: UnsafeMutableRawPointer, _ id: RequestID
+    ) async throws(RequestError) {
+        precondition(plan.start == plan.clustersStart, "a copy of parts of clusters")
         do throws(RequestError) {
             try await reader.read(plan.start..<plan.end, into: buffer, beneath: true, id.transfers)
         } catch {
             for waiter in image.abandon(plan) { waiter.resume(returning: 0) }
             throw error
         }
-        try await copier.perform(plan, id, data: buffer)
     }
 
     /// The fault: reads first, and then writes as a guest would.
