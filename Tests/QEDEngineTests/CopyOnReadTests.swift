@@ -45,6 +45,12 @@ import Testing
         return Array(UnsafeRawBufferPointer(start: buffer, count: count))
     }
 
+    private func makeZeros(_ engine: LocalEngine, cluster: Int) -> Bool {
+        let zeros = BlockRequest(
+            .writeZeroes, deviceOffset: UInt64(cluster * Self.clusterBytes), byteCount: UInt64(Self.clusterBytes))
+        return engine.perform([zeros]) == [0]
+    }
+
     @Test("what was read is read from the base once, in whole clusters; holes, zeros and what is newer are not")
     func kept() throws {
         defer { buffer.deallocate() }
@@ -56,9 +62,7 @@ import Testing
         #expect(read(engine, 0, 6 * Self.clusterBytes) == Array(content[..<(6 * Self.clusterBytes)]))
         #expect(kept() == 4)
         // Made zeros, it is not fetched; nor is what is written.
-        let zeros = BlockRequest(
-            .writeZeroes, deviceOffset: UInt64(6 * Self.clusterBytes), byteCount: UInt64(Self.clusterBytes))
-        #expect(engine.perform([zeros]) == [0])
+        #expect(makeZeros(engine, cluster: 6))
         #expect(read(engine, 6 * Self.clusterBytes, 4096) == [UInt8](repeating: 0, count: 4096))
         #expect(kept() == 4)
         // The base's end is not that of a cluster, and nothing lies behind it.
@@ -86,9 +90,7 @@ import Testing
             read(engine, 6 * Self.clusterBytes - 8192, 12288) == Array(content[(6 * Self.clusterBytes - 8192)...].prefix(12288)))
         #expect(engine.queue.statistics.filledClusters == 5)
         #expect(engine.queue.statistics.dataReads - start.dataReads == 2)
-        let zeros = BlockRequest(
-            .writeZeroes, deviceOffset: UInt64(7 * Self.clusterBytes), byteCount: UInt64(Self.clusterBytes))
-        #expect(engine.perform([zeros]) == [0])
+        #expect(makeZeros(engine, cluster: 7))
         var now = content
         now.replaceSubrange(
             7 * Self.clusterBytes..<8 * Self.clusterBytes, with: [UInt8](repeating: 0, count: Self.clusterBytes))

@@ -85,6 +85,17 @@ qed-ublk del "$device"
 expect_sound disk.qed
 rm disk.qed
 
+# $reader, which copies MiB 8 and 9 to "late", and $writer wait until it is there again, and are answered then.
+both_wait_for_the_origin() {
+    sleep 2
+    [[ -d /proc/$reader && -d /proc/$writer ]] || fail "somebody did not wait"
+    expect_equal "what the log says" 'is away' "$(said_of_base)"
+    origin file base.raw
+    wait "$reader" "$writer"
+    expect_status 0 cmp late <(dd if=base.raw bs=1M skip=8 count=2 status=none)
+    wait_until 20 eval '[[ $(said_of_base) == "is away is back" ]]'
+}
+
 step "while it is away: what the image has is read, whole clusters are written, other reads wait and are answered later"
 qed-ublk create --base "$address" disk.qed
 device=$(qed-ublk add --base-allow '*' disk.qed)
@@ -99,13 +110,7 @@ reader=$!
 printf x | dd of="$device" bs=1 seek=$((60 << 20)) conv=notrunc,fsync status=none &
 writer=$!
 wait_until 20 eval '[[ -n $(said_of_base) ]]'
-sleep 2
-[[ -d /proc/$reader && -d /proc/$writer ]] || fail "somebody did not wait"
-expect_equal "what the log says" 'is away' "$(said_of_base)"
-origin file base.raw
-wait "$reader" "$writer"
-expect_status 0 cmp late <(dd if=base.raw bs=1M skip=8 count=2 status=none)
-wait_until 20 eval '[[ $(said_of_base) == "is away is back" ]]'
+both_wait_for_the_origin
 qed-ublk del "$device"
 cp base.raw expected
 dd if=own of=expected bs=1M seek=20 conv=notrunc status=none
@@ -179,13 +184,7 @@ kill_server
 expect_equal "what recover prints" "$device" "$(qed-ublk recover --all)"
 timeout 20 dd if="$device" bs=1M skip=140 count=4 iflag=direct status=none | cmp - own
 timeout 20 dd if="$device" bs=1M skip=100 count=4 iflag=direct status=none | cmp - own
-sleep 2
-[[ -d /proc/$reader && -d /proc/$writer ]] || fail "somebody did not wait"
-expect_equal "what the log says" 'is away' "$(said_of_base)"
-origin file base.raw
-wait "$reader" "$writer"
-expect_status 0 cmp late <(dd if=base.raw bs=1M skip=8 count=2 status=none)
-wait_until 20 eval '[[ $(said_of_base) == "is away is back" ]]'
+both_wait_for_the_origin
 expect_base there 1
 for place in 80 100 140; do dd if=own of=expected bs=1M seek="$place" conv=notrunc status=none; done
 dd if=own of=expected bs=512 count=1 seek=$((120 << 11)) conv=notrunc status=none
