@@ -22,7 +22,9 @@ public final class Image: @unchecked Sendable {
     public let isReadOnly: Bool
     /// What is read from the bottom of the chain is kept (`CopyOnRead`).
     public let keepsReads: Bool
-    /// How many reads of the disk's users wait, on all queues, for what may have to be kept first.
+    /// See `ImageOptions.keptLimitBytes`.
+    public let keptLimitBytes: UInt64?
+    /// How many reads of the disk's users, on all queues, wait for the bottom of the chain themselves, and not for a fetch.
     let readsBeneath = Atomic<Int>(0)
     /// Is told what is read from the bottom of the chain.
     let recorder: ReadRecorder?
@@ -93,9 +95,10 @@ public final class Image: @unchecked Sendable {
         state: consuming ImageState,
         headerPage: UnsafeMutableRawPointer,
         hasRoomForNote: Bool, note: SessionNote?, replay: MappingReplay.Outcome, droppedEntries: UInt64,
-        topSwitch: TopSwitch?, keepsReads: Bool, recorder: ReadRecorder?
+        topSwitch: TopSwitch?, keepsReads: Bool, keptLimitBytes: UInt64?, recorder: ReadRecorder?
     ) {
         self.keepsReads = keepsReads
+        self.keptLimitBytes = keptLimitBytes
         self.recorder = recorder
         precondition(bases.count == layers.count - 1, "tables of another chain")
         needCheckHint = Atomic(state.cursor.needCheck)

@@ -38,4 +38,8 @@ public struct QEDAutoclearFeatures: OptionSet, Sendable, Hashable {
     /// What files above it have is being copied into the image, or was, and that did not come to its end: those of them that
     /// lie over it read as they did only beneath the uppermost. Ours, too.
     public static let unfinishedMerge = QEDAutoclearFeatures(rawValue: 1 << 62)
+
+    /// The image has nothing but what lies beneath it as well: each of its clusters was read from there and kept, so that it
+    /// may lose any of them. Ours, too.
+    public static let keptReads = QEDAutoclearFeatures(rawValue: 1 << 61)
 }

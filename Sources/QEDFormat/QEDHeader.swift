@@ -172,6 +172,15 @@ extension QEDHeader {
         }
     }
 
+    /// See `QEDAutoclearFeatures.keptReads`.
+    public var hasOnlyKeptReads: Bool {
+        get { autoclearFeatures & QEDAutoclearFeatures.keptReads.rawValue != 0 }
+        set {
+            let bit = QEDAutoclearFeatures.keptReads.rawValue
+            autoclearFeatures = newValue ? autoclearFeatures | bit : autoclearFeatures & ~bit
+        }
+    }
+
     /// Gives the image another size. The caller scrubs what a growing image would expose.
     public mutating func setImageSize(bytes: UInt64) throws(QEDFormatError) {
         try Self.checkImageSize(bytes, geometry: geometry)

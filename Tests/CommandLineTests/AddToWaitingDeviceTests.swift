@@ -44,6 +44,7 @@ import Testing
             option: "--base-allow", same: [["--base-allow", "nbd://a/*"]],
             other: [["--base-allow", "*"], ["--base-allow", "nbd://a/*", "--base-allow", "nbd://b/*"]]),
         Row(option: "--copy-on-read", same: [], other: [["--copy-on-read"]]),
+        Row(option: "--keep-limit", same: [], other: [["--copy-on-read", "-r", "--keep-limit", "1G"]]),
         Row(option: "--record", same: [], other: [["--record", "x.reads"]]),
         Row(option: "--prefetch", same: [], other: [["--copy-on-read", "--prefetch", "x.reads"]]),
         Row(option: "--base-timeout", same: [["--base-timeout", "5"]], other: [["--base-timeout", "0"]]),

@@ -65,6 +65,7 @@ extension DeviceOptions {
             ["--no-recovery", "--zero-copy", "off", "-b", "4096", "-n", "0", "--cache-size", "1.5M", "--", "--id"],
             ["--name", "a", "--no-partscan", "x.qed"], ["--snapshot", "x.qed"],
             ["--base-allow", "nbd://a/*", "--base-allow", "*", "--base-timeout", "0", "--copy-on-read", "x.qed"],
+            ["--copy-on-read", "-r", "--keep-limit", "1.5G", "x.qed"],
             ["--copy-on-read", "--record", "/a b", "--prefetch", "/c", "x.qed"],
             ["--untrusted", "--name", "x-\\x2dy.z@1", "x.qed"],
             ["-q", "2", "-d", "7", "-n", "3", "--backing-devices", "--backing-dir", "/", "--backing-dir", "/dev", "a b"],

@@ -146,6 +146,11 @@ import Testing
                     ["--snapshot", "-r", "x"], ["--snapshot", "--no-backing", "x"], ["--snapshot", "--untrusted", "x"],
                 ],
                 "--copy-on-read": [["--copy-on-read", "--snapshot", "x"]],
+                "--keep-limit": [
+                    ["--keep-limit", "1G", "x"], ["--keep-limit", "1G", "-r", "x"], ["--keep-limit", "1G", "--copy-on-read", "x"],
+                    ["--keep-limit", "1G", "--copy-on-read", "-r", "--untrusted", "x"],
+                    ["--keep-limit", "15M", "--copy-on-read", "-r", "x"],
+                ],
                 "--record": [["--record", "y", "--untrusted", "x"]],
                 "--prefetch": [["--prefetch", "y", "x"], ["--prefetch", "y", "--copy-on-read", "--untrusted", "x"]],
                 "--force": [["--force", "-r", "x"]], "--supervise": [["--supervise", "-f", "x"]],

@@ -18,6 +18,7 @@ extension ServerConfiguration {
         if zeroCopy != .auto { words += ["--zero-copy", zeroCopy.rawValue] }
         words += ["--cache-size", "\(cacheBytes)"]
         if keepsReads { words.append("--copy-on-read") }
+        if let keepLimitBytes { words += ["--keep-limit", "\(keepLimitBytes)"] }
         if let recordPath { words += ["--record", recordPath] }
         if let prefetchPath { words += ["--prefetch", prefetchPath] }
         return words + backingArguments + ["--", imagePath]
@@ -57,6 +58,7 @@ extension ServerConfiguration {
                 zeroCopy = choice
             case "--cache-size": cacheBytes = try number()
             case "--copy-on-read": keepsReads = true
+            case "--keep-limit": keepLimitBytes = try number()
             case "--record": recordPath = try next()
             case "--prefetch": prefetchPath = try next()
             case "--backing-dir", "--base-allow", "--base-timeout": backingArguments += [word, try next()]
@@ -69,6 +71,7 @@ extension ServerConfiguration {
         guard rest.isEmpty, limits.contains(queues), limits.contains(queueDepth),
             blockSizeBytes.map(ServerConfiguration.blockSizes.contains) ?? true,
             ServerConfiguration.cacheLimits.contains(cacheBytes),
+            keepLimitBytes.map(ServerConfiguration.keepLimits.contains) ?? true,
             // Which device it is to take over.
             !recovers || deviceID != nil
         else { throw ServeArgumentError(words: words) }

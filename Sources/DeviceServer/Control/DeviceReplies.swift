@@ -52,6 +52,13 @@ struct DeviceReplies {
                 .failed,
                 "\(devicePath) was added with --untrusted, so its server can change no file but the image's content; remove the "
                     + "device first")
+        case .snapshot where live.keepLimitBytes != nil, .rollback where live.keepLimitBytes != nil,
+            .commit where live.keepLimitBytes != nil, .flatten where live.keepLimitBytes != nil,
+            .resize where live.keepLimitBytes != nil:
+            .failure(
+                .failed,
+                "\(devicePath) was added with --keep-limit, and has nothing but what its base has as well; remove it, and add "
+                    + "its image without that")
         case .snapshot(let path, let isOverlay):
             changes.begin(connection) { [live] in DeviceReplies.snapshot(live, path, isOverlay) }
         case .rollback(let path, let force):

@@ -27,6 +27,11 @@ struct Warming: Sendable {
         while !rest.isAtEnd {
             let piece = try device.changing { () throws(WarmingError) in try fetchPiece(rest) }
             fetchedBytes += piece.fetchedBytes
+            if case .noRoom? = piece.failure, let limit = device.keepLimitBytes {
+                guard fetchedBytes < limit / 2 else { throw .limited(device.session.path, fetchedBytes) }
+                // What did not find room is in these ranges still.
+                if try makeRoom(fetchedBytes) { continue }
+            }
             rest = piece.ranges
             switch piece.failure {
             case .noRoom: throw .noRoom(device.session.path, fetchedBytes)
@@ -39,6 +44,16 @@ struct Warming: Sendable {
             cs_sleep_milliseconds(1)
         }
         return fetchedBytes
+    }
+
+    /// - Returns: false: it is the file system that has none.
+    private func makeRoom(_ fetchedBytes: UInt64) throws(WarmingError) -> Bool {
+        let image = device.session.image
+        guard image.wantsRoomForReads else { return false }
+        do throws(SnapshotError) { try KeptRoom(device).make(insteadOf: image) } catch {
+            throw .noRoomMade("\(error)", fetchedBytes)
+        }
+        return true
     }
 
     private func fetchPiece(_ rest: FetchRanges) throws(WarmingError) -> FetchedPiece {
@@ -58,6 +73,9 @@ struct Warming: Sendable {
 enum WarmingError: Error, CustomStringConvertible {
     case keepsNothing(String)
     case noRoom(String, UInt64)
+    /// As much as one that keeps a bounded part may have at once.
+    case limited(String, UInt64)
+    case noRoomMade(String, UInt64)
     case failed(String, Errno, UInt64)
     case cancelled(UInt64)
     case noAnswer
@@ -70,6 +88,9 @@ enum WarmingError: Error, CustomStringConvertible {
         case .noRoom(let path, let bytes):
             "the file system of \(path) has no more room than is left to what is written to the disk; \(bytes) bytes were "
                 + "fetched, and stay in the image"
+        case .limited(let path, let bytes):
+            "\(path) keeps no more at once than --keep-limit says; \(bytes) bytes were fetched, and stay until others are read"
+        case .noRoomMade(let reason, let bytes): "\(reason); \(bytes) bytes were fetched, and stay in the image"
         case .failed(let path, let errno, let bytes):
             "\(path): \(errno); \(bytes) bytes were fetched, and stay in the image; running it again goes on from there"
         case .cancelled(let bytes): "it was cancelled; \(bytes) bytes were fetched, and stay in the image"
@@ -80,7 +101,7 @@ enum WarmingError: Error, CustomStringConvertible {
     var reply: ControlReply {
         switch self {
         case .keepsNothing: .failure(.unavailable, description)
-        case .noRoom, .failed, .cancelled: .failure(.failed, description)
+        case .noRoom, .limited, .noRoomMade, .failed, .cancelled: .failure(.failed, description)
         case .noAnswer: .failure(.busy, description)
         }
     }

@@ -1,6 +1,7 @@
 import BlockStorage
 import CSupport
 import IOURing
+import ImageTools
 import Platform
 import QEDChain
 import QEDEngine
@@ -82,12 +83,14 @@ final class ImageFiles {
             }
         }
         try willChange(chain)
+        if let limit = configuration.keepLimitBytes, record == nil { try ImageFiles.prepareToForget(chain, limit) }
         loop = try ImageSession.makeLoop()
         var options = ImageOptions(
             isReadOnly: isReadOnly, cacheBytes: configuration.cacheBytes, continuesSession: record != nil,
             discardsLostSession: configuration.discardsLostSession)
         var sessionFile: SessionFile?
         options.keepsReads = configuration.keepsReads
+        options.keptLimitBytes = configuration.keptLimitBytes
         options.recorder = recorder
         if !isReadOnly {
             do throws(RegistryError) {
@@ -140,6 +143,26 @@ final class ImageFiles {
             let other = zip(chain.dropFirst(), record.backingFiles).first { $0.source.identity != $1 }
             throw .anotherFile(path: other?.0.source.path ?? image.path, id: record.deviceID)
         }
+    }
+
+    /// The image may lose what it keeps, and so must have nothing else.
+    private static func prepareToForget(_ chain: [LayerFile], _ limitBytes: UInt64) throws(ServerError) {
+        let (image, path) = (chain[0].file, chain[0].file.path)
+        guard chain.count == 2 || chain.count == 3 && KeptRoom.isExpendable(chain[1].file) else {
+            throw .tooDeepToBound(path: path)
+        }
+        if case .qed(let header, _) = chain[0].layer {
+            let leastBytes = header.geometry.tableSizeBytes * 64
+            guard limitBytes >= leastBytes else { throw .limitTooSmall(path: path, leastBytes: leastBytes) }
+        }
+        if KeptRoom.isExpendable(image) { return }
+        var isMarked = false
+        do throws(ImageToolError) {
+            if chain.count == 2 { isMarked = try KeptReadsMark.put(onEmpty: image) }
+        } catch {
+            throw .notMarked("\(error)")
+        }
+        guard isMarked else { throw .notOnlyKept(path: path) }
     }
 
     /// Ends a merge whose server died when the image had the shorter chain, and the files were still there.

@@ -35,6 +35,9 @@ extension ImageSession {
         ]
     }
 
+    /// Whether nothing is read that has to wait for it to come back.
+    var isBaseThere: Bool { (chain.last?.source as? NBDExport)?.absence == nil }
+
     /// Reads of the base elsewhere fail, those that wait for it too; or are answered again.
     func failBaseReads(_ fails: Bool) { (chain.last?.source as? NBDExport)?.failReads(fails) }
 

@@ -16,6 +16,7 @@ struct DeviceTraits {
     var isZeroCopy: Bool
     var cacheBytes: Int
     var keepsReads: Bool
+    var keepLimitBytes: UInt64?
     /// Options of `add`.
     var backingArguments: [String]
     /// The driver makes no more queues than these.
@@ -39,6 +40,12 @@ struct DeviceTraits {
                 : Difference(has: "has no partitions", option: "--partscan")
         }
         if requested.throwAwayDirectory != nil { return Difference(has: "writes to its image", option: "--snapshot") }
+        // It is said only together with those that follow.
+        if let limit = requested.keepLimitBytes, limit != keepLimitBytes {
+            return Difference(
+                has: keepLimitBytes.map { "keeps \($0) bytes of what it reads" } ?? "keeps all that it reads",
+                option: "--keep-limit")
+        }
         if requested.isReadOnly, !isReadOnly { return Difference(has: "can be written to", option: "--read-only") }
         if requested.isUnrecoverable, isRecoverable {
             return Difference(has: "outlives its servers", option: "--no-recovery")
@@ -113,6 +120,7 @@ extension DeviceTraits {
         isZeroCopy = info.isZeroCopy
         cacheBytes = record.cacheBytes ?? ServerConfiguration(imagePath: "").cacheBytes
         keepsReads = record.keepsReads
+        keepLimitBytes = record.keepLimitBytes
         backingArguments = record.backingArguments
         processorCount = max(sysconf(Int32(_SC_NPROCESSORS_CONF)), 1)
     }

@@ -22,6 +22,8 @@ public struct RequestedDevice: Sendable {
     public var zeroCopy: ZeroCopyChoice?
     /// What is read from the bottom of the chain is kept in the image.
     public var keepsReads = false
+    /// How much that may take, about.
+    public var keepLimitBytes: UInt64?
     /// Absolute: a file that is told what is read from there, and one that tells what is to be fetched from there.
     public var recordPath: String?
     public var prefetchPath: String?
@@ -50,6 +52,7 @@ public struct RequestedDevice: Sendable {
         if let zeroCopy { configuration.zeroCopy = zeroCopy }
         if let cacheBytes { configuration.cacheBytes = cacheBytes }
         configuration.keepsReads = keepsReads
+        configuration.keepLimitBytes = keepLimitBytes
         configuration.recordPath = recordPath
         configuration.prefetchPath = prefetchPath
         configuration.backing = try backing.policy()

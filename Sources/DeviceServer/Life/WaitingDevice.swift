@@ -47,6 +47,7 @@ struct WaitingDevice {
         configuration.backingArguments = record.backingArguments
         if let cacheBytes = record.cacheBytes { configuration.cacheBytes = cacheBytes }
         configuration.keepsReads = record.keepsReads
+        configuration.keepLimitBytes = record.keepLimitBytes
         return configuration
     }
 

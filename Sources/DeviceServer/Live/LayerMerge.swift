@@ -277,7 +277,7 @@ struct LayerMerge: Sendable {
         if isImage {
             do throws(OwnWorkError) {
                 try device.onFirstQueue(changing: { queue throws(HeaderChangeError) in
-                    try await queue.changeHeader(.backingFile(name))
+                    try await queue.changeHeader(.backingFile(name, isRaw: false))
                 })
             } catch {
                 switch error {

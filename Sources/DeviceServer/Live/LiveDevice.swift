@@ -14,6 +14,8 @@ struct LiveDevice: Sendable {
     let record: DeviceRecord
     let cacheBytes: Int
     let keepsReads: Bool
+    /// How much that may take, about, in all files together.
+    let keepLimitBytes: UInt64?
     /// Told of what the disk's users read from the bottom of the chain.
     let recorder: ReadRecorder?
     /// For the files that an image may name.
@@ -21,6 +23,8 @@ struct LiveDevice: Sendable {
     let registry: DeviceRegistry
     let rights: any DeviceRights
     let log: Logger
+    /// Of one of the two files in which that is.
+    var keptLimitBytes: UInt64? { keepLimitBytes.map { $0 / 2 } }
     private let oneAtATime = Lock(())
     private let unfinished = Lock<ChainReplacement?>(nil)
 

@@ -33,7 +33,7 @@ struct NextOverlay {
         do throws(ImageCreationError) {
             try OverlayFile(
                 path: path, sizeBytes: image.sizeBytes, geometry: image.geometry, backingName: backingName,
-                isOverRaw: isRaw, like: imageFile
+                isOverRaw: isRaw, isForKeptReads: device.keepLimitBytes != nil, like: imageFile
             ).create { overlay throws(Errno) in
                 identity = overlay
                 // Before it has a name: the next server takes it away where this one does not live to.

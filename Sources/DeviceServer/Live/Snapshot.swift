@@ -157,7 +157,7 @@ struct Snapshot: Sendable {
         defer { loop.close() }
         let options = ImageOptions(
             cacheBytes: device.cacheBytes, session: opened.sessionFile.memory, keepsReads: device.keepsReads,
-            recorder: device.recorder)
+            keptLimitBytes: device.keptLimitBytes, recorder: device.recorder)
         let (storage, fileSizeBytes) = (opened.file.storage(on: loop.ring), opened.file.sizeBytes)
         do throws(ImageOpenError) {
             return try loop.run { () throws(ImageOpenError) in

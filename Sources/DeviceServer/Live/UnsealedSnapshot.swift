@@ -74,7 +74,8 @@ struct UnsealedSnapshot {
         do throws(RegistryError) { log = try SessionFile(image: file, registry: registry) } catch {
             throw .registry(error)
         }
-        let options = ImageOptions(session: log.memory, continuesSession: true)
+        let options = ImageOptions(
+            session: log.memory, continuesSession: true, keptLimitBytes: configuration.keptLimitBytes)
         let leftOut: Int
         do {
             let engine = try LocalEngine(chain: chain, options: options, depth: 1, largestRequestBytes: 1 << 20)

@@ -64,6 +64,8 @@ public struct DeviceRecord: Equatable, Sendable {
     public var cacheBytes: Int?
     /// What is read from the bottom of the chain is kept in the image.
     public var keepsReads = false
+    /// How much that may take.
+    public var keepLimitBytes: UInt64?
     /// Its server writes to the image: a disk that is only read may keep what it reads.
     public var changesImage: Bool { !isReadOnly || keepsReads }
     /// Set when the server has left the device to the next one, and closed the image well.
@@ -128,6 +130,7 @@ extension DeviceRecord {
             "backing_options": .array(backingArguments.map { .string($0) }), "left_image": leftImage?.json ?? .null,
             "being_taken_over": .bool(isBeingTakenOver), "failed": .bool(hasFailed),
             "cache_size": cacheBytes.map { JSONValue($0) } ?? .null, "copy_on_read": .bool(keepsReads),
+            "keep_limit": keepLimitBytes.map { JSONValue($0) } ?? .null,
             "throw_away": .bool(isThrowAway), "goes_when_unused": .bool(goesWhenUnused), "partition_scan": .bool(scansPartitions),
             "untrusted": .bool(isUntrusted),
             "name": name.map { .string($0.text) } ?? .null,
@@ -186,6 +189,8 @@ extension DeviceRecord {
         scansPartitions = json["partition_scan"]?.truth ?? true
         isUntrusted = json["untrusted"]?.truth ?? false
         keepsReads = json["copy_on_read"]?.truth ?? false
+        keepLimitBytes = json["keep_limit"]?.integer(as: UInt64.self)
+        if let keepLimitBytes, !ServerConfiguration.keepLimits.contains(keepLimitBytes) { self.keepLimitBytes = nil }
         name = json["name"]?.text.flatMap { DeviceName($0) }
         cacheBytes = json["cache_size"]?.integer(as: Int.self)
         if let cacheBytes, !ServerConfiguration.cacheLimits.contains(cacheBytes) { self.cacheBytes = nil }

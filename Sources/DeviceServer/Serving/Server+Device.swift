@@ -110,6 +110,7 @@ extension Server {
         record.scansPartitions = configuration.scansPartitions
         record.isUntrusted = configuration.isUntrusted
         record.keepsReads = configuration.keepsReads
+        record.keepLimitBytes = configuration.keepLimitBytes
         record.isThrowAway = configuration.isThrowAway
         record.goesWhenUnused = registry.record(of: info.id).map { $0.isOf(info) && $0.goesWhenUnused } ?? false
         return record

@@ -122,15 +122,18 @@ final class Server {
         var attempt: StopAttempt?
         let live = LiveDevice(
             session: device.session, queues: device.queues, record: record, cacheBytes: configuration.cacheBytes,
-            keepsReads: configuration.keepsReads, recorder: device.startFiles?.recorder, policy: configuration.backing,
+            keepsReads: configuration.keepsReads, keepLimitBytes: configuration.keepLimitBytes,
+            recorder: device.startFiles?.recorder, policy: configuration.backing,
             registry: registry, rights: device.rights, log: log)
         let replies = DeviceReplies(of: device, live: live)
         device.startFiles?.begin(live, log: log)
+        let bound = KeptBound(live, log: log)
         let ownMounts = watchOwnMounts(device)
         defer {
             ownMounts?.end()
             for note in notes { note?.join() }
             device.startFiles?.end()
+            bound?.end()
             for (request, reply) in replies.abandon() { socket.reply(to: request, reply) }
         }
         if stop.isLazy { attempt = self.stop(device, stop.next()) }

@@ -42,6 +42,10 @@ public struct ServerConfiguration: Sendable {
     public var cacheBytes = ImageOptions.standardCacheBytes
     /// Keep in the image what is read from the bottom of the chain.
     public var keepsReads = false
+    /// How much that takes, about, before what was kept first goes; nil: as much as there is. Of a disk that is only read.
+    public var keepLimitBytes: UInt64?
+    /// Of one of the two files that have it.
+    var keptLimitBytes: UInt64? { keepLimitBytes.map { $0 / 2 } }
     /// The image is written: a disk that is only read may keep what it reads.
     var changesImage: Bool { !isReadOnly || keepsReads }
     /// A file that gets to know what is read from there, and one that tells what is to be fetched from there. Absolute; not for
@@ -56,6 +60,8 @@ public struct ServerConfiguration: Sendable {
     public static let blockSizes = [512, 4096]
     /// From what a few requests at once need to what maps 8 TiB in the usual geometry.
     public static let cacheLimits = 1 << 20...1 << 30
+    /// From what a few tables need beside what is kept.
+    public static let keepLimits: ClosedRange<UInt64> = 16 << 20...1 << 62
 
     /// As many as this process may use processors, and no more than the engine can feed.
     public static var defaultQueues: Int { min(Int(cs_available_processors()), 4) }
@@ -115,6 +121,11 @@ public enum ServerError: Error, CustomStringConvertible {
     /// It was to keep what it reads from a file beneath it.
     case nothingToKeep(path: String)
     case clustersTooLargeToKeep(path: String)
+    /// What it keeps was to be bounded.
+    case notOnlyKept(path: String)
+    case notMarked(String)
+    case tooDeepToBound(path: String)
+    case limitTooSmall(path: String, leastBytes: UInt64)
     /// The file that was to be told of what is read of a file beneath it.
     case nothingToRecord(path: String, recording: String)
     case reads(ReadRecordingError)
@@ -163,6 +174,15 @@ public enum ServerError: Error, CustomStringConvertible {
         case .clustersTooLargeToKeep(let path):
             "\(path): its clusters are too large to be kept when a part of one is read; leave out --copy-on-read, or make an "
                 + "overlay with clusters of \(ImageOptions.largestKeptClusterBytes >> 10)K or less"
+        case .notOnlyKept(let path):
+            "\(path): may have something that its base has not, which --keep-limit would let go; make a new image for that, or "
+                + "leave it out"
+        case .notMarked(let sentence): sentence
+        case .tooDeepToBound(let path):
+            "\(path): lies over more than one file, and --keep-limit is for an image over a raw file, or a base elsewhere; "
+                + "leave it out"
+        case .limitTooSmall(let path, let leastBytes):
+            "\(path): its tables leave no room to keep something; say --keep-limit \(leastBytes >> 20)M or more"
         case .nothingToRecord(let path, let recording):
             "\(path): lies over no raw file, and no base elsewhere, so there is nothing to record in \(recording); leave out "
                 + "--record"

@@ -33,17 +33,22 @@ struct AllocationCursor {
     private var givenBack: [Range<UInt64>] = []
     private let smallestChunkBytes: UInt64
     private(set) var chunkBytes: UInt64
+    /// The file is not extended ahead beyond this.
+    private let aheadLimit: UInt64
 
-    /// - Parameter endOfClusters: end of the last cluster in use, a multiple of the cluster size: the file's length.
+    /// - Parameters:
+    ///   - endOfClusters: end of the last cluster in use, a multiple of the cluster size: the file's length.
+    ///   - aheadLimit: of the file's length; more only where somebody needs it at once.
     init(
         smallestChunkBytes: UInt64 = AllocationCursor.standardSmallestChunkBytes, clusterSizeBytes: UInt64,
-        endOfClusters: UInt64, needCheck: NeedCheckState = .clear
+        endOfClusters: UInt64, needCheck: NeedCheckState = .clear, aheadLimit: UInt64 = .max
     ) {
         precondition(endOfClusters % clusterSizeBytes == 0, "the image does not end with a cluster")
         precondition(smallestChunkBytes > 0, "extensions by nothing")
         self.smallestChunkBytes = smallestChunkBytes
         chunkBytes = smallestChunkBytes
         self.clusterSizeBytes = clusterSizeBytes
+        self.aheadLimit = aheadLimit / clusterSizeBytes * clusterSizeBytes
         self.needCheck = needCheck
         nextFileOffset = endOfClusters
         durableEnd = endOfClusters
@@ -89,7 +94,7 @@ struct AllocationCursor {
 
     /// Whether it is time to extend before somebody has to wait for it: less than half a chunk is left.
     var wantsExtension: Bool {
-        !isBusy && durableEnd > 0 && durableEnd - nextFileOffset < chunkBytes / 2
+        !isBusy && durableEnd > 0 && durableEnd < aheadLimit && durableEnd - nextFileOffset < chunkBytes / 2
     }
 
     /// Begins an extension unless `clusters` are there already and entries may be changed. One runs at a time.
@@ -100,7 +105,8 @@ struct AllocationCursor {
         let missing = needed > durableEnd - nextFileOffset ? needed - (durableEnd - nextFileOffset) : clusterSizeBytes
         let (leastEnd, overflow) = durableEnd.addingReportingOverflow(missing)
         precondition(!overflow, "an image beyond 2^64 bytes")
-        let wanted = max(missing, chunkBytes)
+        let ahead = aheadLimit > durableEnd ? min(chunkBytes, aheadLimit - durableEnd) : 0
+        let wanted = max(missing, ahead)
         needCheck.extensionBegins()
         precondition(isBusy && holds, "an extension that others cannot see")
         return .extend(from: durableEnd, end: durableEnd + roundedUp(wanted), leastEnd: leastEnd)
@@ -114,7 +120,7 @@ struct AllocationCursor {
         precondition(end % clusterSizeBytes == 0 && end >= durableEnd, "an extension that shortens the file")
         durableEnd = end
         precondition(holds, "the file ends before the clusters that were handed out")
-        chunkBytes = min(chunkBytes * 2, AllocationCursor.largestChunkBytes)
+        chunkBytes = min(chunkBytes * 2, AllocationCursor.largestChunkBytes, max(chunkBytes, aheadLimit / 8))
     }
 
     /// Gives back what was extended ahead. Nothing is handed out, and no entry changed, until `trimEnded`.

@@ -2,6 +2,7 @@ import BlockStorage
 import IOURing
 import Platform
 import QEDFormat
+import Synchronization
 
 /// What is read from a raw file or a base elsewhere, which is at the bottom of the chain, is kept in the image, a cluster at a
 /// time, so that it is read from there once.
@@ -70,7 +71,7 @@ extension SlowRequests {
         do throws(RequestError) {
             guard try await isUnallocated(start, id) else { return false }
             let zerosEnd = try await reader.zerosBeneath(start, to: end, id.transfers)
-            return zerosEnd < end && isOfRawBottom(zerosEnd, to: end)
+            return zerosEnd < end && (image.keptLimitBytes != nil || isOfRawBottom(zerosEnd, to: end))
         } catch {
             // Whoever reads it will say so.
             return false
@@ -88,7 +89,8 @@ extension SlowRequests {
     /// What is only kept must not be why a guest's write or flush fails; nor what the file is extended by because of it: with
     /// what others are about to keep that may be twice, and by twice as much the second time.
     func hasRoomToKeep(besides byteCount: UInt64 = 0) async -> Bool {
-        let chunkBytes = image.state.withLock { $0.cursor.chunkBytes }
+        let (chunkBytes, isFull) = image.state.withLock { ($0.cursor.chunkBytes, image.isFull($0.cursor)) }
+        if isFull { return false }
         return await files.top.hasRoomToSpare(besides: 4 * chunkBytes + byteCount)
     }
 
@@ -101,7 +103,7 @@ extension SlowRequests {
         precondition(range.lowerBound & clusterMask == 0 && range.upperBound & clusterMask == 0, "parts of clusters")
         guard let plan = await planToKeep(range, id) else { return range.lowerBound }
         precondition(plan.isWhole && plan.end <= range.upperBound, "a plan for what was not asked for")
-        try await readBeneath(plan, into: target, id)
+        try await readToKeep(plan, into: target, id)
         do throws(RequestError) { try await copier.perform(plan, id, data: target) } catch {
             // What was read is right, whether it could be kept or not.
         }
@@ -146,6 +148,15 @@ extension SlowRequests {
         return nil
     }
 
+    /// While somebody waits for that what is fetched in advance has to stand back.
+    private func readToKeep(
+        _ plan: CopyPlan, into target: UnsafeMutableRawPointer, _ id: RequestID
+    ) async throws(RequestError) {
+        image.readsBeneath.add(1, ordering: .relaxed)
+        defer { image.readsBeneath.subtract(1, ordering: .relaxed) }
+        try await readBeneath(plan, into: target, id)
+    }
+
     /// Whatever happens, the plan ends here.
     private func fetch(
         _ plan: CopyPlan, _ range: Range<UInt64>, into target: UnsafeMutableRawPointer, _ id: RequestID
@@ -153,7 +164,7 @@ extension SlowRequests {
         precondition(plan.start == plan.clustersStart && plan.start <= range.lowerBound, "parts of a cluster are kept")
         let data = await staging.take()
         defer { staging.giveBack(data) }
-        do throws(RequestError) { try await readBeneath(plan, into: data, id) } catch { return range.lowerBound }
+        do throws(RequestError) { try await readToKeep(plan, into: data, id) } catch { return range.lowerBound }
         let fetchedEnd = max(min(range.upperBound, plan.end), range.lowerBound)
         target.copyMemory(
             from: data + Int(range.lowerBound - plan.start), byteCount: Int(fetchedEnd - range.lowerBound))

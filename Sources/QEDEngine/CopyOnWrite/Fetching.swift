@@ -32,11 +32,12 @@ final class FetchPiece: @unchecked Sendable {
     var fetchedBytes: UInt64 = 0
     private var startBytes: UInt64
     private(set) var failure: FetchError?
-    private var working = 0
+    /// Of tasks, by their numbers, a bit each.
+    private var working: UInt64 = 0
     private var waiter: CompletionContinuation?
 
     /// So much is fetched before somebody else may want the queue quiet, and so much of the disk looked at for that.
-    private static let fetchedLimitBytes: UInt64 = 16 << 20
+    private static let fetchedLimitBytes: UInt64 = 64 << 20
     private static let lookedAtBytes: UInt64 = 1 << 30
 
     init(_ ranges: FetchRanges, isBackground: Bool, goesOn: @escaping @Sendable () -> Bool) {
@@ -55,11 +56,16 @@ final class FetchPiece: @unchecked Sendable {
     /// The first reason is the one that is told.
     func fail(_ error: FetchError) { failure = failure ?? error }
 
-    func begin() { working += 1 }
+    func isWorking(_ number: Int) -> Bool { working & (1 << number) != 0 }
 
-    func end() {
-        working -= 1
-        precondition(working >= 0, "a task ends that has not begun")
+    func begin(_ number: Int) {
+        precondition(number < 64 && !isWorking(number), "two tasks of one number")
+        working |= 1 << number
+    }
+
+    func end(_ number: Int) {
+        precondition(isWorking(number), "a task ends that has not begun")
+        working &= ~(1 << number)
         guard working == 0, let waiter else { return }
         self.waiter = nil
         waiter.resume(returning: 0)
@@ -67,7 +73,7 @@ final class FetchPiece: @unchecked Sendable {
 
     /// Returns when all tasks have ended.
     func ended() async {
-        guard working > 0 else { return }
+        guard working != 0 else { return }
         _ = await withUnsafeContinuation { (continuation: CompletionContinuation) in waiter = continuation }
     }
 }
@@ -78,7 +84,7 @@ final class FetchPiece: @unchecked Sendable {
 /// that the image has nothing of are one plan, and one read. The buffers are the fetch's own, so that it keeps none of the
 /// staging's from the disk's users.
 extension EngineQueue {
-    /// How many parts are under way at most, and how many while a user waits for what he reads.
+    /// How many parts are under way at most, and how many while a user waits for what nobody fetches but he.
     static var largestFetchCount: Int { 32 }
     private static var countBesideReads: Int { 8 }
     /// Of all parts together.
@@ -101,21 +107,25 @@ extension EngineQueue {
         guard clusterBytes <= ImageOptions.largestKeptClusterBytes, files.bottomIsRaw, files.layerCount > 1 else {
             return FetchedPiece(ranges: FetchRanges([]), fetchedBytes: 0)
         }
-        let count = min(Self.largestFetchCount, Int(Self.fetchBufferBytes / unitBytes))
-        for number in 0..<count where mayWork(number, on: piece) {
-            piece.begin()
-            tasks.start {
-                await self.work(number, on: piece, unitBytes: unitBytes)
-                piece.end()
-            }
-        }
+        startTasks(on: piece, unitBytes: unitBytes)
         await piece.ended()
         return FetchedPiece(ranges: piece.ranges, fetchedBytes: piece.fetchedBytes, failure: piece.failure)
     }
 
-    private func mayWork(_ number: Int, on piece: FetchPiece) -> Bool {
-        let hasWaitingReads = piece.isBackground && image.readsBeneath.load(ordering: .relaxed) > 0
-        return number < (hasWaitingReads ? Self.countBesideReads : Self.largestFetchCount)
+    /// How many tasks may be at work on it.
+    private func taskLimit(of piece: FetchPiece, unitBytes: UInt64) -> Int {
+        let isBesideReads = piece.isBackground && image.readsBeneath.load(ordering: .relaxed) > 0
+        return min(isBesideReads ? Self.countBesideReads : Self.largestFetchCount, Int(Self.fetchBufferBytes / unitBytes))
+    }
+
+    private func startTasks(on piece: FetchPiece, unitBytes: UInt64) {
+        for number in 0..<taskLimit(of: piece, unitBytes: unitBytes) where !piece.isWorking(number) {
+            piece.begin(number)
+            tasks.start {
+                await self.work(number, on: piece, unitBytes: unitBytes)
+                piece.end(number)
+            }
+        }
     }
 
     private func work(_ number: Int, on piece: FetchPiece, unitBytes: UInt64) async {
@@ -131,9 +141,11 @@ extension EngineQueue {
         // What lies behind the end that the header says is made zeros when that changes.
         let limit =
             image.backingEnd <= image.headerSizeBytes ? image.backingEnd : image.headerSizeBytes & ~image.geometry.clusterMask
-        while mayWork(number, on: piece), !tasks.isStopping, piece.isOpen,
+        while number < taskLimit(of: piece, unitBytes: unitBytes), !tasks.isStopping, piece.isOpen,
             let part = piece.ranges.next(clusterBytes: clusterBytes, unitBytes: unitBytes, limit: limit)
         {
+            // Those that have made room for the disk's users, who have got now what they waited for.
+            startTasks(on: piece, unitBytes: unitBytes)
             do throws(FetchError) { try await slow.fetch(part, id, through: buffer, for: piece) } catch { piece.fail(error) }
         }
     }

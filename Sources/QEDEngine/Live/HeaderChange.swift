@@ -5,8 +5,8 @@ import SystemPackage
 
 /// What can be changed in the header of an image while it is served.
 public enum HeaderChange: Sendable {
-    /// The QED image with which the chain goes on.
-    case backingFile(BackingFileName)
+    /// With which the chain goes on.
+    case backingFile(BackingFileName, isRaw: Bool)
     /// None any more: the image has everything that lay beneath it, durably.
     case noBackingFile
     /// Larger than it was. What becomes visible reads as zeros already.
@@ -60,7 +60,7 @@ extension SpaceExtender {
             do throws(QEDFormatError) { try header.setImageSize(bytes: sizeBytes) } catch { throw .format(error) }
             try await writeHeader(header, orAgain: before)
             image.headerSize.store(sizeBytes, ordering: .relaxed)
-        case .backingFile(let name):
+        case .backingFile(let name, let isRaw):
             let old = header.backingFileNameRange
             guard header.compatFeatures == 0 else { throw .foreignData }
             guard let place = unusedPlace(for: name.bytes.count, in: header) else {
@@ -75,7 +75,7 @@ extension SpaceExtender {
                 }
             }
             do throws(QEDFormatError) {
-                try header.setBackingFile(nameAt: UInt64(place), sizeBytes: name.bytes.count, isRaw: false)
+                try header.setBackingFile(nameAt: UInt64(place), sizeBytes: name.bytes.count, isRaw: isRaw)
             } catch {
                 throw .format(error)
             }

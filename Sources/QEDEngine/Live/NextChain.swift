@@ -38,6 +38,14 @@ public struct NextChain: Sendable {
         return try NextChain(of: image, layers: layers, bases: bases)
     }
 
+    /// The chain without the file beneath the image, which has nothing but what the raw bottom of the chain has as well.
+    /// - Throws: the errno of `mmap`.
+    public static func of(_ image: Image, withoutKept layer: Int) throws(Errno) -> NextChain {
+        precondition(image.layers.count == layer + 2 && layer == 1, "not between an image and the bottom of its chain")
+        guard case .raw = image.layers[2] else { preconditionFailure("a QED image at the bottom") }
+        return try NextChain(of: image, layers: [image.layers[0], image.layers[2]], bases: [image.bases[1]])
+    }
+
     /// The image alone: it has everything that lay beneath it.
     /// - Throws: the errno of `mmap`.
     public static func of(onlyImage image: Image) throws(Errno) -> NextChain {

@@ -28,6 +28,9 @@ public struct ImageOptions: Sendable {
     /// Keep in the image what is read from the raw file at the bottom of the chain (`CopyOnRead`). Not of an image that is only
     /// read.
     public var keepsReads = false
+    /// The image has nothing but such reads, and may lose them (`QEDAutoclearFeatures.keptReads`): nothing is kept any more where
+    /// its file would become longer than this. What is read from between the image and the bottom of the chain is kept, too.
+    public var keptLimitBytes: UInt64?
     /// Is told which ranges of the raw file at the bottom of the chain are read for the disk's users.
     public var recorder: ReadRecorder?
     /// With larger clusters nothing is kept: one has to fit a buffer.
@@ -36,9 +39,10 @@ public struct ImageOptions: Sendable {
     public init(
         isReadOnly: Bool = false, cacheBytes: Int = standardCacheBytes, session: SessionMemory? = nil,
         continuesSession: Bool = false, discardsLostSession: Bool = false, keepsReads: Bool = false,
-        recorder: ReadRecorder? = nil
+        keptLimitBytes: UInt64? = nil, recorder: ReadRecorder? = nil
     ) {
         self.keepsReads = keepsReads
+        self.keptLimitBytes = keptLimitBytes
         self.recorder = recorder
         self.isReadOnly = isReadOnly
         self.cacheBytes = cacheBytes
@@ -50,6 +54,7 @@ public struct ImageOptions: Sendable {
     fileprivate func keptFeatures(hasLog: Bool) -> QEDAutoclearFeatures {
         var kept: QEDAutoclearFeatures = hasLog ? .mappingLog : []
         if keepsMergeMark { kept.insert(.unfinishedMerge) }
+        if keptLimitBytes != nil { kept.insert(.keptReads) }
         return kept
     }
 }
@@ -205,7 +210,7 @@ extension Image {
             endOfClusters: prepared.endOfClusters,
             // What an earlier process has left need not be durable, and without a log its bit is not there: the first
             // extension writes both again.
-            needCheck: header.needsCheck ? .unknown : .clear)
+            needCheck: header.needsCheck ? .unknown : .clear, aheadLimit: options.keptLimitBytes ?? .max)
         owned = true
         let hasRoomForNote = SessionNote.hasRoom(
             in: UnsafeRawBufferPointer(start: headerPage, count: headerPageBytes), of: header)
@@ -230,7 +235,8 @@ extension Image {
             layers: layers, top: top, bases: bases, resolved: resolved, isReadOnly: options.isReadOnly, state: state,
             headerPage: headerPage, hasRoomForNote: hasRoomForNote,
             note: note, replay: replay, droppedEntries: prepared.droppedEntries, topSwitch: topSwitch,
-            keepsReads: options.keepsReads && !options.isReadOnly, recorder: options.recorder)
+            keepsReads: options.keepsReads && !options.isReadOnly, keptLimitBytes: options.keptLimitBytes,
+            recorder: options.recorder)
     }
 
     /// Replays what an earlier process has left in the session's memory.

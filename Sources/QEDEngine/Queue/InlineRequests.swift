@@ -15,7 +15,11 @@ extension EngineQueue {
             map.resolve(request.deviceOffset, to: request.end, beneath: false, judging: false, into: &extents) == .complete
         else { return false }
         // What is to be kept is its task's.
-        if image.keepsReads, files.bottomIsRaw, extents.hasAny(of: files.layerCount &- 1) { return false }
+        if image.keepsReads, files.bottomIsRaw,
+            extents.hasAny(of: files.layerCount &- 1) || image.keptLimitBytes != nil && extents.hasAny(of: 1)
+        {
+            return false
+        }
         if extents.hasZeros || !files.allTakeRegisteredBuffers {
             // Zeros are laid into the request's memory.
             switch borrowMemory(id) {

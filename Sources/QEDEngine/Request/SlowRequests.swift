@@ -60,8 +60,6 @@ final class SlowRequests<S: Storage>: @unchecked Sendable {
         case .read:
             guard let buffer = request.buffer else { throw .outOfRange }
             if image.keepsReads {
-                image.readsBeneath.add(1, ordering: .relaxed)
-                defer { image.readsBeneath.subtract(1, ordering: .relaxed) }
                 try await readAndKeep(id, range, into: buffer)
             } else {
                 try await reader.read(range, into: buffer, beneath: false, id.transfers)

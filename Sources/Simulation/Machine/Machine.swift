@@ -25,6 +25,8 @@ public final class Machine: @unchecked Sendable {
         public var cacheBytes = 1 << 16
         /// Copy on read.
         public var keepsReads = false
+        /// The image has nothing else, and no more than this.
+        public var keptLimitBytes: UInt64?
         public var queueCount = 1
         public var depth = 8
         public var largestRequestBytes = 1 << 18
@@ -59,6 +61,7 @@ public final class Machine: @unchecked Sendable {
     /// What lies at the bottom; nothing beneath an image that names no backing file (any more).
     var backing: [BackingFile]
     var flattening: SimulatedFlattening?
+    var forgetting: SimulatedForgetting?
     /// Something is fetched from the bottom of the chain (`beginFetch`).
     var isFetching = false
     let options: Options
@@ -224,6 +227,7 @@ public final class Machine: @unchecked Sendable {
         var imageOptions = ImageOptions(
             isReadOnly: isReadOnly, cacheBytes: options.cacheBytes, session: session?.engineMemory)
         imageOptions.keepsReads = options.keepsReads
+        imageOptions.keptLimitBytes = options.keptLimitBytes
         if let limit = options.pageWordLimit { imageOptions.pageWordLimit = limit }
         if let chunk = options.smallestChunkBytes { imageOptions.smallestChunkBytes = chunk }
         return imageOptions

@@ -45,6 +45,7 @@ extension Machine {
     func sealedLayers(under disk: SimulatedDisk, target left: SimulatedDisk?) throws -> [FrozenLayer] {
         let name = Machine.backingName(of: disk)
         if name.isEmpty, flattening != nil { return [] }
+        if name == SimulatedForgetting.bottomName, forgetting != nil { return [] }
         guard let merge else {
             guard name == topName else { throw Violation("the image names \(name), which is not there any more") }
             return sealed
@@ -147,7 +148,7 @@ extension Machine {
         nonisolated(unsafe) let state = merge
         let hasBegun = queues[0].engine.beginOwnWork { queue in
             do throws(HeaderChangeError) {
-                try await queue.changeHeader(.backingFile(name))
+                try await queue.changeHeader(.backingFile(name, isRaw: false))
                 state.phase = .named
             } catch {
                 state.phase = .failed

@@ -111,7 +111,10 @@ final class KillCheck {
     /// nothing any more. What it has read may not be durable yet: it sees to that first.
     private func makeNamesDurable(_ disk: SimulatedDisk, _ machine: Machine) {
         let name = Machine.backingName(of: disk)
-        guard machine.merge?.name == name || (machine.flattening != nil && name.isEmpty) else { return }
+        guard
+            machine.merge?.name == name || (machine.flattening != nil && name.isEmpty)
+                || (machine.forgetting != nil && name == SimulatedForgetting.bottomName)
+        else { return }
         disk.makeAllDurable()
     }
 

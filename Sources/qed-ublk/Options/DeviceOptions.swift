@@ -103,6 +103,14 @@ struct DeviceOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
             """
+            What --copy-on-read keeps takes about so much at most, 16M or more: then what was kept first, and not read lately, \
+            goes. For an image made for that, with --read-only (docs/bases.md).
+            """, valueName: "size"), transform: SizeArgument.parse)
+    var keepLimit: UInt64?
+
+    @Option(
+        help: ArgumentHelp(
+            """
             Write down in FILE, which is made, or is empty, which ranges are read from there, and when, for --prefetch and \
             'warm' (docs/bases.md).
             """, valueName: "file"), completion: .file(), transform: PathArgument.parse)
@@ -133,6 +141,11 @@ struct DeviceOptions: ParsableArguments {
         guard !copyOnRead || !snapshot else {
             throw ValidationError("--copy-on-read keeps what is read in the image: leave out --snapshot")
         }
+        guard keepLimit == nil || copyOnRead && readOnly else {
+            throw ValidationError(
+                "--keep-limit lets go of what the image has: it is for --copy-on-read and --read-only together, so that nothing "
+                    + "else is in it")
+        }
         guard prefetch == nil || copyOnRead else {
             throw ValidationError("what --prefetch fetches is kept in the image: say --copy-on-read too")
         }
@@ -140,6 +153,10 @@ struct DeviceOptions: ParsableArguments {
             throw ValidationError(
                 "a server without rights has no files but the image's: leave out --untrusted, or --record and "
                     + "--prefetch")
+        }
+        guard !untrusted || keepLimit == nil else {
+            throw ValidationError(
+                "a server without rights can make no file in which to keep more: leave out --untrusted, or --keep-limit")
         }
         guard !untrusted || partscan != true else {
             throw ValidationError("--partscan has the kernel look at what is on the disk: leave out --untrusted")
@@ -155,6 +172,9 @@ struct DeviceOptions: ParsableArguments {
         guard limits.contains(depth ?? 1) else { throw ValidationError("--depth must be between 1 and 4096") }
         if let blockSize, !ServerConfiguration.blockSizes.contains(blockSize) {
             throw ValidationError("--block-size must be 512 or 4096")
+        }
+        if let keepLimit, !ServerConfiguration.keepLimits.contains(keepLimit) {
+            throw ValidationError("--keep-limit must be 16M or more")
         }
         if let cacheSize, !ServerConfiguration.cacheLimits.contains(Int(clamping: cacheSize)) {
             throw ValidationError("--cache-size must be between 1M and 1G")
@@ -183,6 +203,7 @@ struct DeviceOptions: ParsableArguments {
         requested.zeroCopy = zeroCopy
         requested.cacheBytes = cacheSize.map { Int(clamping: $0) }
         requested.keepsReads = copyOnRead
+        requested.keepLimitBytes = keepLimit
         requested.recordPath = try record.map { path throws(ImageFileError) in try AbsolutePath.ofFile(path) }
         requested.prefetchPath = try prefetch.map { path throws(ImageFileError) in try AbsolutePath.ofFile(path) }
         requested.backing = try backing.absoluteChoice()

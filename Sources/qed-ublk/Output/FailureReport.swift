@@ -146,7 +146,7 @@ extension ServerError: ReportableError {
         case .chain(let error): error.exitStatus
         case .image(_, let error): error.exitStatus
         case .emptyImage, .imageChanged, .imageWritten, .anotherFile, .snapshotReplaced, .blockSize, .nothingToKeep,
-            .clustersTooLargeToKeep, .nothingToRecord:
+            .clustersTooLargeToKeep, .notOnlyKept, .tooDeepToBound, .limitTooSmall, .nothingToRecord:
             .unusableImage
         case .notRecoverable, .notOurs: .notFound
         case .isBusy, .nameTaken: .busy
@@ -159,7 +159,8 @@ extension ServerError: ReportableError {
         case .characterDevice(let error): ExitStatus(errno: error.errno).ofMachine
         case .registry(let error): error.exitStatus.ofMachine
         case .socket(let error): error.exitStatus.ofMachine
-        case .queue, .ring, .notUsable, .notClosed, .notWrittenBack, .noZeroCopy, .cutShort, .notConfined, .broker: .failure
+        case .queue, .ring, .notUsable, .notClosed, .notWrittenBack, .noZeroCopy, .cutShort, .notConfined,
+            .notMarked, .broker: .failure
         }
     }
 }
