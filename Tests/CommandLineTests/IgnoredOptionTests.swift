@@ -147,7 +147,8 @@ import Testing
                 ],
                 "--copy-on-read": [["--copy-on-read", "--snapshot", "x"]],
                 "--keep-limit": [
-                    ["--keep-limit", "1G", "x"], ["--keep-limit", "1G", "-r", "x"], ["--keep-limit", "1G", "--copy-on-read", "x"],
+                    ["--keep-limit", "1G", "x"], ["--keep-limit", "1G", "-r", "x"],
+                    ["--keep-limit", "1G", "--copy-on-read", "x"],
                     ["--keep-limit", "1G", "--copy-on-read", "-r", "--untrusted", "x"],
                     ["--keep-limit", "15M", "--copy-on-read", "-r", "x"],
                 ],

@@ -160,7 +160,8 @@ extension ServerError: ReportableError {
         case .registry(let error): error.exitStatus.ofMachine
         case .socket(let error): error.exitStatus.ofMachine
         case .queue, .ring, .notUsable, .notClosed, .notWrittenBack, .noZeroCopy, .cutShort, .notConfined,
-            .notMarked, .broker: .failure
+            .notMarked, .broker:
+            .failure
         }
     }
 }
