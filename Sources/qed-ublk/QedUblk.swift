@@ -22,7 +22,7 @@ struct QedUblk: ParsableCommand {
             AddCommand.self, ListCommand.self, StatusCommand.self, StatsCommand.self, TopCommand.self, MetricsCommand.self,
             SnapshotCommand.self, ForkCommand.self, RollbackCommand.self, SnapshotsCommand.self, DelCommand.self,
             RecoverCommand.self, DoctorCommand.self,
-            BenchCommand.self,
+            CacheCommand.self, BenchCommand.self,
         ])
 
     static func main() {

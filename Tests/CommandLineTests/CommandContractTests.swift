@@ -57,7 +57,7 @@ import Testing
     static let names =
         Array(Set(openers.map(\.name))).sorted() + [
             "add", "del", "list", "recover", "snapshot", "fork", "rollback", "snapshots", "stats", "metrics", "top", "status",
-            "doctor", "warm",
+            "doctor", "warm", "cache",
         ]
 
     let directory: TemporaryDirectory

@@ -34,9 +34,9 @@ import Testing
                 if isCode { lines.append((name, line.drop(while: { $0 == " " }))) }
             }
         }
-        for command in QedUblk.configuration.subcommands {
-            let place = "\(command.configuration.commandName ?? "") --help"
-            lines += helpExamples(of: command).map { (place, $0.dropFirst("Example: ".count).drop(while: { $0 == " " })) }
+        for command in QedUblk.allCommands {
+            let place = "\(command.name) --help"
+            lines += helpExamples(of: command.type).map { (place, $0.dropFirst("Example: ".count).drop(while: { $0 == " " })) }
         }
         return lines.flatMap { place, line in
             let commands = ShellLine(line).commands.filter { $0.first == "qed-ublk" && $0.count > 1 }
@@ -53,9 +53,9 @@ import Testing
 
     /// A longer one is broken where the terminal ends, and so is what is pasted.
     @Test func noExampleOfHelpIsBroken() {
-        for command in QedUblk.configuration.subcommands {
-            let examples = Self.helpExamples(of: command)
-            #expect(!examples.isEmpty, "\(command)")
+        for command in QedUblk.allCommands {
+            let examples = Self.helpExamples(of: command.type)
+            #expect(!examples.isEmpty, "\(command.name)")
             for line in examples { #expect(line.count <= 80, "\(line)") }
         }
     }

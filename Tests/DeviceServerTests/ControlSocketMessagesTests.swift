@@ -16,7 +16,8 @@ struct ControlSocketMessagesTests {
         ("commit keep=0", .commit(keep: 0, into: nil)), ("commit keep=3", .commit(keep: 3, into: nil)),
         ("commit keep=1 into=/a%20b.qed", .commit(keep: 1, into: "/a b.qed")), ("commit-pause", .commitChange(.pause)),
         ("commit-resume", .commitChange(.resume)), ("commit-cancel", .commitChange(.cancel)),
-        ("flatten", .flatten), ("leave", .leave), ("resize 1048576", .resize(sizeBytes: 1 << 20, isDifference: false)),
+        ("flatten", .flatten), ("leave", .leave), ("verify", .verify),
+        ("resize 1048576", .resize(sizeBytes: 1 << 20, isDifference: false)),
         ("warm", .warm(.range(deviceOffset: 0, lengthBytes: nil))),
         ("warm length=512 offset=1024", .warm(.range(deviceOffset: 1024, lengthBytes: 512))),
         ("warm ranges=/a%20b", .warm(.recorded(path: "/a b"))),
@@ -40,7 +41,7 @@ struct ControlSocketMessagesTests {
         "snapshot overlay a.qed", "snapshot /a overlay", "snapshot /a /b", "snapshot /a%",
         "snapshot /a%2", "snapshot /a%zz",
         "snapshot /%ff", "rollback", "rollback force", "rollback a.qed", "rollback /a force", "rollback force force /a",
-        "snapshot /a%00b", "warm now", "warm offset=-1", "warm offset=1 offset=2", "warm length=", "warm ranges=a",
+        "snapshot /a%00b", "verify now", "warm now", "warm offset=-1", "warm offset=1 offset=2", "warm length=", "warm ranges=a",
         "warm ranges=/a offset=0", "warm offset=18446744073709551616",
     ])
     func otherLinesAreNone(line: String) {

@@ -45,6 +45,8 @@ public enum ControlRequest: Equatable, Sendable {
     case flatten
     /// Fetch what the image does not have of some of the disk from the bottom of its chain.
     case warm(WarmPart)
+    /// Compare what the image has kept with the base.
+    case verify
     /// Make the disk larger: to a size, or by a difference.
     case resize(sizeBytes: UInt64, isDifference: Bool)
     /// Take the disk away and end the server. `force`: even though the disk is in use.
@@ -100,6 +102,7 @@ extension ControlRequest {
         case "flush": self = .flush
         case "quiesce": self = .quiesce
         case "flatten": self = .flatten
+        case "verify": self = .verify
         case "leave": self = .leave
         case "stop":
             self = try Self.stop(arguments)
@@ -129,7 +132,7 @@ extension ControlRequest {
                 throw ControlRequestError(
                     description:
                         "unknown request '\(name.prefix(40))': use status, stats, flush, quiesce, snapshot, rollback, "
-                        + "commit, flatten, warm, resize, stop or leave"
+                        + "commit, flatten, warm, verify, resize, stop or leave"
                 )
             }
             self = .commitChange(change)
@@ -226,6 +229,7 @@ extension ControlRequest {
         case .flatten: "flatten"
         case .warm(.range(let offset, let length)): "warm offset=\(offset)\(length.map { " length=\($0)" } ?? "")"
         case .warm(.recorded(let path)): "warm ranges=\(PercentEncoding.encode(path))"
+        case .verify: "verify"
         case .leave: "leave"
         case .resize(let size, let isDifference): "resize \(isDifference ? "+" : "")\(size)"
         case .stopWhenUnused: "stop lazy"

@@ -71,6 +71,7 @@ struct DeviceReplies {
         case .warm(.recorded) where isConfined:
             .failure(.failed, "\(devicePath) was added with --untrusted, so its server opens no other file; name a range")
         case .warm(let part): merges.begin(connection) { [live, progress] in DeviceReplies.warm(live, progress, part) }
+        case .verify: merges.begin(connection) { [live, progress] in DeviceReplies.verify(live, progress) }
         case .commitChange(let change): DeviceReplies.change(progress, change)
         case .resize(let size, let isDifference):
             changes.begin(connection) { [live, features] in
@@ -204,6 +205,20 @@ struct DeviceReplies {
         do throws(WarmingError) {
             let bytes = try Warming(device: live, progress: progress, isBackground: false).run(ranges)
             return .success(["image": .string(live.session.path), "fetched": JSONValue(bytes)])
+        } catch {
+            return error.reply
+        }
+    }
+
+    private static func verify(_ live: LiveDevice, _ progress: MergeProgress) -> ControlReply {
+        progress.begin()
+        defer { progress.end() }
+        do throws(WarmingError) {
+            let found = try KeptVerification(device: live, progress: progress).run()
+            return .success([
+                "image": .string(live.session.path), "compared": JSONValue(found.comparedBytes),
+                "first-difference": found.firstDifference.map { JSONValue($0) } ?? .null,
+            ])
         } catch {
             return error.reply
         }

@@ -1,5 +1,19 @@
 import Platform
 
+/// `cache verify`: has a device's server compare what it has kept with its base.
+package enum DeviceVerification {
+    /// Blocks until that has been done, or was cancelled (`DeviceCommit.change`).
+    /// - Parameter progress: called with the share that is done.
+    /// - Returns: "image", a path, "compared", bytes, and "first-difference", a device offset or null.
+    package static func run(
+        of record: DeviceRecord, progress: (@Sendable (Double) -> Void)?, registry: DeviceRegistry = DeviceRegistry()
+    ) throws -> JSONValue {
+        try MergeWatch.during(record, registry, tell: progress) {
+            try ControlSocketClient.ask(.verify, of: record, registry, timeout: MergeWatch.timeout)
+        }
+    }
+}
+
 /// `warm`: has a device's server fetch some of the disk from the bottom of its chain.
 package enum DeviceWarming {
     /// Blocks until that has been done, or was cancelled (`DeviceCommit.change`).

@@ -30,11 +30,12 @@ struct KeptRoom: Sendable {
 
     /// - Parameter image: that was full. Where it is not the image any more somebody else has made room.
     func make(insteadOf image: Image) throws(SnapshotError) {
-        try device.changing { () throws(SnapshotError) in
-            guard session.image === image else { return }
-            try forgetOlder()
-        }
+        try device.makesRoom.withLock { (_: inout Void) throws(SnapshotError) in try makeAlone(insteadOf: image) }
+    }
+
+    private func makeAlone(insteadOf image: Image) throws(SnapshotError) {
         guard session.image === image else { return }
+        try device.changing { () throws(SnapshotError) in try forgetOlder() }
         _ = try Snapshot(device).take(at: try olderPath(), .snapshotIsNamed)
     }
 

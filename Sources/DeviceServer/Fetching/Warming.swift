@@ -78,6 +78,8 @@ enum WarmingError: Error, CustomStringConvertible {
     case noRoomMade(String, UInt64)
     case failed(String, Errno, UInt64)
     case cancelled(UInt64)
+    case notCompared(String, Errno)
+    case cancelledComparison(UInt64)
     case noAnswer
 
     var description: String {
@@ -94,6 +96,8 @@ enum WarmingError: Error, CustomStringConvertible {
         case .failed(let path, let errno, let bytes):
             "\(path): \(errno); \(bytes) bytes were fetched, and stay in the image; running it again goes on from there"
         case .cancelled(let bytes): "it was cancelled; \(bytes) bytes were fetched, and stay in the image"
+        case .notCompared(let path, let errno): "\(path) cannot be compared with its base: \(errno)"
+        case .cancelledComparison(let bytes): "it was cancelled; \(bytes) bytes are what the base has"
         case .noAnswer: "queue 0 does not answer"
         }
     }
@@ -101,7 +105,8 @@ enum WarmingError: Error, CustomStringConvertible {
     var reply: ControlReply {
         switch self {
         case .keepsNothing: .failure(.unavailable, description)
-        case .noRoom, .limited, .noRoomMade, .failed, .cancelled: .failure(.failed, description)
+        case .noRoom, .limited, .noRoomMade, .failed, .cancelled, .notCompared, .cancelledComparison:
+            .failure(.failed, description)
         case .noAnswer: .failure(.busy, description)
         }
     }

@@ -26,6 +26,8 @@ struct LiveDevice: Sendable {
     /// Of one of the two files in which that is.
     var keptLimitBytes: UInt64? { keepLimitBytes.map { $0 / 2 } }
     private let oneAtATime = Lock(())
+    /// Held by who makes room for what is kept, from the first of its changes to the last (`KeptRoom`).
+    let makesRoom = Lock(())
     private let unfinished = Lock<ChainReplacement?>(nil)
 
     /// How long the requests that are under way may take before the queues go on, and nothing was changed.

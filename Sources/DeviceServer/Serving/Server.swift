@@ -283,7 +283,7 @@ final class Server {
             socket.reply(to: arrival.connection, .success(status))
         case .stats, .flush, .quiesce, .commitChange:
             if let reply = replies.ask(arrival.request, arrival.connection) { socket.reply(to: arrival.connection, reply) }
-        case .snapshot, .rollback, .commit, .flatten, .resize, .warm:
+        case .snapshot, .rollback, .commit, .flatten, .resize, .warm, .verify:
             if isLeaving || attempt != nil {
                 socket.reply(to: arrival.connection, .failure(.busy, "\(device.blockDevicePath) is about to go"))
             } else if let reply = replies.ask(arrival.request, arrival.connection) {

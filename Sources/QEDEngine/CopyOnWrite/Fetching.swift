@@ -26,12 +26,22 @@ public struct FetchedPiece: Sendable {
 /// A piece of a fetch: what the tasks that are at work on it share.
 final class FetchPiece: @unchecked Sendable {
     // SAFETY: touched by the queue's thread alone.
+    enum Purpose {
+        /// Of what the image does not have.
+        case fetch
+        /// The same; what the disk's users read meanwhile is more urgent.
+        case fetchInBackground
+        /// Of what it has, with the bottom (`KeptComparison`).
+        case compare
+    }
+
     var ranges: FetchRanges
-    let isBackground: Bool
+    let purpose: Purpose
     let goesOn: @Sendable () -> Bool
     var fetchedBytes: UInt64 = 0
     private var startBytes: UInt64
     private(set) var failure: FetchError?
+    private(set) var firstDifference: UInt64?
     /// Of tasks, by their numbers, a bit each.
     private var working: UInt64 = 0
     private var waiter: CompletionContinuation?
@@ -40,9 +50,9 @@ final class FetchPiece: @unchecked Sendable {
     private static let fetchedLimitBytes: UInt64 = 64 << 20
     private static let lookedAtBytes: UInt64 = 1 << 30
 
-    init(_ ranges: FetchRanges, isBackground: Bool, goesOn: @escaping @Sendable () -> Bool) {
+    init(_ ranges: FetchRanges, purpose: Purpose, goesOn: @escaping @Sendable () -> Bool) {
         self.ranges = ranges
-        self.isBackground = isBackground
+        self.purpose = purpose
         self.goesOn = goesOn
         startBytes = ranges.passedBytes
     }
@@ -55,6 +65,10 @@ final class FetchPiece: @unchecked Sendable {
 
     /// The first reason is the one that is told.
     func fail(_ error: FetchError) { failure = failure ?? error }
+
+    func note(difference deviceOffset: UInt64) {
+        firstDifference = min(firstDifference ?? deviceOffset, deviceOffset)
+    }
 
     func isWorking(_ number: Int) -> Bool { working & (1 << number) != 0 }
 
@@ -100,21 +114,23 @@ extension EngineQueue {
         _ ranges: FetchRanges, isBackground: Bool = false, goesOn: @escaping @Sendable () -> Bool = { true }
     ) async -> FetchedPiece {
         precondition(hasOwnWork && image.keepsReads, "a fetch beside other own work, or into an image that keeps nothing")
-        let piece = FetchPiece(ranges, isBackground: isBackground, goesOn: goesOn)
-        let clusterBytes = image.geometry.clusterSizeBytes
-        let unitBytes = max(clusterBytes, Self.smallestUnitBytes)
         // Where clusters are too large to be kept nothing is.
-        guard clusterBytes <= ImageOptions.largestKeptClusterBytes, files.bottomIsRaw, files.layerCount > 1 else {
-            return FetchedPiece(ranges: FetchRanges([]), fetchedBytes: 0)
-        }
-        startTasks(on: piece, unitBytes: unitBytes)
-        await piece.ended()
+        guard image.geometry.clusterSizeBytes <= ImageOptions.largestKeptClusterBytes, files.bottomIsRaw, files.layerCount > 1
+        else { return FetchedPiece(ranges: FetchRanges([]), fetchedBytes: 0) }
+        let piece = FetchPiece(ranges, purpose: isBackground ? .fetchInBackground : .fetch, goesOn: goesOn)
+        await perform(piece)
         return FetchedPiece(ranges: piece.ranges, fetchedBytes: piece.fetchedBytes, failure: piece.failure)
+    }
+
+    /// Returns when nobody is at work on it any more.
+    func perform(_ piece: FetchPiece) async {
+        startTasks(on: piece, unitBytes: max(image.geometry.clusterSizeBytes, Self.smallestUnitBytes))
+        await piece.ended()
     }
 
     /// How many tasks may be at work on it.
     private func taskLimit(of piece: FetchPiece, unitBytes: UInt64) -> Int {
-        let isBesideReads = piece.isBackground && image.readsBeneath.load(ordering: .relaxed) > 0
+        let isBesideReads = piece.purpose == .fetchInBackground && image.readsBeneath.load(ordering: .relaxed) > 0
         return min(isBesideReads ? Self.countBesideReads : Self.largestFetchCount, Int(Self.fetchBufferBytes / unitBytes))
     }
 
@@ -132,7 +148,8 @@ extension EngineQueue {
         let id = RequestID(tag: ownRequest.tag + 1 + number)
         precondition(slots[id].state == .idle, "two parts of a fetch have one slot")
         slots[id].state = .slow
-        let buffer = UnsafeMutableRawPointer.allocate(byteCount: Int(unitBytes), alignment: 4096)
+        let buffer = UnsafeMutableRawPointer.allocate(
+            byteCount: Int(unitBytes) * (piece.purpose == .compare ? 2 : 1), alignment: 4096)
         defer {
             slots[id].state = .idle
             buffer.deallocate()
@@ -146,7 +163,17 @@ extension EngineQueue {
         {
             // Those that have made room for the disk's users, who have got now what they waited for.
             startTasks(on: piece, unitBytes: unitBytes)
-            do throws(FetchError) { try await slow.fetch(part, id, through: buffer, for: piece) } catch { piece.fail(error) }
+            do throws(FetchError) {
+                if piece.purpose == .compare {
+                    do throws(RequestError) { try await slow.compareKept(part, id, through: buffer, for: piece) } catch {
+                        throw FetchError(error)
+                    }
+                } else {
+                    try await slow.fetch(part, id, through: buffer, for: piece)
+                }
+            } catch {
+                piece.fail(error)
+            }
         }
     }
 }

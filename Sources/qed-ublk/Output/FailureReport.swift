@@ -303,3 +303,13 @@ extension ExitStatus {
         }
     }
 }
+
+extension BaseCacheError: ReportableError {
+    var exitStatus: ExitStatus {
+        switch self {
+        case .notFound, .notACache: .notFound
+        case .isOverAnother, .hasMore: .busy
+        case .noDirectory, .notRemoved: .failure
+        }
+    }
+}

@@ -95,6 +95,63 @@ device=$(qed-ublk add --base-allow '*' disk.qed)
 printf mine | dd of="$device" oflag=direct bs=512 count=1 conv=sync status=none
 qed-ublk del "$device"
 expect_refusal 2 'disk.qed: may have something that its base has not' "${bounded[@]}" disk.qed
-expect_equal "what somebody has written" mine \
-    "$(qed-ublk convert --base-allow '*' -f qed -O raw disk.qed - | head -c 4)"
+expect_status 0 qed-ublk convert --base-allow '*' -f qed -O raw disk.qed disk.raw
+expect_equal "what somebody has written" mine "$(head -c 4 disk.raw)"
+rm disk.raw
 expect_undamaged disk.qed
+rm disk.qed disk.qed.older
+
+step "cache: one command for a base's disk, its clones, and its end; what fails leaves nothing"
+caches=/var/cache/qed-ublk
+expect_refusal 64 'takes the address of an NBD export' qed-ublk cache create debian --base base.raw
+expect_refusal 64 'limit must be 16M or more' qed-ublk cache create debian --base "$address" --limit 1M
+expect_refusal 4 'debian: no such cache: there is no device of that name' qed-ublk cache drop debian
+expect_refusal 1 '/run/none' qed-ublk cache create debian --base 'nbd+unix:///?socket=/run/none'
+expect_equal "what is left" "" "$(ls -A "$caches" 2>/dev/null)"
+expect_no_devices
+device=$(qed-ublk cache create debian --base "$address")
+udevadm settle
+expect_refusal 3 'in use by .dev.ublkb0' qed-ublk cache create debian --base "$address"
+expect_refusal 3 'lies over nbd.*origin; drop it first' qed-ublk cache create debian --base 'nbd+unix:///b?socket=/run/origin'
+for number in 1 2; do
+    qed-ublk create -b /dev/qed/debian -F raw "clone$number.qed"
+    qed-ublk add --backing-devices "clone$number.qed"
+done
+expect_status 0 cmp /dev/ublkb1 base.raw
+asked=$(reads)
+expect_status 0 cmp /dev/ublkb2 base.raw
+expect_equal "how often the origin was asked for a second clone" "$asked" "$(reads)"
+expect_equal "what is said of it" 'debian /dev/ublkb0 null 2 nbd+unix:///?socket=/run/origin' \
+    "$(qed-ublk cache list --json | jq -r '.[] | "\(.name) \(.device) \(.limit) \(.clones) \(.base)"')"
+qed-ublk cache list | grep -Eq '^debian +/dev/ublkb0 +[0-9.]+ MiB +- +2 +nbd' || fail "$(qed-ublk cache list)"
+expect_refusal 3 'ublkb0' qed-ublk cache drop debian
+[[ -e $caches/debian.qed ]] || fail "a cache that has clones lost its image"
+expect_refusal 4 'ublkb1: was not added with' qed-ublk cache warm 1
+qed-ublk cache warm debian >/dev/null
+qed-ublk cache verify debian | grep -Eq '^/dev/ublkb0: all [1-9][0-9]+ bytes' || fail "$(qed-ublk cache verify debian)"
+# The machine starts again: it goes on with what it has.
+qed-ublk del 1 2 0
+asked=$(reads)
+expect_equal "the device" "$device" "$(qed-ublk cache create debian --base "$address")"
+expect_status 0 cmp "$device" base.raw
+(($(reads) <= asked + 20)) || fail "after a restart the origin was asked $(($(reads) - asked)) times"
+# The base has changed under it.
+origin_dies
+cp base.raw other.raw
+dd if=/dev/urandom of=other.raw bs=1M seek=1 count=100 conv=notrunc status=none
+origin file other.raw
+wait_until 30 eval '[[ $(qed-ublk status --json 0 | jq -r ".\"base-state\"") == there ]]'
+expect_refusal 1 'is not what its base has, from byte [1-9][0-9]* on' qed-ublk cache verify debian
+qed-ublk cache drop debian
+expect_equal "what is left" "" "$(ls -A "$caches")"
+expect_no_devices
+device=$(qed-ublk cache create small --base "$address" --limit 16M --image /data/small.qed)
+expect_status 0 cmp "$device" other.raw
+expect_refusal 1 'keeps no more at once than --keep-limit says' qed-ublk cache warm small
+(($(mebibytes small.qed small.qed.older) <= 18)) || fail "$(mebibytes small.qed small.qed.older) MiB were kept of 16"
+qed-ublk cache verify small >/dev/null
+qed-ublk del "$device"
+expect_refusal 4 'no such cache' qed-ublk cache drop small
+expect_equal "the device" "$device" "$(qed-ublk cache create small --base "$address" --limit 16M --image /data/small.qed)"
+qed-ublk cache drop small
+[[ ! -e small.qed && ! -e small.qed.older ]] || fail "a cache that was dropped has left files"

@@ -110,13 +110,15 @@ runs 'qed-ublk snapshots /dev/ublkb0' 'serve disk.qed; snapshots monday' 'says /
 page docs/bases.md
 runs 'nbdkit -r -U /run/origin curl http://127.0.0.1:8080/base.raw' \
     'ip link set lo up; raw_disk base.raw; busybox httpd -p 127.0.0.1:8080 -h /srv' 'wait_until 20 test -S /run/origin'
-goes_on "qed-ublk create --base 'nbd+unix:///?socket=/run/origin' /srv/base.qed"
-runs "qed-ublk add -r --copy-on-read --name base --base-allow 'nbd+unix:///?socket=/run/origin' /srv/base.qed" '' \
-    'prints /dev/ublkb0; udevadm settle'
+goes_on "qed-ublk cache create base --base 'nbd+unix:///?socket=/run/origin'" '' 'prints /dev/ublkb0; udevadm settle'
 goes_on 'for number in 1 2 3; do qed-ublk create -b /dev/qed/base -F raw clone$number.qed; done'
 runs 'for number in 1 2 3; do qed-ublk add --backing-devices clone$number.qed; done' '' 'cmp /dev/ublkb3 base.raw'
 goes_on 'qed-ublk flatten /dev/ublkb1' '' \
-    'qed-ublk del 1 2 3; qed-ublk compare -f qed -F raw clone1.qed base.raw; no_origins'
+    'qed-ublk del 1 2 3; qed-ublk compare -f qed -F raw clone1.qed base.raw'
+goes_on 'qed-ublk cache list' '' 'says base'
+goes_on 'qed-ublk cache warm base' '' 'says /dev/ublkb0'
+goes_on 'qed-ublk cache verify base' '' 'says /dev/ublkb0'
+runs 'qed-ublk cache drop base' '' '[[ ! -e /var/cache/qed-ublk/base.qed ]]; no_origins'
 runs "qed-ublk create --base 'nbd+unix:///?socket=/run/origin' /srv/first.qed" \
     'raw_disk base.raw; nbdkit -r -U /run/origin file base.raw; wait_until 20 test -S /run/origin'
 goes_on "qed-ublk add --record /srv/start.reads --base-allow 'nbd+unix:*' /srv/first.qed" '' \
