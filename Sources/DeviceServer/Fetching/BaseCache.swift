@@ -6,8 +6,8 @@ import QEDFormat
 import SystemPackage
 import Ublk
 
-/// A disk that shows a base elsewhere, and keeps what is read of it: one for all of a machine's clones of that base. A device that
-/// nobody writes to (`add --read-only --copy-on-read --keep-limit`), by its name, with its image in a directory of its own.
+/// A disk that shows a base elsewhere, and keeps what is read of it: one for all of a machine's clones of that base. A device
+/// that nobody writes to (`add --read-only --copy-on-read --keep-limit`), by its name, with its image in a directory of its own.
 public struct BaseCache {
     public let record: DeviceRecord
 

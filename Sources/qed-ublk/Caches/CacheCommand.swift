@@ -39,8 +39,8 @@ struct CacheListCommand: ParsableCommand {
         commandName: "list",
         abstract: "List the caches of this machine.",
         discussion: """
-            What it has of its base (KEPT), as its files take it on their file system; how much that may become (LIMIT); how many \
-            devices lie over it (CLONES). Whether its base is there 'qed-ublk list -v' says.
+            What it has of its base (KEPT), as its files take it on their file system; how much that may become (LIMIT); how \
+            many devices lie over it (CLONES). Whether its base is there 'qed-ublk list -v' says.
 
             Example: qed-ublk cache list
 
@@ -161,8 +161,8 @@ struct CacheDropCommand: ParsableCommand {
         commandName: "drop",
         abstract: "Remove a cache, with what it has kept.",
         discussion: """
-            A cache that has clones, or is in use otherwise, is refused. One that has no device, after a restart of the machine, \
-            say, is found by its name too, where its image is in \(BaseCache.standardDirectory).
+            A cache that has clones, or is in use otherwise, is refused. One that has no device, after a restart of the \
+            machine, say, is found by its name too, where its image is in \(BaseCache.standardDirectory).
 
             Example: qed-ublk cache drop debian
 
