@@ -162,7 +162,8 @@ struct CacheDropCommand: ParsableCommand {
         abstract: "Remove a cache, with what it has kept.",
         discussion: """
             A cache that has clones, or is in use otherwise, is refused. One that has no device, after a restart of the \
-            machine, say, is found by its name too, where its image is in \(BaseCache.standardDirectory).
+            machine, say, is found by its name too, where its image is in \
+            \(BaseCache.standardDirectory).
 
             Example: qed-ublk cache drop debian
 
