@@ -151,8 +151,8 @@ struct CacheDifference: ReportableError {
 
     var exitStatus: ExitStatus { .failure }
     var description: String {
-        "\(path): what it has kept is not what its base has, from byte \(deviceOffset) on; drop it, and make clones anew that have "
-            + "read it"
+        "\(path): what it has kept is not what its base has, from byte \(deviceOffset) on; drop it, and make clones anew that "
+            + "have read it"
     }
 }
 
