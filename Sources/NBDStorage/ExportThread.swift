@@ -107,7 +107,7 @@ final class ExportThread: @unchecked Sendable {
             connect()
             expire()
             hand()
-            findDead()
+            look()
             wait()
         }
         connections = []
@@ -145,8 +145,7 @@ final class ExportThread: @unchecked Sendable {
             else { return }
         }
         do throws(NBDFailure) { connections.append(try NBDConnection(address, now: now)) } catch { return lost(error) }
-        // A socket may answer at once.
-        findDead()
+        look()
     }
 
     /// The last connection is gone, or there was none.
@@ -331,18 +330,24 @@ final class ExportThread: @unchecked Sendable {
         for (connection, descriptor) in zip(connections, descriptors.dropFirst()) where descriptor.revents != 0 {
             connection.lastProgress = now
             connection.notify(descriptor.revents)
-            switch connection.state {
-            case .connecting: break
-            case .ready: if !connection.wasReady { becameReady(connection) }
-            case .dead: giveUp(connection, .lastOfThread)
-            }
+            look(at: connection)
         }
     }
 
-    /// Those that have died without poll's telling, or whose server says that it ends.
-    private func findDead() {
-        for connection in connections where connection.isLeaving || connection.state == .dead {
-            giveUp(connection, .lastOfThread)
+    /// For what has become of connections without poll's telling: a server may have answered everything while libnbd connected,
+    /// and in a handshake of TLS libnbd waits for it.
+    private func look() {
+        for connection in connections { look(at: connection) }
+    }
+
+    private func look(at connection: NBDConnection) {
+        guard connections.contains(where: { $0 === connection }) else { return }
+        switch connection.state {
+        case .dead: giveUp(connection, .lastOfThread)
+        // Its server says that it ends.
+        case _ where connection.isLeaving: giveUp(connection, .lastOfThread)
+        case .ready: if !connection.wasReady { becameReady(connection) }
+        case .connecting: break
         }
     }
 

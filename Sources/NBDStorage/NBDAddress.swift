@@ -6,6 +6,9 @@
 public struct NBDAddress: Hashable, Sendable {
     public let text: String
 
+    /// Whether it is only connected to with TLS.
+    var isEncrypted: Bool { text.hasPrefix("nbds") }
+
     /// Whether the text begins as such an address does.
     public static func isMeant(by text: String) -> Bool {
         guard let colon = text.firstIndex(of: ":"), text[colon...].hasPrefix("://") else { return false }

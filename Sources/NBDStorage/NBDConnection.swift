@@ -19,7 +19,8 @@ final class NBDConnection {
     /// - Throws: where that cannot even be begun.
     init(_ address: NBDAddress, now: UInt64) throws(NBDFailure) {
         guard cnbd_load() == 0 else { throw .noLibrary }
-        guard let handle = cnbd_open(address.text) else { throw .lastOfThread }
+        let certificates = address.isEncrypted ? try CertificateFolder.find() : nil
+        guard let handle = cnbd_open(address.text, certificates) else { throw .lastOfThread }
         self.handle = handle
         lastProgress = now
     }

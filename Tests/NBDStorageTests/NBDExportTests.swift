@@ -202,6 +202,29 @@ import Testing
         "nbd://h/a b", "nbd://h/\u{e9}", "nbd://h/#x", "file:/x", "", "nbd:/x", "nbd://h/" + String(repeating: "a", count: 1100),
     ])
     func refused(text: String) { #expect(throws: NBDAddressError.self) { try NBDAddress(text) } }
+
+    @Test(arguments: [
+        ("nbd://nbds/", false), ("nbd+unix:///?socket=/s", false), ("nbds://h/", true), ("nbds+unix:///?socket=/s", true),
+    ])
+    func encrypted(text: String, expected: Bool) throws { #expect(try NBDAddress(text).isEncrypted == expected) }
+}
+
+@Suite struct CertificateFolderTests {
+    @Test("root's is the machine's, whatever HOME is; others have their own, the first that has an authority")
+    func candidates() throws {
+        #expect(CertificateFolder.candidates(isRoot: true, home: "/home/me") == ["/etc/pki/libnbd"])
+        #expect(CertificateFolder.candidates(isRoot: false, home: nil) == [])
+        let directory = try TemporaryDirectory()
+        let candidates = CertificateFolder.candidates(isRoot: false, home: directory.path)
+        #expect(candidates == ["\(directory.path)/.pki/libnbd", "\(directory.path)/.config/pki/libnbd"])
+        let failure = #expect(throws: NBDFailure.self) { try CertificateFolder.find(candidates) }
+        #expect(failure?.description.contains("\(candidates[1])/ca-cert.pem") == true)
+        for name in [".config", ".config/pki", ".config/pki/libnbd", ".pki", ".pki/libnbd"] { try directory.makeDirectory(name) }
+        for name in [".config/pki/libnbd", ".pki/libnbd"] {
+            try directory.write("", to: name + "/ca-cert.pem")
+            #expect(try CertificateFolder.find(candidates) == directory.path(name))
+        }
+    }
 }
 
 @Suite struct ReconnectionTests {

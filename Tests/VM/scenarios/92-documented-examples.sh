@@ -4,11 +4,13 @@
 # kernels: 7
 # vm: --init systemd --file Tests/VM/scenarios/devices.bash --file Tests/VM/scenarios/documented-examples.bash
 # vm: --file Tests/VM/scenarios/documented-examples.awk --file README.md --file docs --file packaging/man
+# vm: --file Tests/VM/scenarios/certificates.bash
 # vm: --file packaging/qed-ublk@.service --file packaging/59-qed-ublk.rules --file packaging/qed-ublk-generator
 # shellcheck disable=SC2016  # What is in single quotes is run later.
 source lib.sh
 source devices.bash
 source documented-examples.bash
+source certificates.bash
 
 # What examples find.
 
@@ -29,6 +31,14 @@ no_origins() {
     local origin
     for origin in nbdkit qemu-nbd busybox; do pkill -x "$origin" || true; done
     rm -f /run/origin
+}
+# certificates: of a server at 127.0.0.1, in pki, and of the authority that has signed it, for this machine.
+certificates() {
+    use_openssl /srv
+    authority ours
+    certificate ours pki server IP:127.0.0.1
+    mkdir -p /etc/pki/libnbd
+    cp ours.pem /etc/pki/libnbd/ca-cert.pem
 }
 # tcp_unit: a unit of root.qed, whose base is at an address of TCP, which the unit alone does not allow.
 tcp_unit() {
@@ -136,6 +146,9 @@ runs "qed-ublk add --base-allow 'nbd+unix:*' /srv/disk.qed" '' 'cmp /dev/ublkb0 
 runs 'nbdkit -r -p 10809 file /srv/base.raw' 'ip link set lo up; raw_disk base.raw' 'listens 10809'
 runs "qed-ublk add --base-allow 'nbd://127.0.0.1/' /srv/disk.qed" '' 'cmp /dev/ublkb0 base.raw; qed-ublk del 0; no_origins'
 elsewhere 'qemu-nbd --fork -r -t -e 8 -f raw -k /run/origin rbd:pool/image' "needs a cluster of Ceph, and a bucket of S3"
+runs 'nbdkit -r -p 10809 --tls=require --tls-certificates=/srv/pki file /srv/base.raw' \
+    'ip link set lo up; raw_disk base.raw; certificates' 'listens 10809'
+runs 'qed-ublk add --base-allow nbds://127.0.0.1/ /srv/secure.qed' '' 'cmp /dev/ublkb0 base.raw; qed-ublk del 0; no_origins'
 is_file '[Service]' /etc/systemd/system/qed-ublk@root.service.d/network.conf 'tcp_unit' \
     'sed -i s/192.0.2.7/127.0.0.1/ "$network"; systemctl daemon-reload; systemctl start qed-ublk@root;
         column device /dev/qed/root; udevadm settle; systemctl stop qed-ublk@root; nothing_is_left;
