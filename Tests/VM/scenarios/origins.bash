@@ -17,6 +17,32 @@ origin() {
     wait_until 20 eval '[[ -S /run/origin ]]'
 }
 
+# Another machine, as far as the network goes: a namespace that is reached at $far_host, through what `cable` says of packets.
+# shellcheck disable=SC2034  # It is the scenario's too.
+far_host=10.84.0.2
+another_machine() {
+    modprobe veth
+    modprobe sch_netem
+    ip netns add far
+    ip link add near type veth peer name far netns far
+    ip address add 10.84.0.1/24 dev near
+    ip -n far address add "$far_host/24" dev far
+    ip link set near up
+    ip -n far link set far up
+}
+
+# cable OPTION...: what happens to packets in both directions, in the words of tc-netem(8).
+cable() {
+    tc qdisc replace dev near root netem "$@"
+    ip netns exec far tc qdisc replace dev far root netem "$@"
+}
+
+# far_origin ARGUMENT...: an NBD server from now on, there.
+far_origin() {
+    in_background ip netns exec far nbdkit -f -r -i "$far_host" "$@"
+    wait_until 20 eval '(: >"/dev/tcp/$far_host/10809")'
+}
+
 # For wait_until.
 no_origin() { ! pidof nbdkit >/dev/null; }
 
@@ -28,14 +54,15 @@ origin_dies() {
 # What the log of device 0 says of its base.
 said_of_base() { grep -o 'is away\|is back\|has [0-9]* bytes now' /run/qed-ublk/ublk0.log | paste -sd ' '; }
 
-# A file system of some size, with holes, as the base: base.raw. $sum is that of the file "large" in it.
+# make_base [MIB]: a file system of some size, with holes, as the base: base.raw. $sum is that of the file "large" in it, of
+# so many MiB.
 make_base() {
     truncate -s 200M base.raw
     expect_status 0 mkfs.ext4 -q base.raw
     mkdir /base
     modprobe loop
     mount -o loop base.raw /base
-    dd if=/dev/urandom of=/base/large bs=1M count=40 status=none
+    dd if=/dev/urandom of=/base/large bs=1M count="${1:-40}" status=none
     seq 200000 >/base/text
     # shellcheck disable=SC2034  # It is the scenario's.
     sum=$(md5sum </base/large)
