@@ -145,7 +145,9 @@ runs 'qemu-nbd --fork -r -t -e 8 -f qcow2 -k /run/origin base.qcow2' \
 runs "qed-ublk add --base-allow 'nbd+unix:*' /srv/disk.qed" '' 'cmp /dev/ublkb0 base.raw; qed-ublk del 0; no_origins'
 runs 'nbdkit -r -p 10809 file /srv/base.raw' 'ip link set lo up; raw_disk base.raw' 'listens 10809'
 runs "qed-ublk add --base-allow 'nbd://127.0.0.1/' /srv/disk.qed" '' 'cmp /dev/ublkb0 base.raw; qed-ublk del 0; no_origins'
-elsewhere 'qemu-nbd --fork -r -t -e 8 -f raw -k /run/origin rbd:pool/image' "needs a cluster of Ceph, and a bucket of S3"
+elsewhere 'nbdkit -r -U /run/origin S3 bucket=images key=base.raw' "Tests/Origins/s3.sh has a bucket"
+elsewhere 'qemu-nbd --fork -r -t -e 8 -f raw -k /run/origin rbd:pool/image:id=reader:conf=/etc/ceph/ceph.conf' \
+    "needs a cluster of Ceph"
 runs 'nbdkit -r -p 10809 --tls=require --tls-certificates=/srv/pki file /srv/base.raw' \
     'ip link set lo up; raw_disk base.raw; certificates' 'listens 10809'
 runs 'qed-ublk add --base-allow nbds://127.0.0.1/ /srv/secure.qed' '' 'cmp /dev/ublkb0 base.raw; qed-ublk del 0; no_origins'
