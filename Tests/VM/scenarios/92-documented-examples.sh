@@ -272,6 +272,14 @@ runs 'qed-ublk flatten /dev/ublkb0' 'serve disk.qed; snapshots monday' 'says /sr
 runs 'qed-ublk warm -p /dev/ublkb0' \
     'raw_disk base.raw; qed-ublk create -b base.raw -F raw disk.qed; qed-ublk add --copy-on-read disk.qed' 'says /srv/disk.qed'
 goes_on 'qed-ublk warm --offset 1M --length 2M /dev/ublkb0' '' 'cmp /dev/ublkb0 base.raw'
+images='raw_disk base.raw; grep -q images /etc/hosts || echo 127.0.0.1 images >>/etc/hosts; ip link set lo up; nbdkit -r file base.raw'
+runs 'qed-ublk cache create debian --base nbd://images/debian --limit 20G' "$images" \
+    'cmp /dev/qed/debian base.raw; qed-ublk cache drop debian; no_origins'
+runs 'qed-ublk cache create debian --base nbd://images/debian' "$images" 'prints /dev/ublkb0'
+goes_on 'qed-ublk cache list' '' 'says debian'
+goes_on 'qed-ublk cache warm debian' '' 'says /dev/ublkb0'
+goes_on 'qed-ublk cache verify debian' '' 'says /dev/ublkb0'
+goes_on 'qed-ublk cache drop debian' '' 'no_origins'
 runs 'qed-ublk compact -p disk.qed' 'image disk.qed'
 runs 'mkfs.ext4 $(qed-ublk add disk.qed)' 'image disk.qed' 'expect_status 0 e2fsck -fn /dev/ublkb0'
 goes_on 'qed-ublk list --noheadings --columns device disk.qed' '' 'prints /dev/ublkb0'
