@@ -272,7 +272,7 @@ runs 'qed-ublk flatten /dev/ublkb0' 'serve disk.qed; snapshots monday' 'says /sr
 runs 'qed-ublk warm -p /dev/ublkb0' \
     'raw_disk base.raw; qed-ublk create -b base.raw -F raw disk.qed; qed-ublk add --copy-on-read disk.qed' 'says /srv/disk.qed'
 goes_on 'qed-ublk warm --offset 1M --length 2M /dev/ublkb0' '' 'cmp /dev/ublkb0 base.raw'
-images='raw_disk base.raw; grep -q images /etc/hosts || echo 127.0.0.1 images >>/etc/hosts; ip link set lo up; nbdkit -r file base.raw'
+images='raw_disk base.raw; echo 127.0.0.1 images >/etc/hosts; ip link set lo up; nbdkit -r file base.raw; listens 10809'
 runs 'qed-ublk cache create debian --base nbd://images/debian --limit 20G' "$images" \
     'cmp /dev/qed/debian base.raw; qed-ublk cache drop debian; no_origins'
 runs 'qed-ublk cache create debian --base nbd://images/debian' "$images" 'prints /dev/ublkb0'
@@ -327,10 +327,15 @@ expect_noticed 'on no page: planted: qed-ublk top' "$disk; runs 'qed-ublk top'" 
 read_examples README.md markdown /payload/README.md
 for file in /payload/docs/*.md; do read_examples "docs/${file##*/}" markdown "$file"; done
 for file in /payload/man/*; do read_examples "${file##*/}" manual "$file"; done
-mapfile -t commands < <(qed-ublk --help | sed -n '/^SUBCOMMANDS/,$s/^  \([a-z]\+\) .*/\1/p')
-for command in "${commands[@]}"; do
+# commands_in COMMAND...: those that its help names.
+commands_in() { qed-ublk "$@" --help | sed -n '/^SUBCOMMANDS/,$s/^  \([a-z]\+\) .*/\1/p'; }
+for command in $(commands_in); do
     qed-ublk "$command" --help >/tmp/help
     read_examples --help help /tmp/help
+    for part in $(commands_in "$command"); do
+        qed-ublk "$command" "$part" --help >/tmp/help
+        read_examples --help help /tmp/help
+    done
 done
 expect_complete_tables
 only_of=${PAGE-}
