@@ -50,6 +50,46 @@ import Testing
         let snapd = shared + "\n50 22 0:9 / /run/snapd/ns rw - tmpfs tmpfs rw\n51 50 0:4 / /run/snapd/ns/a.mnt rw - nsfs nsfs rw"
         #expect(MountTable(snapd).tellsOfUnmounts)
     }
+
+    /// Of a server's namespace that was made of one that a service manager has made.
+    @Test("mounts that would stay when others have unmounted them, but what the process has open and what only it has")
+    func unheardMounts() {
+        let machine = MountTable(
+            """
+            22 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw
+            23 22 8:1 /priv /private rw - ext4 /dev/sda1 rw
+            24 23 8:33 / /private/disk rw - ext4 /dev/sdc1 rw
+            25 23 8:49 / /private/images rw - ext4 /dev/sdd1 rw
+            26 25 8:65 / /private/images/more rw - ext4 /dev/sde1 rw
+            27 22 0:21 / /proc rw shared:14 - proc proc rw
+            """)
+        let own = """
+            122 1 8:1 / / rw master:1 - ext4 /dev/sda1 rw
+            123 122 8:1 /priv /private rw - ext4 /dev/sda1 rw
+            124 123 8:33 / /private/disk rw - ext4 /dev/sdc1 rw
+            125 123 8:49 / /private/images rw - ext4 /dev/sdd1 rw
+            126 125 8:65 / /private/images/more rw - ext4 /dev/sde1 rw
+            127 122 0:60 / /proc rw - proc proc rw
+            128 127 0:60 /sys /proc/sys ro - proc proc rw
+            129 122 8:97 / /later rw master:9 - ext4 /dev/sdf1 rw
+            """
+        let table = MountTable(own)
+        #expect(table.unheardMountPoints(machine, besides: [122, 125]) == ["/private/disk", "/private/images/more"])
+        #expect(table.unheardMountPoints(machine, besides: [126]) == ["/private/disk"])
+        #expect(table.unheardMountPoints(MountTable(""), besides: []) == [])
+        // A container's, which follows nobody.
+        let container = MountTable(own.replacing("master:1", with: "shared:1"))
+        #expect(table.followsOthers && !container.followsOthers && !MountTable("").followsOthers)
+        #expect(container.unheardMountPoints(machine, besides: []) == [])
+    }
+
+    @Test func mountOfAnOpenFile() throws {
+        let descriptor = open("/proc/self/stat", O_RDONLY | O_CLOEXEC)
+        defer { close(descriptor) }
+        let id = try #require(MountTable.mountID(ofOpenFile: descriptor))
+        #expect(MountTable.current.mount(id: id)?.mountPoint == "/proc" && MountTable.ofOpenFiles.contains(id))
+        #expect(MountTable.mountID(ofOpenFile: -1) == nil)
+    }
 }
 
 @Suite struct ServerMemoryTests {

@@ -14,6 +14,15 @@ struct MountNamespaces {
         return table
     }
 
+    /// Whether no other process is in this one's, which is not the machine's. False where that cannot be known: who may see the
+    /// first process's may see all.
+    static var hasOnlyThisProcess: Bool {
+        guard let own = ProcessFiles.target(ofLink: "/proc/self/ns/mnt"),
+            let first = ProcessFiles.target(ofLink: "/proc/1/ns/mnt"), own != first
+        else { return false }
+        return ProcessFiles.otherProcesses().allSatisfy { ProcessFiles.target(ofLink: "/proc/\($0)/ns/mnt") != own }
+    }
+
     /// One process in each namespace that this one may see.
     static var inhabitants: [Int32] {
         var found = Set<String>()

@@ -1,4 +1,5 @@
 import Glibc
+import Platform
 
 /// A mount as /proc/self/mountinfo has it.
 struct Mount: Equatable {
@@ -10,6 +11,8 @@ struct Mount: Equatable {
     var mountPoint: String
     /// What is mounted on it, or unmounted from it, in this namespace comes and goes in others too.
     var isShared: Bool
+    /// What is mounted on it, or unmounted from it, in another namespace comes and goes here too.
+    var isFollower: Bool
     var fileSystem: String
     /// What was named when it was mounted: of file systems on a disk the disk.
     var source: String
@@ -25,6 +28,7 @@ struct Mount: Equatable {
         device = String(fields[2])
         mountPoint = Mount.unescaped(fields[4])
         isShared = fields[6..<separator].contains { $0.hasPrefix("shared:") }
+        isFollower = fields[6..<separator].contains { $0.hasPrefix("master:") }
         fileSystem = String(fields[separator + 1])
         source = Mount.unescaped(fields[separator + 2])
     }
@@ -105,6 +109,45 @@ struct MountTable {
         // A host of containers has thousands of mounts, and this is looked at before a device is made.
         let notShared = Set(mounts.lazy.filter { !$0.isShared }.map(\.id))
         return mounts.allSatisfy { $0.fileSystem == "nsfs" || !notShared.contains($0.parentID) }
+    }
+
+    /// Whether mounts come and go here as they do in another namespace, though not there as they do here: somebody made a copy of
+    /// that.
+    var followsOthers: Bool { mounts.first { $0.mountPoint == "/" }?.isFollower == true }
+
+    /// Where mounts lie that would stay here when they have been unmounted outside, though others would not: on one that is
+    /// nobody's but the first process's (`mount --make-private`; podman keeps its containers on one). A service manager that
+    /// makes a namespace for a server copies them.
+    /// - Parameters:
+    ///   - machine: the first process's table. What only this namespace has was put there for it.
+    ///   - kept: mounts that are needed: those beneath them are, too.
+    func unheardMountPoints(
+        _ machine: @autoclosure () -> MountTable, besides kept: @autoclosure () -> Set<Int>
+    ) -> [String] {
+        guard followsOthers else { return [] }
+        let leaders = mounts.filter { !$0.isFollower }
+        guard !leaders.isEmpty else { return [] }
+        let machine = machine().mounts
+        let silent = Set(
+            leaders.lazy.filter { mount in
+                machine.contains { $0.mountPoint == mount.mountPoint && $0.device == mount.device }
+            }.map(\.id))
+        let parents = Dictionary(mounts.map { ($0.id, $0.parentID) }) { first, _ in first }
+        var needed = Set<Int>()
+        for id in kept() {
+            var next: Int? = id
+            while let mount = next, needed.insert(mount).inserted { next = parents[mount] }
+        }
+        return visible { silent.contains($0.parentID) && $0.fileSystem != "nsfs" && !needed.contains($0.id) }.map(\.mountPoint)
+    }
+
+    /// The mounts that open files of this process lie on.
+    static var ofOpenFiles: Set<Int> { Set(ProcessFiles.names(in: "/proc/self/fd").compactMap { Int32($0) }.compactMap(mountID)) }
+
+    static func mountID(ofOpenFile descriptor: Int32) -> Int? {
+        let text = readSmallFile("/proc/self/fdinfo/\(descriptor)", limitBytes: 65_536) ?? []
+        let line = String(decoding: text, as: UTF8.self).split(separator: "\n").first { $0.hasPrefix("mnt_id:") }
+        return line.flatMap { Int($0.dropFirst(7).drop { $0 == "\t" || $0 == " " }) }
     }
 
     /// The mounts of file systems on any of the devices over which nothing else is mounted.

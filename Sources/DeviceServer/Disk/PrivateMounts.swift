@@ -9,6 +9,10 @@ import SystemPackage
 /// by the very process that would have to serve the last writes. So the server leaves the namespace that it was started
 /// in, and takes mounts of its disk out of its own. All others come and go there as they do outside: a server must not
 /// keep a file system that others have unmounted.
+///
+/// In a unit systemd has made a namespace for it. It has copies of mounts that do not go as they do outside: those are taken out
+/// as well. And the server stays in it: a thread that the kernel has given it by then (io_uring's) would not come along, and keep
+/// what is mounted there.
 enum PrivateMounts {
     /// Enters the namespace: the calling thread, and those it makes from now on. Files and the working directory stay.
     ///
@@ -17,15 +21,18 @@ enum PrivateMounts {
     /// - Parameter passesOn: the new one tells namespaces that are made of it in turn: those of a supervisor's next servers.
     /// - Returns: whether it has one of its own now.
     static func enter(passesOn: Bool = false) throws(Errno) -> Bool {
-        guard MountTable.current.tellsOfUnmounts else { return false }
+        let mounts = MountTable.current
+        guard mounts.tellsOfUnmounts else { return false }
+        if !passesOn, mounts.followsOthers, MountNamespaces.hasOnlyThisProcess { return true }
         let result = cs_enter_mount_namespace(passesOn)
         guard result == 0 else { throw Errno(rawValue: -result) }
         return true
     }
 }
 
-/// Watches for mounts of a server's own disk in this process's namespace, and takes them out, on a thread of its own: the
-/// name of a mount can lie in a file system that does not answer, and the server answers requests meanwhile.
+/// Watches for mounts of a server's own disk in this process's namespace, and for those that would stay when others have
+/// unmounted them, and takes them out, on a thread of its own: the name of a mount can lie in a file system that does not
+/// answer, and the server answers requests meanwhile.
 struct OwnDiskMounts {
     private let ending: Int32
 
@@ -61,11 +68,9 @@ struct OwnDiskMounts {
             // What is mounted from a device on top of the disk keeps it in use as well.
             let stack = DiskStack(ofDiskAt: path)
             let mounts = MountTable.current
-            for mountPoint in mounts.mountPoints(
-                ofDevices: stack.numbers, named: stack.names, KernelTree.machine.deviceNumber)
-            {
-                cs_detach_mount(mountPoint)
-            }
+            let own = mounts.mountPoints(ofDevices: stack.numbers, named: stack.names, KernelTree.machine.deviceNumber)
+            let unheard = mounts.unheardMountPoints(.read("/proc/1/mountinfo"), besides: MountTable.ofOpenFiles)
+            for mountPoint in own + unheard { cs_detach_mount(mountPoint) }
             // A change from now on ends the next wait.
             hasEnded = isEnding(ending, table, forMilliseconds: -1) || isEnding(ending, nil, forMilliseconds: pauseMilliseconds)
         }

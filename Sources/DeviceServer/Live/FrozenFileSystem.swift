@@ -40,10 +40,8 @@ final class FrozenFileSystem {
     /// Whether the open directory is where a file system on the disk is mounted, as this process sees it: what else has that
     /// path, here or in another namespace, does not count.
     private static func isMountPoint(_ descriptor: Int32, _ path: String, ofDiskAt disk: String) -> Bool {
-        let text = readSmallFile("/proc/self/fdinfo/\(descriptor)", limitBytes: 4096) ?? []
-        let line = String(decoding: text, as: UTF8.self).split(separator: "\n").first { $0.hasPrefix("mnt_id:") }
-        guard let id = line.flatMap({ Int($0.dropFirst(7).drop { $0 == "\t" || $0 == " " }) }),
-            let mount = MountTable.current.mount(id: id), mount.mountPoint == path
+        guard let id = MountTable.mountID(ofOpenFile: descriptor), let mount = MountTable.current.mount(id: id),
+            mount.mountPoint == path
         else { return false }
         let numbers = DiskStack(ofDiskAt: disk).numbers
         // Some file systems have a number of their own, and name the disk.
