@@ -161,6 +161,7 @@ runs "qed-ublk convert --base-allow 'nbd+unix:*' -f qed -O raw probe.qed - | sha
     'says "^$(sha256sum <base.raw | cut -d " " -f 1) "; no_origins'
 
 page docs/boot.md
+elsewhere '[Service]' "85-unit.sh has these lines, where systemd is 252"
 is_file '# /etc/qed-ublk/root.conf' /etc/qed-ublk/root.conf 'mkdir images; image images/root.qed'
 goes_on 'systemctl enable --now qed-ublk@root' '' 'expect_equal queues 2 "$(column queues root)"'
 elsewhere '# /etc/fstab' "91-package.sh has these lines, with LVM"
