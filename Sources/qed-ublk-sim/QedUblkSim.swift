@@ -187,7 +187,7 @@ struct QedUblkSim: ParsableCommand {
         print(
             "\(flattened.images) images that are flattened under \(flattened.requests) requests, \(flattened.crashes) twice, "
                 + "\(flattened.states) crash states meanwhile")
-        let kept = try KeptLimitProof().run(seeds: seed...(seed &+ 99))
+        let kept = try KeptLimitProof().run(seeds: seed...(seed &+ 39))
         print(
             "\(kept.reads) reads that are kept, and let go \(kept.forgotten) times, \(kept.crashes) crashes, "
                 + "\(kept.states) crash states meanwhile")
