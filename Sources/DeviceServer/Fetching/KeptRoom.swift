@@ -61,6 +61,10 @@ struct KeptRoom: Sendable {
         guard Self.isExpendable(older), Self.isExpendable(chain[0].file) else {
             throw .cannot("\(older.path): another program has written to it, so it stays, and \(session.path) keeps no more")
         }
+        do throws(ImageFileError) { try older.keepForItself() } catch { throw .cannot("\(error)") }
+        var isGone = false
+        defer { if !isGone { older.letOthersRead() } }
+        try refuseOverlays(of: older, in: chain)
         let (next, name) = try base(beneath: older, of: image)
         let removed = MergedFiles(files: [.init(path: older.path, file: older.identity)])
         let base = chain[2]
@@ -92,7 +96,23 @@ struct KeptRoom: Sendable {
                 record.mergedFiles = []
             }
         }
+        // From now on it is, when the queues have been quiet.
+        isGone = true
         do throws(QueueSilence) { try device.replaceChainWhenQuiet(replacement) } catch { throw .busy("\(error)") }
+    }
+
+    /// Whoever has it open has kept us from locking it; here are those that nobody has open.
+    private func refuseOverlays(of older: ImageFile, in chain: [LayerFile]) throws(SnapshotError) {
+        let found: (overlay: String, file: String)?
+        do throws(OverlaySearch.Doubt) {
+            found = try OverlaySearch.overlay(
+                of: [older.identity: older.path], besides: Set(chain.map(\.source.identity)),
+                in: [FilePath(older.path).removingLastComponent().string])
+        } catch {
+            throw .cannot("cannot tell whether \(error.path) lies over what is to go: \(error.errno)")
+        }
+        guard let found else { return }
+        throw .cannot("\(found.file): \(found.overlay) lies over it; remove that, or have it lie over the device")
     }
 
     private func base(beneath older: ImageFile, of image: Image) throws(SnapshotError) -> (NextChain, BackingFileName) {

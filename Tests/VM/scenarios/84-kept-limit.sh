@@ -44,11 +44,21 @@ for change in "snapshot $device saved.qed" "rollback $device base.raw" "commit $
     # shellcheck disable=SC2086  # Words.
     expect_refusal 1 'was added with --keep-limit, and has nothing but what its base has' qed-ublk $change
 done
+# What somebody has made an overlay of stays, and is told of.
+qed-ublk create -b disk.qed.older -F qed mine.qed
+file=$(stat -c %i disk.qed.older)
+expect_status 0 cmp "$device" base.raw
+wait_until 20 grep -q 'keeps no more: .*disk.qed.older: .*mine.qed lies over it' /run/qed-ublk/ublk0.log
+expect_status 0 cmp "$device" base.raw
+expect_equal "the file that has an overlay" "$file" "$(stat -c %i disk.qed.older)"
+expect_status 0 qed-ublk compare --base-allow '*' -f qed -F raw mine.qed base.raw
+rm mine.qed
+wait_until 30 eval '[[ $(stat -c %i disk.qed.older) != "$file" ]]'
 
 step "--keep-limit: what is read again and again is not asked for again, whatever else is read"
 hot() { dd if="$device" bs=1M count=2 iflag=direct status=none | md5sum; }
 expected=$(head -c 2M base.raw | md5sum)
-for ((start = 10; start < 200; start += 4)); do
+for ((start = 10; start < 200; start += 8)); do
     dd if="$device" of=/dev/null bs=1M skip="$start" count=4 iflag=direct status=none
     expect_equal "what is in use" "$expected" "$(hot)"
     # Time to begin anew.
