@@ -132,9 +132,16 @@ public struct BaseCache {
 
     private static func remove(_ path: String) throws {
         let older = KeptRoom.olderPath(of: path)
-        for path in [path, older] where unlink(path) != 0 && errno != ENOENT {
+        // Another cache may have its image by that name.
+        let isOurs = access(older, F_OK) == 0 && isUnusedAndExpendable(older)
+        for path in isOurs ? [path, older] : [path] where unlink(path) != 0 && errno != ENOENT {
             throw BaseCacheError.notRemoved(path, Errno(rawValue: errno))
         }
+    }
+
+    private static func isUnusedAndExpendable(_ path: String) -> Bool {
+        let file = try? ImageFile(path: path, access: .readWrite, caching: .buffered, lock: .writable)
+        return file.map(KeptRoom.isExpendable) ?? false
     }
 }
 

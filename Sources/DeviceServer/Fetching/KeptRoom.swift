@@ -127,7 +127,14 @@ struct KeptRoom: Sendable {
     /// An older file that is beneath nothing any more, of a server that was killed before it could remove it.
     private func removeLeftOver() throws(SnapshotError) {
         let path = try olderPath()
-        guard let file = try? ImageFile(path: path, access: .readOnly, caching: .buffered, lock: nil) else { return }
+        guard access(path, F_OK) == 0 else { return }
+        let file: ImageFile
+        do throws(ImageFileError) {
+            // Not one that somebody has open.
+            file = try ImageFile(path: path, access: .readWrite, caching: .buffered, lock: .writable)
+        } catch {
+            throw .cannot("\(error)")
+        }
         guard Self.isExpendable(file) else {
             throw .cannot("\(path): is there, and nothing that \(session.path) has kept; move it away, so that more can be kept")
         }

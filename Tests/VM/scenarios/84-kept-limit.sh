@@ -165,3 +165,14 @@ expect_refusal 4 'no such cache' qed-ublk cache drop small
 expect_equal "the device" "$device" "$(qed-ublk cache create small --base "$address" --limit 16M --image /data/small.qed)"
 qed-ublk cache drop small
 [[ ! -e small.qed && ! -e small.qed.older ]] || fail "a cache that was dropped has left files"
+# Another cache has its image by the name of the older file.
+other=$(qed-ublk cache create other --base "$address" --image /data/small.qed.older)
+device=$(qed-ublk cache create small --base "$address" --limit 16M --image /data/small.qed)
+expect_status 0 cmp "$device" other.raw
+wait_until 20 grep -q 'keeps no more: .*small.qed.older: in use' /run/qed-ublk/ublk1.log
+expect_status 0 cmp "$device" other.raw
+qed-ublk cache drop small
+expect_status 0 cmp "$other" other.raw
+[[ -e small.qed.older ]] || fail "another cache lost its image"
+qed-ublk cache drop other
+expect_no_devices
