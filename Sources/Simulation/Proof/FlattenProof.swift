@@ -42,11 +42,12 @@ private struct FlattenedImage {
     /// The base's, which may be longer than the image.
     private let scene: Scene
     private let imageScene: Scene
-    private let windows: [Range<Int>]
     private var options = Machine.Options()
     private let backing: [Machine.BackingFile]
-    private let check: CrashCheck
-    private let kills: KillCheck?
+    private let judges: CrashJudges
+    private var check: CrashCheck { judges.check }
+    private var kills: KillCheck? { judges.kills }
+    private var windows: [Range<Int>] { judges.windows }
     private let hasFaults: Bool
     private let isWide: Bool
     private static let sectorInHole = 2048
@@ -73,7 +74,7 @@ private struct FlattenedImage {
         self.imageScene = imageScene
         let sectors = Int(imageScene.imageSizeBytes / 512)
         let baseEnd = min(Int(scene.baseBytes / 512) / 8 * 8, sectors)
-        windows =
+        let windows =
             isWide
             ? [0..<64, 4096..<4224, (baseEnd - 96)..<max(baseEnd, min(baseEnd + 32, sectors - 128)), (sectors - 64)..<sectors]
             : [0..<sectors]
@@ -83,8 +84,12 @@ private struct FlattenedImage {
         if random.chance(1, in: 3) { options.smallestChunkBytes = clusterSizeBytes }
         hasFaults = random.chance(1, in: 3)
         backing = try scene.makeBacking()
-        check = CrashCheck(scene: scene, backing: backing, seed: seed)
-        kills = random.chance(1, in: 2) ? KillCheck(powerCut: check, logCapacity: random.pick([16, 64]), seed: seed) : nil
+        let check = CrashCheck(scene: scene, backing: backing, seed: seed)
+        judges = CrashJudges(
+            check: check,
+            kills: random.chance(1, in: 2)
+                ? KillCheck(powerCut: check, logCapacity: random.pick([16, 64]), seed: seed) : nil,
+            windows: windows)
         self.random = random
     }
 
@@ -100,7 +105,7 @@ private struct FlattenedImage {
         // What the image has before it begins.
         for _ in 0..<random.below(12) {
             player.start(nextRequest())
-            try drain(player)
+            try judges.drain(player)
         }
         let isCut = try flatten(player)
         if machine.io.failedSyncs > 0 {
@@ -109,10 +114,10 @@ private struct FlattenedImage {
             machine = try crash(player)
             try flattenAlone(machine, player)
         } else {
-            try drain(player)
+            try judges.drain(player)
             try close(machine, player)
         }
-        return (check.states + (kills?.states ?? 0), player.finishedCount, crashes)
+        return (judges.states, player.finishedCount, crashes)
     }
 
     private mutating func machine(
@@ -134,7 +139,7 @@ private struct FlattenedImage {
                 depth: options.depth, largestSectors: 64, firstNumber: 1_000_000 * (number + 1))
             for _ in 0..<(2 + random.below(8)) {
                 player.start(nextRequest())
-                try drain(player)
+                try judges.drain(player)
             }
             if let error = try machine.close() { throw Violation("closing a snapshot fails: \(error)") }
             sealed.insert(FrozenLayer(machine.disk), at: 0)
@@ -189,23 +194,23 @@ private struct FlattenedImage {
                 machine.flattening?.phase = .copying(from: 0)
             case .forgotten:
                 try finish(player)
-                try look(player, samples: 4)
+                try judges.look(player, samples: 4)
                 continue
             case .underWay, .forgetting: break
             }
             if player.hasFreeSlot, started < requestLimit, random.below(100) < startPercent {
                 player.start(nextRequest(in: random.chance(1, in: 2) ? placeOfCopy(machine) : nil))
                 started += 1
-                try killBetweenStores(player)
+                try judges.killBetweenStores(player)
             }
             if random.chance(1, in: 200) { machine.tick(milliseconds: random.pick([1_000, 6_000])) }
             machine.step()
-            try killBetweenStores(player)
+            try judges.killBetweenStores(player)
             try player.poll()
             machine.endOfBatch()
-            try killBetweenStores(player)
+            try judges.killBetweenStores(player)
             // The last moments are those in which something could be wrong.
-            if phase == .forgetting ? random.chance(1, in: 2) : step % lookInterval == 0 { try look(player, samples: 2) }
+            if phase == .forgetting ? random.chance(1, in: 2) : step % lookInterval == 0 { try judges.look(player, samples: 2) }
         }
         throw Machine.Hang(reason: "an image is flattened for ever")
     }
@@ -232,17 +237,12 @@ private struct FlattenedImage {
         for queue in machine.queues { queue.hold() }
         for _ in 0..<Machine.longestRun where !machine.isQuiet {
             guard machine.step() != nil || machine.isQuiet else { throw Machine.Hang(reason: "queues that are never quiet") }
-            try killBetweenStores(player)
+            try judges.killBetweenStores(player)
             try player.poll()
         }
         try machine.finishFlattening()
         for queue in machine.queues { queue.resume() }
-        try killBetweenStores(player)
-    }
-
-    /// Before the disk does anything more: a store to the log comes before what it makes true.
-    private func killBetweenStores(_ player: Player) throws {
-        try kills?.killBetweenStores(player.machine, player.history, windows)
+        try judges.killBetweenStores(player)
     }
 
     private mutating func plantFault(_ player: Player, _ step: Int) {
@@ -254,22 +254,6 @@ private struct FlattenedImage {
         machine.fault = Fault(
             random.pick([.error(.ioError), .error(.noSpace), .short] as [Fault.Effect]),
             operation: machine.completedOperations + random.below(8), isPersistent: random.chance(1, in: 4))
-    }
-
-    private func look(_ player: Player, samples: Int) throws {
-        let machine = player.machine
-        try check.cutPower(machine, player.history, windows, limit: 8, samples: samples)
-        guard let kills, kills.mayKill(machine) else { return }
-        try kills.kill(machine, player.history, windows, samples: 1)
-    }
-
-    private func drain(_ player: Player) throws {
-        try killBetweenStores(player)
-        try player.drain {
-            try killBetweenStores(player)
-        } afterStep: { _ in
-            try killBetweenStores(player)
-        }
     }
 
     private func close(_ machine: Machine, _ player: Player) throws {

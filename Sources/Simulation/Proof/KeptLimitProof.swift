@@ -38,11 +38,12 @@ private struct KeptLimitHistory {
     private var random: SeededRandom
     private let readLimit: Int
     private let scene: Scene
-    private let windows: [Range<Int>]
     private var options = Machine.Options()
     private let backing: [Machine.BackingFile]
-    private let check: CrashCheck
-    private let kills: KillCheck?
+    private let judges: CrashJudges
+    private var check: CrashCheck { judges.check }
+    private var kills: KillCheck? { judges.kills }
+    private var windows: [Range<Int>] { judges.windows }
     private let writes: Bool
 
     init(seed: UInt64, readLimit: Int, writes: Bool) throws {
@@ -50,7 +51,7 @@ private struct KeptLimitHistory {
         let clusterSizeBytes = random.pick([4096, 4096, 16384] as [UInt64])
         scene = Scene(
             clusterSizeBytes: clusterSizeBytes, imageSizeBytes: clusterSizeBytes * 48, base: random.pick([.raw, .short]))
-        windows = [0..<Int(scene.imageSizeBytes / 512)]
+        let windows = [0..<Int(scene.imageSizeBytes / 512)]
         options.keepsReads = true
         // Header, two tables, what must be left when it counts as full, and some clusters.
         options.keptLimitBytes = clusterSizeBytes * random.pick([20, 28])
@@ -59,8 +60,12 @@ private struct KeptLimitHistory {
         options.slowPercent = random.pick([0, 10, 40])
         options.smallestChunkBytes = clusterSizeBytes * random.pick([1, 4])
         backing = try scene.makeBacking()
-        check = CrashCheck(scene: scene, backing: backing, seed: seed)
-        kills = random.chance(1, in: 2) ? KillCheck(powerCut: check, logCapacity: random.pick([16, 64]), seed: seed) : nil
+        let check = CrashCheck(scene: scene, backing: backing, seed: seed)
+        judges = CrashJudges(
+            check: check,
+            kills: random.chance(1, in: 2)
+                ? KillCheck(powerCut: check, logCapacity: random.pick([16, 64]), seed: seed) : nil,
+            windows: windows)
         (self.random, self.readLimit, self.writes) = (random, readLimit, writes)
     }
 
@@ -73,7 +78,7 @@ private struct KeptLimitHistory {
         let player = Player(machine: machine, history: history, depth: options.depth, largestSectors: 128)
         if writes {
             player.start(PlayedRequest(.write, 0..<8, fua: true))
-            try drain(player)
+            try judges.drain(player)
         }
         for life in 0..<3 {
             let isCrash = life < 2 && random.chance(2, in: 3)
@@ -84,7 +89,7 @@ private struct KeptLimitHistory {
                 player.goOn(with: machine)
                 continue
             }
-            try drain(player)
+            try judges.drain(player)
             try finishSwitch(player)
             if machine.forgetting == .named { try whileQuiet(player) { try machine.finishForgetting() } }
             let windows = self.windows
@@ -97,7 +102,7 @@ private struct KeptLimitHistory {
             break
         }
         report.reads += player.finishedCount
-        report.states += check.states + (kills?.states ?? 0)
+        report.states += judges.states
     }
 
     private mutating func machine(
@@ -120,11 +125,11 @@ private struct KeptLimitHistory {
             }
             if random.chance(1, in: 300) { machine.tick(milliseconds: random.pick([1_000, 6_000])) }
             machine.step()
-            try killBetweenStores(player)
+            try judges.killBetweenStores(player)
             try player.poll()
             machine.endOfBatch()
-            try killBetweenStores(player)
-            if step % 16 == 0 || machine.forgetting != nil && step % 3 == 0 { try look(player) }
+            try judges.killBetweenStores(player)
+            if step % 16 == 0 || machine.forgetting != nil && step % 3 == 0 { try judges.look(player, samples: 3) }
             if step % 8 == 0 { try makeRoom(player, &report) }
             let length = machine.disk.length
             if let limit = options.keptLimitBytes, length > limit + 24 * scene.clusterSizeBytes {
@@ -182,36 +187,17 @@ private struct KeptLimitHistory {
         for _ in 0..<Machine.longestRun where !machine.isQuiet { try stepOnce(player) }
         try body()
         for queue in machine.queues { queue.resume() }
-        try killBetweenStores(player)
+        try judges.killBetweenStores(player)
     }
 
     private func stepOnce(_ player: Player) throws {
         player.machine.step()
-        try killBetweenStores(player)
+        try judges.killBetweenStores(player)
         try player.poll()
         player.machine.endOfBatch()
     }
 
-    private func drain(_ player: Player) throws {
-        try player.drain {
-            try killBetweenStores(player)
-        } afterStep: { _ in
-            try killBetweenStores(player)
-        }
-    }
-
     // MARK: - Crashes
-
-    private func killBetweenStores(_ player: Player) throws {
-        try kills?.killBetweenStores(player.machine, player.history, windows)
-    }
-
-    private func look(_ player: Player) throws {
-        let machine = player.machine
-        try check.cutPower(machine, player.history, windows, limit: 8, samples: 3)
-        guard let kills, kills.mayKill(machine) else { return }
-        try kills.kill(machine, player.history, windows, samples: 1)
-    }
 
     /// The process is killed, or the power cut, for good.
     /// - Returns: the machine that goes on with what is left.
