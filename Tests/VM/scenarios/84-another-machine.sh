@@ -29,17 +29,9 @@ expect_refusal 2 'a base elsewhere, which an image may name only where --base-al
 
 step "fio writes, and finds what it has written, beside an origin that is killed and comes back"
 device=$("${add[@]}" disk.qed)
-touch load
-{ while [[ -e load ]]; do
-    sleep 2
-    origin_dies
-    sleep 0.5
-    far_origin file dir=exports
-done; } &
-load=$!
+origin_comes_and_goes 2 0.5 far_origin file dir=exports
 run_fio "$device" 512
-rm load
-wait "$load"
+origin_stays
 run_fio "$device" 512 --verify_only=1
 qed-ublk del "$device"
 expect_sound disk.qed

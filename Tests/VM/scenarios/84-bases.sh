@@ -68,18 +68,10 @@ origin_dies
 origin --filter=delay file base.raw rdelay=3ms
 qed-ublk create --base "$address" disk.qed
 device=$(qed-ublk add --base-allow '*' disk.qed)
-touch load
-{ while [[ -e load ]]; do
-    sleep 0.5
-    origin_dies
-    sleep 0.3
-    origin --filter=delay file base.raw rdelay=3ms
-done; } &
-load=$!
+origin_comes_and_goes 0.5 0.3 origin --filter=delay file base.raw rdelay=3ms
 expect_status 0 cmp "$device" base.raw
 run_fio "$device" 512
-rm load
-wait "$load"
+origin_stays
 run_fio "$device" 512 --verify_only=1
 qed-ublk del "$device"
 expect_sound disk.qed

@@ -51,6 +51,23 @@ origin_dies() {
     wait_until 20 no_origin
 }
 
+# origin_comes_and_goes THERE AWAY COMMAND...: from now on the origin is there for so many seconds, then away for so many, and is
+# begun again by the command; until origin_stays.
+origin_comes_and_goes() {
+    touch load
+    { while [[ -e load ]]; do
+        sleep "$1"
+        origin_dies
+        sleep "$2"
+        "${@:3}"
+    done; } &
+    load=$!
+}
+origin_stays() {
+    rm load
+    wait "$load"
+}
+
 # What the log of device 0 says of its base.
 said_of_base() { grep -o 'is away\|is back\|has [0-9]* bytes now' /run/qed-ublk/ublk0.log | paste -sd ' '; }
 
