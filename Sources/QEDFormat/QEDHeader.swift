@@ -166,19 +166,18 @@ extension QEDHeader {
     /// See `QEDAutoclearFeatures.unfinishedMerge`.
     public var hasUnfinishedMerge: Bool {
         get { autoclearFeatures & QEDAutoclearFeatures.unfinishedMerge.rawValue != 0 }
-        set {
-            let bit = QEDAutoclearFeatures.unfinishedMerge.rawValue
-            autoclearFeatures = newValue ? autoclearFeatures | bit : autoclearFeatures & ~bit
-        }
+        set { set(.unfinishedMerge, newValue) }
     }
 
     /// See `QEDAutoclearFeatures.keptReads`.
     public var hasOnlyKeptReads: Bool {
         get { autoclearFeatures & QEDAutoclearFeatures.keptReads.rawValue != 0 }
-        set {
-            let bit = QEDAutoclearFeatures.keptReads.rawValue
-            autoclearFeatures = newValue ? autoclearFeatures | bit : autoclearFeatures & ~bit
-        }
+        set { set(.keptReads, newValue) }
+    }
+
+    private mutating func set(_ feature: QEDAutoclearFeatures, _ isSet: Bool) {
+        let bit = feature.rawValue
+        autoclearFeatures = isSet ? autoclearFeatures | bit : autoclearFeatures & ~bit
     }
 
     /// Gives the image another size. The caller scrubs what a growing image would expose.

@@ -13,7 +13,7 @@ final class KeptBound {
 
     /// nil: what is kept has no bound.
     init?(_ live: LiveDevice, log: Logger) {
-        guard let limit = live.keepLimitBytes else { return nil }
+        guard let limit = live.keepLimitBytes, limit < BaseCache.noLimitBytes else { return nil }
         let (isEnding, path) = (self.isEnding, live.session.path)
         thread = try? BackgroundThread {
             var (interval, lastFailure) = (Self.interval, "")
