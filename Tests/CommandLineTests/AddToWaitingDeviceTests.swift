@@ -23,6 +23,9 @@ import Testing
         Row(option: "--block-size", same: [["-b", "512"]], other: [["-b", "4096"]]),
         Row(option: "--id", same: [["-n", "5"]], other: [["-n", "0"]]),
         Row(option: "--name", same: [["--name", "root"]], other: [["--name", "roots"]]),
+        Row(
+            option: "--symlink", same: [["--symlink", "/srv/root"]],
+            other: [["--symlink", "/srv/roots"], ["--symlink", "root"]]),
         Row(option: "--partscan", same: [["--partscan"]], other: []),
         Row(option: "--untrusted", same: [], other: [["--untrusted"], ["--untrusted", "--backing-dir", "/"]]),
         Row(option: "--snapshot", same: [], other: [["--snapshot"]]),
@@ -54,7 +57,8 @@ import Testing
     static let ofTheServer: Set = ["--foreground", "--supervise"]
 
     private let device = DeviceTraits(
-        id: 5, name: DeviceName("root"), scansPartitions: true, isUntrusted: false, isReadOnly: false, isRecoverable: true,
+        id: 5, name: DeviceName("root"), link: DeviceLink(path: "/srv/root"), scansPartitions: true, isUntrusted: false,
+        isReadOnly: false, isRecoverable: true,
         queueCount: 4, queueDepth: 64, blockSizeBytes: 512, isZeroCopy: false,
         cacheBytes: 64 << 20, keepsReads: false,
         backingArguments: [

@@ -64,6 +64,7 @@ extension DeviceOptions {
             ["x.qed"], ["--no-backing", "-r", "-n", "1", "x.qed"],
             ["--no-recovery", "--zero-copy", "off", "-b", "4096", "-n", "0", "--cache-size", "1.5M", "--", "--id"],
             ["--name", "a", "--no-partscan", "x.qed"], ["--snapshot", "x.qed"],
+            ["--symlink", "/srv/a link", "x.qed"], ["--symlink", "here", "x.qed"],
             ["--base-allow", "nbd://a/*", "--base-allow", "*", "--base-timeout", "0", "--copy-on-read", "x.qed"],
             ["--copy-on-read", "-r", "--keep-limit", "1.5G", "x.qed"],
             ["--copy-on-read", "--record", "/a b", "--prefetch", "/c", "x.qed"],
@@ -94,7 +95,8 @@ extension DeviceOptions {
             ["--zero-copy", "maybe", "--", "x.qed"], ["--backing-dir", "--", "x.qed"], ["--nope", "--", "x.qed"],
             ["--", ""], ["--recover", "--", "x.qed"], ["--depth", "0", "--", "x.qed"],
             ["--depth", "9223372036854775807", "--", "x.qed"], ["--queues", "-1", "--", "x.qed"],
-            ["--block-size", "7", "--", "x.qed"], ["--name", "a/b", "--", "x.qed"], ["--cache-size", "1048575", "--", "x.qed"],
+            ["--block-size", "7", "--", "x.qed"], ["--name", "a/b", "--", "x.qed"], ["--symlink", "a", "--", "x.qed"],
+            ["--cache-size", "1048575", "--", "x.qed"],
         ])
     func otherArgumentsAreRefused(words: [String]) {
         #expect(throws: ServeArgumentError(words: words)) { try ServerConfiguration(serveArguments: words) }

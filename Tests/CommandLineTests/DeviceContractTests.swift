@@ -157,7 +157,7 @@ import Testing
             Set(devices.first?.keys ?? [:].keys)
                 == [
                     "device", "id", "state", "size", "queues", "depth", "read-only", "zero-copy", "pid", "image", "block-size",
-                    "direct-io", "max-io-size", "memory", "name", "base", "base-state", "base-away-since",
+                    "direct-io", "max-io-size", "memory", "name", "symlink", "base", "base-state", "base-away-since",
                 ])
         #expect(devices.first?["base"] as? String == "nbd://h/" && devices.first?["base-state"] is NSNull)
         #expect(try ours(asNobody: true, "list", "-n", "-O", "device,base").output == "/dev/ublkb4000  ?\n")

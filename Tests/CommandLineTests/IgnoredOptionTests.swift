@@ -144,7 +144,7 @@ import Testing
             name: "add",
             honoured: [
                 // Of a device that is there already: `AddToWaitingDeviceTests`.
-                "--queues", "--depth", "--block-size", "--id", "--name", "--partscan", "--read-only", "--zero-copy",
+                "--queues", "--depth", "--block-size", "--id", "--name", "--symlink", "--partscan", "--read-only", "--zero-copy",
                 "--cache-size", "--foreground",
             ] + backing,
             refused: noBacking.merging([

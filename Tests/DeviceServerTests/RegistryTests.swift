@@ -30,6 +30,8 @@ struct RegistryTests {
     @Test func recordsAreKept() throws {
         var second = record(12, imagePath: "/images/\"odd\" name\n\\ 🧀.qed", image: .init(high: .max, low: .max))
         second.isReadOnly = true
+        second.name = DeviceName("root")
+        second.link = DeviceLink(path: "/srv/a \"link\"")
         second.startedAt = .min
         second.isBeingTakenOver = true
         second.hasFailed = true

@@ -8,6 +8,7 @@ extension ServerConfiguration {
         if let blockSizeBytes { words += ["--block-size", "\(blockSizeBytes)"] }
         if let deviceID { words += ["--id", "\(deviceID)"] }
         if let name { words += ["--name", name.text] }
+        if let link { words += ["--symlink", link.path] }
         if !scansPartitions { words.append("--no-partscan") }
         if isThrowAway { words.append("--snapshot") }
         if isUntrusted { words.append("--untrusted") }
@@ -46,6 +47,10 @@ extension ServerConfiguration {
             case "--name":
                 guard let name = DeviceName(try next()) else { throw ServeArgumentError(words: words) }
                 self.name = name
+            case "--symlink":
+                let path = try next()
+                guard path.utf8.first == UInt8(ascii: "/") else { throw ServeArgumentError(words: words) }
+                link = DeviceLink(path: path)
             case "--no-partscan": scansPartitions = false
             case "--untrusted": isUntrusted = true
             case "--snapshot": isThrowAway = true

@@ -36,7 +36,7 @@ public struct BrokerProcess {
         self.record = record
         arrival = DiskArrival(
             of: info, control, serverProcess: record.server.id, isReadOnly: record.isReadOnly,
-            scansPartitions: record.scansPartitions, name: record.name)
+            scansPartitions: record.scansPartitions, name: record.name, link: record.link)
         withdrawal = DiskWithdrawal(of: info, control, log: log)
         watchesMounts = words.dropFirst().first == "own-mounts"
         socketFile = FileIdentity(ofFileAt: ControlSocketAddress(directory: registry.directory, deviceID: id).path)

@@ -67,7 +67,7 @@ final class OwnRights: DeviceRights {
     init(of info: UblkDeviceInfo, _ control: UblkControlDevice, _ configuration: ServerConfiguration, log: Logger) {
         arrival = DiskArrival(
             of: info, control, serverProcess: getpid(), isReadOnly: configuration.isReadOnly,
-            scansPartitions: configuration.scansPartitions, name: configuration.name)
+            scansPartitions: configuration.scansPartitions, name: configuration.name, link: configuration.link)
         withdrawal = DiskWithdrawal(of: info, control, log: log)
     }
 

@@ -26,9 +26,10 @@ enum ThrowAwayOverlay {
 }
 
 extension DeviceRecord {
-    /// What is the device's alone, and goes with it: the link of its name, and an overlay that is thrown away.
+    /// What is the device's alone, and goes with it: its links, and an overlay that is thrown away.
     func removeBelongings() {
         name?.removeLink(to: deviceID)
+        link?.remove(to: deviceID)
         if isThrowAway { try? MergedFiles(files: [.init(path: imagePath, file: image)]).remove() }
     }
 }

@@ -5,6 +5,7 @@ import Ublk
 struct DeviceTraits {
     var id: UInt32
     var name: DeviceName?
+    var link: DeviceLink?
     var scansPartitions: Bool
     var isUntrusted: Bool
     var isReadOnly: Bool
@@ -30,6 +31,9 @@ struct DeviceTraits {
         if let id = requested.id, id != self.id { return Difference(has: "has number \(self.id)", option: "--id") }
         if let name = requested.name, name != self.name {
             return Difference(has: self.name.map { "has the name \($0)" } ?? "has no name", option: "--name")
+        }
+        if let link = requested.link, link != self.link {
+            return Difference(has: self.link.map { "has the link \($0.path)" } ?? "has no link", option: "--symlink")
         }
         if requested.isUntrusted, !isUntrusted {
             return Difference(has: "is looked at by the system", option: "--untrusted")
@@ -110,6 +114,7 @@ extension DeviceTraits {
     init(_ record: DeviceRecord, _ info: UblkDeviceInfo, _ parameters: UblkParameters) {
         id = record.deviceID
         name = record.name
+        link = record.link
         scansPartitions = record.scansPartitions
         isUntrusted = record.isUntrusted
         isReadOnly = parameters.basic.attributes.contains(.readOnly)

@@ -20,12 +20,13 @@ final class DiskArrival: Sendable {
     private let isReadOnly: Bool
     private let scansPartitions: Bool
     private let name: DeviceName?
+    private let link: DeviceLink?
 
     private var path: String { UblkPaths.blockDevice(info.id) }
 
     init(
         of info: UblkDeviceInfo, _ control: UblkControlDevice, serverProcess: Int32, isReadOnly: Bool, scansPartitions: Bool,
-        name: DeviceName?
+        name: DeviceName?, link: DeviceLink?
     ) {
         self.info = info
         self.control = control
@@ -33,6 +34,7 @@ final class DiskArrival: Sendable {
         self.isReadOnly = isReadOnly
         self.scansPartitions = scansPartitions
         self.name = name
+        self.link = link
     }
 
     /// Once, before `start`. A device that had a server before has a shape.
@@ -57,8 +59,8 @@ final class DiskArrival: Sendable {
             basic: basic, discard: UblkParameters.Discard(granularityBytes: UInt32(shape.clusterSizeBytes)))
     }
 
-    /// Has the disk appear. Returns when its nodes, and those of its partitions, are there, and can be opened, and its name leads
-    /// to it.
+    /// Has the disk appear. Returns when its nodes, and those of its partitions, are there, and can be opened, and its name and
+    /// its link lead to it.
     /// - Returns: what is missing yet does not keep anybody from using it, in sentences.
     func start() throws(ServerError) -> [String] {
         do {
@@ -71,6 +73,7 @@ final class DiskArrival: Sendable {
             throw .notUsable(path: path, error)
         }
         do { try name?.makeLink(to: info.id) } catch { throw .link(path: name?.link ?? "", error) }
+        do { try link?.make(to: info.id) } catch { throw .symlink(error) }
         return missing.map { "\($0) is missing; see that this /dev is a devtmpfs" }
     }
 
@@ -79,7 +82,7 @@ final class DiskArrival: Sendable {
         do {
             try control.endRecovery(info.id, serverProcess: serverProcess, timeout: ServedDevice.startTimeout)
         } catch { throw .control(error) }
-        // It is there, unless somebody has removed it.
+        // It is there, unless somebody has removed it; as is its link, which could lie on the disk itself by now.
         try? name?.makeLink(to: info.id)
     }
 

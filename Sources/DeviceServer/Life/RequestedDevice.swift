@@ -5,6 +5,7 @@ import BlockStorage
 public struct RequestedDevice: Sendable {
     public var id: UInt32?
     public var name: DeviceName?
+    public var link: DeviceLink?
     public var scansPartitions: Bool?
     /// Nobody looks at what is on the disk by himself; its partitions are not looked for.
     public var isUntrusted = false
@@ -43,6 +44,7 @@ public struct RequestedDevice: Sendable {
         if let queueDepth { configuration.queueDepth = queueDepth }
         configuration.deviceID = id
         configuration.name = name
+        configuration.link = link
         configuration.scansPartitions = scansPartitions ?? !isUntrusted
         configuration.isUntrusted = isUntrusted
         configuration.isReadOnly = isReadOnly

@@ -19,6 +19,7 @@ extension ServedDevice {
         defer { undo.run() }
         // Before the image is opened, which writes to it.
         if configuration.zeroCopy == .on { _ = try features(for: configuration, openControl(), takesPages: true) }
+        do throws(DeviceLinkError) { try configuration.link?.check() } catch { throw .symlink(error) }
         let startFiles = try StartFiles(configuration)
         undo.append { startFiles.abandon() }
         let files = try ImageFiles(configuration, recorder: startFiles.recorder)

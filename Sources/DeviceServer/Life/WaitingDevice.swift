@@ -39,6 +39,7 @@ struct WaitingDevice {
         var configuration = ServerConfiguration(imagePath: record.imagePath)
         configuration.deviceID = record.deviceID
         configuration.name = record.name
+        configuration.link = record.link
         configuration.scansPartitions = record.scansPartitions
         configuration.isUntrusted = record.isUntrusted
         configuration.isThrowAway = record.isThrowAway

@@ -42,6 +42,8 @@ public struct DeviceRecord: Equatable, Sendable {
     public var imagePath: String
     /// See `DeviceName`; nil: it was given none.
     public var name: DeviceName?
+    /// See `DeviceLink`; nil: there is none.
+    public var link: DeviceLink?
     /// As `add` was told.
     public var scansPartitions = true
     public var isUntrusted = false
@@ -133,7 +135,7 @@ extension DeviceRecord {
             "keep_limit": keepLimitBytes.map { JSONValue($0) } ?? .null,
             "throw_away": .bool(isThrowAway), "goes_when_unused": .bool(goesWhenUnused), "partition_scan": .bool(scansPartitions),
             "untrusted": .bool(isUntrusted),
-            "name": name.map { .string($0.text) } ?? .null,
+            "name": name.map { .string($0.text) } ?? .null, "symlink": link.map { .string($0.path) } ?? .null,
             "direct_io": isDirect.map { .bool($0) } ?? .null,
             "next_image_identity": nextImage.map { .string($0.description) } ?? .null,
             "next_snapshot": nextSnapshot.map { .string($0) } ?? .null,
@@ -192,6 +194,7 @@ extension DeviceRecord {
         keepLimitBytes = json["keep_limit"]?.integer(as: UInt64.self)
         if let keepLimitBytes, !ServerConfiguration.keepLimits.contains(keepLimitBytes) { self.keepLimitBytes = nil }
         name = json["name"]?.text.flatMap { DeviceName($0) }
+        link = json["symlink"]?.text.flatMap { $0.utf8.first == UInt8(ascii: "/") ? DeviceLink(path: $0) : nil }
         cacheBytes = json["cache_size"]?.integer(as: Int.self)
         if let cacheBytes, !ServerConfiguration.cacheLimits.contains(cacheBytes) { self.cacheBytes = nil }
     }

@@ -86,14 +86,26 @@ extension Server {
         record.base = files.chain.base
         record.isDirect = isDirect
         do { try registry.record(record) } catch { throw .registry(error) }
-        // After it is written: of two that want one name at the same time at least one sees the other.
-        if let name = record.name, let other = registry.list().first(where: { $0.name == name && $0.deviceID != info.id }),
-            other.server.isRunning || ((try? UblkControlDevice().device(of: other, timeout: .seconds(2))) ?? nil) != nil
-        {
+        do throws(ServerError) { try refuseTakenNames(of: record) } catch {
             try? registry.remove(record)
-            throw .nameTaken(name, id: other.deviceID)
+            throw error
         }
         return record
+    }
+
+    /// After the record is written: of two that want one name at the same time at least one sees the other.
+    private func refuseTakenNames(of record: DeviceRecord) throws(ServerError) {
+        for other in registry.list() where other.deviceID != record.deviceID {
+            let hasName = record.name != nil && other.name == record.name
+            let hasLink = record.link != nil && other.link == record.link
+            guard hasName || hasLink,
+                other.server.isRunning || ((try? UblkControlDevice().device(of: other, timeout: .seconds(2))) ?? nil) != nil
+            else { continue }
+            if let name = record.name, hasName { throw .nameTaken(name, id: other.deviceID) }
+            if let link = record.link {
+                throw .symlink(DeviceLinkError(path: link.path, fault: .isAnothers(id: other.deviceID)))
+            }
+        }
     }
 
     /// - Parameter file: the image's.
@@ -107,6 +119,7 @@ extension Server {
             isReadOnly: configuration.isReadOnly, startedAt: Int64(time(nil)),
             backingArguments: configuration.backingArguments, cacheBytes: configuration.cacheBytes)
         record.name = configuration.name
+        record.link = configuration.link
         record.scansPartitions = configuration.scansPartitions
         record.isUntrusted = configuration.isUntrusted
         record.keepsReads = configuration.keepsReads

@@ -23,6 +23,7 @@ public struct ServerConfiguration: Sendable {
     /// nil lets the driver choose.
     public var deviceID: UInt32?
     public var name: DeviceName?
+    public var link: DeviceLink?
     /// Whether partitions on the disk become disks of their own.
     public var scansPartitions = true
     /// The image is an overlay that goes with the device.
@@ -142,6 +143,7 @@ public enum ServerError: Error, CustomStringConvertible {
     case isBusy(DeviceLockError)
     case nameTaken(DeviceName, id: UInt32)
     case link(path: String, Errno)
+    case symlink(DeviceLinkError)
     case noZeroCopy
     /// An earlier takeover was, and this kernel would not survive another one.
     case cutShort(id: UInt32)
@@ -205,6 +207,7 @@ public enum ServerError: Error, CustomStringConvertible {
         case .nameTaken(let name, let id):
             "\(UblkPaths.blockDevice(id)) has the name \(name) already; give another one, or remove that device"
         case .link(let path, let errno): "cannot make the link \(path): \(errno)"
+        case .symlink(let error): "\(error)"
         case .notRecoverable(let id):
             "\(UblkPaths.blockDevice(id)) was added with --no-recovery, so its end was its server's; remove it with 'qed-ublk "
                 + "del \(id)' and add the image again"

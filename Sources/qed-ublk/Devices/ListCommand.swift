@@ -88,7 +88,8 @@ struct ListCommand: ParsableCommand {
 
 /// What `list` can show of a device, in the order in which it does.
 enum ListColumn: String, CaseIterable {
-    case device, state, size, queues, depth, ro, pid, block, access, zc, request, buffers, resident, locked, base, name, image
+    case device, state, size, queues, depth, ro, pid, block, access, zc, request, buffers, resident, locked, base, name, symlink,
+        image
 
     static var names: String { allCases.map(\.rawValue).joined(separator: ", ") }
 
@@ -106,7 +107,7 @@ enum ListColumn: String, CaseIterable {
     var isDetail: Bool {
         switch self {
         case .device, .state, .size, .queues, .depth, .ro, .image: false
-        case .name, .pid, .block, .access, .zc, .request, .buffers, .resident, .locked, .base: true
+        case .name, .symlink, .pid, .block, .access, .zc, .request, .buffers, .resident, .locked, .base: true
         }
     }
 
@@ -128,6 +129,7 @@ enum ListColumn: String, CaseIterable {
         case .locked: device.memory.map { SizeText.short($0.lockedBytes) } ?? "?"
         case .base: device.record?.base == nil ? "-" : DeviceFigures.base(of: device)["base-state"]?.text ?? "?"
         case .name: device.record?.name?.text ?? "-"
+        case .symlink: device.record?.link?.path.printable ?? "-"
         case .image: device.record?.imagePath.printable ?? "?"
         }
     }
@@ -148,7 +150,7 @@ extension KnownDevice {
             .init("read-only", record.map { .bool($0.isReadOnly) } ?? .null),
             .init("zero-copy", info.map { .bool($0.isZeroCopy) } ?? .null), .init("pid", server.map { JSONValue($0) } ?? .null),
             .init("image", record.map { .string($0.imagePath) } ?? .null),
-            .init("name", name), .init("block-size", blockSize),
+            .init("name", name), .init("symlink", record?.link.map { .string($0.path) } ?? .null), .init("block-size", blockSize),
             .init("direct-io", record?.isDirect.map { .bool($0) } ?? .null),
             .init("max-io-size", info.map { JSONValue($0.maxIOSizeBytes) } ?? .null),
             .init(

@@ -45,6 +45,14 @@ struct DeviceOptions: ParsableArguments {
             """, valueName: "name"), transform: DeviceName.parse)
     var name: DeviceName?
 
+    @Option(
+        help: ArgumentHelp(
+            """
+            A symbolic link that leads to the device, and goes with it, wherever you like. Nothing may be there, but a link to a \
+            /dev/ublkbN that is gone.
+            """, valueName: "path"), completion: .file(), transform: PathArgument.parse)
+    var symlink: String?
+
     @Flag(
         inversion: .prefixedNo,
         help: "Whether partitions on it become disks of their own, /dev/ublkb0p1. (default: --partscan)")
@@ -191,6 +199,7 @@ struct DeviceOptions: ParsableArguments {
         var requested = RequestedDevice()
         requested.id = id
         requested.name = name
+        requested.link = try symlink.map { path throws(ImageFileError) in try DeviceLink(path: AbsolutePath.ofFile(path)) }
         requested.scansPartitions = partscan
         requested.isUntrusted = untrusted
         requested.queues = queues

@@ -152,6 +152,7 @@ extension ServerError: ReportableError {
         case .isBusy, .nameTaken: .busy
         case .reads(let error): error.exitStatus
         case .link(_, let errno): ExitStatus(errno: errno).ofMachine
+        case .symlink(let error): error.exitStatus
         case .control(let error): error.exitStatus
         case .waitsForItself: .usage
         // Missing nodes and directories are the machine's, which may have them the next moment: only a file that was named
@@ -162,6 +163,15 @@ extension ServerError: ReportableError {
         case .queue, .ring, .notUsable, .notClosed, .notWrittenBack, .noZeroCopy, .cutShort, .notConfined,
             .notMarked, .broker:
             .failure
+        }
+    }
+}
+
+extension DeviceLinkError: ReportableError {
+    var exitStatus: ExitStatus {
+        switch fault {
+        case .exists, .isAnothers: .busy
+        case .cannotMake(let errno): ExitStatus(errno: errno)
         }
     }
 }

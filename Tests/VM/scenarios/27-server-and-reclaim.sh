@@ -54,7 +54,7 @@ mount --make-rshared /
 step "add: as many queues as processors, up to four"
 device=$(qed-ublk add image.qed)
 expect_equal "queues" 4 "$(qed-ublk list --json | jq '.[].queues')"
-columns='live +64 MiB +4 +64 +0 +[0-9]+ +512 +direct +[01] +128 KiB +32 MiB +[0-9.]+ MiB +[0-9.]+ MiB +- +-'
+columns='live +64 MiB +4 +64 +0 +[0-9]+ +512 +direct +[01] +128 KiB +32 MiB +[0-9.]+ MiB +[0-9.]+ MiB +- +- +-'
 expect_output "^/dev/ublkb0 +$columns +/data/image.qed\$" qed-ublk list -v
 expect_protected "add"
 

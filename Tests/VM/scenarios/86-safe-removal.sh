@@ -211,6 +211,49 @@ qed-ublk del 0
 expect_no_devices
 expect_undamaged parts.qed
 
+step "a link of the administrator's: it goes with the device, however that ends, and nobody else's file or link is touched"
+qed-ublk create linked.qed 64M
+mkdir here
+echo mine >here/file
+ln -s file here/mine
+ln -s /dev/ublkb7 here/link
+for place in here/file here/mine here none/link; do
+    if [[ $place == none/link ]]; then said='4 none/link: '; else said="3 $place: exists already"; fi
+    expect_refusal "${said%% *}" "${said#* }" qed-ublk add --symlink "$place" linked.qed
+    expect_no_devices
+done
+expect_equal "what was there" "mine file" "$(<here/file) $(readlink here/mine)"
+for options in '' --untrusted --no-recovery; do
+    # shellcheck disable=SC2086  # None, or one.
+    device=$(qed-ublk add $options --symlink here/link linked.qed)
+    expect_equal "where it leads" "$device" "$(readlink here/link)"
+    expect_equal "what list says" "/data/here/link" "$(qed-ublk list -n -O symlink)"
+    expect_refusal 3 'here/link: exists already' qed-ublk add --symlink here/link image.qed
+    if [[ $options == --no-recovery ]]; then
+        kill_servers
+        wait_until 40 eval '[[ ! -e $device ]]'
+        expect_equal "where it leads" "$device" "$(readlink here/link)"
+        expect_refusal 3 'is the link of /dev/ublkb0; give another' qed-ublk add --id 5 --symlink here/link linked.qed
+        expect_status 0 qed-ublk del 0
+    else
+        kill_server
+        expect_refusal 3 'has the link /data/here/link; leave out --symlink' \
+            qed-ublk add $options --symlink here/other linked.qed
+        expect_equal "what add prints" "$device" "$(qed-ublk add $options --symlink here/link linked.qed)"
+        expect_equal "where it leads" "$device" "$(readlink here/link)"
+    fi
+    # With its server, and without.
+    if [[ $options == '' ]]; then kill_server; fi
+    if [[ $options != --no-recovery ]]; then expect_status 0 qed-ublk del here/link; fi
+    expect_no_devices
+    [[ ! -L here/link ]] || fail "the link stays"
+done
+qed-ublk add --symlink here/link linked.qed
+ln -sf file here/link
+expect_status 0 qed-ublk del 0
+expect_equal "what somebody has put in its place" file "$(readlink here/link)"
+rm -r here linked.qed
+
 step "removal while data is being written back: a second del says so"
 device=$(qed-ublk add image.qed)
 dd if=/dev/urandom of="$device" bs=1M count=200 status=none &
