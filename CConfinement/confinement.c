@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <linux/fs.h>
 #include <linux/landlock.h>
 #include <sched.h>
@@ -41,12 +42,29 @@ int32_t cc_leave_file_systems(void) {
 
 enum { NOBODY = 65534 };
 
+int32_t cc_may_become_nobody(void) {
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    if (syscall(SYS_capget, &header, data) != 0) return -errno;
+    const uint32_t needed = 1u << CAP_SETUID | 1u << CAP_SETGID;
+    return geteuid() == 0 && (data[0].effective & needed) == needed;
+}
+
+int32_t cc_inherit_nothing(void) {
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    if (syscall(SYS_capget, &header, data) != 0) return -errno;
+    for (int index = 0; index < _LINUX_CAPABILITY_U32S_3; index++) data[index].inheritable = 0;
+    return syscall(SYS_capset, &header, data) != 0 ? -errno : 0;
+}
+
 int32_t cc_become_nobody(void) {
     struct rlimit limit = {RLIM_INFINITY, RLIM_INFINITY};
     /* Without CAP_SYS_RESOURCE the limit stays, and memory that is borrowed later is not locked. */
     (void)setrlimit(RLIMIT_MEMLOCK, &limit);
     if (setgroups(0, NULL) != 0) return -errno;
-    /* The C library does it for every thread, and the kernel takes all capabilities from one that stops being root. */
+    /* The C library does it for every thread. The kernel takes all capabilities from one that stops being root: unless it was
+     * told not to (by a bit that a process inherits), and never from one that was not root. Whoever calls this looks. */
     if (setresgid(NOBODY, NOBODY, NOBODY) != 0 || setresuid(NOBODY, NOBODY, NOBODY) != 0) return -errno;
     return 0;
 }

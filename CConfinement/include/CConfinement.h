@@ -12,8 +12,16 @@
  * open stays open. Returns the version of Landlock that does it; -ENOSYS or -EOPNOTSUPP where the kernel has none. */
 int32_t cc_leave_file_systems(void);
 
-/* All threads of the process become nobody's: no user, no group, no capability; and what is locked in memory is not limited any
- * more, as it was for root. */
+/* Whether the process is root and may stop being it, users and groups: 1 or 0. */
+int32_t cc_may_become_nobody(void);
+
+/* The calling thread, and those it makes from now on, have no capabilities to pass on to programs that they start. (Of root's
+ * that takes none from those programs.) A thread that stops being root would keep them otherwise. */
+int32_t cc_inherit_nothing(void);
+
+/* All threads of the process become nobody's: no user, no group; and those that were root's have no capability left, but for what
+ * `cc_inherit_nothing` takes, unless the kernel was told to leave them (SECBIT_NO_SETUID_FIXUP). What is locked in memory is not
+ * limited any more, as it was for root. */
 int32_t cc_become_nobody(void);
 
 /* All threads of the process may only make the system calls that serving takes; any other kills the process, or with `logs`

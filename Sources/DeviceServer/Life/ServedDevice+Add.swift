@@ -35,6 +35,7 @@ extension ServedDevice {
         try process.takeSignals()
 
         let control = try openControl()
+        if configuration.isUntrusted { try Confinement.prepare() }
         let info: UblkDeviceInfo
         // The blocks that an untrusted one would choose for itself are not known yet.
         let takesPages = trusted != nil ? files.takesPages : files.takesPages(inBlocksOf: configuration.blockSizeBytes ?? 512)

@@ -53,6 +53,7 @@ extension ServedDevice {
         if old.server.isRunning, old.server.id != getpid() {
             throw .chain(.image(.file(.inUse(path: configuration.imagePath, by: [])), backingOf: nil))
         }
+        if configuration.isUntrusted { try Confinement.prepare() }
         let takeover = try Takeover(of: id, registry, driver: driver, serverProcess: info.serverProcess)
         let files = try ImageFiles(
             configuration, continuing: old,

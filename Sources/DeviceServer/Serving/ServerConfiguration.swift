@@ -164,6 +164,8 @@ public enum ServerError: Error, CustomStringConvertible {
     case notWrittenBack(String)
     /// The server could not give up its rights.
     case notConfined(String, Errno)
+    /// It would not be able to, and nothing was begun.
+    case mayNotBeConfined
     /// What a confined server's broker has said, or what has become of it.
     case broker(String)
 
@@ -219,6 +221,9 @@ public enum ServerError: Error, CustomStringConvertible {
                 + "remove the device with 'qed-ublk del --force \(id)'"
         case .notConfined(let what, let errno):
             "the server cannot be confined: \(what) (\(errno)); without that an untrusted image is not served"
+        case .mayNotBeConfined:
+            "a server of --untrusted gives up its rights, for which it has to be root and to have CAP_SETUID and CAP_SETGID; in "
+                + "a unit, write --untrusted into OPTIONS of /etc/qed-ublk/NAME.conf, and run 'systemctl daemon-reload'"
         case .broker(let sentence): "the server's broker: \(sentence)"
         case .notWrittenBack(let reason): "the device is gone, but some of what its users had written is lost: \(reason)"
         case .waitsForItself(let what, let id):

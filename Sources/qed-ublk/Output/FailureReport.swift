@@ -150,6 +150,7 @@ extension ServerError: ReportableError {
             .unusableImage
         case .notRecoverable, .notOurs: .notFound
         case .isBusy, .nameTaken: .busy
+        case .mayNotBeConfined: .noPermission
         case .reads(let error): error.exitStatus
         case .link(_, let errno): ExitStatus(errno: errno).ofMachine
         case .symlink(let error): error.exitStatus

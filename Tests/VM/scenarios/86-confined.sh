@@ -167,6 +167,30 @@ wait "$server"
 expect_equal "what it complains of" '' "$(grep -i warn errors || true)"
 expect_no_devices
 
+step "a server that cannot give up its rights serves nothing: some were taken from it, it is not root, or the kernel leaves them"
+lacks='has to be root and to have CAP_SETUID and CAP_SETGID'
+for kind in setuid setgid; do
+    expect_refusal 5 "$lacks" setpriv --bounding-set -$kind qed-ublk add --untrusted image.qed
+done
+expect_refusal 5 "$lacks" setpriv --reuid 1000 --regid 1000 --clear-groups --inh-caps +all --ambient-caps +all \
+    qed-ublk add --untrusted image.qed
+expect_refusal 1 'its thread .* has kept capabilities' setpriv --securebits +no_setuid_fixup qed-ublk add --untrusted image.qed
+wait_until 20 no_processes
+expect_no_devices
+expect_equal "what is left" "" "$(ls -A /run/qed-ublk)"
+expect_sound image.qed
+# What it could pass on is no right of its own, and it lets go of that, too.
+device=$(setpriv --inh-caps +all qed-ublk add --untrusted image.qed)
+expect_confined "add, with capabilities to pass on"
+kill_server
+expect_refusal 5 "$lacks" setpriv --bounding-set -setuid qed-ublk recover 0
+expect_output 'waiting' qed-ublk list
+expect_equal "what recover prints" "$device" "$(qed-ublk recover 0)"
+expect_confined "recover"
+expect_status 0 qed-ublk del "$device"
+wait_until 20 no_processes
+expect_no_devices
+
 step "the rights are gone before a table of the image is read"
 export DM_DISABLE_UDEV=1
 modprobe -a loop dm-mod
