@@ -34,7 +34,7 @@ has_no_mount() {
 
 step "rated no higher than docs/security.md says, and nothing in it that systemd does not know"
 expect_status 0 apt-get install --yes --no-install-recommends /payload/qed-ublk.deb
-expect_status 0 systemd-analyze security --no-pager --threshold=27 qed-ublk@any
+expect_status 0 systemd-analyze security --no-pager --threshold=24 qed-ublk@any
 expect_equal "what systemd says of the unit" "" \
     "$(systemd-analyze verify /usr/lib/systemd/system/qed-ublk@.service 2>&1 | grep qed-ublk || true)"
 
@@ -43,13 +43,28 @@ mkdir -p /srv/images /etc/qed-ublk
 for name in one other; do qed-ublk create /srv/images/$name.qed 64M; done
 chown 1000:1001 /srv/images/one.qed
 chmod 640 /srv/images/one.qed
+settings=/run/systemd/system/qed-ublk@one.service.d
+mkdir -p "$settings"
+printf '[Service]\nExecStartPre=-sh -c "unshare --mount true 2>/run/unshare"\n' >"$settings/try.conf"
 unit one /srv/images/one.qed
+rm -r "$settings"
+systemctl daemon-reload
 server=$(server_of_unit one)
 inside() { nsenter --target "$server" --mount "$@"; }
 [[ $(readlink "/proc/$server/ns/net") != "$(readlink /proc/1/ns/net)" ]] || fail "it is in the machine's network"
 for file in /proc/sys/kernel/panic /sys/kernel/mm/ksm/run; do expect_status 1 inside tee "$file" </dev/null; done
 expect_status 1 inside mkdir /sys/fs/cgroup/another
 [[ /sys/class/ublk-char/ublkc0/dev -ef /proc/$server/root/sys/class/ublk-char/ublkc0/dev ]] || fail "it has another /sys"
+expect_output 'Operation not permitted' cat /run/unshare
+capabilities_of() { awk '/^CapEff:/ { print $2 }' "/proc/$1/status"; }
+# CAP_SETGID and CAP_SETUID are bits 6 and 7.
+expect_equal "rights to change its user" 0 "$((0x$(capabilities_of "$server") & 0xc0))"
+
+step "what it makes is its own, but everybody may list devices"
+expect_equal "whose /run/qed-ublk is, and the record, the socket and the log of changes" \
+    "root 755 root 644 root 600 root 600" "$(stat -c '%U %a' /run/qed-ublk /run/qed-ublk/ublk0.{json,sock} \
+        /run/qed-ublk/image-* | paste -sd ' ')"
+expect_output '^/dev/ublkb0 .* /srv/images/one.qed$' setpriv --reuid 1000 --regid 1000 --clear-groups qed-ublk list
 
 step "what is mounted after its start it sees, and no longer when it is unmounted; the file system is not kept"
 truncate -s 64M /srv/disk.raw
@@ -79,10 +94,12 @@ unit other /srv/images/other.qed
 dd if=/srv/disk.raw of=/dev/qed/other bs=1M oflag=direct status=none
 for device in "$loop" "$(readlink -f /dev/qed/other)"; do
     qed-ublk create --backing "$device" --backing-format raw /srv/images/over.qed
-    unit over /srv/images/over.qed --backing-devices
+    unit over /srv/images/over.qed --backing-devices --record /srv/images/reads
     expect_status 0 cmp /srv/disk.raw /dev/qed/over
     stopped over
-    rm /srv/images/over.qed
+    expect_equal "whose the recording is, and its mode" "root 600" "$(stat -c '%U %a' /srv/images/reads)"
+    [[ -s /srv/images/reads ]] || fail "nothing was recorded"
+    rm /srv/images/{over.qed,reads}
 done
 losetup --detach "$loop"
 
@@ -99,6 +116,36 @@ expect_status 0 systemctl stop qed-ublk@one
 expect_equal "the unit" failed "$(state_of_unit one)"
 expect_output "in use by sleep \(process $user\)" journalctl -b -u qed-ublk@one --no-pager
 expect_status 0 systemctl start qed-ublk@one
+
+step "what a server of the unit has left, one from a shell goes on with, and the other way round, killed or not"
+expect_status 0 systemctl stop qed-ublk@one
+dd if=/dev/urandom of=/srv/random bs=64K count=4 status=none
+has_ended() { [[ ! -e /proc/$1 ]]; }
+write_random() { expect_status 0 dd if=/srv/random of=/dev/qed/one bs=64K seek="$1" conv=notrunc oflag=direct status=none; }
+is_random() { expect_status 0 cmp -n 262144 /srv/random <(dd if=/dev/qed/one bs=64K skip="$1" count=4 iflag=direct status=none); }
+expect_status 0 qed-ublk recover --no-supervise one
+server=$(qed-ublk list -n -O pid one)
+write_random 100
+kill -KILL "$server"
+wait_until 20 has_ended "$server"
+expect_status 0 systemctl start qed-ublk@one
+is_random 100
+write_random 200
+# Nobody starts it again.
+mkdir "$settings"
+printf '[Service]\nRestart=no\n' >"$settings/restart.conf"
+systemctl daemon-reload
+systemctl kill --signal KILL qed-ublk@one
+wait_until 20 eval '[[ $(state_of_unit one) == failed ]]'
+expect_status 0 qed-ublk recover --no-supervise one
+for place in 100 200; do is_random $place; done
+server=$(qed-ublk list -n -O pid one)
+kill "$server"
+wait_until 20 has_ended "$server"
+rm -r "$settings"
+systemctl daemon-reload
+expect_status 0 systemctl start qed-ublk@one
+for place in 100 200; do is_random $place; done
 kill "$user"
 wait "$user" || true
 
@@ -130,10 +177,45 @@ for name in other one; do wait_until 20 mkfs.ext4 -n "/dev/qed/$name"; done
 for name in other one private; do stopped "$name"; done
 umount /srv/private/images /srv/private
 rm -f "$settings"
+systemctl daemon-reload
+expect_equal "servers that have no mount namespace of their own" "" \
+    "$(journalctl -b -u 'qed-ublk@*' --no-pager | grep 'no mount namespace' || true)"
+
+step "which units may give their rights away: those whose file says --untrusted, in whatever way systemd reads it"
+options=('--untrusted' '--queues 2 --untrusted' '"--untrusted --queues 2"' "'--untrusted'" $'--queues 2 \\\n  --untrusted'
+    '' '--read-only' '--record /srv/--untrusted' $'--untrusted\nOPTIONS=--queues 2' $'\n#OPTIONS=--untrusted')
+mkdir /root/{files,dropins}
+mv /etc/qed-ublk/* /root/files
+for number in "${!options[@]}"; do printf 'OPTIONS=%s\n' "${options[number]}" >"/etc/qed-ublk/$number.conf"; done
+expect_status 0 /usr/lib/systemd/system-generators/qed-ublk-generator /root/dropins
+expect_equal "those units" "0 1 2 3 4" "$(cd /root/dropins \
+    && grep -l '^CapabilityBoundingSet=CAP_SETUID CAP_SETGID$' -- */untrusted.conf | tr -dc '0-9\n' | paste -sd ' ')"
+# systemd has the last word.
+systemctl daemon-reload
+for number in "${!options[@]}"; do
+    expect_equal "whether systemd gives them to $number" "$((number < 5))" \
+        "$(systemctl show --property CapabilityBoundingSet --value "qed-ublk@$number" | grep -c cap_setuid || true)"
+done
+rm -r /etc/qed-ublk/* /root/dropins
+mv /root/files/* /etc/qed-ublk
+rmdir /root/files
+
+step "an image from somebody else, whose server may not give its rights away: refused, and not tried again"
+qed-ublk create /srv/images/strange.qed 64M
+printf 'IMAGE=/srv/images/strange.qed\nOPTIONS=--untrusted\n' >/etc/qed-ublk/strange.conf
+expect_status 1 systemctl start qed-ublk@strange
+expect_equal "its status, and attempts to start it again" "5 0" \
+    "$(systemctl show --property ExecMainStatus --property NRestarts qed-ublk@strange | sort | sed 's/.*=//' | paste -sd ' ')"
+expect_output "write --untrusted into OPTIONS of /etc/qed-ublk/NAME.conf, and run 'systemctl daemon-reload'" \
+    journalctl -b -u qed-ublk@strange --no-pager
+expect_equal "devices" "" "$(qed-ublk list -n)"
+systemctl reset-failed qed-ublk@strange
 
 step "an image from somebody else: restarted under what is mounted from it"
-qed-ublk create /srv/images/strange.qed 64M
 unit strange /srv/images/strange.qed --untrusted
+expect_equal "its server" "65534 0000000000000000" \
+    "$(awk '/^(Uid|CapPrm):/ { print $2 }' "/proc/$(server_of_unit strange)/status" | paste -sd ' ')"
+expect_status 0 systemd-analyze security --no-pager --threshold=26 qed-ublk@strange
 mkfs.ext4 -q /dev/qed/strange
 mkdir /srv/strange
 mount /dev/qed/strange /srv/strange
