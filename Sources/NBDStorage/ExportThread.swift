@@ -206,9 +206,9 @@ final class ExportThread: @unchecked Sendable {
     private func hand() {
         while let number = waiting.first {
             let ready = connections.filter { $0.wasReady && $0.requests.count < ExportThread.mostRequestsOfConnection }
-            guard let connection = ready.min(by: { $0.requests.count < $1.requests.count }), let work = prepare(number) else {
-                return
-            }
+            guard let connection = ready.min(by: { $0.requests.count < $1.requests.count }), let shape,
+                let work = pending[number]?.next(in: shape)
+            else { return }
             waiting.removeFirst()
             if connection.requests.isEmpty { connection.lastProgress = now }
             // Before: what can be answered at once is.
@@ -236,37 +236,6 @@ final class ExportThread: @unchecked Sendable {
         return Unmanaged<ExportThread>.fromOpaque(owner).takeUnretainedValue()
     }
 
-    /// In whole blocks of the server; nil where there is no such request.
-    private func prepare(_ number: UInt64) -> ExportRequest.Work? {
-        guard let shape, let request = pending[number] else { return nil }
-        let block = shape.smallestBlockBytes
-        func range(_ offset: UInt64, _ byteCount: UInt64) -> Range<UInt64> {
-            let end = (offset + byteCount + block - 1) / block * block
-            return offset / block * block..<min(end, shape.sizeBytes)
-        }
-        switch request.request.work {
-        case .extents(let offset, let byteCount):
-            let range = range(offset, byteCount)
-            pending[number]?.foundEnd = range.lowerBound
-            return .extents(offset: range.lowerBound, byteCount: range.upperBound - range.lowerBound)
-        case .read(let buffer, let byteCount, let offset):
-            request.part.bounce?.address.deallocate()
-            // With a block more at both ends it is not too much.
-            let largest = Int(max(shape.largestBlockBytes / block, 3) - 2) * Int(block)
-            let partBytes = min(byteCount - request.doneBytes, largest)
-            let start = offset + UInt64(request.doneBytes)
-            let range = range(start, UInt64(partBytes))
-            let count = Int(range.upperBound - range.lowerBound)
-            guard count != partBytes else {
-                pending[number]?.part = (partBytes, nil)
-                return .read(into: buffer + request.doneBytes, byteCount: partBytes, offset: start)
-            }
-            let address = UnsafeMutableRawPointer.allocate(byteCount: count, alignment: Int(block))
-            pending[number]?.part = (partBytes, (address, Int(start - range.lowerBound)))
-            return .read(into: address, byteCount: count, offset: range.lowerBound)
-        }
-    }
-
     private func found(_ number: UInt64, _ offset: UInt64, _ entries: UnsafeBufferPointer<UInt32>) {
         guard var request = pending[number], offset == request.foundEnd else { return }
         request.take(entries)
@@ -282,23 +251,8 @@ final class ExportThread: @unchecked Sendable {
         }
         connection.requests.remove(number)
         connection.lastProgress = now
-        if error == 0, goesOn(number) { return waiting.insert(number, at: 0) }
+        if error == 0, pending[number]?.takePart() == true { return waiting.insert(number, at: 0) }
         answer(number, -error)
-    }
-
-    /// A part of a read is there.
-    /// - Returns: whether another part is to be asked for.
-    private func goesOn(_ number: UInt64) -> Bool {
-        guard var request = pending[number], case .read(let buffer, let byteCount, _) = request.request.work else { return false }
-        if let bounce = request.part.bounce {
-            (buffer + request.doneBytes).copyMemory(from: bounce.address + bounce.leading, byteCount: request.part.byteCount)
-            bounce.address.deallocate()
-        }
-        request.doneBytes += request.part.byteCount
-        request.part = (0, nil)
-        pending[number] = request
-        precondition(request.doneBytes <= byteCount, "more than was asked for")
-        return request.doneBytes < byteCount
     }
 
     private func answer(_ number: UInt64, _ result: Int32) {

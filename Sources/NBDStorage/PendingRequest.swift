@@ -17,6 +17,50 @@ struct PendingRequest {
         self.deadline = deadline
     }
 
+    /// What is to be asked for next, in whole blocks of the server.
+    mutating func next(in shape: ExportShape) -> ExportRequest.Work {
+        let block = shape.smallestBlockBytes
+        func range(_ offset: UInt64, _ byteCount: UInt64) -> Range<UInt64> {
+            let end = (offset + byteCount + block - 1) / block * block
+            return offset / block * block..<min(end, shape.sizeBytes)
+        }
+        switch request.work {
+        case .extents(let offset, let byteCount):
+            let range = range(offset, byteCount)
+            foundEnd = range.lowerBound
+            return .extents(offset: range.lowerBound, byteCount: range.upperBound - range.lowerBound)
+        case .read(let buffer, let byteCount, let offset):
+            part.bounce?.address.deallocate()
+            // With a block more at both ends it is not too much.
+            let largest = Int(max(shape.largestBlockBytes / block, 3) - 2) * Int(block)
+            let partBytes = min(byteCount - doneBytes, largest)
+            let start = offset + UInt64(doneBytes)
+            let range = range(start, UInt64(partBytes))
+            let count = Int(range.upperBound - range.lowerBound)
+            guard count != partBytes else {
+                part = (partBytes, nil)
+                return .read(into: buffer + doneBytes, byteCount: partBytes, offset: start)
+            }
+            let address = UnsafeMutableRawPointer.allocate(byteCount: count, alignment: Int(block))
+            part = (partBytes, (address, Int(start - range.lowerBound)))
+            return .read(into: address, byteCount: count, offset: range.lowerBound)
+        }
+    }
+
+    /// The part that was asked for is there.
+    /// - Returns: whether another part is to be asked for.
+    mutating func takePart() -> Bool {
+        guard case .read(let buffer, let byteCount, _) = request.work else { return false }
+        if let bounce = part.bounce {
+            (buffer + doneBytes).copyMemory(from: bounce.address + bounce.leading, byteCount: part.byteCount)
+            bounce.address.deallocate()
+        }
+        doneBytes += part.byteCount
+        part = (0, nil)
+        precondition(doneBytes <= byteCount, "more than was asked for")
+        return doneBytes < byteCount
+    }
+
     /// What a server says beyond them is asked for again.
     private static let mostExtentsOfAnswer = 1024
 
