@@ -14,7 +14,7 @@
     F(nbd_set_uri_allow_local_file) F(nbd_set_tls_certificates) F(nbd_aio_connect_uri) F(nbd_aio_is_ready)                      \
     F(nbd_aio_is_processing) F(nbd_aio_is_dead) F(nbd_aio_is_closed) F(nbd_aio_get_fd) F(nbd_aio_get_direction)                 \
     F(nbd_aio_notify_read) F(nbd_aio_notify_write) F(nbd_get_size) F(nbd_can_multi_conn) F(nbd_can_meta_context)                \
-    F(nbd_get_block_size) F(nbd_aio_pread) F(nbd_aio_block_status)
+    F(nbd_get_block_size) F(nbd_aio_pread) F(nbd_aio_block_status) F(nbd_set_request_structured_replies)
 
 static struct {
 #define MEMBER(name) __typeof__(name) *name;
@@ -45,13 +45,15 @@ const char *cnbd_error(void) {
     return text ? text : "the server has closed the connection";
 }
 
-cnbd_connection *cnbd_open(const char *uri, const char *certificates) {
+cnbd_connection *cnbd_open(const char *uri, const char *certificates, int is_plain) {
     struct nbd_handle *handle = library.nbd_create();
     if (!handle) return NULL;
     /* An address leads to a socket, and names no other file. */
     if (library.nbd_set_uri_allow_transports(handle, LIBNBD_ALLOW_TRANSPORT_TCP | LIBNBD_ALLOW_TRANSPORT_UNIX) < 0 ||
         library.nbd_set_uri_allow_local_file(handle, false) < 0 ||
-        library.nbd_add_meta_context(handle, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0 ||
+        /* Each of them would be a round trip, and what libnbd asks for since 1.18 it asks for only with structured replies. */
+        (is_plain ? library.nbd_set_request_structured_replies(handle, false)
+                  : library.nbd_add_meta_context(handle, LIBNBD_CONTEXT_BASE_ALLOCATION)) < 0 ||
         (certificates && library.nbd_set_tls_certificates(handle, certificates) < 0) ||
         library.nbd_aio_connect_uri(handle, uri) < 0) {
         /* The error stays that of this thread. */

@@ -23,8 +23,11 @@ int cnbd_load(void);
 /* What went wrong last on this thread. */
 const char *cnbd_error(void);
 
-/* Begins to connect, with the certificates of that folder, unless NULL, where the URI asks for TLS. NULL: see `cnbd_error`. */
-cnbd_connection *cnbd_open(const char *uri, const char *certificates);
+/*
+ * Begins to connect, with the certificates of that folder, unless NULL, where the URI asks for TLS. A plain one negotiates what
+ * reads need and nothing else: it tells no extents. NULL: see `cnbd_error`.
+ */
+cnbd_connection *cnbd_open(const char *uri, const char *certificates, int is_plain);
 /* What is under way is not done any more, and its buffers are free; none of the callbacks is called. */
 void cnbd_close(cnbd_connection *connection);
 

@@ -21,6 +21,17 @@ public struct BackingPolicy: Sendable {
     /// Until a read fails that a base elsewhere does not answer; nil: it waits.
     public var baseTimeoutNanoseconds: UInt64? = BackingPolicy.usualBaseTimeoutSeconds * 1_000_000_000
 
+    /// How a base elsewhere is opened.
+    public enum BaseOpening: Sendable {
+        /// With all that its server tells: where holes are is known from the beginning.
+        case whole
+        /// Its first byte can be read as soon as there can be one, and where holes are is known a little later.
+        case quick
+        /// Its server is not asked: the chain ends above it.
+        case leftOut
+    }
+    public var baseOpening = BaseOpening.whole
+
     /// A base elsewhere that a device was made over: where it cannot be reached the chain is opened all the same, and what is
     /// read of it waits.
     public var knownBase: KnownBase?

@@ -32,6 +32,7 @@ final class ExportThread: @unchecked Sendable {
     private var isFailing = false
     private var connections: [NBDConnection] = []
     private var reconnection = Reconnection()
+    private var start: QuickStart
     private var isAway = false
     /// It is away, and a request has waited for it in vain: until it is back others wait for one attempt to connect. Who asks
     /// once more after an error, as kernels and file systems do, would wait as long each time.
@@ -40,10 +41,15 @@ final class ExportThread: @unchecked Sendable {
     /// Of `pending`, those that no connection has.
     private var waiting: [UInt64] = []
     private var nextNumber: UInt64 = 1
+    /// The first `beginningBytes`, once somebody has read them; until it is away.
+    private var beginning: [UInt8] = []
     private var thread: BackgroundThread?
 
     /// A connection that owes an answer and says nothing for so long is given up, as is an attempt to connect. Nanoseconds.
     private let longestSilence: UInt64
+    /// Of the beginning of an export so much is kept in memory: where a disk's partition table and superblock are, which are read
+    /// first, by one after the other.
+    static let beginningBytes = 8192
     private static let mostConnections = 4
     private static let mostRequestsOfConnection = 64
     /// So many requests under way are worth another connection.
@@ -52,11 +58,12 @@ final class ExportThread: @unchecked Sendable {
     /// Begins to connect, on a thread of its own.
     /// - Parameters:
     ///   - sizeBytes: of an export that was open before: what comes of the first attempt is like what comes of a later one.
+    ///   - isQuick: reads are answered first, and where holes are is known later.
     ///   - timeout: nanoseconds until a request fails; nil: it waits until it is answered.
     ///   - onChange: called on that thread. The first call tells what became of the first attempt: there is no second one, unless
     ///     the size is known.
     init(
-        _ address: NBDAddress, known sizeBytes: UInt64?, timeout: UInt64?, longestSilence: UInt64,
+        _ address: NBDAddress, known sizeBytes: UInt64?, isQuick: Bool, timeout: UInt64?, longestSilence: UInt64,
         onChange: @escaping @Sendable (ExportCondition) -> Void
     ) throws(Errno) {
         let descriptor = cs_eventfd()
@@ -64,6 +71,7 @@ final class ExportThread: @unchecked Sendable {
         wakeUp = descriptor
         (self.address, self.timeout, self.onChange) = (address, timeout, onChange)
         (self.sizeBytes, self.longestSilence) = (sizeBytes, longestSilence)
+        start = QuickStart(isQuick: isQuick)
         // Held by the thread until it has ended: see `end`.
         thread = try BackgroundThread { [self] in
             cs_name_thread("nbd-base")
@@ -108,6 +116,7 @@ final class ExportThread: @unchecked Sendable {
             expire()
             hand()
             look()
+            leave()
             wait()
         }
         connections = []
@@ -125,6 +134,14 @@ final class ExportThread: @unchecked Sendable {
                 tell(request.answer, 0, [])
                 continue
             }
+            if case .read(let buffer, let byteCount, let offset) = request.work, !isOver, !isFailing,
+                offset < beginning.count, byteCount <= beginning.count - Int(offset)
+            {
+                UnsafeMutableRawBufferPointer(start: buffer, count: byteCount).copyBytes(
+                    from: beginning[Int(offset)..<Int(offset) + byteCount])
+                tell(request.answer, Int32(byteCount), [])
+                continue
+            }
             pending[nextNumber] = PendingRequest(request: request, deadline: timeout.map { now &+ $0 })
             waiting.append(nextNumber)
             nextNumber += 1
@@ -133,10 +150,18 @@ final class ExportThread: @unchecked Sendable {
         return !isEnding
     }
 
+    /// Parts with connections that make room, once they have answered.
+    private func leave() { connections.removeAll { $0.makesRoom && $0.requests.isEmpty } }
+
     private func connect() {
         guard !isOver else { return }
+        var isPlain = false
         if connections.isEmpty {
             guard reconnection.isDue(now: now) else { return }
+            isPlain = start.nextIsPlain
+        } else if start.step != .over {
+            guard let dueAt = start.dueAt, dueAt <= now else { return }
+            start.fullBegins()
         } else {
             // One that was refused is not asked for again at once: a server may have a limit of its own.
             guard let shape, shape.takesSeveralConnections, connections.count < ExportThread.mostConnections,
@@ -144,19 +169,24 @@ final class ExportThread: @unchecked Sendable {
                 connections.allSatisfy({ $0.wasReady && $0.requests.count >= ExportThread.requestsForAnotherConnection })
             else { return }
         }
-        do throws(NBDFailure) { connections.append(try NBDConnection(address, now: now)) } catch { return lost(error) }
+        do throws(NBDFailure) { connections.append(try NBDConnection(address, isPlain: isPlain, now: now)) } catch {
+            return lost(error, isPlain: isPlain)
+        }
         look()
     }
 
-    /// The last connection is gone, or there was none.
-    private func lost(_ failure: NBDFailure) {
+    /// A connection is gone, or there was none.
+    private func lost(_ failure: NBDFailure, isPlain: Bool) {
         reconnection.failed(now: now)
-        guard connections.isEmpty else { return }
+        start.lost(isPlain: isPlain, plainIsThere: connections.contains { $0.isPlain })
+        if start.makesRoom { for connection in connections { connection.makesRoom = true } }
+        guard connections.isEmpty, !start.makesRoom else { return }
         if sizeBytes == nil {
             onChange(.failed(failure))
             isOver = true
         } else if !isAway {
             isAway = true
+            beginning = []
             onChange(.away(failure))
         } else if hasBeenAwayTooLong {
             failAll()
@@ -173,10 +203,9 @@ final class ExportThread: @unchecked Sendable {
     private func expire() {
         let now = now
         for connection in connections
-        where (!connection.wasReady || !connection.requests.isEmpty)
-            && now &- connection.lastProgress > longestSilence
-        {
-            giveUp(connection, NBDFailure("the server has not answered for \(longestSilence / 1_000_000_000) seconds"))
+        where (!connection.wasReady || !connection.requests.isEmpty) && now &- connection.lastProgress > patience(connection) {
+            giveUp(
+                connection, NBDFailure("the server has not answered for \(patience(connection) / 1_000_000_000) seconds"))
         }
         func isLate(_ request: PendingRequest) -> Bool { request.deadline.map { $0 <= now } == true }
         if isAway, !hasBeenAwayTooLong, connections.isEmpty, pending.values.contains(where: isLate) {
@@ -199,13 +228,15 @@ final class ExportThread: @unchecked Sendable {
         for number in connection.requests { pending[number]?.extents = [] }
         connection.requests = []
         connections.remove(at: index)
-        lost(failure)
+        lost(failure, isPlain: connection.isPlain)
     }
 
     /// Gives what waits to the connections.
     private func hand() {
         while let number = waiting.first {
-            let ready = connections.filter { $0.wasReady && $0.requests.count < ExportThread.mostRequestsOfConnection }
+            let ready = connections.filter {
+                $0.wasReady && !$0.makesRoom && $0.requests.count < ExportThread.mostRequestsOfConnection
+            }
             guard let connection = ready.min(by: { $0.requests.count < $1.requests.count }), let shape,
                 let work = pending[number]?.next(in: shape)
             else { return }
@@ -251,6 +282,7 @@ final class ExportThread: @unchecked Sendable {
         }
         connection.requests.remove(number)
         connection.lastProgress = now
+        start.answered(now: now)
         if error == 0, pending[number]?.takePart() == true { return waiting.insert(number, at: 0) }
         answer(number, -error)
     }
@@ -258,7 +290,10 @@ final class ExportThread: @unchecked Sendable {
     private func answer(_ number: UInt64, _ result: Int32) {
         guard let request = pending.removeValue(forKey: number) else { return }
         request.part.bounce?.address.deallocate()
-        if result == 0, case .read(_, let byteCount, _) = request.request.work {
+        if result == 0, case .read(let buffer, let byteCount, let offset) = request.request.work {
+            if offset == 0, byteCount == ExportThread.beginningBytes {
+                beginning = Array(UnsafeRawBufferPointer(start: buffer, count: byteCount))
+            }
             tell(request.request.answer, Int32(byteCount), [])
         } else {
             tell(request.request.answer, result, request.extents)
@@ -319,6 +354,7 @@ final class ExportThread: @unchecked Sendable {
         }
         connection.wasReady = true
         reconnection.succeeded()
+        if connection.isPlain { start.plainIsReady(now: now) } else { fullIsReady(found) }
         if shape == nil {
             (shape, sizeBytes) = (found, found.sizeBytes)
             (isAway, hasBeenAwayTooLong) = (false, false)
@@ -329,14 +365,30 @@ final class ExportThread: @unchecked Sendable {
         }
     }
 
+    /// From now on all connections are like this one.
+    private func fullIsReady(_ found: ExportShape) {
+        start.fullIsReady()
+        for connection in connections where connection.isPlain { connection.makesRoom = true }
+        guard let shape, !shape.tellsExtents, found.tellsExtents else { return }
+        self.shape = found
+        onChange(.tellsExtents)
+    }
+
+    /// So long a connection may say nothing.
+    private func patience(_ connection: NBDConnection) -> UInt64 {
+        if connection.isPlain || connection.wasReady { return longestSilence }
+        return start.patience(longestSilence, takesSeveralConnections: shape?.takesSeveralConnections == true)
+    }
+
     /// Until the next time at which something is to be done; -1: there is none.
     private var pauseMilliseconds: Int32 {
         var due = pending.values.compactMap(\.deadline).min()
         func at(_ time: UInt64) { due = min(due ?? time, time) }
         if connections.isEmpty, !isOver { at(reconnection.dueAt) }
         for connection in connections where !connection.wasReady || !connection.requests.isEmpty {
-            at(connection.lastProgress + longestSilence)
+            at(connection.lastProgress + patience(connection))
         }
+        if let dueAt = start.dueAt, !isOver { at(dueAt) }
         guard let due else { return -1 }
         return due <= now ? 0 : Int32(clamping: (due - now) / 1_000_000 + 1)
     }

@@ -30,7 +30,11 @@ final class ExportWatch: @unchecked Sendable {
 
     /// - Parameter unlessHeard: says nothing where anything was heard before.
     private func tell(_ condition: ExportCondition, unlessHeard: Bool) {
-        if case .opened(let shape) = condition, shape.tellsExtents { answersExtents.store(true, ordering: .releasing) }
+        switch condition {
+        case .opened(let shape): if shape.tellsExtents { answersExtents.store(true, ordering: .releasing) }
+        case .tellsExtents: return answersExtents.store(true, ordering: .releasing)
+        case .failed, .away, .back, .another: break
+        }
         let told = state.withLock { state -> (change: NBDExport.Change, (@Sendable (NBDExport.Change) -> Void)?)? in
             let isFirst = state.first == nil
             guard isFirst || !unlessHeard else { return nil }
@@ -49,7 +53,7 @@ final class ExportWatch: @unchecked Sendable {
     private func change(_ condition: ExportCondition, isFirst: Bool) -> NBDExport.Change? {
         switch condition {
         case .opened: isFirst ? nil : .back
-        case .failed: nil
+        case .failed, .tellsExtents: nil
         case .away(let failure): .away(failure)
         case .back: .back
         case .another(let sizeBytes): .another(sizeBytes: sizeBytes)
@@ -76,7 +80,7 @@ final class ExportWatch: @unchecked Sendable {
             case .opened(let shape): return shape.sizeBytes
             case .failed(let failure): throw failure
             case .another(let sizeBytes): return sizeBytes
-            case .away, .back:
+            case .away, .back, .tellsExtents:
                 guard let knownBytes else { preconditionFailure("away, and never opened") }
                 return knownBytes
             case nil: break
@@ -109,6 +113,8 @@ final class ExportWatch: @unchecked Sendable {
 enum ExportCondition: Sendable {
     /// The first connection is there, of an export whose size was known perhaps after it was away.
     case opened(ExportShape)
+    /// It was opened without that, and now a connection tells where holes are.
+    case tellsExtents
     /// There will be none.
     case failed(NBDFailure)
     case away(NBDFailure)

@@ -6,6 +6,8 @@ final class NBDConnection {
 
     // SAFETY: from `cnbd_open`, closed once, in `deinit`.
     private let handle: OpaquePointer
+    /// It can be asked for reads alone: nothing else was negotiated.
+    let isPlain: Bool
     /// What was asked of it and is not answered.
     var requests: Set<UInt64> = []
     /// When it last did something, or was made.
@@ -14,14 +16,18 @@ final class NBDConnection {
     var wasReady = false
     /// Its server has said that it ends, or libnbd that it is lost.
     var isLeaving = false
+    /// It is given nothing more, and ends when it has answered.
+    var makesRoom = false
 
     /// Begins to connect.
+    /// - Parameter isPlain: with as few questions as there can be: where holes are it will not tell.
     /// - Throws: where that cannot even be begun.
-    init(_ address: NBDAddress, now: UInt64) throws(NBDFailure) {
+    init(_ address: NBDAddress, isPlain: Bool, now: UInt64) throws(NBDFailure) {
         guard cnbd_load() == 0 else { throw .noLibrary }
         let certificates = address.isEncrypted ? try CertificateFolder.find() : nil
-        guard let handle = cnbd_open(address.text, certificates) else { throw .lastOfThread }
+        guard let handle = cnbd_open(address.text, certificates, isPlain ? 1 : 0) else { throw .lastOfThread }
         self.handle = handle
+        self.isPlain = isPlain
         lastProgress = now
     }
 
@@ -44,7 +50,7 @@ final class NBDConnection {
     var shape: ExportShape {
         ExportShape(
             sizeBytes: UInt64(clamping: cnbd_size(handle)), takesSeveralConnections: cnbd_can_multi_connect(handle) != 0,
-            tellsExtents: cnbd_can_tell_extents(handle) != 0,
+            tellsExtents: !isPlain && cnbd_can_tell_extents(handle) != 0,
             smallestBlockBytes: UInt64(max(cnbd_smallest_block(handle), 1)),
             largestBlockBytes: cnbd_largest_block(handle) > 0 ? UInt64(cnbd_largest_block(handle)) : 32 << 20)
     }

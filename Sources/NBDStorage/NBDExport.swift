@@ -41,19 +41,21 @@ public final class NBDExport: LayerSource, @unchecked Sendable {
     /// - Parameters:
     ///   - sizeBytes: nil: what the server says. Of an export that was open before, its size: where it cannot be reached it is
     ///     open all the same, away from the beginning; where it has another size now this one has that, and answers nothing.
+    ///   - isQuick: the first byte can be read as soon as there can be one, and where holes are is known a little later. For
+    ///     others that is known from the beginning, where the server tells it.
     ///   - timeout: nanoseconds until a read fails that the server does not answer; nil: it waits.
     ///   - longestSilence: nanoseconds; a connection whose server owes something, and says nothing for so long, is made anew.
     ///   - patience: nanoseconds; an export of known size that says nothing for so long is away.
     /// - Throws: only where the size is not known, or there is no thread.
     public init(
-        _ address: NBDAddress, known sizeBytes: UInt64? = nil, timeout: UInt64?,
+        _ address: NBDAddress, known sizeBytes: UInt64? = nil, isQuick: Bool = false, timeout: UInt64?,
         longestSilence: UInt64 = NBDExport.usualSilence, patience: UInt64 = NBDExport.usualPatience
     ) throws(NBDFailure) {
         let watch = ExportWatch()
         do throws(Errno) {
-            thread = try ExportThread(address, known: sizeBytes, timeout: timeout, longestSilence: longestSilence) {
-                watch.tell($0)
-            }
+            thread = try ExportThread(
+                address, known: sizeBytes, isQuick: isQuick, timeout: timeout, longestSilence: longestSilence
+            ) { watch.tell($0) }
         } catch {
             throw NBDFailure("this process gets no thread (\(error))")
         }
@@ -80,7 +82,7 @@ public final class NBDExport: LayerSource, @unchecked Sendable {
     public var absence: Absence? { watch.absence }
 
     public var path: String { address.text }
-    /// False as long as it was away from the beginning: nobody has said yet. True, it stays true.
+    /// False as long as nobody has said yet: it was away from the beginning, or is opened quickly. True, it stays true.
     public var tellsHolesTruly: Bool { watch.tellsExtents }
 
     public func base(on ring: Ring) -> any BaseStorage { NBDBase(export: self, ring: ring) }
@@ -88,11 +90,15 @@ public final class NBDExport: LayerSource, @unchecked Sendable {
     public func readBytes(fileOffset: UInt64, byteCount: Int) throws(ImageFileError) -> [UInt8] {
         let count = Int(min(UInt64(byteCount), sizeBytes - min(fileOffset, sizeBytes)))
         guard count > 0 else { return [] }
-        let buffer = UnsafeMutableRawPointer.allocate(byteCount: count, alignment: 1)
+        // Whoever wants a few bytes of the beginning is about to want others, and each would be a round trip.
+        let beginning = UInt64(ExportThread.beginningBytes)
+        var range = fileOffset..<fileOffset + UInt64(count)
+        if range.upperBound <= beginning, beginning <= sizeBytes { range = 0..<beginning }
+        let buffer = UnsafeMutableRawPointer.allocate(byteCount: range.count, alignment: 1)
         defer { buffer.deallocate() }
-        let result = ask(.read(into: buffer, byteCount: count, offset: fileOffset)).result
+        let result = ask(.read(into: buffer, byteCount: range.count, offset: range.lowerBound)).result
         guard result >= 0 else { throw .cannotRead(path: path, errno: Errno(rawValue: -result)) }
-        return Array(UnsafeRawBufferPointer(start: buffer, count: count))
+        return Array(UnsafeRawBufferPointer(start: buffer + Int(fileOffset - range.lowerBound), count: count))
     }
 
     public func nextData(from fileOffset: UInt64) -> Range<UInt64>? {

@@ -94,6 +94,7 @@ public enum ImageChain {
             guard !policy.refusesBackingFiles else { throw .backingRefused(path: overlay, name: backingName) }
             guard files.count < longestChain else { throw .tooLong(path: path) }
             if let address = try address(backingName, of: overlay, header, policy) {
+                if policy.baseOpening == .leftOut { break }
                 let export = try open(address, of: overlay, policy)
                 files.append(LayerFile(file: export, layer: .raw(sizeBytes: export.sizeBytes)))
                 break
@@ -147,7 +148,8 @@ public enum ImageChain {
     ) throws(ChainError) -> NBDExport {
         let known = policy.knownBase.flatMap { $0.address == address.text ? $0.sizeBytes : nil }
         do throws(NBDFailure) {
-            return try NBDExport(address, known: known, timeout: policy.baseTimeoutNanoseconds)
+            return try NBDExport(
+                address, known: known, isQuick: policy.baseOpening == .quick, timeout: policy.baseTimeoutNanoseconds)
         } catch {
             throw .image(.file(.baseUnusable(path: address.text, reason: error.description)), backingOf: overlay)
         }

@@ -170,7 +170,7 @@ extension ImageCreation {
         let address: NBDAddress
         do throws(NBDAddressError) { address = try NBDAddress(text) } catch { throw .baseAddress(error) }
         let export: NBDExport
-        do throws(NBDFailure) { export = try NBDExport(address, timeout: nil) } catch {
+        do throws(NBDFailure) { export = try NBDExport(address, isQuick: true, timeout: nil) } catch {
             throw .backingFile(.file(.baseUnusable(path: text, reason: error.description)))
         }
         let name: BackingFileName

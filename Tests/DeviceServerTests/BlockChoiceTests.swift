@@ -57,6 +57,20 @@ struct BlockChoiceTests {
         if choice.isDirect { #expect(choice.blockSizeBytes % (row.direct ?? .max) == 0) }
     }
 
+    @Test func whoeverAsksForBlocksHasNoPartitionTableRead() throws {
+        var reads = 0
+        func table() -> PartitionTable {
+            reads += 1
+            return .other
+        }
+        for (wanted, expected) in [(512, 0), (4096, 0), (nil, 1)] {
+            reads = 0
+            _ = try BlockChoice(
+                wantedBytes: wanted, imageSizeBytes: Self.whole, partitionTable: table(), directBytes: 512)
+            #expect(reads == expected)
+        }
+    }
+
     @Test func blocksThatTheImageDoesNotConsistOf() {
         let error = #expect(throws: BlockSizeError.self) {
             try BlockChoice(

@@ -18,9 +18,12 @@ import Testing
         server = try ScriptedServer(in: directory)
     }
 
-    private func open(timeoutMilliseconds: UInt64 = 60_000, patienceMilliseconds: UInt64 = 60_000) throws -> NBDExport {
+    private func open(
+        isQuick: Bool = false, timeoutMilliseconds: UInt64 = 60_000, patienceMilliseconds: UInt64 = 60_000
+    ) throws -> NBDExport {
         let export = try NBDExport(
-            NBDAddress(server.address), known: AwayExportTests.sizeBytes, timeout: timeoutMilliseconds * 1_000_000,
+            NBDAddress(server.address), known: AwayExportTests.sizeBytes, isQuick: isQuick,
+            timeout: timeoutMilliseconds * 1_000_000,
             patience: patienceMilliseconds * 1_000_000)
         export.whenItChanges { [changes] change in changes.withLock { $0.append("\(change)".prefix(4).description) } }
         return export
@@ -48,15 +51,17 @@ import Testing
         #expect(changes.withLock { $0 } == [])
     }
 
-    @Test("away, it has its size and its identity; it tells no holes, and reads wait for it", arguments: [false, true])
-    func comesBack(isSilent: Bool) throws {
+    @Test(
+        "away, it has its size and its identity; it tells no holes, and reads wait for it", arguments: [false, true],
+        [false, true])
+    func comesBack(isSilent: Bool, isQuick: Bool) throws {
         defer { server.stop() }
         let identity = try NBDExport(NBDAddress(server.address), timeout: nil).identity
         server.state.withLock { state in
             state.isSilent = isSilent
             state.endsAfter = isSilent ? 0 : 1
         }
-        let export = try open(patienceMilliseconds: isSilent ? 50 : 60_000)
+        let export = try open(isQuick: isQuick, patienceMilliseconds: isSilent ? 50 : 60_000)
         #expect(export.sizeBytes == AwayExportTests.sizeBytes && export.identity == identity)
         #expect(!export.tellsHolesTruly && export.nextData(from: 0) == nil)
         let absence = try #require(export.absence)
@@ -67,15 +72,17 @@ import Testing
         server.state.withLock { ($0.isSilent, $0.endsAfter) = (false, 0) }
         thread.join()
         #expect(result.withLock { $0 } == expected)
+        let deadline = Deadline(after: .seconds(20))
+        while isQuick, !export.tellsHolesTruly, !deadline.hasPassed { pause(.milliseconds(1)) }
         #expect(export.absence == nil && export.tellsHolesTruly && export.nextData(from: 0) == 4096..<8192)
         #expect(changes.withLock { $0 } == ["away", "back"])
     }
 
-    @Test("it comes back with another size: what waited fails, and whatever is read later")
-    func comesBackAsAnother() throws {
+    @Test("it comes back with another size: what waited fails, and whatever is read later", arguments: [false, true])
+    func comesBackAsAnother(isQuick: Bool) throws {
         defer { server.stop() }
         server.state.withLock { $0.endsAfter = 1 }
-        let export = try open()
+        let export = try open(isQuick: isQuick)
         let (thread, result) = try read(export)
         server.state.withLock { ($0.sizeBytes, $0.endsAfter) = (1 << 19, 0) }
         thread.join()

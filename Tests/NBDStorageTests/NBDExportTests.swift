@@ -18,9 +18,11 @@ import Testing
         server = try ScriptedServer(in: directory)
     }
 
-    private func open(timeoutMilliseconds: UInt64 = 5000, silenceMilliseconds: UInt64 = 5000) throws -> NBDExport {
+    private func open(
+        isQuick: Bool = false, timeoutMilliseconds: UInt64 = 5000, silenceMilliseconds: UInt64 = 5000
+    ) throws -> NBDExport {
         try NBDExport(
-            NBDAddress(server.address), timeout: timeoutMilliseconds * 1_000_000,
+            NBDAddress(server.address), isQuick: isQuick, timeout: timeoutMilliseconds * 1_000_000,
             longestSilence: silenceMilliseconds * 1_000_000)
     }
 
@@ -84,19 +86,19 @@ import Testing
 
     @Test(
         "a connection that ends, anywhere in what is sent, is made anew, and nobody notices",
-        arguments: [4600, 5000, 9001, 20000])
-    func cut(after byteCount: Int) throws {
+        arguments: [8700, 9001, 12500, 20000], [false, true])
+    func cut(after byteCount: Int, isQuick: Bool) throws {
         defer { server.stop() }
-        let export = try open()
+        let export = try open(isQuick: isQuick)
         server.state.withLock { $0.endsAfter = byteCount }
         for offset in stride(from: UInt64(0), to: 40000, by: 4000) {
             #expect(try export.readBytes(fileOffset: offset, byteCount: 4000) == expected(offset, 4000))
         }
     }
 
-    @Test("without an answer a read fails in time; later ones are answered")
-    func timeout() throws {
-        let export = try open(timeoutMilliseconds: 300)
+    @Test("without an answer a read fails in time; later ones are answered", arguments: [false, true])
+    func timeout(isQuick: Bool) throws {
+        let export = try open(isQuick: isQuick, timeoutMilliseconds: 300)
         let changes = Lock<[String]>([])
         export.whenItChanges { change in changes.withLock { $0.append("\(change)".prefix(4).description) } }
         server.state.withLock { $0.endsAfter = 1 }
@@ -125,10 +127,10 @@ import Testing
         server.stop()
     }
 
-    @Test("another size under the same name: what is read fails")
-    func another() throws {
+    @Test("another size under the same name: what is read fails", arguments: [false, true])
+    func another(isQuick: Bool) throws {
         defer { server.stop() }
-        let export = try open(timeoutMilliseconds: 60_000)
+        let export = try open(isQuick: isQuick, timeoutMilliseconds: 60_000)
         server.state.withLock {
             $0.sizeBytes = 1 << 19
             $0.endsAfter = 5000
@@ -149,15 +151,15 @@ import Testing
 
     /// Whatever comes, the export is refused, or read, or not: within the time, without a trap, and without another's bytes. What
     /// was spoilt of data itself nobody can tell.
-    @Test("a server that says anything", arguments: 0..<60)
-    func anything(seed: UInt64) throws {
+    @Test("a server that says anything", arguments: 0..<60, [false, true])
+    func anything(seed: UInt64, isQuick: Bool) throws {
         defer { server.stop() }
         server.state.withLock {
             $0.random = SeededRandom(seed: seed)
             $0.spoilsOneIn = [30, 100, 300, 2000][Int(seed % 4)]
         }
         let started = Deadline(after: .seconds(20))
-        guard let export = try? open(timeoutMilliseconds: 120, silenceMilliseconds: 40) else { return }
+        guard let export = try? open(isQuick: isQuick, timeoutMilliseconds: 120, silenceMilliseconds: 40) else { return }
         for offset in stride(from: UInt64(0), to: 20000, by: 5000) {
             let bytes = try? export.readBytes(fileOffset: offset, byteCount: 700)
             #expect(bytes == nil || bytes?.count == min(700, Int(export.sizeBytes - min(offset, export.sizeBytes))))

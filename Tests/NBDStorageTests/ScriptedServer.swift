@@ -22,6 +22,18 @@ final class ScriptedServer: @unchecked Sendable {
         var smallestBlock: UInt32 = 1
         var connections = 0
         var reads = 0
+        /// What was asked for, with the number of the connection: "1 go", "1 read", "2 structured replies".
+        var asked: [String] = []
+        /// Whether it says that several connections see the same.
+        var takesSeveralConnections = true
+        /// More at once are ended at once; or, where `othersWait`, get their greeting when there is room.
+        var mostConnections = Int.max
+        var othersWait = false
+        var openConnections = 0
+        /// Whoever asks for structured replies is left.
+        var refusesStructuredReplies = false
+        /// Of connections with structured replies; nil: as of the others.
+        var otherSizeBytes: UInt64?
     }
 
     static let pageBytes = 4096
@@ -60,19 +72,40 @@ final class ScriptedServer: @unchecked Sendable {
         while true {
             let accepted = accept(listener, nil, nil)
             guard accepted >= 0 else { return }
-            state.withLock { $0.connections += 1 }
-            var connection = Connection(server: self, descriptor: accepted)
-            try? BackgroundThread {
-                connection.serve()
+            let number = state.withLock { state in
+                state.connections += 1
+                return state.connections
+            }
+            var connection = Connection(server: self, descriptor: accepted, number: number)
+            try? BackgroundThread { [self] in
+                if hasRoom() {
+                    connection.serve()
+                    state.withLock { $0.openConnections -= 1 }
+                }
                 close(accepted)
             }.detach()
+        }
+    }
+
+    private func hasRoom() -> Bool {
+        while true {
+            let (isTaken, othersWait) = state.withLock { state in
+                guard state.openConnections < state.mostConnections else { return (false, state.othersWait) }
+                state.openConnections += 1
+                return (true, false)
+            }
+            guard !isTaken, othersWait else { return isTaken }
+            pause(.milliseconds(5))
         }
     }
 
     private struct Connection {
         let server: ScriptedServer
         let descriptor: Int32
+        /// From 1 on.
+        let number: Int
         var sent = 0
+        var hasStructuredReplies = false
 
         struct Ended: Error {}
 
@@ -88,20 +121,24 @@ final class ScriptedServer: @unchecked Sendable {
         /// - Returns: whether options go on.
         private mutating func handleOption() throws(Ended) -> Bool {
             let head = try receive(16)
-            let option = number(head[8..<12])
-            _ = try receive(Int(min(number(head[12..<16]), 4096)))
+            let option = integer(head[8..<12])
+            _ = try receive(Int(min(integer(head[12..<16]), 4096)))
             func reply(_ kind: UInt32, _ data: [UInt8] = []) -> [UInt8] {
                 big(UInt64(0x3_e889_0455_65a9)) + big(UInt32(option)) + big(kind) + big(UInt32(data.count)) + data
             }
-            let sizeBytes = server.state.withLock { $0.sizeBytes }
+            note([7: "go", 8: "structured replies", 10: "holes"][option] ?? "option \(option)")
+            let sizeBytes = server.state.withLock { hasStructuredReplies ? $0.otherSizeBytes ?? $0.sizeBytes : $0.sizeBytes }
             switch option {
-            case 8: try send(reply(1))
+            case 8:
+                guard !server.state.withLock({ $0.refusesStructuredReplies }) else { throw Ended() }
+                hasStructuredReplies = true
+                try send(reply(1))
             case 10: try send(reply(4, big(UInt32(7)) + Array("base:allocation".utf8)) + reply(1))
             case 7:
-                // An export that may be read by several connections.
                 let (smallest, largest) = server.state.withLock { ($0.smallestBlock, $0.largestRead) }
+                let flags: UInt16 = server.state.withLock { $0.takesSeveralConnections } ? 1 | 2 | 1 << 8 : 1 | 2
                 try send(
-                    reply(3, big(UInt16(0)) + big(sizeBytes) + big(UInt16(1 | 2 | 1 << 8)))
+                    reply(3, big(UInt16(0)) + big(sizeBytes) + big(flags))
                         + reply(3, big(UInt16(3)) + big(smallest) + big(max(smallest, 4096)) + big(largest)) + reply(1))
                 return false
             default: try send(reply(0x8000_0001))
@@ -111,12 +148,13 @@ final class ScriptedServer: @unchecked Sendable {
 
         private mutating func handleRequest() throws(Ended) {
             let request = try receive(28)
-            let (kind, handle) = (number(request[6..<8]), Array(request[8..<16]))
-            let (offset, count) = (number(request[16..<24]), number(request[24..<28]))
+            let (kind, handle) = (integer(request[6..<8]), Array(request[8..<16]))
+            let (offset, count) = (integer(request[16..<24]), integer(request[24..<28]))
             guard kind != 2, count <= 1 << 20 else { throw Ended() }
             func chunk(_ kind: UInt16, _ data: [UInt8]) -> [UInt8] {
                 big(UInt32(0x668e_33ef)) + big(UInt16(1)) + big(kind) + handle + big(UInt32(data.count)) + data
             }
+            note([0: "read", 7: "extents"][kind] ?? "request \(kind)")
             switch kind {
             case 0:
                 let isAllowed = server.state.withLock { state in
@@ -124,8 +162,11 @@ final class ScriptedServer: @unchecked Sendable {
                     return count <= UInt64(state.largestRead) && (offset | count) % UInt64(state.smallestBlock) == 0
                 }
                 guard isAllowed else { throw Ended() }
-                try send(chunk(1, big(offset) + (offset..<offset + count).map(ScriptedServer.byte)))
-            case 7:
+                let data = (offset..<offset + count).map(ScriptedServer.byte)
+                try send(
+                    hasStructuredReplies
+                        ? chunk(1, big(offset) + data) : big(UInt32(0x6744_6698)) + big(UInt32(0)) + handle + data)
+            case 7 where hasStructuredReplies:
                 var extents: [UInt8] = big(UInt32(7))
                 var position = offset
                 let page = UInt64(ScriptedServer.pageBytes)
@@ -138,6 +179,8 @@ final class ScriptedServer: @unchecked Sendable {
             default: throw Ended()
             }
         }
+
+        private func note(_ question: String) { server.state.withLock { $0.asked.append("\(number) \(question)") } }
 
         private mutating func send(_ bytes: [UInt8]) throws(Ended) {
             var bytes = bytes
@@ -163,7 +206,7 @@ final class ScriptedServer: @unchecked Sendable {
             return bytes
         }
 
-        private func number(_ bytes: ArraySlice<UInt8>) -> UInt64 { bytes.reduce(0) { $0 << 8 | UInt64($1) } }
+        private func integer(_ bytes: ArraySlice<UInt8>) -> UInt64 { bytes.reduce(0) { $0 << 8 | UInt64($1) } }
 
         private func big<Number: FixedWidthInteger>(_ number: Number) -> [UInt8] {
             withUnsafeBytes(of: number.bigEndian) { Array($0) }

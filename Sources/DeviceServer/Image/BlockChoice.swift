@@ -19,10 +19,11 @@ public struct BlockChoice: Equatable, Sendable, CustomStringConvertible {
     /// - Parameters:
     ///   - wantedBytes: what the user asks for, one of `ServerConfiguration.blockSizes`.
     ///   - imageSizeBytes: of the disk; a multiple of 512.
+    ///   - partitionTable: is not read where the user has asked for blocks: it may be far away.
     ///   - directBytes: what offsets and lengths of direct I/O on the file must be multiples of; nil where there is none.
     /// - Throws: where the image does not consist of the blocks that are asked for.
     public init(
-        wantedBytes: Int?, imageSizeBytes: UInt64, partitionTable: PartitionTable, directBytes: Int?
+        wantedBytes: Int?, imageSizeBytes: UInt64, partitionTable: @autoclosure () -> PartitionTable, directBytes: Int?
     ) throws(BlockSizeError) {
         let isWhole = { (bytes: Int) in imageSizeBytes % UInt64(bytes) == 0 }
         let smallest = Int(QEDLimits.sectorSizeBytes)
@@ -34,7 +35,7 @@ public struct BlockChoice: Equatable, Sendable, CustomStringConvertible {
             self.init(wantedBytes, "asked for with --block-size", directBytes: directBytes, imageSizeBytes)
             return
         }
-        switch partitionTable {
+        switch partitionTable() {
         case .gpt(let bytes) where bytes != smallest && isWhole(bytes):
             self.init(bytes, "the image's partition table was made for them", directBytes: directBytes, imageSizeBytes)
         case .gpt(let bytes) where bytes != smallest:

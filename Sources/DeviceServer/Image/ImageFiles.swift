@@ -38,6 +38,7 @@ final class ImageFiles {
     ) throws(ServerError) {
         var configuration = configuration
         configuration.backing.knownBase = record?.base
+        configuration.backing.baseOpening = .quick
         path = configuration.imagePath
         isForConfinement = configuration.isUntrusted
         let isReadOnly = !configuration.changesImage

@@ -30,9 +30,10 @@ public struct DeviceAddition {
             return
         }
         // What is wrong with the files is said first, as in the foreground: a mistyped name has nothing to do with the
-        // driver.
-        _ = try ImageChain.open(
-            path: imagePath, isReadOnly: true, caching: .buffered, locking: .none, policy: try requested.backing.policy())
+        // driver. The server asks for a base elsewhere: to ask here too would be as many round trips again.
+        var policy = try requested.backing.policy()
+        policy.baseOpening = .leftOut
+        _ = try ImageChain.open(path: imagePath, isReadOnly: true, caching: .buffered, locking: .none, policy: policy)
         // Without a driver, or the right to use it, there is no point in going further.
         UblkDriver.load()
         _ = try UblkControlDevice()

@@ -15,6 +15,7 @@ public struct ChainDescription: Sendable {
     /// The image first.
     public let members: [Member]
 
+    /// - Parameter policy: for the files that images name. With a base elsewhere that is left out what is known of it is told.
     /// - Throws: where a file of the chain is missing, not allowed or not what its overlay says, or files form a loop.
     public init(reading path: String, policy: BackingPolicy = .plainFiles) throws(ImageToolError) {
         let chain: [LayerFile]
@@ -40,6 +41,11 @@ public struct ChainDescription: Sendable {
                         path: link.source.path, sizeBytes: sizeBytes,
                         allocatedBytes: isKnown ? status.allocated_bytes : nil))
             }
+        }
+        if policy.baseOpening == .leftOut, let base = policy.knownBase, case .qed(let image) = members.last,
+            image.backing?.name.text == base.address
+        {
+            members.append(.raw(path: base.address, sizeBytes: base.sizeBytes, allocatedBytes: nil))
         }
         self.members = members
     }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import BlockStorage
 import DeviceServer
 import Glibc
 import ImageTools
@@ -29,8 +30,7 @@ struct SnapshotsCommand: ParsableCommand {
     func run() throws {
         try DeviceRequirements.check()
         let record = try DeviceRegistry().device(named: argument.device)
-        let policy = try BackingChoice(arguments: record.backingArguments).policy()
-        let files = try ChainDescription(reading: record.imagePath, policy: policy).members.map(Row.init)
+        let files = try record.chainDescription().members.map(Row.init)
         switch output.format {
         case .human: try printOutput(SnapshotsCommand.table(files))
         case .json: try printOutput(JSONValue.array(files.map(\.json)).indented())
@@ -73,5 +73,15 @@ struct SnapshotsCommand: ParsableCommand {
 
     private static func table(_ files: [Row]) -> String {
         TextTable.lines([["SIZE", "HOLDS", "WRITTEN", "FILE"]] + files.map(\.cells))
+    }
+}
+
+extension DeviceRecord {
+    /// What a device's image, and the files behind it, say about themselves. The server of a base elsewhere is not asked: it may
+    /// be away, or far.
+    func chainDescription() throws -> ChainDescription {
+        var policy = try BackingChoice(arguments: backingArguments).policy()
+        (policy.baseOpening, policy.knownBase) = (.leftOut, base)
+        return try ChainDescription(reading: imagePath, policy: policy)
     }
 }

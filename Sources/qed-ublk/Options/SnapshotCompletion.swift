@@ -24,7 +24,6 @@ enum SnapshotCompletion {
 
     private static func chain(of word: String) -> ChainDescription? {
         guard let record = try? DeviceRegistry().device(named: word) else { return try? ChainDescription(reading: word) }
-        guard let policy = try? BackingChoice(arguments: record.backingArguments).policy() else { return nil }
-        return try? ChainDescription(reading: record.imagePath, policy: policy)
+        return try? record.chainDescription()
     }
 }
