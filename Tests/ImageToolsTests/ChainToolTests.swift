@@ -73,6 +73,30 @@ import Testing
         try reader.close()
     }
 
+    @Test("the base elsewhere of an image has another address: its name alone is changed; nothing else can be")
+    func rebaseElsewhere() throws {
+        let base = try makeBase("base", "raw")
+        try makeOverlay(base, "raw", TestGeometry.all[0])
+        func rebase(_ name: String, _ format: BackingFormat, isUnsafe: Bool) -> String? {
+            do throws(ImageToolError) {
+                try ImageRebase(path: overlay, backing: .init(name: name, format: format), isUnsafe: isUnsafe).run()
+                return nil
+            } catch {
+                return "\(error)"
+            }
+        }
+        let before = try Data(contentsOf: URL(fileURLWithPath: overlay))
+        #expect(rebase("nbd://h/", .raw, isUnsafe: false)?.contains("is not compared with a base elsewhere") == true)
+        #expect(rebase("nbd://h/", .qed, isUnsafe: true)?.contains("a base elsewhere is raw") == true)
+        #expect(rebase("nbd://me@h/", .raw, isUnsafe: true)?.contains("names a user") == true)
+        #expect(try Data(contentsOf: URL(fileURLWithPath: overlay)) == before)
+        #expect(rebase("nbd+unix:///x?socket=/s", .raw, isUnsafe: true) == nil)
+        let image = try ImageDescription(reading: overlay)
+        #expect(image.backing?.name.text == "nbd+unix:///x?socket=/s" && image.backing?.declaredFormat == .raw)
+        #expect(rebase(base, .raw, isUnsafe: true) == nil)
+        try expectSound(overlay)
+    }
+
     @Test("rebase keeps the contents", arguments: TestGeometry.all, ["raw", "qed"])
     func rebase(_ geometry: TestGeometry, format: String) throws {
         let base = try makeBase("base", format)

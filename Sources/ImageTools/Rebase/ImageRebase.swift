@@ -14,7 +14,7 @@ public struct ImageRebase: Sendable {
     public var path: String
     /// Nil: the image shall need no backing file any more.
     public var backing: ImageCreation.Backing?
-    /// Only the name is changed; neither backing file is looked at.
+    /// Only the name is changed; neither backing file is looked at. The new one may be a base elsewhere.
     public var isUnsafe: Bool
     /// For the files that images name; the new backing file is named by the user.
     public var policy: BackingPolicy
@@ -33,8 +33,23 @@ public struct ImageRebase: Sendable {
         let name: BackingFileName?
         let newPath: String?
         do {
-            name = try backing.map { try BackingFileName(storing: $0.name) }
-            newPath = try name?.path(inImageAt: path)
+            if let address = try backing.flatMap({ try ImageRebase.address($0) }) {
+                guard isUnsafe else {
+                    throw ImageToolError.refused(
+                        path: path,
+                        reason:
+                            "is not compared with a base elsewhere; where that has what the overlay needs, -u changes the name")
+                }
+                guard backing?.format == .raw else {
+                    throw ImageToolError.refused(path: path, reason: "cannot have that backing file: a base elsewhere is raw")
+                }
+                (name, newPath) = (address, nil)
+            } else {
+                name = try backing.map { try BackingFileName(storing: $0.name) }
+                newPath = try name?.path(inImageAt: path)
+            }
+        } catch let error as ImageToolError {
+            throw error
         } catch {
             throw .refused(
                 path: path, reason: "cannot have that backing file: \((error as? QEDFormatError)?.fault ?? "\(error)")")
@@ -55,6 +70,12 @@ public struct ImageRebase: Sendable {
             try await structure.clearAutoclearBitsDurably()
             try await structure.setBackingFile(name, isRaw: isRaw, path: path)
         }
+    }
+
+    /// The name of a base elsewhere, as `create --base` stores it; nil where it is a file.
+    private static func address(_ backing: ImageCreation.Backing) throws -> BackingFileName? {
+        let name = try BackingFileName(Array(backing.name.utf8))
+        return try name.address.map { _ in name }
     }
 
     private func open(_ newPath: String, _ image: OfflineImage) throws(ImageToolError) -> Disk {

@@ -12,8 +12,8 @@ struct RebaseCommand: ParsableCommand {
         discussion: """
             What the overlay would read differently from the new backing file is copied into it first, so the disk \
             keeps \
-            its contents. With -u only the name is changed: for a backing file that was moved. -b '' makes an image \
-            without backing file, as 'qed-ublk flatten' does.
+            its contents. With -u only the name is changed: for a backing file that was moved, or for the new address of a base \
+            elsewhere, as 'create --base' takes it. -b '' makes an image without backing file, as 'qed-ublk flatten' does.
 
             Example: qed-ublk rebase -b new-base.qed -F qed overlay.qed
 
