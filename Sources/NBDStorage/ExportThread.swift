@@ -8,16 +8,10 @@ import SystemPackage
 /// The connections to an export, and the one thread that drives them: it takes requests from everybody, asks the server, asks
 /// again where a connection was lost, and gives each request its answer, or an error when its time is over.
 final class ExportThread: @unchecked Sendable {
-    // SAFETY: `inbox` is locked; what follows it is the thread's alone.
-    private struct Inbox {
-        var requests: [ExportRequest] = []
-        var isEnding = false
-        var isFailing = false
-    }
-
+    // SAFETY: what follows `inbox` is the thread's alone.
     let address: NBDAddress
-    private let inbox = Lock(Inbox())
-    private let wakeUp: Int32
+    /// By which it is asked, and told.
+    let inbox: ExportInbox
 
     private let timeout: UInt64?
     private let onChange: @Sendable (ExportCondition) -> Void
@@ -28,8 +22,7 @@ final class ExportThread: @unchecked Sendable {
     private var sizeBytes: UInt64?
     /// It is not asked any more: the first attempt has failed, or it has another size than it had.
     private var isOver = false
-    /// Nobody waits for it any more.
-    private var isFailing = false
+    private var wishes = ExportInbox.Wishes()
     private var connections: [NBDConnection] = []
     private var reconnection = Reconnection()
     private var start: QuickStart
@@ -66,9 +59,7 @@ final class ExportThread: @unchecked Sendable {
         _ address: NBDAddress, known sizeBytes: UInt64?, isQuick: Bool, timeout: UInt64?, longestSilence: UInt64,
         onChange: @escaping @Sendable (ExportCondition) -> Void
     ) throws(Errno) {
-        let descriptor = cs_eventfd()
-        guard descriptor >= 0 else { throw Errno(rawValue: -descriptor) }
-        wakeUp = descriptor
+        inbox = try ExportInbox()
         (self.address, self.timeout, self.onChange) = (address, timeout, onChange)
         (self.sizeBytes, self.longestSilence) = (sizeBytes, longestSilence)
         start = QuickStart(isQuick: isQuick)
@@ -79,24 +70,9 @@ final class ExportThread: @unchecked Sendable {
         }
     }
 
-    deinit { cs_close(wakeUp) }
-
-    /// Any thread.
-    func submit(_ request: ExportRequest) {
-        inbox.withLock { $0.requests.append(request) }
-        cs_eventfd_signal(wakeUp)
-    }
-
-    /// Whether every request fails at once. Any thread.
-    func setFailing(_ isFailing: Bool) {
-        inbox.withLock { $0.isFailing = isFailing }
-        cs_eventfd_signal(wakeUp)
-    }
-
     /// Ends the thread, and waits for that. Nothing is under way.
     func end() {
-        inbox.withLock { $0.isEnding = true }
-        cs_eventfd_signal(wakeUp)
+        inbox.wish { $0.isEnding = true }
         thread?.join()
         thread = nil
     }
@@ -124,17 +100,14 @@ final class ExportThread: @unchecked Sendable {
 
     /// - Returns: false when the thread is to end.
     private func takeInbox() -> Bool {
-        let (requests, isEnding) = inbox.withLock { inbox in
-            defer { inbox.requests = [] }
-            isFailing = inbox.isFailing
-            return (inbox.requests, inbox.isEnding)
-        }
+        let (requests, wishes) = inbox.take()
+        self.wishes = wishes
         for request in requests {
             if case .read(_, 0, _) = request.work {
                 tell(request.answer, 0, [])
                 continue
             }
-            if case .read(let buffer, let byteCount, let offset) = request.work, !isOver, !isFailing,
+            if case .read(let buffer, let byteCount, let offset) = request.work, !isOver, !wishes.isFailing,
                 offset < beginning.count, byteCount <= beginning.count - Int(offset)
             {
                 UnsafeMutableRawBufferPointer(start: buffer, count: byteCount).copyBytes(
@@ -147,7 +120,7 @@ final class ExportThread: @unchecked Sendable {
             nextNumber += 1
             if hasBeenAwayTooLong { reconnection.hurry() }
         }
-        return !isEnding
+        return !wishes.isEnding
     }
 
     /// Parts with connections that make room, once they have answered.
@@ -212,7 +185,11 @@ final class ExportThread: @unchecked Sendable {
             hasBeenAwayTooLong = true
             failAll()
         }
-        for (number, request) in pending where isOver || isFailing || isLate(request) {
+        if wishes.isLeaving, !connections.contains(where: \.wasReady) {
+            for number in waiting { answer(number, -ECANCELED) }
+            waiting = []
+        }
+        for (number, request) in pending where isOver || wishes.isFailing || isLate(request) {
             if let connection = connections.first(where: { $0.requests.contains(number) }) {
                 // Its buffer is in the connection's hands.
                 giveUp(connection, NBDFailure("the server has not answered in time"))
@@ -309,13 +286,13 @@ final class ExportThread: @unchecked Sendable {
 
     /// Waits until a connection, a time or somebody else wants something.
     private func wait() {
-        var descriptors = [pollfd(fd: wakeUp, events: Int16(POLLIN), revents: 0)]
+        var descriptors = [pollfd(fd: inbox.descriptor, events: Int16(POLLIN), revents: 0)]
         for connection in connections {
             descriptors.append(pollfd(fd: connection.descriptor, events: connection.events, revents: 0))
         }
         let count = poll(&descriptors, nfds_t(descriptors.count), pauseMilliseconds)
         guard count > 0 else { return }
-        if descriptors[0].revents != 0 { cs_eventfd_wait(wakeUp) }
+        if descriptors[0].revents != 0 { inbox.hear() }
         for (connection, descriptor) in zip(connections, descriptors.dropFirst()) where descriptor.revents != 0 {
             connection.lastProgress = now
             connection.notify(descriptor.revents)

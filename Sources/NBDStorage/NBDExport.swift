@@ -76,7 +76,11 @@ public final class NBDExport: LayerSource, @unchecked Sendable {
     public func whenItChanges(_ tell: @escaping @Sendable (Change) -> Void) { watch.setTeller(tell) }
 
     /// Has all that is asked, and waits, fail; or be answered again. Any thread.
-    public func failReads(_ fails: Bool) { thread.setFailing(fails) }
+    public func failReads(_ fails: Bool) { thread.inbox.wish { $0.isFailing = fails } }
+
+    /// From now on what waits for a server that is away is answered with -ECANCELED: somebody else will ask. What the server has
+    /// been asked for it answers. Any thread.
+    public func leaveReads() { thread.inbox.wish { $0.isLeaving = true } }
 
     /// Nil: it was there when it was last looked at.
     public var absence: Absence? { watch.absence }
@@ -117,7 +121,7 @@ public final class NBDExport: LayerSource, @unchecked Sendable {
         let descriptor = cs_eventfd()
         guard descriptor >= 0 else { return (descriptor, []) }
         defer { cs_close(descriptor) }
-        thread.submit(
+        thread.inbox.submit(
             ExportRequest(
                 work: work,
                 answer: .call { result, extents in
@@ -131,7 +135,7 @@ public final class NBDExport: LayerSource, @unchecked Sendable {
 
     // MARK: - For its storages
 
-    func submit(_ request: ExportRequest) { thread.submit(request) }
+    func submit(_ request: ExportRequest) { thread.inbox.submit(request) }
 
     func findData(from fileOffset: UInt64) async -> Range<UInt64>? {
         guard tellsHolesTruly else { return nil }

@@ -30,6 +30,8 @@ public protocol BlockTarget: AnyObject, SendableMetatype {
     func endOfBatch()
 
     /// A request that is done: 0 for success, or a negative errno that is not EAGAIN. Nil when there is none.
+    ///
+    /// -ECANCELED while the queue leaves: the target has given it up, and it is left to the next server.
     func nextFinished() -> (tag: Int, result: Int32)?
 
     /// Whether `tick` should be called about once a second.

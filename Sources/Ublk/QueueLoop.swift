@@ -60,8 +60,8 @@ public final class QueueLoop<Ring: QueueRing, Target: BlockTarget> {
     /// Serves until the device stops or the server departs. The mailbox is closed when it returns; the ring is not: see
     /// `DriverQueue.close`.
     ///
-    /// When the server departs, what the target has is finished and answered. What is delivered later is left alone: the
-    /// kernel gives it to the next server, as it does with what a killed one had (`recoveryReissue`).
+    /// When the server departs, what the target has is finished and answered, unless the target gives that up. What is delivered
+    /// later is left alone: the kernel gives it to the next server, as it does with what a killed one had (`recoveryReissue`).
     public func run() -> QueueEnd {
         for tag in 0..<ring.depth { ring.fetch(tag, token: token(tag)) }
         while !tags.hasEnded { turn(waits: true) }
@@ -207,6 +207,7 @@ public final class QueueLoop<Ring: QueueRing, Target: BlockTarget> {
     /// The driver is told the whole size, or an error: anything between is lost or repeated, depending on the kernel.
     @inline(__always)
     private func commit(_ tag: Int, _ result: Int32) {
+        if result == -ECANCELED && tags.isLeaving { return giveUp(tag) }
         tags.finish(tag)
         if arrivals[tag] != 0 { recordLatency(tag) }
         var answer = result
@@ -222,6 +223,14 @@ public final class QueueLoop<Ring: QueueRing, Target: BlockTarget> {
         }
         precondition(answer != -EAGAIN, "the block layer would take EAGAIN for a wish to be asked again")
         ring.commitAndFetch(tag, result: answer, token: token(tag))
+    }
+
+    /// The kernel gives it to the next server, like one of a server that was killed.
+    @inline(never)
+    private func giveUp(_ tag: Int) {
+        arrivals[tag] = 0
+        _ = ring.memory?.giveBack(tag, -ECANCELED)
+        tags.giveUp(tag)
     }
 
     @inline(__always)

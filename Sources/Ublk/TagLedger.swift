@@ -69,6 +69,14 @@ package struct TagLedger {
         underWay &-= 1
     }
 
+    /// The target gives a request up that it has not answered, while the queue leaves: it is the next server's.
+    package mutating func giveUp(_ tag: Int) {
+        precondition(owners[tag] == .target, "a request is given up that the target does not have")
+        precondition(isLeaving, "a request is given up, and nobody comes to answer it")
+        owners[tag] = .left
+        underWay &-= 1
+    }
+
     /// The driver will not use a tag again.
     mutating func retire(_ tag: Int) {
         precondition(owners[tag] == .driver, "the driver gives up a tag that it does not have")
@@ -99,9 +107,12 @@ package struct TagLedger {
     }
 
     /// No request is started from now on, or from when nobody holds the queue any more.
-    mutating func leave() {
+    package mutating func leave() {
         if admission == .holding { leavesWhenResumed = true } else { admission = .leaving }
     }
+
+    /// Whether that is so, or will be.
+    package var isLeaving: Bool { admission == .leaving || leavesWhenResumed }
 
     /// Held, with no request under way.
     package var isQuiet: Bool { admission == .holding && underWay == 0 }

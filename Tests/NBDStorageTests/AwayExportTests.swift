@@ -131,6 +131,26 @@ import Testing
         #expect(ContinuousClock.now - start < .seconds(5))
     }
 
+    @Test("left to others: what waits for it is given up, and what it has been asked for it answers", arguments: [false, true])
+    func isLeft(isThere: Bool) throws {
+        if !isThere { server.stop() }
+        defer { if isThere { server.stop() } }
+        let export = try open()
+        if isThere {
+            export.leaveReads()
+            #expect(try export.readBytes(fileOffset: 4096, byteCount: 10) == expected)
+        } else {
+            let (thread, result) = try read(export)
+            pause(.milliseconds(50))
+            export.leaveReads()
+            thread.join()
+            #expect(result.withLock { $0 } == nil)
+            #expect(throws: ImageFileError.cannotRead(path: server.address, errno: .canceled)) {
+                try export.readBytes(fileOffset: 4096, byteCount: 10)
+            }
+        }
+    }
+
     @Test("what failed because nobody waited is answered again")
     func readsAgain() throws {
         defer { server.stop() }

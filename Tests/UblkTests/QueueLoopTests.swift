@@ -109,6 +109,25 @@ struct QueueLoopTests {
         #expect(queue.ring.state(2) == .delivered && queue.ring.state(3) == .delivered)
     }
 
+    /// What the target gives up as the server departs is not answered, held or not; an error of that kind at other times is one.
+    @Test(arguments: [false, true]) func whatIsGivenUpIsLeftToTheNextServer(isHeld: Bool) throws {
+        let queue = try PlayedQueue(depth: 3)
+        queue.run([
+            { for tag in [0, 1, 2] { queue.ring.deliver(tag, Self.read) } },
+            { queue.target.finish(2, -ECANCELED) },
+            {
+                if isHeld { _ = queue.mailbox.hold() }
+                queue.mailbox.leave()
+            },
+            { queue.target.finish(0, -ECANCELED) },
+            { queue.target.finish(1) },
+            { if isHeld { queue.mailbox.resume() } },
+        ])
+        #expect(queue.end == .left && queue.ring.vainWaits == 0)
+        #expect(queue.ring.commits == [.init(2, -ECANCELED), .init(1, 4096)])
+        #expect(queue.ring.state(0) == .delivered)
+    }
+
     @Test func aDeviceThatStopsWhileItsServerDepartsIsStopped() throws {
         let queue = try PlayedQueue(depth: 2)
         queue.run([

@@ -41,6 +41,9 @@ extension ImageSession {
     /// Reads of the base elsewhere fail, those that wait for it too; or are answered again.
     func failBaseReads(_ fails: Bool) { (chain.last?.source as? NBDExport)?.failReads(fails) }
 
+    /// What waits for the base elsewhere, while that is away, waits no more: see `NBDExport.leaveReads`.
+    func leaveBaseReads() { (chain.last?.source as? NBDExport)?.leaveReads() }
+
     /// Has the log told when the base elsewhere is away, and when it is back. Once each.
     func watchBase(_ log: Logger) {
         guard let export = chain.last?.source as? NBDExport else { return }

@@ -63,12 +63,19 @@ final class ServedDevice {
     /// Whether the device waits for another server when this one goes.
     var isRecoverable: Bool { info.features.contains(.userRecovery) }
 
-    /// Leaves the device to another server: answers the requests that are under way, makes everything durable and marks the
-    /// image as clean. What the device is asked for from then on waits.
+    /// From now on what the device is asked for waits for another server, which `leave` leaves it to. So does what waits for a
+    /// base that is away: this server waits for it no more.
+    func beginLeaving() {
+        precondition(isRecoverable, "the device would be gone")
+        // In this order: who waits is answered by a queue that knows that it leaves, and does not tell the kernel.
+        threads.leave()
+        session.leaveBaseReads()
+    }
+
+    /// Leaves the device to another server, which was begun: answers the requests that are under way, makes everything durable
+    /// and marks the image as clean.
     /// - Returns: how the image was left.
     func leave() throws(ServerError) -> ImageMark? {
-        precondition(isRecoverable, "the device would be gone")
-        threads.leave()
         threads.join()
         defer { characterDevice.close() }
         return try session.close()

@@ -194,7 +194,10 @@ final class Server {
                     }
                     stop.awaitMachine()
                 } else if ended.asksMachine {
-                    if device.isRecoverable { return .left(use) }
+                    if device.isRecoverable {
+                        device.beginLeaving()
+                        return .left(use)
+                    }
                     log.warning("\(use), or send the signal again to stop all the same")
                     stop.forceNextSignal()
                 }
@@ -219,6 +222,7 @@ final class Server {
                     if arrival.request == .leave {
                         guard let refusal = refusalToLeave(device, attempt) else {
                             socket.reply(to: arrival.connection, .success(.null))
+                            device.beginLeaving()
                             return .left(nil)
                         }
                         socket.reply(to: arrival.connection, refusal)

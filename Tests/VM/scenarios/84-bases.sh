@@ -218,6 +218,37 @@ origin file base.raw
 expect_undamaged disk.qed away.qed
 expect_status 0 qed-ublk compare --base-allow '*' -f qed -F raw disk.qed expected
 
+step "a server that is told to end waits for no origin, as in an upgrade: who does waits for the next server's"
+device=$(qed-ublk add --base-allow '*' --base-timeout 0 disk.qed)
+place=60
+for signal in TERM INT; do
+    # Where the image has nothing yet.
+    ((place += 1))
+    origin_dies
+    echo 3 >/proc/sys/vm/drop_caches
+    dd if="$device" of=late bs=1M skip=8 count=2 iflag=direct status=none &
+    reader=$!
+    printf %s "$signal" | dd of="$device" bs=1 seek=$((place << 20)) conv=notrunc,fsync status=none &
+    writer=$!
+    wait_until 20 eval '[[ $(said_of_base) == *away ]]'
+    server=$(server_of 0)
+    # By its supervisor's next one, or by hand.
+    if [[ $signal == INT ]]; then kill_supervisors; fi
+    kill -"$signal" "$server"
+    wait_until 20 process_is_gone "$server"
+    if [[ $signal == INT ]]; then expect_equal "what recover prints" "$device" "$(qed-ublk recover 0)"; fi
+    wait_until 40 eval '[[ $(qed-ublk list -n -O state 0) == live && $(server_of 0) != "$server" ]]'
+    [[ -d /proc/$reader && -d /proc/$writer ]] || fail "somebody did not wait"
+    origin file base.raw
+    wait "$reader" "$writer"
+    expect_status 0 cmp late <(dd if=base.raw bs=1M skip=8 count=2 status=none)
+    printf %s "$signal" | dd of=expected bs=1 seek=$((place << 20)) conv=notrunc status=none
+    expect_status 0 cmp "$device" expected
+done
+qed-ublk del "$device"
+expect_no_devices
+expect_undamaged disk.qed
+
 step "del --force waits for no origin, with somebody who would wait for ever"
 device=$(qed-ublk add --base-allow '*' --base-timeout 0 disk.qed)
 origin_dies
