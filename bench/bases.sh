@@ -4,17 +4,30 @@
 #
 #   local      qed-ublk, an overlay over the same base as a local file
 #   prefetch   qed-ublk add --copy-on-read --prefetch, with what such a start was recorded to read
+#   near       the same, and the server takes no time to answer
 #   plain      qed-ublk add --copy-on-read
 #   nbdkit     nbdkit with its readahead and cow filters (cow-on-read, cow-on-cache) over the origin, nbd-client, dm-snapshot
 #   qemu-nbd   qemu-nbd with the copy-on-read driver over a qcow2 overlay, nbd-client
 #
-# Nothing is in the page cache at the beginning; adding the device is counted. Then how many bytes the origin is asked for when
-# many clones start at once over one device that keeps what is read, and when another one starts after them; and how fast what is
-# in the page cache is read through a clone, beside one over a local file.
+# Nothing is in the page cache at the beginning; adding the device is counted. The base is served by this machine, over TCP: the
+# virtual one is emulated, and has no processor to spare for an origin. Then, with the origin in it, how many bytes the origin is
+# asked for when many clones start at once over one device that keeps what is read, and when another one starts after them; and
+# how fast what is in the page cache is read through a clone, beside one over a local file.
 #
 #   scripts/build && bench/bases.sh [KERNEL [ROUNDS [CLONES]]]
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
+port=10909 near_port=10910
+
+# make_base FILE: of 20 GiB, with 512 pieces of data.
+make_base() {
+    local place
+    truncate -s 20G "$1"
+    for ((place = 0; place < 512; place++)); do
+        dd if=/dev/urandom of="$1" bs=1M count=1 seek=$((place * 40)) conv=notrunc status=none
+    done
+}
+
 if [[ ${1:-} != guest ]]; then
     scripts/install-dependencies bench test
     files=(--file .build/qed-ublk)
@@ -22,22 +35,27 @@ if [[ ${1:-} != guest ]]; then
     for part in plugins/nbdkit-nbd-plugin.so filters/nbdkit-readahead-filter.so; do
         for found in /usr/lib/*/nbdkit/"$part"; do files+=(--file "$found"); done
     done
-    exec Tests/VM/vm run --kernel "${1:-7}" --cpus 4 --memory 4096 --disk 16G --timeout 3000 --allow-kernel-warnings \
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    make_base "$work/base.raw"
+    serve() { nbdkit -f --exit-with-parent -r -t 64 -i 127.0.0.1 -p "$1" --filter=delay file "$work/base.raw" rdelay="$2" & }
+    serve "$port" 20ms
+    serve "$near_port" 0
+    Tests/VM/vm run --kernel "${1:-7}" --cpus 4 --memory 4096 --disk 16G --timeout 3000 --allow-kernel-warnings --network \
         "${files[@]}" bench/bases.sh guest "${2:-3}" "${3:-50}"
+    exit
 fi
 rounds=$2 clones=$3
 # shellcheck source=../Tests/VM/lib.sh
 source lib.sh
 cd /data
-address='nbd+unix:///?socket=/run/origin'
+outside=nbd://10.0.2.2:$port/ near=nbd://10.0.2.2:$near_port/ inside='nbd+unix:///?socket=/run/origin'
 modprobe nbd nbds_max=4
 modprobe loop
 modprobe dm-snapshot
 
-truncate -s 20G base.raw
-for ((place = 0; place < 512; place++)); do
-    dd if=/dev/urandom of=base.raw bs=1M count=1 seek=$((place * 40)) conv=notrunc status=none
-done
+join_network
+make_base base.raw
 sync
 # The same ones each time: of a generator with a fixed seed.
 {
@@ -83,16 +101,17 @@ attach() {
             qed-ublk create -q -b base.raw -F raw disk.qed
             device=$(qed-ublk add disk.qed)
             ;;
-        prefetch | plain | record)
-            qed-ublk create -q --base "$address" disk.qed
+        prefetch | near | plain | record)
+            if [[ $1 == near ]]; then base=$near; else base=$outside; fi
+            qed-ublk create -q --base "$base" disk.qed
             options=(--copy-on-read)
-            if [[ $1 == prefetch ]]; then options+=(--prefetch start.reads); fi
+            if [[ $1 == prefetch || $1 == near ]]; then options+=(--prefetch start.reads); fi
             if [[ $1 == record ]]; then options+=(--record start.reads); fi
             device=$(qed-ublk add --base-allow '*' "${options[@]}" disk.qed)
             ;;
         nbdkit)
             (setsid nbdkit -f -t 64 -U /run/cache --filter=/payload/nbdkit-readahead-filter.so --filter=cow \
-                /payload/nbdkit-nbd-plugin.so uri="$address" cow-on-read=true cow-on-cache=true </dev/null >/dev/null 2>&1 &)
+                /payload/nbdkit-nbd-plugin.so uri="$outside" cow-on-read=true cow-on-cache=true </dev/null >/dev/null 2>&1 &)
             wait_until 20 eval '[[ -S /run/cache ]]'
             nbd-client -unix /run/cache /dev/nbd0 -C 4 >/dev/null 2>&1
             truncate -s 4G changes
@@ -102,7 +121,7 @@ attach() {
             device=/dev/mapper/start
             ;;
         qemu-nbd)
-            qemu-img create -q -f qcow2 -b "$address" -F raw disk.qcow2
+            qemu-img create -q -f qcow2 -b "$outside" -F raw disk.qcow2
             (setsid qemu-nbd -t -e 8 -k /run/cache --image-opts \
                 driver=copy-on-read,file.driver=qcow2,file.file.driver=file,file.file.filename=disk.qcow2 \
                 </dev/null >/dev/null 2>&1 &)
@@ -116,7 +135,7 @@ attach() {
 detach() {
     case $1 in
         nbdkit)
-            dmsetup remove start
+            wait_until 20 dmsetup remove start
             losetup -d "$changes"
             nbd-client -d /dev/nbd0 >/dev/null 2>&1
             ;;
@@ -126,23 +145,22 @@ detach() {
     rm -f disk.qed disk.qcow2 changes /run/cache
 }
 
-# measure CONTENDER: prints seconds, and what the origin was asked for.
+# measure CONTENDER: prints seconds.
 measure() {
     local began ended
-    origin
     echo 3 >/proc/sys/vm/drop_caches
     began=${EPOCHREALTIME/[.,]/}
     attach "$1"
     start "$device"
     ended=${EPOCHREALTIME/[.,]/}
-    echo "$1 $(((ended - began) / 1000))e-3 $(asked)"
+    echo "$1 $(((ended - began) / 1000))e-3"
     detach "$1"
     end_servers
 }
 
 measure record >/dev/null
 echo "what a start reads: $(awk 'NR > 1 { bytes += $3 } END { print bytes }' start.reads) bytes"
-contenders=(local prefetch plain nbdkit qemu-nbd)
+contenders=(local prefetch near plain nbdkit qemu-nbd)
 for ((round = 0; round < rounds; round++)); do
     for ((turn = 0; turn < ${#contenders[@]}; turn++)); do
         measure "${contenders[(round + turn) % ${#contenders[@]}]}"
@@ -151,14 +169,14 @@ done | tee figures
 middle() { sort -g | awk '{ value[NR] = $1 } END { print value[int((NR + 1) / 2)] }'; }
 # median NAME: of the figures of that name.
 median() { awk -v name="$1" '$1 == name { print $2 }' figures | middle; }
-for other in local plain nbdkit qemu-nbd; do
+for other in local near plain nbdkit qemu-nbd; do
     awk -v ours="$(median prefetch)" -v other="$(median "$other")" -v name="$other" \
         'BEGIN { printf "prefetch takes %.2f times as long as %s, %.1f times as fast\n", ours / other, name, other / ours }'
 done
 
 # Many clones over one device that keeps what is read, all at once.
 origin
-qed-ublk create -q --base "$address" cache.qed
+qed-ublk create -q --base "$inside" cache.qed
 base=$(qed-ublk add -r --copy-on-read --name base --base-allow '*' cache.qed)
 udevadm settle 2>/dev/null || true
 before=$(asked)

@@ -107,5 +107,14 @@ mount_notes() {
     findmnt /notes >/dev/null || fail "there is no disk for notes; see vm --help"
 }
 
+# From now on 10.0.2.2 is the machine that runs this one (vm --network).
+join_network() {
+    modprobe virtio_net
+    wait_until 20 eval '[[ -e /sys/class/net/eth0 ]]'
+    ip link set lo up
+    ip addr add 10.0.2.15/24 dev eth0
+    ip link set eth0 up
+}
+
 scenario_start=${EPOCHREALTIME/[.,]/}
 trap 'fail "status $? from: $BASH_COMMAND"' ERR

@@ -95,6 +95,7 @@ assemble_machine() {
         -drive "if=none,id=payload,file=${work//,/,,}/payload.tar,format=raw,readonly=on"
         -device virtio-blk-pci,drive=payload,serial=payload
         "${disk[@]}")
+    if [[ -n $network ]]; then machine+=(-netdev user,id=network,ipv6=off -device virtio-net-pci,netdev=network,romfile=); fi
     if [[ $init == debian ]]; then
         if [[ ! -e $work/root ]]; then
             qemu-img create -q -f qcow2 -F raw -b "$debian_root" "$work/root" || die "cannot make the root disk"
