@@ -169,10 +169,33 @@ done | tee figures
 middle() { sort -g | awk '{ value[NR] = $1 } END { print value[int((NR + 1) / 2)] }'; }
 # median NAME: of the figures of that name.
 median() { awk -v name="$1" '$1 == name { print $2 }' figures | middle; }
-for other in local near plain nbdkit qemu-nbd; do
-    awk -v ours="$(median prefetch)" -v other="$(median "$other")" -v name="$other" \
-        'BEGIN { printf "prefetch takes %.2f times as long as %s, %.1f times as fast\n", ours / other, name, other / ours }'
-done
+# row WHAT BAR REACHED: for the table at the end.
+row() { printf '%-66s %-22s %s\n' "$@" >>table; }
+# times NAME OTHER: how many times as long the one takes as the other.
+times() { awk -v one="$(median "$1")" -v other="$(median "$2")" 'BEGIN { printf "%.2f\n", one / other }'; }
+
+# From the command to the first byte, from near and from half a second away.
+first_byte() {
+    local began
+    began=${EPOCHREALTIME/[.,]/}
+    device=$(qed-ublk add -q 1 --no-partscan --base-allow '*' disk.qed)
+    dd if="$device" of=/dev/null bs=4k count=1 iflag=direct status=none
+    echo "$1 $(((${EPOCHREALTIME/[.,]/} - began) / 1000))e-3"
+    qed-ublk del "$device"
+}
+qed-ublk create -q --base "$near" disk.qed
+for ((round = 0; round < 3; round++)); do first_byte at-hand; done >>figures
+tc qdisc add dev eth0 root netem delay 500ms
+for ((round = 0; round < 3; round++)); do first_byte far; done >>figures
+tc qdisc del dev eth0 root
+rm disk.qed
+row 'add to the first byte, in round trips' '4, 1.2 times as long' \
+    "$(awk -v far="$(median far)" -v near="$(median at-hand)" 'BEGIN { printf "%.2f\n", (far - near) / 0.5 }')"
+row 'a recorded start with prefetch takes, of the same local, times' '2' "$(times prefetch local)"
+row '  of the same over a server without a delay' '' "$(times prefetch near)"
+row '  of one without prefetch' '' "$(times prefetch plain)"
+row 'as many times as fast as qemu-nbd with copy-on-read' '5' "$(times qemu-nbd prefetch)"
+row 'as many times as fast as nbdkit with cow-on-read and readahead' '5' "$(times nbdkit prefetch)"
 
 # Many clones over one device that keeps what is read, all at once.
 origin
@@ -192,23 +215,26 @@ once=$(awk '$2 == "read" {
     for (cluster = int($3 / 65536); cluster <= int(($3 + $4 - 1) / 65536); cluster++) clusters[cluster]
 } END { print length(clusters) * 65536 }' start.log)
 after=$(asked)
-awk -v asked="$((after - before))" -v once="$once" \
-    'BEGIN { printf "the origin was asked for %d bytes, %.3f times the clusters that are read\n", asked, asked / once }'
+row "$clones clones at once: the origin is asked for each byte, times" '1.02' \
+    "$(awk -v asked="$((after - before))" -v once="$once" 'BEGIN { printf "%.3f\n", asked / once }')"
 qed-ublk create -q -b "$base" -F raw second.qed
 second=$(qed-ublk add --backing-devices second.qed)
 start "$second"
-echo "another clone: $(($(asked) - after)) bytes from the origin"
+row 'another clone: bytes from the origin' '0' "$(($(asked) - after))"
 
 # What is in the page cache, through a clone, and over a local file.
 qed-ublk create -q -b base.raw -F raw local.qed
-near=$(qed-ublk add local.qed)
-start "$near"
+local=$(qed-ublk add local.qed)
+start "$local"
 for ((round = 0; round < 2 * rounds + 1; round++)); do
-    for device in "$second" "$near"; do
+    for device in "$second" "$local"; do
         began=${EPOCHREALTIME/[.,]/}
         start "$device"
         echo "$device $((${EPOCHREALTIME/[.,]/} - began))"
     done
 done >figures
-awk -v clone="$(median "$second")" -v near="$(median "$near")" \
-    'BEGIN { printf "warm reads through a clone are %.2f times as fast as over a local file\n", near / clone }'
+row 'warm reads through a clone, as fast as over a local file, times' '0.95' "$(times "$local" "$second")"
+row 'origin away, kill -9 while fetching, power cut' 'nothing lost' '84-bases, 84-another-machine, 84-kept-limit, KeptLimitProof'
+
+printf '\n%-66s %-22s %s\n' '' bar reached
+cat table
