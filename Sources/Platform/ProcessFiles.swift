@@ -32,6 +32,16 @@ package enum ProcessFiles {
         return String(decoding: characters.prefix(count).map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 
+    /// The first bytes of a file, as one look gives them; none where it may not be read.
+    package static func beginning(of path: String, limitBytes: Int) -> [UInt8] {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
+        guard descriptor >= 0 else { return [] }
+        defer { close(descriptor) }
+        var bytes = [UInt8](repeating: 0, count: limitBytes)
+        let count = read(descriptor, &bytes, limitBytes)
+        return Array(bytes.prefix(max(count, 0)))
+    }
+
     /// The name of a process, as `ps` shows it.
     package static func name(ofProcess id: Int32) -> String {
         let name = readSmallFile("/proc/\(id)/comm", limitBytes: 64) ?? []

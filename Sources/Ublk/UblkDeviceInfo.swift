@@ -85,4 +85,11 @@ public enum UblkPaths {
     public static func characterDevice(_ id: UInt32) -> String { "/dev/ublkc\(id)" }
     /// The disk. Appears when the device is started.
     public static func blockDevice(_ id: UInt32) -> String { "/dev/ublkb\(id)" }
+    /// The device whose disk that is; nil for any other path.
+    public static func deviceID(ofBlockDevice path: String) -> UInt32? {
+        guard path.hasPrefix("/dev/ublkb"), let id = UInt32(path.dropFirst("/dev/ublkb".count)), blockDevice(id) == path else {
+            return nil
+        }
+        return id
+    }
 }

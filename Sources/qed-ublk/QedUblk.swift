@@ -37,6 +37,8 @@ struct QedUblk: ParsableCommand {
             case "supervise": try supervise(Array(arguments.dropFirst()))
             // Started by a server.
             case "own-disk": OwnDiskProcess.main(Array(arguments.dropFirst()))
+            // Started by qed-ublk-users.socket.
+            case "disk-users": UsersProcess.main()
             case "broker":
                 LoggingSystem.bootstrap(PrintableLog.standardError)
                 BrokerProcess.main(Array(arguments.dropFirst()), log: Logger(label: "qed-ublk"))

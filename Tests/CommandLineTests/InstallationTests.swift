@@ -36,6 +36,7 @@ import Testing
         let share = "\(prefix.dropFirst())/share"
         for (path, mode) in [
             ("\(prefix.dropFirst())/bin/qed-ublk", 0o755), ("\(units)/qed-ublk@.service", 0o644),
+            ("\(units)/qed-ublk-users.socket", 0o644), ("\(units)/qed-ublk-users@.service", 0o644),
             ("\(rules)/59-qed-ublk.rules", 0o644),
             ("\(share)/bash-completion/completions/qed-ublk", 0o644), ("\(share)/zsh/vendor-completions/_qed-ublk", 0o644),
             ("\(share)/fish/vendor_completions.d/qed-ublk.fish", 0o644), ("\(share)/doc/qed-ublk/docs/live.md", 0o644),

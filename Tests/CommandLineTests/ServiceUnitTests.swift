@@ -30,6 +30,9 @@ import Testing
         let installed = unit.replacing("/usr/bin/qed-ublk", with: try QedUblkProgram.path())
         try #require(installed != unit)
         try writeFile("\(units)/qed-ublk@.service", Array(installed.utf8))
+        for name in ["qed-ublk-users.socket", "qed-ublk-users@.service"] {
+            try require(["cp", "\(Self.repository)/packaging/\(name)", units])
+        }
         try require(["ln", "-s", "../qed-ublk@.service", "\(units)/multi-user.target.wants/\(Self.unitName)"])
         try writeFile(fstab, Array("\(line)\n".utf8))
         let system = "/usr/lib/systemd/system"

@@ -24,7 +24,8 @@ BANNED = [
     (r"\bgetenv\(|\bProcessInfo\b", (
         *_FUZZ, "Sources/qed-ublk/", "Sources/DeviceServer/Registry/Registry.swift",
         "Sources/DeviceServer/Life/Detachment.swift", "Sources/DeviceServer/Confinement/Confinement.swift",
-        "Sources/DeviceServer/Background/ServiceNotification.swift", "Sources/NBDStorage/CertificateFolder.swift"),
+        "Sources/DeviceServer/Background/ServiceNotification.swift", "Sources/NBDStorage/CertificateFolder.swift",
+        "Sources/DeviceServer/Disk/UsersService.swift"),
         "the environment is read where it is documented; pass what it says"),
     (r"\bunsafeBitCast\(", ("Sources/IOURing/CompletionToken.swift",), "find another way, or give it its place in calls.py"),
     (r"\bunowned\(unsafe\)", (), "use unowned"),

@@ -23,6 +23,13 @@ enum ThreadCapabilities {
         return nil
     }
 
+    /// Whether the calling thread's process may look at the open files of all others (CAP_SYS_PTRACE). Where that cannot be
+    /// known it may: it looks then.
+    static var maySeeAll: Bool {
+        guard let status = readSmallFile("/proc/self/status", limitBytes: 65_536) else { return true }
+        return Fields(status).maySeeAll
+    }
+
     /// Of a thread's status, as the kernel writes it.
     struct Fields {
         private let values: [Substring: Substring]
@@ -37,6 +44,11 @@ enum ThreadCapabilities {
         }
 
         subscript(name: Substring) -> String? { values[name].map(String.init) }
+
+        var maySeeAll: Bool {
+            // CAP_SYS_PTRACE of linux/capability.h.
+            self["CapEff"].flatMap { UInt64($0, radix: 16) }.map { $0 & 1 << 19 != 0 } ?? true
+        }
 
         /// It has no capability: none that it uses, could use, or would pass on.
         var hasNone: Bool {

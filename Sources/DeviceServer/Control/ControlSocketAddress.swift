@@ -2,9 +2,11 @@ import CSupport
 import Glibc
 import SystemPackage
 
-/// Where a device's control socket is: ublkN.sock in the registry's directory.
+/// Where a device's control socket is, ublkN.sock in the registry's directory; or another one that is talked to as with those.
 struct ControlSocketAddress {
     let path: String
+
+    init(path: String) { self.path = path }
 
     init(directory: String, deviceID: UInt32) { path = "\(directory)/ublk\(deviceID).sock" }
 

@@ -16,13 +16,20 @@ enum ControlSocketClient {
     static func send(
         _ line: [UInt8], to address: ControlSocketAddress, timeout: Duration
     ) throws(ControlSocketError) -> ControlReply {
+        let answer = try answer(to: line, at: address, timeout: timeout)
+        guard let reply = ControlReply(line: answer) else { throw .malformedReply(path: address.path) }
+        return reply
+    }
+
+    /// - Returns: the line that is answered, without its end.
+    static func answer(
+        to line: [UInt8], at address: ControlSocketAddress, timeout: Duration
+    ) throws(ControlSocketError) -> ArraySlice<UInt8> {
         let conversation = try Conversation(with: address, timeout: timeout)
         defer { conversation.end() }
         try conversation.connect()
         try conversation.send(line)
-        let answer = try conversation.receiveLine()
-        guard let reply = ControlReply(line: answer) else { throw .malformedReply(path: address.path) }
-        return reply
+        return try conversation.receiveLine()
     }
 }
 

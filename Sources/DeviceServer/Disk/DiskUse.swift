@@ -1,6 +1,7 @@
 import BlockStorage
 import Glibc
 import Platform
+import Ublk
 
 /// Why a disk cannot be taken away: who uses it.
 struct DiskUse: Error, CustomStringConvertible {
@@ -46,11 +47,34 @@ struct DiskUse: Error, CustomStringConvertible {
     static func found(ofDiskAt path: String, besides own: Int32? = nil, _ tree: KernelTree = .machine) -> DiskUse? {
         let claim = DiskClaim.now(ofDiskAt: path, tree)
         if !claim.isEmpty { return DiskUse(path: path, user: .claim(claim)) }
+        if UsersService.isNeeded { return told(ofDiskAt: path, besides: own) }
         let users = processes(
             using: DiskDevices(ofDiskAt: path).numbers, among: ProcessFiles.otherProcesses().filter { $0 != own })
+        return of(users, path)
+    }
+
+    private static func of(_ users: [Process], _ path: String) -> DiskUse? {
         if users.isEmpty { return nil }
         let others = users.filter { !$0.isOwnDisk }
         return others.isEmpty ? .beingRead(path) : DiskUse(path: path, user: .processes(others))
+    }
+
+    /// Who has it open, where this process may not see that. Without an answer it is in use; but not while the machine goes down,
+    /// where it would be so for ever.
+    private static func told(ofDiskAt path: String, besides own: Int32?) -> DiskUse? {
+        guard let id = UblkPaths.deviceID(ofBlockDevice: path) else { return .unseen(path) }
+        guard let users = UsersService.users(ofDevice: id, besides: own) else {
+            return MachineShutdown.isUnderWay ? nil : .unseen(path)
+        }
+        if users.processes.isEmpty, users.hasMore { return DiskUse(path: path, user: .processes([])) }
+        return of(users.processes, path)
+    }
+
+    /// Nobody says who has it open.
+    static func unseen(_ path: String) -> DiskUse {
+        DiskUse(
+            path: path,
+            user: .unknown("it cannot be seen who has it open, because qed-ublk-users.socket does not answer; start it"))
     }
 
     /// Somebody has it exclusively, and who cannot be found: a mount in another namespace, most likely.

@@ -17,10 +17,23 @@ struct MountNamespaces {
     /// Whether no other process is in this one's, which is not the machine's. False where that cannot be known: who may see the
     /// first process's may see all.
     static var hasOnlyThisProcess: Bool {
-        guard let own = ProcessFiles.target(ofLink: "/proc/self/ns/mnt"),
-            let first = ProcessFiles.target(ofLink: "/proc/1/ns/mnt"), own != first
-        else { return false }
-        return ProcessFiles.otherProcesses().allSatisfy { ProcessFiles.target(ofLink: "/proc/\($0)/ns/mnt") != own }
+        guard let own = ProcessFiles.target(ofLink: "/proc/self/ns/mnt") else { return false }
+        guard let first = ProcessFiles.target(ofLink: "/proc/1/ns/mnt") else { return hasOnlyThisProcessByMounts }
+        return own != first
+            && ProcessFiles.otherProcesses().allSatisfy { ProcessFiles.target(ofLink: "/proc/\($0)/ns/mnt") != own }
+    }
+
+    /// The same for a process that may not see others' namespaces, but may read what is mounted there: a mount has a number of
+    /// its own on the machine, and is in one namespace.
+    private static var hasOnlyThisProcessByMounts: Bool {
+        guard let own = firstMount(ofProcess: "self"), let first = firstMount(ofProcess: "1"), own != first else { return false }
+        return ProcessFiles.otherProcesses().allSatisfy { firstMount(ofProcess: "\($0)") != own }
+    }
+
+    /// The first in a process's table, which is the same for all that are in one namespace and have its root.
+    private static func firstMount(ofProcess process: String) -> Int? {
+        let beginning = ProcessFiles.beginning(of: "/proc/\(process)/mountinfo", limitBytes: 64)
+        return Int(String(decoding: beginning.prefix { $0 != UInt8(ascii: " ") }, as: UTF8.self))
     }
 
     /// One process in each namespace that this one may see.

@@ -1,6 +1,7 @@
 import CSupport
 import Glibc
 import SystemPackage
+import Ublk
 
 /// Has what a disk's users have not written yet written to it: what is dirty in the page caches of the disk, its partitions
 /// and the devices on top of them, and in file systems that are mounted from any of these.
@@ -28,8 +29,19 @@ enum WriteBack {
         let stack = DiskStack(ofDiskAt: path)
         // What this reaches must not wait for the way to a mount point, which can lead over a server that does not answer.
         flushDevices(of: stack, report)
-        syncFileSystems(of: stack, report)
+        if UsersService.isNeeded { askToSyncFileSystems(of: stack, path, report) } else { syncFileSystems(of: stack, report) }
         flushDevices(of: stack, report)
+    }
+
+    /// Where this process may not go where others have them mounted.
+    private static func askToSyncFileSystems(of stack: DiskStack, _ path: String, _ report: (String) -> Void) {
+        if let unwritten = UblkPaths.deviceID(ofBlockDevice: path).flatMap({ UsersService.writeBack(device: $0) }) {
+            return unwritten.forEach(report)
+        }
+        let mounts = MountTable.ofMachine.mountPoints(
+            ofDevices: stack.numbers, named: stack.names, KernelTree.machine.deviceNumber)
+        guard let place = mounts.first else { return }
+        report("what is mounted at \(place) may not have been written back, because qed-ublk-users.socket does not answer")
     }
 
     private static func flushDevices(of stack: DiskStack, _ report: (String) -> Void) {
@@ -52,7 +64,7 @@ enum WriteBack {
 
     /// A block device does not pass a sync on to every file system that is mounted from it: not to btrfs, before Linux 6.17.
     /// And each is reached from some namespace, though never from a server's own.
-    private static func syncFileSystems(of stack: DiskStack, _ report: (String) -> Void) {
+    static func syncFileSystems(of stack: DiskStack, _ report: (String) -> Void) {
         let numbers = stack.numbers
         let hasSeveralDevices = stack.names.contains(where: isOfBtrfs)
         var synced = Set<String>()

@@ -1,6 +1,7 @@
 # The machine is rebooted by systemd, process 1 here, while disks are mounted and dirty: whoever unmounts them, and when, the
 # server is there until it has been done. What was written is there in the next boot, and the images are clean.
 # vm: --file Tests/VM/scenarios/devices.bash --file packaging/qed-ublk@.service --file packaging/59-qed-ublk.rules
+# vm: --file packaging/qed-ublk-users@.service --file packaging/qed-ublk-users.socket
 # vm: --init systemd --disk 6G
 # kernels: 7
 source lib.sh
@@ -28,7 +29,8 @@ case $VM_BOOT in
 1)
     step "what the next boots find: the program, its unit, an enabled instance, and a line of fstab"
     install -D -m 755 /payload/qed-ublk /data/root/usr/bin/qed-ublk
-    install -D -m 644 /payload/qed-ublk@.service /data/root/etc/systemd/system/qed-ublk@.service
+    mkdir -p /data/root/etc/systemd/system
+    install -m 644 /payload/qed-ublk{@.service,-users@.service,-users.socket} /data/root/etc/systemd/system
     install -D -m 644 /payload/59-qed-ublk.rules /data/root/etc/udev/rules.d/59-qed-ublk.rules
     # Whoever does not end is killed sooner than after 90 seconds, or waited for no longer.
     mkdir -p /data/root/etc/systemd/system/qed-ublk@.service.d

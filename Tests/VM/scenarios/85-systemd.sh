@@ -2,6 +2,7 @@
 # that dies is started again and recovers; a restart puts another program under a mounted file system.
 # kernels: 6.12
 # vm: --file Tests/VM/scenarios/devices.bash --file packaging/qed-ublk@.service
+# vm: --file packaging/qed-ublk-users@.service --file packaging/qed-ublk-users.socket
 source lib.sh
 source devices.bash
 cd /data
@@ -25,10 +26,13 @@ has_another_server() { [[ $(server_of 0) =~ ^[0-9]+$ && $(server_of 0) != "$1" ]
 step "as the documentation says: installed, enabled, started; then the device is usable"
 qed-ublk create disk.qed 256M
 install -m 755 /payload/qed-ublk /usr/bin/qed-ublk
-install -m 644 /payload/qed-ublk@.service /etc/systemd/user/
+install -m 644 /payload/qed-ublk{@.service,-users@.service,-users.socket} /etc/systemd/user/
 mkdir /etc/systemd/user/qed-ublk@.service.d
 printf '[Service]\nStandardError=append:/data/unit.log\n' >/etc/systemd/user/qed-ublk@.service.d/log.conf
-explain_failure() { tail -n 30 unit.log manager.log; }
+explain_failure() {
+    tail -n 30 unit.log manager.log
+    systemctl --user list-units --all --no-pager 'qed-ublk*' || true
+}
 systemctl --user daemon-reload
 unit=$(systemd-escape --path --template=qed-ublk@.service /data/disk.qed)
 systemctl --user enable --now "$unit"

@@ -2,6 +2,7 @@
 # whatever is mounted, on block devices and on mounts of nobody else's, everybody's processes that use a disk, and the locks by
 # which servers and commands exclude each other.
 # vm: --init debian --memory 3072 --timeout 900 --file .build/qed-ublk.deb --file docs/boot.md
+# vm: --file docs/security.md
 source lib.sh
 # The package's own.
 rm -f /payload/qed-ublk
@@ -25,6 +26,16 @@ stopped() {
     expect_status 0 systemctl stop "qed-ublk@$1"
     expect_equal "the unit $1" inactive "$(state_of_unit "$1")"
 }
+# answer_with COMMAND: what it prints is answered in the service's stead; without one the service answers again.
+answer_with() {
+    rm -rf /run/systemd/system/qed-ublk-users@.service.d
+    if (($# > 0)); then
+        mkdir -p /run/systemd/system/qed-ublk-users@.service.d
+        printf '[Service]\nExecStart=\nExecStart=%s\nStandardOutput=socket\n' "$1" \
+            >/run/systemd/system/qed-ublk-users@.service.d/try.conf
+    fi
+    systemctl daemon-reload
+}
 # Its server's namespace, if it has one, has nothing at a place.
 has_no_mount() {
     local process
@@ -34,9 +45,14 @@ has_no_mount() {
 
 step "rated no higher than docs/security.md says, and nothing in it that systemd does not know"
 expect_status 0 apt-get install --yes --no-install-recommends /payload/qed-ublk.deb
-expect_status 0 systemd-analyze security --no-pager --threshold=24 qed-ublk@any
-expect_equal "what systemd says of the unit" "" \
-    "$(systemd-analyze verify /usr/lib/systemd/system/qed-ublk@.service 2>&1 | grep qed-ublk || true)"
+for unit in qed-ublk@any qed-ublk-users@any; do
+    expect_status 0 systemd-analyze security --no-pager --threshold=20 "$unit"
+done
+for unit in qed-ublk@.service qed-ublk-users@.service qed-ublk-users.socket; do
+    expect_equal "what systemd says of $unit" "" \
+        "$(systemd-analyze verify "/usr/lib/systemd/system/$unit" 2>&1 | grep qed-ublk || true)"
+done
+expect_equal "the socket, without a server" "inactive" "$(systemctl is-active qed-ublk-users.socket || true)"
 
 step "a server has no network and no device but disks, and cannot change the kernel's settings; locks are the machine's"
 mkdir -p /srv/images /etc/qed-ublk
@@ -59,6 +75,14 @@ expect_output 'Operation not permitted' cat /run/unshare
 capabilities_of() { awk '/^CapEff:/ { print $2 }' "/proc/$1/status"; }
 # CAP_SETGID and CAP_SETUID are bits 6 and 7.
 expect_equal "rights to change its user" 0 "$((0x$(capabilities_of "$server") & 0xc0))"
+# CAP_SYS_PTRACE is bit 19.
+expect_equal "whether it can ever see others' files" 0 \
+    "$((0x$(awk '/^CapBnd:/ { print $2 }' "/proc/$server/status") & 1 << 19))"
+expect_equal "its limits of open files and of locked memory" "524288 unlimited" \
+    "$(awk '/^Max (open files|locked memory)/ { print $4 }' "/proc/$server/limits" | sort | paste -sd ' ')"
+expect_equal "the socket" "active root 600" \
+    "$(systemctl is-active qed-ublk-users.socket) $(stat -c '%U %a' /run/qed-ublk-users.sock)"
+expect_equal "warnings" "" "$(journalctl -b -u qed-ublk@one --no-pager -o cat | grep -i -e 'may not' -e warning || true)"
 
 step "what it makes is its own, but everybody may list devices"
 expect_equal "whose /run/qed-ublk is, and the record, the socket and the log of changes" \
@@ -117,9 +141,86 @@ expect_equal "the unit" failed "$(state_of_unit one)"
 expect_output "in use by sleep \(process $user\)" journalctl -b -u qed-ublk@one --no-pager
 expect_status 0 systemctl start qed-ublk@one
 
+step "nor one that root's has open, with more rights or in a namespace of its own, or that has a partition open"
+printf 'label: gpt\n,16M,,\n' | sfdisk -q /dev/qed/other
+udevadm settle
+asleep() { exec sleep 10000; }
+# not_taken_away NAME PROCESS
+not_taken_away() {
+    wait_until 20 grep -q sleep "/proc/$2/comm"
+    expect_output "in use by sleep \(process $2\)" del "$1"
+    kill "$2"
+    wait "$2" || true
+}
+del() { qed-ublk del "$1" 2>&1 || true; }
+asleep </dev/qed/other &
+not_taken_away other $!
+unshare --mount sleep 10002 </dev/qed/other &
+not_taken_away other $!
+unshare --user --map-root-user --mount sleep 10003 </dev/qed/other &
+not_taken_away other $!
+asleep </dev/qed/other-part1 &
+not_taken_away other $!
+
+step "nobody answers, or something else, or too late: a disk may be in use, but can be removed by force"
+cannot_be_seen="it cannot be seen who has it open, because qed-ublk-users.socket does not answer; start it, or use --force"
+asleep </dev/qed/other &
+open=$!
+systemctl stop qed-ublk-users.socket
+expect_output "may be in use: $cannot_be_seen" del other
+systemctl start qed-ublk-users.socket
+for answer in garbage '{"users":[],"more":0}' "$(head -c 100000 /dev/zero | tr '\0' x)"; do
+    printf '%s\n' "$answer" >/run/answer
+    answer_with '/usr/bin/cat /run/answer'
+    expect_output "may be in use: $cannot_be_seen" del other
+done
+answer_with '/usr/bin/sleep 30'
+expect_output "may be in use: $cannot_be_seen" del other
+answer_with
+expect_output "in use by sleep \(process $open\)" del other
+systemctl stop qed-ublk-users.socket
+expect_status 0 qed-ublk del --force other
+kill "$open"
+wait "$open" || true
+wait_until 20 eval '[[ $(state_of_unit other) == inactive ]]'
+
+step "by force, what lies in a file system that is mounted from it is written first, wherever it is mounted"
+dd if=/dev/urandom of=/srv/random bs=64K count=4 status=none
+mkdir /srv/forced
+for namespace in 'unshare --mount --propagation private' ''; do
+    qed-ublk create /srv/images/forced.qed 64M
+    unit forced /srv/images/forced.qed
+    mkfs.ext4 -q /dev/qed/forced
+    # shellcheck disable=SC2086 # words
+    $namespace sh -c 'mount /dev/qed/forced /srv/forced && cp /srv/random /srv/forced/file && exec sleep 10006' &
+    open=$!
+    wait_until 20 cmp -s /srv/random "/proc/$open/root/srv/forced/file"
+    if [[ -z $namespace ]]; then systemctl stop qed-ublk-users.socket; fi
+    said=$(qed-ublk del --force forced 2>&1 || true)
+    kill "$open"
+    wait "$open" || true
+    if [[ -n $namespace ]]; then
+        expect_equal "what is said" "" "$said"
+        wait_until 20 eval '[[ $(state_of_unit forced) == inactive ]]'
+    else
+        [[ $said == *"mounted at /srv/forced may not have been written back, because qed-ublk-users.socket does not answer"* ]] \
+            || fail "said: '$said'"
+        umount /srv/forced
+        systemctl stop qed-ublk@forced
+        systemctl reset-failed 'qed-ublk@*'
+    fi
+    device=$(qed-ublk add /srv/images/forced.qed)
+    mount "$device" /srv/forced
+    expect_status 0 cmp /srv/random /srv/forced/file
+    umount /srv/forced
+    qed-ublk del "$device"
+    rm /srv/images/forced.qed
+done
+unit other /srv/images/other.qed
+wipefs -qa /dev/qed/other
+
 step "what a server of the unit has left, one from a shell goes on with, and the other way round, killed or not"
 expect_status 0 systemctl stop qed-ublk@one
-dd if=/dev/urandom of=/srv/random bs=64K count=4 status=none
 has_ended() { [[ ! -e /proc/$1 ]]; }
 write_random() { expect_status 0 dd if=/srv/random of=/dev/qed/one bs=64K seek="$1" conv=notrunc oflag=direct status=none; }
 is_random() { expect_status 0 cmp -n 262144 /srv/random <(dd if=/dev/qed/one bs=64K skip="$1" count=4 iflag=direct status=none); }
@@ -181,6 +282,17 @@ systemctl daemon-reload
 expect_equal "servers that have no mount namespace of their own" "" \
     "$(journalctl -b -u 'qed-ublk@*' --no-pager | grep 'no mount namespace' || true)"
 
+step "a drop-in gives the scheduler's system call back, as docs/security.md has it"
+may_bind() { systemctl show --property SystemCallFilter --value qed-ublk@one | tr ' ' '\n' | grep -cx sched_setaffinity || true; }
+expect_equal "without" 0 "$(may_bind)"
+settings=/run/systemd/system/qed-ublk@one.service.d
+mkdir -p "$settings"
+sed -n '/^\[Service\]$/,/^```$/p' /payload/security.md | grep -v '```' >"$settings/bind.conf"
+systemctl daemon-reload
+expect_equal "with" 1 "$(may_bind)"
+rm -r "$settings"
+systemctl daemon-reload
+
 step "which units may give their rights away: those whose file says --untrusted, in whatever way systemd reads it"
 options=('--untrusted' '--queues 2 --untrusted' '"--untrusted --queues 2"' "'--untrusted'" $'--queues 2 \\\n  --untrusted'
     '' '--read-only' '--record /srv/--untrusted' $'--untrusted\nOPTIONS=--queues 2' $'\n#OPTIONS=--untrusted')
@@ -215,7 +327,7 @@ step "an image from somebody else: restarted under what is mounted from it"
 unit strange /srv/images/strange.qed --untrusted
 expect_equal "its server" "65534 0000000000000000" \
     "$(awk '/^(Uid|CapPrm):/ { print $2 }' "/proc/$(server_of_unit strange)/status" | paste -sd ' ')"
-expect_status 0 systemd-analyze security --no-pager --threshold=26 qed-ublk@strange
+expect_status 0 systemd-analyze security --no-pager --threshold=22 qed-ublk@strange
 mkfs.ext4 -q /dev/qed/strange
 mkdir /srv/strange
 mount /dev/qed/strange /srv/strange
@@ -225,3 +337,4 @@ umount /srv/strange
 stopped strange
 expect_equal "devices" "" "$(qed-ublk list -n)"
 expect_equal "what has failed" "" "$(systemctl --failed --plain --no-legend)"
+expect_equal "the socket, without a server" "inactive" "$(systemctl is-active qed-ublk-users.socket || true)"

@@ -234,6 +234,8 @@ elsewhere 'systemctl enable --now qed-ublk@NAME' "as in qed-ublk.7"
 page docs/security.md
 runs 'qed-ublk add --untrusted stranger.qed' 'image stranger.qed' 'prints /dev/ublkb0'
 elsewhere 'qed-ublk serve (nobody)' "a drawing"
+elsewhere '[Service]' "85-unit.sh has this line"
+elsewhere 'server of the unit' "a drawing"
 
 page qed-ublk.7
 runs 'qed-ublk create disk.qed 20G'
