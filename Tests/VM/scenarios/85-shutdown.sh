@@ -3,7 +3,6 @@
 # vm: --file Tests/VM/scenarios/devices.bash --file packaging/qed-ublk@.service --file packaging/59-qed-ublk.rules
 # vm: --file packaging/qed-ublk-users@.service --file packaging/qed-ublk-users.socket
 # vm: --init systemd --disk 6G
-# kernels: 7
 source lib.sh
 source devices.bash
 cd /
