@@ -1,6 +1,5 @@
 # An overlay whose base another machine has, behind a network that is slow and loses packets: what is read and written, an origin
 # that is killed, a cable that is pulled, and a server that is killed while it fetches. The same on every kernel.
-# kernels: 7
 # vm: --cpus 4 --file Tests/VM/scenarios/devices.bash --file Tests/VM/scenarios/fio-verify.bash
 # vm: --file Tests/VM/scenarios/origins.bash
 source lib.sh

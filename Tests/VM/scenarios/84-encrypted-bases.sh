@@ -1,6 +1,5 @@
 # An overlay whose base is reached with TLS: by certificates that are made here. Whoever is not known by the authority of this
 # machine is not the base, also later, in the middle of everything. The same on every kernel.
-# kernels: 7
 # vm: --cpus 4 --file Tests/VM/scenarios/devices.bash --file Tests/VM/scenarios/origins.bash
 # vm: --file Tests/VM/scenarios/certificates.bash
 source lib.sh

@@ -1,7 +1,6 @@
 # A device over a base that is far away: how many round trips pass before its first byte is there, and how where the holes of the
 # base are is known all the same, also of an origin that takes one connection at a time. The list of a device's snapshots asks no
 # origin.
-# kernels: 7
 # vm: --file Tests/VM/scenarios/devices.bash --file Tests/VM/scenarios/origins.bash
 source lib.sh
 source devices.bash

@@ -1,6 +1,5 @@
 # What a device keeps of its base has a bound (add --keep-limit): beyond it what was kept first goes, and what is in use stays.
 # The same on every kernel.
-# kernels: 7
 # vm: --cpus 4 --file Tests/VM/scenarios/devices.bash --file Tests/VM/scenarios/origins.bash
 source lib.sh
 source devices.bash

@@ -1,6 +1,5 @@
 # Overlays that keep what is read of a base elsewhere (--copy-on-read): it is fetched once, and there when the origin is not. What
 # a start reads is recorded and fetched in advance, and all of it where that is wanted. The same on every kernel.
-# kernels: 7
 # vm: --cpus 4 --file Tests/VM/scenarios/devices.bash --file Tests/VM/scenarios/origins.bash
 source lib.sh
 source devices.bash
