@@ -17,18 +17,19 @@ struct MountNamespaces {
     /// Whether no other process is in this one's, which is not the machine's. False where that cannot be known: who may see the
     /// first process's may see all.
     static var hasOnlyThisProcess: Bool {
-        guard let own = ProcessFiles.target(ofLink: "/proc/self/ns/mnt") else { return false }
-        guard let first = ProcessFiles.target(ofLink: "/proc/1/ns/mnt") else { return hasOnlyThisProcessByMounts }
-        return own != first
-            && ProcessFiles.otherProcesses().allSatisfy { ProcessFiles.target(ofLink: "/proc/\($0)/ns/mnt") != own }
+        if link(ofProcess: "1") != nil { return isAlone(by: link) }
+        // One that may not see others' namespaces may read what is mounted there: a mount has a number of its own on the machine,
+        // and is in one namespace.
+        return isAlone(by: firstMount)
     }
 
-    /// The same for a process that may not see others' namespaces, but may read what is mounted there: a mount has a number of
-    /// its own on the machine, and is in one namespace.
-    private static var hasOnlyThisProcessByMounts: Bool {
-        guard let own = firstMount(ofProcess: "self"), let first = firstMount(ofProcess: "1"), own != first else { return false }
-        return ProcessFiles.otherProcesses().allSatisfy { firstMount(ofProcess: "\($0)") != own }
+    /// - Parameter identity: what tells the namespace of a process from others'; nil where it cannot be known.
+    private static func isAlone<Identity: Equatable>(by identity: (_ process: String) -> Identity?) -> Bool {
+        guard let own = identity("self"), let first = identity("1"), own != first else { return false }
+        return ProcessFiles.otherProcesses().allSatisfy { identity("\($0)") != own }
     }
+
+    private static func link(ofProcess process: String) -> String? { ProcessFiles.target(ofLink: "/proc/\(process)/ns/mnt") }
 
     /// The first in a process's table, which is the same for all that are in one namespace and have its root.
     private static func firstMount(ofProcess process: String) -> Int? {

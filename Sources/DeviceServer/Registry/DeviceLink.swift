@@ -44,9 +44,9 @@ public struct DeviceLink: Hashable, Sendable {
 
     /// A device that ended with its machine, or was ended by somebody who knew nothing of the link, has left it.
     private var isLeft: Bool {
-        guard let target = ProcessFiles.target(ofLink: path), target.hasPrefix("/dev/"),
-            case .device(let id) = DeviceReference(target), target == UblkPaths.blockDevice(id)
-        else { return false }
+        guard let target = ProcessFiles.target(ofLink: path), UblkPaths.deviceID(ofBlockDevice: target) != nil else {
+            return false
+        }
         return access(target, F_OK) != 0 && errno == ENOENT
     }
 

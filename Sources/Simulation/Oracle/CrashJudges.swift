@@ -5,6 +5,16 @@ struct CrashJudges {
     /// Of sectors of the device: those that are looked at.
     let windows: [Range<Int>]
 
+    /// - Parameter random: says whether the process is killed too, and how much its log holds.
+    init(
+        of scene: Scene, _ backing: [Machine.BackingFile], _ windows: [Range<Int>], seed: UInt64, _ random: inout SeededRandom
+    ) {
+        check = CrashCheck(scene: scene, backing: backing, seed: seed)
+        kills =
+            random.chance(1, in: 2) ? KillCheck(powerCut: check, logCapacity: random.pick([16, 64]), seed: seed) : nil
+        self.windows = windows
+    }
+
     var states: Int { check.states + (kills?.states ?? 0) }
 
     /// Before the disk does anything more: a store to the log comes before what it makes true.

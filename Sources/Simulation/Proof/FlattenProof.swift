@@ -84,12 +84,7 @@ private struct FlattenedImage {
         if random.chance(1, in: 3) { options.smallestChunkBytes = clusterSizeBytes }
         hasFaults = random.chance(1, in: 3)
         backing = try scene.makeBacking()
-        let check = CrashCheck(scene: scene, backing: backing, seed: seed)
-        judges = CrashJudges(
-            check: check,
-            kills: random.chance(1, in: 2)
-                ? KillCheck(powerCut: check, logCapacity: random.pick([16, 64]), seed: seed) : nil,
-            windows: windows)
+        judges = CrashJudges(of: scene, backing, windows, seed: seed, &random)
         self.random = random
     }
 

@@ -60,12 +60,7 @@ private struct KeptLimitHistory {
         options.slowPercent = random.pick([0, 10, 40])
         options.smallestChunkBytes = clusterSizeBytes * random.pick([1, 4])
         backing = try scene.makeBacking()
-        let check = CrashCheck(scene: scene, backing: backing, seed: seed)
-        judges = CrashJudges(
-            check: check,
-            kills: random.chance(1, in: 2)
-                ? KillCheck(powerCut: check, logCapacity: random.pick([16, 64]), seed: seed) : nil,
-            windows: windows)
+        judges = CrashJudges(of: scene, backing, windows, seed: seed, &random)
         (self.random, self.readLimit, self.writes) = (random, readLimit, writes)
     }
 
